@@ -1,0 +1,40 @@
+PYTHON ?= python3
+PIP_INSTALL := .venv/bin/python -m pip install --disable-pip-version-check -q
+
+.PHONY: run test train lint data benchmark clean
+
+# Standard output carries the anomalies and nothing else, so that it can be piped.
+run: .venv/.run
+	@.venv/bin/python find_anomalies.py --mode test --replay data/cpu_attack.csv
+	@.venv/bin/python find_anomalies.py --mode test --replay data/iperf_attack.csv
+
+test: lint
+	@tests/get_influxd.sh
+	.venv/bin/python -m pytest
+
+train: .venv/.run
+	@.venv/bin/python find_anomalies.py --mode train --evaluate
+
+lint: .venv/.dev
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+
+data: .venv/.run
+	@.venv/bin/python -m lab.simulate
+
+benchmark: .venv/.run
+	@.venv/bin/python -m benchmarks
+
+clean:
+	rm -rf .venv .cache .pytest_cache .ruff_cache .hypothesis plots/*
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/.run: requirements.txt requirements-edge.txt
+	@echo "Installing the packages of requirements.txt into .venv: once, a few minutes, about 2.5 GB." >&2
+	@$(PYTHON) -m venv .venv
+	@$(PIP_INSTALL) -r requirements.txt
+	@touch $@
+
+.venv/.dev: requirements-dev.txt .venv/.run
+	@$(PIP_INSTALL) -r requirements-dev.txt
+	@touch $@

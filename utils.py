@@ -1,0 +1,486 @@
+"""Columns, node descriptions, datasets, JSON files, normalisation, sequences and training plots.
+
+pandas and matplotlib are imported inside the functions that need them: test mode loads this module
+on hosts where neither is installed.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import math
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+logger = logging.getLogger(__name__)
+
+RECORD_SECONDS = 15.0
+WINDOW_RECORDS = 30
+N_STEPS = 4
+STATS_JSON = "data/normalization_stats.json"
+
+# What an operator thinks in -> the columns that the model sees of it. The rate shows an edge, the
+# percentage a plateau; a byte rate shows both.
+METRICS = {
+    "cpu": ("cpu_user_rate", "cpu_user_percentage"),
+    "cpu_rx": ("cpu_rx_rate", "cpu_rx_percentage"),
+    "cpu_tx": ("cpu_tx_rate", "cpu_tx_percentage"),
+    "net_down": ("bytes_received_rate",),
+    "net_up": ("bytes_transmitted_rate",),
+    "net_5g_down": ("dl_bytes_rate",),
+    "net_5g_up": ("ul_bytes_rate",),
+    "mem": ("mem_rate", "mem_percentage"),
+}
+
+
+class UserError(Exception):
+    """A fault that the user can mend: its message is one line that says what to do."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """Which series of a database are this node; the defaults are those of the documented testbed.
+
+    `node_instance` and `ran_instance` pin the `instance` tags of the node exporter and the RAN
+    exporter; None accepts the only one there is. `total_memory_bytes` counts where the node exporter
+    does not report `node_memory_MemTotal_bytes`.
+    """
+
+    cpus: tuple[str, ...] = ("0", "1")
+    interfaces: tuple[str, ...] = ("enp1s0", "enp0s20u1", "ppp0")
+    cell_id: str = "2"
+    total_memory_bytes: float = 8228077568.0
+    node_instance: str | None = None
+    ran_instance: str | None = None
+
+
+DEFAULT_NODE = Node()
+
+
+def load_node(filename: str | Path | None) -> Node:
+    """Read a node file (JSON with any of the fields of Node); None gives the documented node.
+
+    Raises UserError for an unreadable file, an unknown key or a value of the wrong kind.
+    """
+    if filename is None:
+        return DEFAULT_NODE
+    given = loadDictJson(filename)
+    known = {field.name for field in fields(Node)}
+    for key in given:
+        if key not in known:
+            raise UserError(f"{filename}: unknown key '{key}'; the keys are {', '.join(sorted(known))}")
+    for key in ("cpus", "interfaces"):
+        if key in given:
+            names = given[key]
+            if not isinstance(names, list) or not names:
+                raise UserError(f"{filename}: '{key}' must be a list of names, like [\"0\", \"1\"]")
+            given[key] = tuple(_name(filename, key, name) for name in names)
+            if len(set(given[key])) < len(names):
+                raise UserError(f"{filename}: '{key}' names the same one twice; list each once")
+    for key in ("cell_id", "node_instance", "ran_instance"):
+        if given.get(key) is not None:
+            given[key] = _name(filename, key, given[key])
+    if "total_memory_bytes" in given and not _is_number(given["total_memory_bytes"], above=0):
+        raise UserError(f"{filename}: 'total_memory_bytes' must be a number of bytes above 0")
+    return Node(**given)
+
+
+def _name(filename: str | Path, key: str, value: Any) -> str:
+    """Labels are text in InfluxDB, but people write `"cpus": [0, 1]`."""
+    if isinstance(value, bool) or not isinstance(value, (str, int)) or value == "":
+        raise UserError(f"{filename}: '{key}' must hold names (text or whole numbers), not {value!r}")
+    return str(value)
+
+
+def _is_number(value: Any, above: float = -math.inf) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and above < value < math.inf
+
+
+# --- columns -------------------------------------------------------------------------------------
+
+
+def getColumnNames(node: Node = DEFAULT_NODE) -> dict[str, type]:
+    """Columns of a dataset beside `time`, and their types, in the order in which they are written.
+
+    The first ones are per CPU and per interface of `node`; the rest are the same for every node.
+    """
+    columns = [f"cpu_user_{cpu}_{kind}" for cpu in node.cpus for kind in ("percentage", "rate")]
+    columns += ["cpu_user_percentage", "cpu_user_rate"]
+    for direction in ("received", "transmitted"):
+        for name in node.interfaces:
+            columns += [f"{name}_bytes_{direction}", f"{name}_{direction}_rate"]
+        columns += [f"bytes_{direction}", f"bytes_{direction}_rate"]
+    columns += ["mem", "mem_percentage", "mem_rate"]
+    columns += ["cpu_rx_percentage", "cpu_rx_rate", "cpu_tx_percentage", "cpu_tx_rate"]
+    columns += ["dl_bytes", "dl_bytes_rate", "ul_bytes", "ul_bytes_rate"]
+    return dict.fromkeys(columns, float)
+
+
+def getFeatures() -> list[str]:
+    """Columns that the model sees: the eight documented rates in their published order, then the levels.
+
+    A rate alone is flat in the middle of an attack, so the four percentages are part of the input.
+    """
+    return [
+        "cpu_user_rate",
+        "cpu_rx_rate",
+        "cpu_tx_rate",
+        "bytes_received_rate",
+        "bytes_transmitted_rate",
+        "dl_bytes_rate",
+        "ul_bytes_rate",
+        "mem_rate",
+        "cpu_user_percentage",
+        "cpu_rx_percentage",
+        "cpu_tx_percentage",
+        "mem_percentage",
+    ]
+
+
+def getAnomalyColumns() -> list[str]:
+    """Columns that are stored with an anomaly, in the order of the fields of its point in InfluxDB."""
+    return [
+        "cpu_user_percentage",
+        "mem_percentage",
+        "bytes_received",
+        "bytes_transmitted",
+        "cpu_rx_percentage",
+        "cpu_tx_percentage",
+        "dl_bytes",
+        "ul_bytes",
+    ]
+
+
+def createEmptyMetricsArray(col_num: int) -> np.ndarray:
+    """Zeros of shape (1, col_num)."""
+    return np.zeros((1, col_num))
+
+
+def convertNumpyToPandas(np_arr: np.ndarray) -> pd.DataFrame:
+    """DataFrame of a 2-D array (n, 1 + m): the first column becomes the index.
+
+    With as many columns as a dataset of the documented node has, they get its names; otherwise they
+    are numbered from 0.
+    """
+    import pandas as pd
+
+    names = list(getColumnNames())
+    columns = names if np_arr.shape[1] == len(names) + 1 else None
+    return pd.DataFrame(np_arr[:, 1:], index=np_arr[:, 0], columns=columns)
+
+
+# --- JSON ----------------------------------------------------------------------------------------
+
+
+def loadDictJson(filename: str | Path) -> dict:
+    """Read a JSON file that holds one object. Raises UserError with file, line and remedy."""
+    try:
+        text = Path(filename).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{filename}: no such file; check the path") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{filename}: cannot be read as text ({error})") from None
+    try:
+        loaded = json.loads(text, object_pairs_hook=_object_without_doubles)
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"{filename}, line {error.lineno}: not valid JSON ({error.msg}); mend that line"
+        ) from None
+    except ValueError as error:
+        raise UserError(f"{filename}: {error}; keep one of them") from None
+    if not isinstance(loaded, dict):
+        raise UserError(f'{filename}: must hold one JSON object, like {{"key": 1.0}}')
+    return loaded
+
+
+def _object_without_doubles(pairs: list[tuple[str, Any]]) -> dict:
+    """JSON lets a key stand twice, and the last one wins unseen: the edit that a person made may not."""
+    loaded = dict(pairs)
+    if len(loaded) < len(pairs):
+        names = [key for key, _ in pairs]
+        double = next(key for key in names if names.count(key) > 1)
+        raise ValueError(f"the key '{double}' stands twice")
+    return loaded
+
+
+def saveDictJson(dict: dict, filename: str | Path) -> None:
+    """Write a dict as JSON, atomically: a reader sees the old file or the new one, never half of it."""
+    text = json.dumps(dict, indent=2, allow_nan=False) + "\n"
+    replace_file(filename, lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def replace_file(filename: str | Path, write: Callable[[Path], Any]) -> None:
+    """Let `write` fill a temporary file beside `filename` (with its ending), then move it there.
+
+    Raises UserError where the folder cannot be written; `filename` is then as it was.
+    """
+    target = Path(filename)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem}.", suffix=target.suffix)
+        os.close(handle)
+    except OSError as error:
+        raise UserError(f"{target}: cannot be written ({error.strerror}); check the folder") from None
+    temporary = Path(name)
+    try:
+        write(temporary)
+        temporary.chmod(0o644)
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.replace(target)
+    except OSError as error:
+        raise UserError(f"{target}: cannot be written ({error.strerror or error})") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+# --- datasets ------------------------------------------------------------------------------------
+
+
+def loadDataset(dataset: str | Path) -> pd.DataFrame:
+    """Read a dataset (comma separated, header, `time` column) into a DataFrame of floats.
+
+    The index is `time` in UTC. Every feature and every stored column must be there; empty cells are
+    missing values. Raises UserError, naming file, line and remedy, for anything that cannot be trusted:
+    text in a number, infinities, unsorted or repeated times, fewer than two records.
+    """
+    import pandas as pd
+
+    try:
+        frame = pd.read_csv(dataset, dtype=str, keep_default_na=False, skipinitialspace=True)
+    except FileNotFoundError:
+        raise UserError(f"{dataset}: no such file; check the path") from None
+    except pd.errors.EmptyDataError:
+        raise UserError(f"{dataset}: is empty; a dataset has a header and records") from None
+    except (pd.errors.ParserError, UnicodeDecodeError, OSError) as error:
+        reason = str(error).strip().replace("\n", " ")
+        raise UserError(f"{dataset}: cannot be read as comma separated values ({reason})") from None
+    needed = dict.fromkeys(["time", *getFeatures(), *getAnomalyColumns()])
+    missing = [column for column in needed if column not in frame.columns]
+    if missing:
+        raise UserError(
+            f"{dataset}: has no column {', '.join(missing)}; --mode collect writes all that are needed"
+        )
+    if len(frame) < 2:
+        raise UserError(f"{dataset}: has {len(frame)} records; at least 2 are needed")
+    index = _parse_times(dataset, frame.pop("time"))
+    numbers = {column: _parse_numbers(dataset, column, frame[column]) for column in frame.columns}
+    return pd.DataFrame(numbers).set_index(index)
+
+
+def _parse_times(dataset: str | Path, column: pd.Series) -> pd.DatetimeIndex:
+    import pandas as pd
+
+    times = pd.to_datetime(column, utc=True, errors="coerce", format="ISO8601")
+    if times.isna().any():
+        row = int(times.isna().to_numpy().argmax())
+        raise UserError(
+            f"{dataset}, line {row + 2}: time '{column[row]}' is not a date and time;"
+            " write it like 2021-01-12T09:13:15Z"
+        )
+    index = pd.DatetimeIndex(times, name="time")
+    steps = np.diff(index.as_unit("ns").asi8)
+    if (steps <= 0).any():
+        row = int((steps <= 0).argmax()) + 1
+        fault = "repeats the time of" if steps[row - 1] == 0 else "is earlier than"
+        raise UserError(f"{dataset}, line {row + 2}: {fault} the line before; sort by time, each time once")
+    return index
+
+
+def _parse_numbers(dataset: str | Path, column: str, texts: pd.Series) -> np.ndarray:
+    import pandas as pd
+
+    empty = texts.str.strip().isin(["", "nan", "NaN", "NA", "null"]).to_numpy()
+    values = pd.to_numeric(texts.where(~empty), errors="coerce").to_numpy(dtype=float)
+    bad = (np.isnan(values) & ~empty) | np.isinf(values)
+    if bad.any():
+        row = int(bad.argmax())
+        raise UserError(
+            f"{dataset}, line {row + 2}: {column} is '{texts[row]}', not a finite number;"
+            " correct it or leave it empty"
+        )
+    return values
+
+
+def write_dataset(
+    filename: str | Path, rows: Iterable[dict[str, float]], node: Node = DEFAULT_NODE
+) -> int:
+    """Write rows (columns of getColumnNames plus `time` in ns) as a dataset, atomically; return their number.
+
+    Rows are taken one at a time, so a generator keeps memory bounded. Missing values become empty cells.
+    """
+    columns = list(getColumnNames(node))
+    count = 0
+
+    def write(path: Path) -> None:
+        nonlocal count
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["time", *columns])
+            for row in rows:
+                cells = (row[column] for column in columns)
+                writer.writerow([format_time(row["time"]), *("" if c != c else f"{round(c, 5):.12g}" for c in cells)])
+                count += 1
+
+    replace_file(filename, write)
+    return count
+
+
+def format_time(nanoseconds: int) -> str:
+    """2021-01-12T09:13:15Z, with milliseconds where there are any."""
+    seconds, rest = divmod(int(nanoseconds), 1_000_000_000)
+    text = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    milliseconds = rest // 1_000_000
+    return f"{text}.{milliseconds:03d}Z" if milliseconds else f"{text}Z"
+
+
+def resample_records(frame: pd.DataFrame, interval_seconds: float = RECORD_SECONDS) -> pd.DataFrame:
+    """One row per slot of `interval_seconds`: the newest value of each column, at its newest time.
+
+    The slots are those of the daemon (whole multiples of the interval since 1970). A slot without a
+    row becomes a row of missing values at the slot's start, at most a window's worth for one gap, so
+    that no sequence reaches across a gap.
+    """
+    import pandas as pd
+
+    nanoseconds = frame.index.as_unit("ns").asi8
+    slots = nanoseconds // int(interval_seconds * 1e9)
+    rows = frame.groupby(slots).last()
+    rows.index = pd.DatetimeIndex(
+        pd.to_datetime(pd.Series(nanoseconds).groupby(slots).last(), utc=True), name="time"
+    )
+    present = np.unique(slots)
+    filler = [
+        slot
+        for before, after in zip(present, present[1:], strict=False)
+        for slot in range(before + 1, min(after, before + 1 + WINDOW_RECORDS))
+    ]
+    if filler:
+        times = pd.to_datetime(np.array(filler) * int(interval_seconds * 1e9), utc=True)
+        rows = pd.concat([rows, pd.DataFrame(index=times, columns=rows.columns, dtype=float)]).sort_index()
+        rows.index.name = "time"
+    return rows
+
+
+# --- normalisation and sequences -----------------------------------------------------------------
+
+
+def normalizeFeature(df: pd.DataFrame, feature: str, min: float, max: float) -> pd.Series:
+    """Min-max normalisation: `min` becomes 0 and `max` 1. A range of width 0 counts as width 1."""
+    return (df[feature] - min) / ((max - min) or 1.0)
+
+
+def normalize(values: np.ndarray, stats: dict[str, float], features: Sequence[str]) -> np.ndarray:
+    """normalizeFeature for a plain array (n, features) in physical units."""
+    low = np.array([stats[f"{feature}_min"] for feature in features])
+    width = np.array([stats[f"{feature}_max"] for feature in features]) - low
+    return (values - low) / np.where(width == 0, 1.0, width)
+
+
+def saveNormalizationStats(
+    df: pd.DataFrame, cols_to_normalize: Sequence[str], filename: str | Path = STATS_JSON
+) -> dict[str, float]:
+    """Write `<column>_min` and `<column>_max` of each column to `filename` and return them."""
+    stats = normalization_stats(df, cols_to_normalize)
+    saveDictJson(stats, filename)
+    return stats
+
+
+def normalization_stats(df: pd.DataFrame, columns: Sequence[str]) -> dict[str, float]:
+    """`<column>_min` and `<column>_max` of each column; missing values do not count."""
+    stats = {}
+    for column in columns:
+        stats[f"{column}_min"] = float(df[column].min())
+        stats[f"{column}_max"] = float(df[column].max())
+    return stats
+
+
+def split_sequences(sequences: np.ndarray, n_steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """Split records (n, features) into sequences of `n_steps`: the last record is what to predict.
+
+    Returns X (n - n_steps + 1, n_steps - 1, features) and y (n - n_steps + 1, features); with fewer
+    than `n_steps` records both are empty.
+    """
+    records = np.asarray(sequences)
+    if len(records) < n_steps:
+        return np.empty((0, n_steps - 1, records.shape[1])), np.empty((0, records.shape[1]))
+    windows = np.lib.stride_tricks.sliding_window_view(records, n_steps, axis=0).swapaxes(1, 2)
+    return windows[:, :-1], windows[:, -1]
+
+
+def metric_square_errors(y_actual: np.ndarray, y_predict: np.ndarray) -> np.ndarray:
+    """Squared errors pooled per metric: (n, features) each -> (n, metrics + 1), the last being overall.
+
+    A metric's squared error is the mean over its features, `overall` the mean over all features. NaN
+    wherever a value is missing.
+    """
+    squares = (np.asarray(y_predict, dtype=float) - np.asarray(y_actual, dtype=float)) ** 2
+    features = getFeatures()
+    pooled = [
+        squares[:, [features.index(feature) for feature in columns]].mean(axis=1)
+        for columns in METRICS.values()
+    ]
+    pooled.append(squares.mean(axis=1))
+    return np.stack(pooled, axis=1)
+
+
+def printPredictionErrors(y_actual: np.ndarray, y_predict: np.ndarray) -> dict[str, float]:
+    """RMSE of each metric and `overall`, in normalised units, over sequences (n, features); logs them."""
+    rmse = np.sqrt(metric_square_errors(y_actual, y_predict).mean(axis=0))
+    errors = dict(zip([*METRICS, "overall"], rmse.tolist(), strict=True))
+    logger.info("RMSE %s", ", ".join(f"{name} {value:.4f}" for name, value in errors.items()))
+    return errors
+
+
+# --- training plots ------------------------------------------------------------------------------
+
+_LABELS = {"loss": "loss (weighted mean squared error)", "accuracy": "accuracy (share within 5 % of range)"}
+
+
+def plotAccLoss(history: Any, plots_prefix: str) -> None:
+    """Accuracy and loss per epoch, training and validation: `acc_loss_plot` as .eps, .png and .tiff.
+
+    history: what Keras's fit() returns. plots_prefix: folder with a trailing slash, or a file prefix.
+    """
+    _plot_history(history, ["loss", "accuracy"], f"{plots_prefix}acc_loss_plot", ("eps", "png", "tiff"))
+
+
+def plotMetric(history: Any, metric: str, plots_prefix: str) -> None:
+    """One metric per epoch, training and validation: `<metric>_plot` as .eps and .png."""
+    _plot_history(history, [metric], f"{plots_prefix}{metric}_plot", ("eps", "png"))
+
+
+def _plot_history(history: Any, metrics: list[str], stem: str, endings: Sequence[str]) -> None:
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(7, 3.2 * len(metrics)), layout="constrained")
+    axes = figure.subplots(len(metrics), 1, sharex=True, squeeze=False)[:, 0]
+    for axis, metric in zip(axes, metrics, strict=True):
+        values = history.history[metric]
+        epochs = range(1, len(values) + 1)
+        axis.plot(epochs, values, color="tab:blue", marker=".", label="training")
+        if f"val_{metric}" in history.history:
+            held_out = history.history[f"val_{metric}"]
+            axis.plot(epochs, held_out, color="tab:orange", marker=".", label="validation")
+        axis.set_ylabel(_LABELS.get(metric, metric))
+        if metric == "loss":
+            axis.set_yscale("log")
+        axis.grid(color="0.9")
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[0].legend(frameon=False)
+    axes[-1].set_xlabel("epoch")
+    for ending in endings:
+        replace_file(f"{stem}.{ending}", lambda path: figure.savefig(path, dpi=150))
