@@ -32,6 +32,7 @@ SEED = 101
 UNITS = (64, 32, 16, 8, 4, 8, 16, 32, 64)
 LEARNING_RATE = 0.01
 MOMENTUM = 0.9
+EMA_MOMENTUM = 0.998
 BATCH_RECORDS = 32
 LITERT_TOLERANCE = 1e-4
 COLLAPSED_STD = 1e-3
@@ -72,3 +73,205 @@ def initialise(model: keras.Model, inputs: np.ndarray, targets: np.ndarray) -> N
                 cell.kernel.assign(cell.kernel / scale)
         outputs = keras.ops.convert_to_numpy(layer(outputs))
     model.layers[-1].bias.assign(targets.mean(axis=0))
+
+
+def fit(
+    model: keras.Model,
+    inputs: np.ndarray,
+    targets: np.ndarray,
+    epochs: int,
+    val_split: float,
+    verbose: int,
+) -> Any:
+    """Fit on sequences in time order; the last `val_split` of them are held out. Returns Keras's history.
+
+    The loss is the squared error in units of each feature's own variance: in plain min-max units a
+    feature that rests near 0 weighs nothing and is never learnt. The rate stays as documented; what is
+    kept at the end is the running average of the weights, which takes the noise out of the last steps.
+    """
+    import keras
+    from keras import ops
+
+    split = len(inputs) - int(len(inputs) * val_split)
+    weights = 1.0 / np.maximum(targets[:split].var(axis=0), 1e-8)
+
+    def loss(actual: Any, predicted: Any) -> Any:
+        return ops.mean(weights * ops.square(actual - predicted), axis=-1)
+
+    def accuracy(actual: Any, predicted: Any) -> Any:
+        return ops.mean(ops.cast(ops.abs(actual - predicted) < 0.05, "float32"), axis=-1)
+
+    initialise(model, inputs[: min(split, 512)], targets[:split])
+    optimizer = keras.optimizers.SGD(
+        LEARNING_RATE,
+        momentum=MOMENTUM,
+        nesterov=True,
+        clipnorm=1.0,
+        use_ema=True,
+        ema_momentum=EMA_MOMENTUM,
+    )
+    model.compile(optimizer=optimizer, loss=loss, metrics=[accuracy], jit_compile=False)
+    held_out = (inputs[split:], targets[split:]) if split < len(inputs) else None
+    return model.fit(
+        inputs[:split],
+        targets[:split],
+        batch_size=BATCH_RECORDS,
+        epochs=epochs,
+        validation_data=held_out,
+        validation_batch_size=4096,
+        verbose=verbose,
+        callbacks=[keras.callbacks.SwapEMAWeights()],
+    )
+
+
+def check_not_collapsed(model: keras.Model, n_inputs: int, n_features: int) -> None:
+    """Raise UserError if the network gives the same answer to any input, however well its loss fell."""
+    noise = np.random.default_rng(SEED).random((256, n_inputs, n_features), dtype=np.float32)
+    spread = float(np.std(model.predict(noise, verbose=0), axis=0).max())
+    if not spread > COLLAPSED_STD:
+        raise UserError(
+            f"the trained network ignores its input (standard deviation {spread:.1e} over random inputs):"
+            " nothing was saved; train on more varied records or for more epochs"
+        )
+
+
+# --- the bundle ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class BundlePaths:
+    """The files of one bundle."""
+
+    model: Path
+    litert: Path
+    identity: Path
+    stats: Path
+
+
+def bundle_paths(model_filename: str | Path) -> BundlePaths:
+    """Files that belong to a model file: beside it, but for the documented statistics of the default one."""
+    model = Path(model_filename)
+    is_default = model == Path(DEFAULT_MODEL)
+    stats = Path(STATS_JSON) if is_default else model.with_name(f"{model.stem}_normalization_stats.json")
+    return BundlePaths(model, model.with_suffix(".tflite"), model.with_suffix(".json"), stats)
+
+
+def save_bundle(
+    model: keras.Model,
+    model_filename: str | Path,
+    stats: dict[str, float],
+    identity: dict[str, Any],
+    check_inputs: np.ndarray,
+) -> None:
+    """Write all files of a bundle, the identity last, so that a torn set is seen and refused.
+
+    `identity` holds features, n_steps and whatever describes the training; checksums and versions are
+    added. Raises UserError if the LiteRT twin differs from the model on `check_inputs`.
+    """
+    paths = bundle_paths(model_filename)
+    expected = model.predict(check_inputs, verbose=0, batch_size=4096)
+
+    def export(path: Path) -> None:
+        model.export(path, format="litert", verbose=False)
+        difference = float(np.abs(Predictor(path.read_bytes())(check_inputs) - expected).max())
+        if not difference <= LITERT_TOLERANCE:
+            raise UserError(f"{paths.litert}: differs from the Keras model by {difference:.1e}; not saved")
+
+    replace_file(paths.litert, export)
+    replace_file(paths.model, lambda path: model.save(path))
+    saveDictJson(stats, paths.stats)
+    saveDictJson(
+        {
+            **identity,
+            "sha256": {
+                "model": _sha256(paths.model),
+                "litert": _sha256(paths.litert),
+                "stats": _stats_sha256(stats),
+            },
+            "versions": {name: version(name) for name in ("tensorflow", "keras", "numpy")},
+        },
+        paths.identity,
+    )
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A trained network ready to predict: features, their minimum, maximum and mean, and the predictor."""
+
+    features: list[str]
+    n_steps: int
+    stats: dict[str, float]
+    means: np.ndarray
+    predictor: Predictor
+
+
+def load_bundle(model_filename: str | Path, features: list[str], n_steps: int) -> Bundle:
+    """Load what test mode needs, refusing files that do not belong together.
+
+    Raises UserError for a missing file, a checksum that differs from the identity's, or a network that
+    was trained for other features or steps than this program's.
+    """
+    paths = bundle_paths(model_filename)
+    for path in (paths.identity, paths.litert, paths.stats):
+        if not path.exists():
+            raise UserError(f"{path}: no such file; --mode train --model {paths.model} writes it")
+    identity, stats = loadDictJson(paths.identity), loadDictJson(paths.stats)
+    try:
+        sums = identity["sha256"]
+        expected = {"model": sums["model"], "litert": sums["litert"], "stats": sums["stats"]}
+        trained_for = (identity["features"], identity["n_steps"])
+        means = np.array([identity["means"][feature] for feature in features], dtype=float)
+    except (KeyError, TypeError, ValueError):
+        raise UserError(
+            f"{paths.identity}: is not the identity of a trained model, or one of other features;"
+            f" --mode train --model {paths.model} writes it"
+        ) from None
+    if trained_for != (features, n_steps):
+        raise UserError(f"{paths.model}: was trained for other features or steps; train it again")
+    found = {"litert": _sha256(paths.litert), "stats": _stats_sha256(stats)}
+    # The edge node may have the LiteRT twin alone.
+    if paths.model.exists():
+        found["model"] = _sha256(paths.model)
+    for part, checksum in found.items():
+        if checksum != expected[part]:
+            raise UserError(
+                f"{getattr(paths, part)}: does not belong to {paths.identity};"
+                f" restore all files of one training, or train again with --mode train --model {paths.model}"
+            )
+    return Bundle(features, n_steps, stats, means, Predictor(paths.litert.read_bytes()))
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _stats_sha256(stats: dict[str, Any]) -> str:
+    """Of the numbers, not of the text: reformatting the file by hand changes nothing."""
+    return hashlib.sha256(json.dumps(stats, sort_keys=True).encode()).hexdigest()
+
+
+class Predictor:
+    """Runs a LiteRT network: normalised inputs (n, steps, features) -> predicted records (n, features)."""
+
+    def __init__(self, network: bytes) -> None:
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+        # The default delegate is 1.5 ms a poll quicker, but writes to stderr past our log.
+        self._interpreter = Interpreter(
+            model_content=network,
+            num_threads=1,
+            experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+        )
+        self._input = self._interpreter.get_input_details()[0]["index"]
+        self._output = self._interpreter.get_output_details()[0]["index"]
+
+    def __call__(self, inputs: np.ndarray) -> np.ndarray:
+        parts = [self._predict(inputs[i : i + 4096]) for i in range(0, len(inputs), 4096)]
+        return np.concatenate(parts) if parts else np.empty((0, inputs.shape[2]), dtype=np.float32)
+
+    def _predict(self, inputs: np.ndarray) -> np.ndarray:
+        self._interpreter.resize_tensor_input(self._input, inputs.shape)
+        self._interpreter.allocate_tensors()
+        self._interpreter.set_tensor(self._input, inputs.astype(np.float32))
+        self._interpreter.invoke()
+        return self._interpreter.get_tensor(self._output).copy()

@@ -117,9 +117,7 @@ def format_record(
     total = _get(_find(record.get(MEMORY_TOTAL) or last_record.get(MEMORY_TOTAL)), "value")
     values = [*cores, *cpu]
     for measurement in (RECEIVED, TRANSMITTED):
-        interfaces, sums = formatNetworkBytes(
-            record.get(measurement, []), last_record.get(measurement), node
-        )
+        interfaces, sums = formatNetworkBytes(record.get(measurement, []), last_record.get(measurement), node)
         values += [*interfaces, *sums]
     values += formatMemoryFreeBytes(
         record.get(MEMORY_FREE, []),
@@ -160,13 +158,18 @@ def slot_records(samples: Record, interval_seconds: float) -> list[tuple[int, Re
                 continue
             start = point["time"] // interval_ns * interval_ns
             newest = slots.setdefault(start, {}).setdefault(measurement, {})
-            series = tuple(sorted((k, v) for k, v in point.items() if k not in ("time", "value")))
+            series = series_tags(point)
             if series not in newest or newest[series]["time"] <= point["time"]:
                 newest[series] = point
     return [
         (start, {measurement: list(newest.values()) for measurement, newest in slots[start].items()})
         for start in sorted(slots)
     ]
+
+
+def series_tags(point: Point) -> tuple[tuple[str, str], ...]:
+    """What tells the series of a point from others of its measurement."""
+    return tuple(sorted((key, value) for key, value in point.items() if key not in ("time", "value")))
 
 
 def record_time(record: Record) -> int:

@@ -43,6 +43,18 @@ METRICS = {
     "mem": ("mem_rate", "mem_percentage"),
 }
 
+# Fields of an anomaly's point in InfluxDB, in the order of getAnomalyColumns().
+ANOMALY_FIELDS = (
+    "cpu_usage",
+    "mem_usage",
+    "net_down_usage",
+    "net_up_usage",
+    "cpu_rx_usage",
+    "cpu_tx_usage",
+    "net_down_5g_usage",
+    "net_up_5g_usage",
+)
+
 
 class UserError(Exception):
     """A fault that the user can mend: its message is one line that says what to do."""
@@ -84,7 +96,7 @@ def load_node(filename: str | Path | None) -> Node:
         if key in given:
             names = given[key]
             if not isinstance(names, list) or not names:
-                raise UserError(f"{filename}: '{key}' must be a list of names, like [\"0\", \"1\"]")
+                raise UserError(f'{filename}: \'{key}\' must be a list of names, like ["0", "1"]')
             given[key] = tuple(_name(filename, key, name) for name in names)
             if len(set(given[key])) < len(names):
                 raise UserError(f"{filename}: '{key}' names the same one twice; list each once")
@@ -313,9 +325,7 @@ def _parse_numbers(dataset: str | Path, column: str, texts: pd.Series) -> np.nda
     return values
 
 
-def write_dataset(
-    filename: str | Path, rows: Iterable[dict[str, float]], node: Node = DEFAULT_NODE
-) -> int:
+def write_dataset(filename: str | Path, rows: Iterable[dict[str, float]], node: Node = DEFAULT_NODE) -> int:
     """Write rows (columns of getColumnNames plus `time` in ns) as a dataset, atomically; return their number.
 
     Rows are taken one at a time, so a generator keeps memory bounded. Missing values become empty cells.
@@ -330,7 +340,9 @@ def write_dataset(
             writer.writerow(["time", *columns])
             for row in rows:
                 cells = (row[column] for column in columns)
-                writer.writerow([format_time(row["time"]), *("" if c != c else f"{round(c, 5):.12g}" for c in cells)])
+                writer.writerow(
+                    [format_time(row["time"]), *("" if c != c else f"{round(c, 5):.12g}" for c in cells)]
+                )
                 count += 1
 
     replace_file(filename, write)

@@ -121,7 +121,12 @@ def _host_life(rng: np.random.Generator, count: int, day: np.ndarray) -> dict[st
     work = work + _bursts(rng, count, 0.003, 0.5, 2.0) + rng.normal(0, 0.15, count)
     cores = np.clip(work + rng.normal(0, 0.2, (2, count)), 4.4, 9.0)
     steps = rng.standard_t(2.5, count) * 0.0012
-    used = 88.745 + 0.022 * (day - 0.5) + 0.020 * _drift(rng, count, 400) + np.cumsum(np.clip(steps, -0.03, 0.03))
+    used = (
+        88.745
+        + 0.022 * (day - 0.5)
+        + 0.020 * _drift(rng, count, 400)
+        + np.cumsum(np.clip(steps, -0.03, 0.03))
+    )
     chatter = np.where(np.arange(count) % 4 == 0, 2.3, 1.0) * rng.gamma(60, 1 / 60, count)
     burst = _bursts(rng, count, 0.006, 50e3, 190e3)
     received = (7.0e3 + 2.5e3 * day) * rng.gamma(30, 1 / 30, count) + burst
@@ -142,7 +147,7 @@ def _ran_life(
     up = attached * np.clip(0.045 * down * np.exp(0.3 * _drift(rng, count, 80)) + 600, 0, 50e3)
     busy = attached * (0.35 + 0.45 * np.sqrt(down / 1e6))
     rx = 13.72 + busy + (0.012 + 0.03 * attached) * rng.standard_normal(count)
-    tx = 5.46 + 0.24 * busy + (0.008 + 0.008 * attached) * rng.standard_normal(count)
+    tx = 5.45 + 0.26 * busy + (0.004 + 0.005 * attached) * rng.standard_normal(count)
     return {
         "rx": np.clip(rx + 0.03 * _drift(rng, count, 300), 13.66, 14.66),
         "tx": np.clip(tx + 0.01 * _drift(rng, count, 300), 5.42, 5.72),
@@ -164,9 +169,7 @@ def _iperf_bytes_per_second(times: np.ndarray, attack: Attack, seed: int) -> np.
     return MEGABIT_BYTES * (40.0 + 20.0 * waves / 3)
 
 
-def _attack_host(
-    life: dict, attack: Attack, times: np.ndarray, interval_seconds: float, seed: int
-) -> None:
+def _attack_host(life: dict, attack: Attack, times: np.ndarray, interval_seconds: float, seed: int) -> None:
     share = _overlap(times, interval_seconds, attack.start, attack.end)
     if attack.kind == "cpu":
         noise = np.random.default_rng(seed + 2).uniform(-0.4, 0.4, life["cores"].shape)
@@ -190,7 +193,11 @@ def _attack_ran(life: dict, attack: Attack, times: np.ndarray, seed: int) -> Non
 
 
 def _samples(
-    life: dict, node_times: np.ndarray, ran_times: np.ndarray, interval_seconds: float, reboot_at: float | None
+    life: dict,
+    node_times: np.ndarray,
+    ran_times: np.ndarray,
+    interval_seconds: float,
+    reboot_at: float | None,
 ) -> formatters.Record:
     """What a scrape of the two exporters stores, as Prometheus tags it."""
     scale = interval_seconds / RECORD_SECONDS
@@ -217,13 +224,18 @@ def _samples(
             point
             for i, cpu in enumerate(DEFAULT_NODE.cpus)
             for point in _points(
-                node_times, np.round(counter(cores[i], 81000.0), 4), node_there, {**node, "cpu": cpu, "mode": "user"}
+                node_times,
+                np.round(counter(cores[i], 81000.0), 4),
+                node_there,
+                {**node, "cpu": cpu, "mode": "user"},
             )
         ],
         formatters.MEMORY_FREE: _points(
             node_times, np.round((1 - life["used"] / 100) * total_memory / 4096) * 4096, node_there, node
         ),
-        formatters.MEMORY_TOTAL: _points(node_times, np.full(len(node_times), total_memory), node_there, node),
+        formatters.MEMORY_TOTAL: _points(
+            node_times, np.full(len(node_times), total_memory), node_there, node
+        ),
     }
     for measurement, key in ((formatters.RECEIVED, "received"), (formatters.TRANSMITTED, "sent")):
         samples[measurement] = [
@@ -240,7 +252,9 @@ def _samples(
     samples[formatters.TX_CPU] = _points(ran_times, np.round(life["tx"], 2), ran_there, ran)
     for measurement, key in ((formatters.DOWNLINK, "down"), (formatters.UPLINK, "up")):
         bits_per_second = np.round(life[key] * 8 / RECORD_SECONDS)
-        samples[measurement] = _points(ran_times, bits_per_second, ran_there, {**ran, "cellId": DEFAULT_NODE.cell_id})
+        samples[measurement] = _points(
+            ran_times, bits_per_second, ran_there, {**ran, "cellId": DEFAULT_NODE.cell_id}
+        )
     return samples
 
 

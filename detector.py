@@ -1,0 +1,319 @@
+"""Window, RMSE, thresholds, causes, alerts: the one place that decides what is an anomaly.
+
+A record is an anomaly when, for some metric or for all together, both hold:
+
+- the RMSE over the window's predictions is above the threshold (something is wrong lately), and
+- the record's own RMSE is above RECORD_FACTOR times the threshold (it is wrong now).
+
+The second keeps one spike from flagging the 26 records after it. It needs a factor because a threshold
+is made for RMSEs over a window, and single records spread wider.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from autoencoder import Bundle
+from utils import (
+    ANOMALY_FIELDS,
+    METRICS,
+    N_STEPS,
+    RECORD_SECONDS,
+    WINDOW_RECORDS,
+    UserError,
+    format_time,
+    getAnomalyColumns,
+    loadDictJson,
+    metric_square_errors,
+    normalize,
+    saveDictJson,
+    split_sequences,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_THRESHOLD = 0.1
+RECORD_FACTOR = 2.0
+ALERT_RECORDS = 4
+UNKNOWN_CAUSE = "unknown cause"
+
+THRESHOLD_KEYS = tuple(f"{name}_threshold" for name in (*METRICS, "overall"))
+PREDICTIONS = WINDOW_RECORDS - N_STEPS + 1
+# With fewer known predictions than this an RMSE over the window says too little.
+MIN_PREDICTIONS = (PREDICTIONS + 1) // 2
+
+NORMAL, ANOMALY, ALERT, UNKNOWN = "normal", "anomaly", "alert", "unknown"
+
+
+# --- scores --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Of n consecutive records, in normalised units; NaN is unknown.
+
+    actual, predicted: (n, features), normalised and not clipped. window: RMSE over the last
+    predictions (n, metrics + 1), overall last. record: RMSE of the record alone, likewise.
+    """
+
+    actual: np.ndarray
+    predicted: np.ndarray
+    window: np.ndarray
+    record: np.ndarray
+
+
+def score(bundle: Bundle, values: np.ndarray) -> Scores:
+    """Score consecutive records (n, features) in physical units, NaN where a value is missing.
+
+    What the network sees is clipped to the trained range: shown an attack, it would predict the attack.
+    A missed sample is bridged by its neighbour among the inputs; a feature of which all inputs are
+    missing is shown at its mean, and its metric stays unknown.
+    """
+    actual = normalize(values, bundle.stats, bundle.features)
+    inputs, _ = split_sequences(np.clip(actual, 0.0, 1.0), bundle.n_steps)
+    inputs, known = _bridge(inputs, bundle.means)
+    predicted = np.full(actual.shape, np.nan)
+    predicted[bundle.n_steps - 1 :] = bundle.predictor(inputs)
+    judged = actual.copy()
+    judged[bundle.n_steps - 1 :][~known] = np.nan
+    squares = metric_square_errors(judged, predicted)
+    return Scores(actual, predicted, np.sqrt(_window_means(squares)), np.sqrt(squares))
+
+
+def _bridge(inputs: np.ndarray, means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Fill gaps in (n, steps, features) forward, then backward, then with means; (n, features) known."""
+    filled = inputs.copy()
+    steps = filled.shape[1]
+    for step, neighbour in [(i, i - 1) for i in range(1, steps)] + [
+        (i, i + 1) for i in range(steps - 2, -1, -1)
+    ]:
+        filled[:, step] = np.where(np.isnan(filled[:, step]), filled[:, neighbour], filled[:, step])
+    known = ~np.isnan(filled).any(axis=1)
+    return np.where(np.isnan(filled), means, filled), known
+
+
+def _window_means(squares: np.ndarray) -> np.ndarray:
+    """Mean of each column over the last PREDICTIONS rows; NaN with fewer than MIN_PREDICTIONS known ones."""
+    padded = np.concatenate([np.full((PREDICTIONS - 1, squares.shape[1]), np.nan), squares])
+    windows = np.lib.stride_tricks.sliding_window_view(padded, PREDICTIONS, axis=0)
+    known = np.isfinite(windows)
+    count = known.sum(axis=-1)
+    total = np.where(known, windows, 0.0).sum(axis=-1)
+    return np.where(count >= MIN_PREDICTIONS, total / np.maximum(count, 1), np.nan)
+
+
+# --- verdicts ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is said of one record.
+
+    time: ns. status: normal, anomaly, alert (an anomaly that is at least the 4th in a row) or unknown.
+    causes: metrics over their thresholds. unknown: metrics of which nothing can be said, with any
+    status. rmse: over the window, per metric and overall. values: the stored columns, in their units.
+    """
+
+    time: int
+    status: str
+    causes: tuple[str, ...]
+    unknown: tuple[str, ...]
+    rmse: dict[str, float]
+    values: dict[str, float]
+
+    @property
+    def is_anomaly(self) -> bool:
+        return self.status in (ANOMALY, ALERT)
+
+    @property
+    def possible_cause(self) -> str:
+        """`cpu | net_up`, in the order of METRICS."""
+        return " | ".join(self.causes) or UNKNOWN_CAUSE
+
+    def to_json(self) -> str:
+        """One line for a program to read; what is unknown is null."""
+        return json.dumps(
+            {
+                "time": format_time(self.time),
+                "possible_cause": self.possible_cause,
+                "severity": self.status,
+                "rmse": _finite(self.rmse),
+                "values": _finite(dict(zip(ANOMALY_FIELDS, self.values.values(), strict=True))),
+            }
+        )
+
+
+def _finite(numbers: dict[str, float]) -> dict[str, float | None]:
+    return {key: round(value, 4) if math.isfinite(value) else None for key, value in numbers.items()}
+
+
+class _Row:
+    """Counts anomalies in a row. An unknown record neither counts nor breaks it; a window of them does."""
+
+    def __init__(self) -> None:
+        self.anomalies = 0
+        self.unknowns = 0
+
+    def status(self, is_anomaly: bool, is_unknown: bool) -> str:
+        if not is_anomaly and is_unknown:
+            self.unknowns += 1
+            if self.unknowns >= WINDOW_RECORDS:
+                self.anomalies = 0
+            return UNKNOWN
+        self.unknowns = 0
+        self.anomalies = self.anomalies + 1 if is_anomaly else 0
+        if not is_anomaly:
+            return NORMAL
+        return ALERT if self.anomalies >= ALERT_RECORDS else ANOMALY
+
+
+def _judge(
+    time: int,
+    values: dict[str, float],
+    window: np.ndarray,
+    record: np.ndarray,
+    thresholds: dict[str, float],
+    row: _Row,
+) -> Verdict:
+    """Verdict on one record from its RMSEs (metrics + 1,)."""
+    limits = np.array([thresholds[key] for key in THRESHOLD_KEYS])
+    unknown = np.isnan(window) | np.isnan(record)
+    over = ~unknown & (window > limits) & (record > RECORD_FACTOR * limits)
+    names = np.array([*METRICS, "overall"])
+    return Verdict(
+        time=time,
+        status=row.status(bool(over.any()), bool(unknown.any())),
+        causes=tuple(names[:-1][over[:-1]].tolist()),
+        unknown=tuple(names[:-1][unknown[:-1]].tolist()),
+        rmse=dict(zip(names.tolist(), np.where(unknown, np.nan, window).tolist(), strict=True)),
+        values=values,
+    )
+
+
+class Detector:
+    """Judges records one by one, as test mode receives them."""
+
+    def __init__(
+        self, bundle: Bundle, thresholds: dict[str, float], interval_seconds: float = RECORD_SECONDS
+    ) -> None:
+        self.thresholds = thresholds
+        self._bundle = bundle
+        self._interval_ns = int(interval_seconds * 1e9)
+        self._window: deque[np.ndarray] = deque(maxlen=WINDOW_RECORDS)
+        self._row = _Row()
+        self._last_slot: int | None = None
+
+    def observe(self, time: int, columns: dict[str, float]) -> Verdict:
+        """Verdict on the record of `time` (ns), later than all before; skipped slots count as missing."""
+        slot = time // self._interval_ns
+        missing = np.full(len(self._bundle.features), np.nan)
+        if self._last_slot is not None:
+            for _ in range(min(slot - self._last_slot - 1, WINDOW_RECORDS)):
+                self._window.append(missing)
+                self._row.status(False, True)
+        self._last_slot = slot
+        self._window.append(np.array([columns[feature] for feature in self._bundle.features]))
+        scores = score(self._bundle, np.array(self._window))
+        values = {column: columns[column] for column in getAnomalyColumns()}
+        return _judge(time, values, scores.window[-1], scores.record[-1], self.thresholds, self._row)
+
+
+def detect(thresholds: dict[str, float], frame: pd.DataFrame, scores: Scores) -> list[Verdict]:
+    """Verdicts on all records of a resampled dataset, the same as Detector gives one by one."""
+    row = _Row()
+    columns = getAnomalyColumns()
+    stored = frame[columns].to_numpy(dtype=float).tolist()
+    times = frame.index.as_unit("ns").asi8.tolist()
+    return [
+        _judge(time, dict(zip(columns, values, strict=True)), window, record, thresholds, row)
+        for time, values, window, record in zip(times, stored, scores.window, scores.record, strict=True)
+    ]
+
+
+# --- thresholds ----------------------------------------------------------------------------------
+
+
+def load_thresholds(filename: str | Path) -> dict[str, float]:
+    """Read a thresholds file; a key that it lacks has DEFAULT_THRESHOLD, and the log says so.
+
+    Raises UserError, naming file and key, for an unknown key or a value that is not a number of 0 or more.
+    """
+    given = read_thresholds(filename)
+    missing = [key for key in THRESHOLD_KEYS if key not in given]
+    if missing:
+        logger.warning("%s: no %s; %s is used", filename, ", ".join(missing), DEFAULT_THRESHOLD)
+    return {key: given.get(key, DEFAULT_THRESHOLD) for key in THRESHOLD_KEYS}
+
+
+def read_thresholds(filename: str | Path) -> dict[str, float]:
+    """The thresholds that stand in a file, checked as load_thresholds does."""
+    given = loadDictJson(filename)
+    for key, value in given.items():
+        if key not in THRESHOLD_KEYS:
+            raise UserError(f"{filename}: unknown key '{key}'; the keys are {', '.join(THRESHOLD_KEYS)}")
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+            raise UserError(f"{filename}: {key} is {json.dumps(value)}; it must be a number, 0 or more")
+    return given
+
+
+def propose_thresholds(cpu: Scores, iperf: Scores, normal: Scores, percentile: float) -> dict[str, float]:
+    """The given percentile of the window RMSEs, each threshold from the datasets it may depend on.
+
+    CPU features are not affected by the iperf dataset, network features not by the CPU dataset; memory
+    and overall pool all three.
+    """
+    proposed = {}
+    for index, key in enumerate(THRESHOLD_KEYS):
+        pooled = [normal.window[:, index]]
+        if not key.startswith("cpu"):
+            pooled.append(iperf.window[:, index])
+        if not key.startswith("net"):
+            pooled.append(cpu.window[:, index])
+        errors = np.concatenate(pooled)
+        proposed[key] = round(float(np.percentile(errors[np.isfinite(errors)], percentile)), 6)
+    return proposed
+
+
+def update_thresholds(filename: str | Path, proposed: dict[str, float]) -> list[str]:
+    """Write `proposed` into a thresholds file, but for the values that a person set; returns those keys.
+
+    What this program wrote is remembered beside the file (`thresholds.proposed.json`): a value that still
+    equals it is refreshed, any other is a person's and stays.
+    """
+    given, written = _read_both(filename)
+    by_person = [key for key in THRESHOLD_KEYS if key in given and given[key] != written.get(key)]
+    saveDictJson(proposed, _proposed_path(filename))
+    saveDictJson({key: (given if key in by_person else proposed)[key] for key in THRESHOLD_KEYS}, filename)
+    return by_person
+
+
+def fill_thresholds(filename: str | Path) -> list[str]:
+    """Write DEFAULT_THRESHOLD for the keys that a thresholds file lacks; returns them."""
+    given, written = _read_both(filename)
+    missing = {key: DEFAULT_THRESHOLD for key in THRESHOLD_KEYS if key not in given}
+    if missing:
+        saveDictJson({**written, **missing}, _proposed_path(filename))
+        saveDictJson({**given, **missing}, filename)
+    return list(missing)
+
+
+def _read_both(filename: str | Path) -> tuple[dict[str, float], dict[str, float]]:
+    """The thresholds that stand in the file, and those that this program wrote last; empty where absent."""
+    return tuple(
+        read_thresholds(path) if path.exists() else {} for path in (Path(filename), _proposed_path(filename))
+    )
+
+
+def _proposed_path(filename: str | Path) -> Path:
+    return Path(filename).with_suffix(".proposed.json")

@@ -1,0 +1,217 @@
+"""What verdicts are worth: compared with known attack windows, as a table, as JSON and as a picture.
+
+A record belongs to an attack if its time lies in [start, end) of a window. Polls are counted from 1: the
+first record of an attack is poll 1 after its onset, the first record after it poll 1 after its end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from detector import ALERT, THRESHOLD_KEYS, UNKNOWN, Scores, Verdict
+from utils import METRICS, WINDOW_RECORDS, UserError, loadDictJson, replace_file
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SECONDS_PER_DAY = 86400.0
+
+# Column of a dataset that shows a metric's level, its unit, and what divides it to get there.
+_LEVELS = {
+    "cpu": ("cpu_user_percentage", "%", 1.0),
+    "cpu_rx": ("cpu_rx_percentage", "%", 1.0),
+    "cpu_tx": ("cpu_tx_percentage", "%", 1.0),
+    "net_down": ("bytes_received_rate", "kB/s", 1e3),
+    "net_up": ("bytes_transmitted_rate", "kB/s", 1e3),
+    "net_5g_down": ("dl_bytes_rate", "kB/s", 1e3),
+    "net_5g_up": ("ul_bytes_rate", "kB/s", 1e3),
+    "mem": ("mem_percentage", "%", 1.0),
+}
+
+_HEADINGS = {
+    "records": "records",
+    "unknown_records": "unknown",
+    "attack_records": "in attack",
+    "attack_flagged": "flagged",
+    "attack_alerted": "alerted",
+    "polls_to_first_anomaly": "1st anomaly",
+    "polls_to_first_alert": "1st alert",
+    "polls_to_last_flag": "last flag",
+    "false_anomalies_per_day": "false/day",
+    "false_alerts_per_day": "false alerts/day",
+}
+
+
+def load_attacks(dataset: str | Path) -> list[tuple[int, int]]:
+    """Attack windows (start, end in ns) of a dataset, from `attacks.json` beside it; none if it is not there.
+
+    The file maps a dataset's file name to a list of {"start": ..., "end": ...}.
+    """
+    import pandas as pd
+
+    path = Path(dataset).parent / "attacks.json"
+    if not path.exists():
+        return []
+    windows = loadDictJson(path).get(Path(dataset).name, [])
+    try:
+        return [(pd.Timestamp(w["start"]).value, pd.Timestamp(w["end"]).value) for w in windows]
+    except (KeyError, TypeError, ValueError):
+        raise UserError(
+            f"{path}: the windows of {Path(dataset).name} must be a list of"
+            ' {"start": "2021-01-12T09:13:15Z", "end": "2021-01-12T09:31:15Z"}'
+        ) from None
+
+
+def summarise(verdicts: Sequence[Verdict], attacks: Sequence[tuple[int, int]]) -> dict[str, Any]:
+    """The numbers of _HEADINGS for one dataset; None where there is no attack or no normal record.
+
+    Polls are those of the slowest attack. An alert raised before an attack and never lowered does not
+    count as its first. Flags within a window's length after an attack count as its tail, not as false.
+    """
+    times = np.array([verdict.time for verdict in verdicts])
+    flagged = np.array([verdict.is_anomaly for verdict in verdicts])
+    alerted = np.array([verdict.status == ALERT for verdict in verdicts])
+    unknown = np.array([verdict.status == UNKNOWN for verdict in verdicts])
+    during = np.zeros(len(times), dtype=bool)
+    tail = np.zeros(len(times), dtype=bool)
+    first_anomaly, first_alert, last_flag = [], [], []
+    for start, end in attacks:
+        inside = (times >= start) & (times < end)
+        during |= inside
+        begin, after = int(np.searchsorted(times, start)), int(np.searchsorted(times, end))
+        tail[after : after + WINDOW_RECORDS] = True
+        first_anomaly.append(_first(flagged[begin:after]))
+        first_alert.append(_first(alerted[begin:after]))
+        until = min(
+            [after + WINDOW_RECORDS] + [int(np.searchsorted(times, s)) for s, _ in attacks if s >= end]
+        )
+        last_flag.append(_last(flagged[after:until]))
+    tail &= ~during
+    normal = ~during & ~tail
+    days = _days(times, normal & ~unknown)
+    return {
+        "records": len(times),
+        "unknown_records": int(unknown.sum()),
+        "attack_records": int(during.sum()),
+        "attack_flagged": int((flagged & during).sum()),
+        "attack_alerted": int((alerted & during).sum()),
+        "polls_to_first_anomaly": _worst(first_anomaly),
+        "polls_to_first_alert": _worst(first_alert),
+        "polls_to_last_flag": _worst(last_flag),
+        "false_anomalies_per_day": _per_day((flagged & normal).sum(), days),
+        "false_alerts_per_day": _per_day(_episodes(alerted & normal), days),
+    }
+
+
+def _first(flags: np.ndarray) -> float:
+    """1 for the first record, infinity if none is flagged."""
+    return float(flags.argmax() + 1) if flags.any() else float("inf")
+
+
+def _last(flags: np.ndarray) -> float:
+    """0 if none is flagged."""
+    return float(np.flatnonzero(flags)[-1] + 1) if flags.any() else 0.0
+
+
+def _worst(polls: list[float]) -> int | str | None:
+    if not polls:
+        return None
+    return int(max(polls)) if np.isfinite(max(polls)) else "never"
+
+
+def _episodes(flags: np.ndarray) -> int:
+    """Runs of flags: an alert that lasts wakes a person once."""
+    return int((np.diff(flags.astype(int), prepend=0) == 1).sum())
+
+
+def _days(times: np.ndarray, chosen: np.ndarray) -> float:
+    if len(times) < 2 or not chosen.any():
+        return 0.0
+    return float(chosen.sum() * np.median(np.diff(times)) / 1e9 / SECONDS_PER_DAY)
+
+
+def _per_day(count: int, days: float) -> float | None:
+    return round(float(count) / days, 2) if days else None
+
+
+def table(summaries: dict[str, dict[str, Any]]) -> str:
+    """One row for each dataset, columns aligned; `-` where a number has no meaning."""
+    rows = [["dataset", *_HEADINGS.values()]]
+    for name, summary in summaries.items():
+        rows.append([name, *("-" if summary[key] is None else str(summary[key]) for key in _HEADINGS)])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join(
+        row[0].ljust(widths[0])
+        + "".join(f"  {cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))
+        for row in rows
+    )
+
+
+def plot_detection(
+    frame: pd.DataFrame,
+    scores: Scores,
+    verdicts: Sequence[Verdict],
+    thresholds: dict[str, float],
+    attacks: Sequence[tuple[int, int]],
+    filename: str | Path,
+    title: str,
+) -> None:
+    """One picture of a dataset: the level of each metric, its RMSE with the threshold, attacks and flags."""
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+    from matplotlib.figure import Figure
+
+    times = frame.index.tz_convert(None).to_numpy()
+    figure = Figure(figsize=(13, 15), layout="constrained")
+    axes = figure.subplots(len(METRICS) + 1, 2, sharex=True)
+    for row, name in enumerate([*METRICS, "overall"]):
+        level_axis, rmse_axis = axes[row]
+        caused = [name in v.causes or (name == "overall" and v.is_anomaly) for v in verdicts]
+        alerted = np.array([v.status == ALERT for v in verdicts]) & caused
+        anomalous = np.array([v.is_anomaly for v in verdicts]) & caused & ~alerted
+        if name == "overall":
+            level_axis.axis("off")
+        else:
+            column, unit, divisor = _LEVELS[name]
+            level = frame[column].to_numpy() / divisor
+            level_axis.plot(times, level, color="0.35", linewidth=0.6)
+            _mark(level_axis, times, level, anomalous, alerted)
+            level_axis.set_ylabel(f"{name} [{unit}]")
+        rmse = np.where(scores.window[:, row] > 0, scores.window[:, row], np.nan)
+        rmse_axis.plot(times, rmse, color="tab:blue", linewidth=0.8, label="window RMSE")
+        threshold = thresholds[THRESHOLD_KEYS[row]]
+        if threshold > 0:
+            rmse_axis.axhline(threshold, color="black", linestyle="--", linewidth=0.8, label="threshold")
+        _mark(rmse_axis, times, rmse, anomalous, alerted)
+        rmse_axis.set_yscale("log")
+        rmse_axis.set_ylabel(f"{name} RMSE")
+        for axis in (level_axis, rmse_axis):
+            for number, (start, end) in enumerate(attacks):
+                span = (np.datetime64(start, "ns"), np.datetime64(end, "ns"))
+                axis.axvspan(
+                    *span, color="tab:red", alpha=0.12, linewidth=0, label="" if number else "attack"
+                )
+            axis.spines[["top", "right"]].set_visible(False)
+    locator = AutoDateLocator()
+    for axis in axes[-1]:
+        axis.xaxis.set_major_locator(locator)
+        axis.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+        axis.set_xlabel("time [UTC]")
+    handles = {}
+    for axis in axes.ravel():
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    figure.legend(handles.values(), handles.keys(), loc="outside upper right", ncols=5, frameon=False)
+    figure.suptitle(title, x=0.01, ha="left")
+    replace_file(filename, lambda path: figure.savefig(path, dpi=110))
+
+
+def _mark(
+    axis: Any, times: np.ndarray, level: np.ndarray, anomalous: np.ndarray, alerted: np.ndarray
+) -> None:
+    for flags, color, label in ((anomalous, "gold", "anomaly"), (alerted, "red", "alert")):
+        if flags.any():
+            axis.scatter(times[flags], level[flags], s=9, color=color, zorder=3, label=label)

@@ -1,0 +1,647 @@
+"""Anomaly detection for a 5G edge node: train, test and collect. See README.md.
+
+python find_anomalies.py --mode train --evaluate
+python find_anomalies.py --mode test --replay data/cpu_attack.csv
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+import os
+import re
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import autoencoder
+import detector
+import formatters
+import influx_utils
+from utils import (
+    METRICS,
+    N_STEPS,
+    RECORD_SECONDS,
+    STATS_JSON,
+    WINDOW_RECORDS,
+    Node,
+    UserError,
+    format_time,
+    getFeatures,
+    load_node,
+    loadDataset,
+    metric_square_errors,
+    normalization_stats,
+    normalize,
+    plotAccLoss,
+    plotMetric,
+    resample_records,
+    saveDictJson,
+    split_sequences,
+    write_dataset,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from influxdb import InfluxDBClient
+
+logger = logging.getLogger("find_anomalies")
+
+data_prefix = "data/"
+model_prefix = "model/"
+plots_prefix = "plots/"
+trainset = f"{data_prefix}normal.csv"
+cpu_testset = f"{data_prefix}cpu_attack.csv"
+iperf_testset = f"{data_prefix}iperf_attack.csv"
+stats_json = STATS_JSON
+
+DEFAULT_EPOCHS = 10
+DEFAULT_PERCENTILE = 99.0
+# Prometheus sends a sample up to 5 s after its scrape; a third of a slot is left for that.
+SETTLE_SHARE = 1 / 3
+# Enough for a full window on each of the records that decide whether the first verdict is an alert.
+HISTORY_RECORDS = WINDOW_RECORDS + detector.ALERT_RECORDS
+COLLECT_CHUNK_SECONDS = 3600
+PENDING_ANOMALIES = 1000
+
+
+# --- train ---------------------------------------------------------------------------------------
+
+
+def train(
+    train_dataset: pd.DataFrame,
+    n_steps: int,
+    n_features: int,
+    train_epochs: int = DEFAULT_EPOCHS,
+    val_split: float = 0.1,
+    train_verbose: int = 1,
+    model_filename: str = autoencoder.DEFAULT_MODEL,
+) -> Any:
+    """Train the network on normal records and save its bundle; returns the Keras model.
+
+    train_dataset: resampled records in physical units, missing values as NaN. n_features: must be the
+    number of features that getFeatures() names. The last `val_split` of the records, in time, are held
+    out. Raises UserError, leaving an earlier bundle as it was, for records that cannot be learnt from
+    and for a network that has not learnt.
+    """
+    features = getFeatures()
+    if n_features != len(features):
+        raise UserError(f"the network has {len(features)} features, not {n_features}")
+    if not 0 <= val_split < 1:
+        raise UserError(f"val_split is {val_split}; it must be at least 0 and below 1")
+    _check_trainable(train_dataset, features)
+    stats = normalization_stats(train_dataset, features)
+    records = normalize(train_dataset[features].to_numpy(dtype=float), stats, features)
+    inputs, targets = split_sequences(records, n_steps)
+    whole = ~(np.isnan(inputs).any(axis=(1, 2)) | np.isnan(targets).any(axis=1))
+    inputs, targets = inputs[whole].astype(np.float32), targets[whole].astype(np.float32)
+    if len(inputs) < 10 * n_steps:
+        raise UserError(
+            f"the training set has only {len(inputs)} sequences of {n_steps} records without a gap;"
+            " collect at least a day of records"
+        )
+
+    import keras
+
+    keras.utils.set_random_seed(autoencoder.SEED)
+    model = autoencoder.build(n_steps - 1, n_features)
+    history = autoencoder.fit(model, inputs, targets, train_epochs, val_split, train_verbose)
+    if not np.isfinite(history.history["loss"][-1]):
+        raise UserError("training diverged (the loss is not finite): nothing was saved; check the dataset")
+    autoencoder.check_not_collapsed(model, n_steps - 1, n_features)
+    split = len(inputs) - int(len(inputs) * val_split)
+    report = _forecast_report(model, inputs, targets, split)
+    autoencoder.save_bundle(
+        model,
+        model_filename,
+        stats,
+        {
+            "features": features,
+            "n_steps": n_steps,
+            "means": dict(zip(features, targets[:split].mean(axis=0).astype(float).round(6), strict=True)),
+            "records": len(train_dataset),
+            "first_record": str(train_dataset.index[0]),
+            "last_record": str(train_dataset.index[-1]),
+            "held_out_rmse": report,
+        },
+        inputs[-2000:],
+    )
+    for metric in ("loss", "accuracy"):
+        plotMetric(history, metric, plots_prefix)
+    plotAccLoss(history, plots_prefix)
+    return model
+
+
+def _check_trainable(frame: pd.DataFrame, features: Sequence[str]) -> None:
+    for feature in features:
+        values = frame[feature].dropna()
+        if values.empty:
+            raise UserError(f"the training set has no value in {feature}; collect records that have it")
+        if values.min() == values.max():
+            raise UserError(
+                f"the training set has the constant {values.iloc[0]:g} in {feature}, so nothing can be learnt"
+                " of it; collect a longer stretch in which it changes"
+            )
+
+
+def _forecast_report(
+    model: Any, inputs: np.ndarray, targets: np.ndarray, split: int
+) -> dict[str, dict[str, float]]:
+    """Print and return the held-out RMSE of each metric: the network, and two forecasters that need none."""
+    held_out = slice(split, None) if split < len(inputs) else slice(None)
+    actual = targets[held_out]
+    forecasts = {
+        "network": model.predict(inputs[held_out], verbose=0, batch_size=4096),
+        "training_mean": np.broadcast_to(targets[:split].mean(axis=0), actual.shape),
+        "previous_record": inputs[held_out][:, -1],
+    }
+    rmse = {
+        name: np.sqrt(metric_square_errors(actual, forecast).mean(axis=0))
+        for name, forecast in forecasts.items()
+    }
+    report = {
+        metric: {name: round(float(values[i]), 5) for name, values in rmse.items()}
+        for i, metric in enumerate([*METRICS, "overall"])
+    }
+    print("\nRMSE on the held-out records (normalised units)")
+    print(f"{'metric':<12} {'network':>8} {'training mean':>14} {'previous record':>16}")
+    for metric, values in report.items():
+        print(
+            f"{metric:<12} {values['network']:>8.4f} {values['training_mean']:>14.4f}"
+            f" {values['previous_record']:>16.4f}"
+        )
+    return report
+
+
+# --- evaluate ------------------------------------------------------------------------------------
+
+
+def evaluate(
+    thresholds_file: str,
+    cpu_testset: str,
+    iperf_testset: str,
+    trainset: str,
+    time_window_threshold: int,
+    model_filename: str = autoencoder.DEFAULT_MODEL,
+    threshold_percentile: float = DEFAULT_PERCENTILE,
+) -> None:
+    """Propose thresholds from three recorded datasets and report how well they detect.
+
+    time_window_threshold: records in a window; the detector's is fixed at WINDOW_RECORDS. Thresholds that
+    a person set are kept. Prints a table; writes it to plots/evaluation.json and one picture for each
+    dataset to plots/.
+    """
+    import evaluation
+
+    if time_window_threshold != WINDOW_RECORDS:
+        raise UserError(f"the window is {WINDOW_RECORDS} records, not {time_window_threshold}")
+    datasets = {
+        Path(name).stem: (name, resample_records(loadDataset(name)))
+        for name in (cpu_testset, iperf_testset, trainset)
+    }
+    if len(datasets) < 3:
+        raise UserError("--cpu_testset, --iperf_testset and --trainset must have three different file names")
+    attacks = {key: evaluation.load_attacks(name) for key, (name, _) in datasets.items()}
+    bundle = autoencoder.load_bundle(model_filename, getFeatures(), N_STEPS)
+    scores = {
+        key: detector.score(bundle, frame[bundle.features].to_numpy(dtype=float))
+        for key, (_, frame) in datasets.items()
+    }
+    proposed = detector.propose_thresholds(*scores.values(), threshold_percentile)
+    by_person = detector.update_thresholds(thresholds_file, proposed)
+    thresholds = detector.load_thresholds(thresholds_file)
+
+    verdicts = {key: detector.detect(thresholds, frame, scores[key]) for key, (_, frame) in datasets.items()}
+    summaries = {key: evaluation.summarise(verdicts[key], attacks[key]) for key in datasets}
+    print("\n" + evaluation.table(summaries))
+    print(f"\n{'threshold':<22} {'proposed':>9} {'in force':>9}")
+    for key in detector.THRESHOLD_KEYS:
+        origin = "  set by a person" if key in by_person else ""
+        print(f"{key:<22} {proposed[key]:>9.4f} {thresholds[key]:>9.4f}{origin}")
+    saveDictJson(summaries, f"{plots_prefix}evaluation.json")
+    for key, (name, frame) in datasets.items():
+        evaluation.plot_detection(
+            frame,
+            scores[key],
+            verdicts[key],
+            thresholds,
+            attacks[key],
+            f"{plots_prefix}evaluate_{key}.png",
+            name,
+        )
+    print(f"\n{thresholds_file}, {plots_prefix}evaluation.json and {plots_prefix}evaluate_*.png are written")
+
+
+def run_train(options: argparse.Namespace) -> None:
+    """--mode train."""
+    if Path(options.thresholds_file).exists():
+        detector.read_thresholds(options.thresholds_file)
+    sets = [options.trainset] + ([options.cpu_testset, options.iperf_testset] if options.evaluate else [])
+    frames = [resample_records(loadDataset(name)) for name in sets]
+    train(frames[0], N_STEPS, len(getFeatures()), train_epochs=options.epochs, model_filename=options.model)
+    if options.evaluate:
+        evaluate(
+            options.thresholds_file,
+            options.cpu_testset,
+            options.iperf_testset,
+            options.trainset,
+            WINDOW_RECORDS,
+            options.model,
+            options.threshold_percentile,
+        )
+    elif filled := detector.fill_thresholds(options.thresholds_file):
+        print(
+            f"{options.thresholds_file}: {', '.join(filled)} set to {detector.DEFAULT_THRESHOLD};"
+            " --evaluate proposes better ones"
+        )
+
+
+# --- test ----------------------------------------------------------------------------------------
+
+
+def replay(
+    bundle: autoencoder.Bundle, thresholds: dict[str, float], dataset: str, interval_seconds: float
+) -> None:
+    """Print one JSON line for each anomaly of a recorded dataset; a summary goes to the log."""
+    frame = resample_records(loadDataset(dataset), interval_seconds)
+    scores = detector.score(bundle, frame[bundle.features].to_numpy(dtype=float))
+    verdicts = detector.detect(thresholds, frame, scores)
+    for verdict in verdicts:
+        if verdict.is_anomaly:
+            print(verdict.to_json())
+    counts = {
+        status: sum(v.status == status for v in verdicts)
+        for status in (detector.NORMAL, detector.ANOMALY, detector.ALERT, detector.UNKNOWN)
+    }
+    logger.info("%s: %s", dataset, ", ".join(f"{count} {status}" for status, count in counts.items()))
+
+
+class Monitor:
+    """Polls one node: new samples -> records -> verdicts -> anomalies in InfluxDB.
+
+    A slot is judged once it is over and all series have a sample in it; what has still not come one
+    slot later is missing. Slots are told from the samples' own times; `clock` only adds that a slot is
+    over where no newer sample shows it.
+    """
+
+    def __init__(
+        self,
+        client: InfluxDBClient,
+        node: Node,
+        judge: detector.Detector,
+        influx_measurement: str,
+        interval_seconds: float,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._client = client
+        self._node = node
+        self._judge = judge
+        self._measurement = influx_measurement
+        self._interval_seconds = interval_seconds
+        self._interval_ns = int(interval_seconds * 1e9)
+        self._clock = clock
+        self._last_record: formatters.Record = {}
+        self._judged_before: int | None = None
+        self._newest: int | None = None
+        self._pending: deque[tuple[detector.Verdict, str | None]] = deque(maxlen=PENDING_ANOMALIES)
+
+    def poll(self) -> list[tuple[detector.Verdict, list[str]]]:
+        """Judge what has come since the last poll: verdicts, each with the series that it lacked.
+
+        The first poll fills the window from history and returns the newest verdict alone. Raises one of
+        INFLUX_ERRORS or UserError; the next poll then takes up where the last good one stopped.
+        """
+        since = self._judged_before
+        history_seconds = math.ceil((HISTORY_RECORDS + 2) * self._interval_seconds)
+        samples = influx_utils.get_samples(
+            self._client, self._node, f"now() - {history_seconds}s" if since is None else since
+        )
+        slots = formatters.slot_records(samples, self._interval_seconds)
+        if slots:
+            self._newest = formatters.record_time(slots[-1][1])
+        verdicts = []
+        instance = influx_utils.node_instance(samples)
+        for start, record in slots:
+            missing = formatters.missing_series(record, self._node)
+            if not self._is_settled(start, bool(missing)):
+                break
+            columns, self._last_record = formatters.format_record(record, self._last_record, self._node)
+            verdict = self._judge.observe(formatters.record_time(record), columns)
+            verdicts.append((verdict, missing))
+            self._judged_before = start + self._interval_ns
+        if since is None:
+            verdicts = verdicts[-1:]
+        self._pending.extend((verdict, instance) for verdict, _ in verdicts if verdict.is_anomaly)
+        return verdicts
+
+    def _is_settled(self, slot_start: int, lacks_series: bool) -> bool:
+        now = max(self._newest or 0, int(self._clock() * 1e9))
+        return now >= slot_start + self._interval_ns * (2 if lacks_series else 1)
+
+    def write_anomalies(self) -> None:
+        """Store what is not stored yet. Raises one of INFLUX_ERRORS, keeping what was not written."""
+        while self._pending:
+            verdict, instance = self._pending[0]
+            influx_utils.insertAnomalies(
+                self._client,
+                self._measurement,
+                [verdict.time],
+                np.array([list(verdict.values.values())]),
+                verdict.possible_cause,
+                verdict.status,
+                instance,
+            )
+            self._pending.popleft()
+
+    @property
+    def newest_sample(self) -> int | None:
+        """Time of the newest sample seen (ns)."""
+        return self._newest
+
+
+def describe_verdict(verdict: detector.Verdict, missing: Sequence[str], thresholds: dict[str, float]) -> str:
+    """The log line of one poll."""
+    if verdict.is_anomaly:
+        return verdict.to_json()
+    when = format_time(verdict.time)
+    if verdict.status == detector.UNKNOWN:
+        reason = f"no sample of {', '.join(missing)}" if missing else "too few records before it"
+        return f"{when} unknown: {', '.join(verdict.unknown)} ({reason})"
+    shares = {
+        name: rmse / thresholds[key] if thresholds[key] else math.inf
+        for (name, rmse), key in zip(verdict.rmse.items(), detector.THRESHOLD_KEYS, strict=True)
+    }
+    nearest = max(shares, key=lambda name: shares[name])
+    return f"{when} normal (window RMSE nearest to its threshold: {nearest}, {shares[nearest]:.0%})"
+
+
+def seconds_to_next_poll(interval_seconds: float, clock: Callable[[], float] = time.time) -> float:
+    """A poll comes SETTLE_SHARE of a slot after the end of each; counted from the clock, none drifts."""
+    pause = interval_seconds - (clock() - interval_seconds * SETTLE_SHARE) % interval_seconds
+    # Woken a moment early, the poll of this deadline is done already.
+    return pause if pause > 0.05 * interval_seconds else pause + interval_seconds
+
+
+def watch(options: argparse.Namespace, bundle: autoencoder.Bundle, thresholds: dict[str, float]) -> None:
+    """Poll InfluxDB for ever, or once with --once."""
+    node = load_node(options.node_file)
+    server = f"{options.influx_host}:{options.influx_port}"
+    client = influx_utils.initializeConnection(
+        options.influx_host, options.influx_port, options.influx_user, options.influx_pass
+    )
+    judge = detector.Detector(bundle, thresholds, options.interval)
+    monitor = Monitor(client, node, judge, options.influx_measurement, options.interval)
+    logger.info("watching %s, database %s, every %g s", server, options.influx_db, options.interval)
+    connected = False
+    silent_polls = 0
+    while True:
+        try:
+            if not connected:
+                influx_utils.checkDatabase(client, options.influx_db)
+                connected = True
+            verdicts = monitor.poll()
+            for verdict, missing in verdicts:
+                level = logging.INFO if verdict.status == detector.NORMAL else logging.WARNING
+                logger.log(level, "%s", describe_verdict(verdict, missing, thresholds))
+            silent_polls = 0 if verdicts else silent_polls + 1
+            if silent_polls:
+                _log_silence(silent_polls, monitor.newest_sample)
+            monitor.write_anomalies()
+        except influx_utils.INFLUX_ERRORS as error:
+            line = influx_utils.describe_error(error, server, options.influx_db)
+            if options.once:
+                raise UserError(line) from None
+            logger.error("poll failed: %s", line)
+        except UserError as error:
+            if options.once or monitor.newest_sample is None:
+                raise
+            logger.error("poll failed: %s", error)
+        if options.once:
+            if silent_polls:
+                raise UserError(
+                    f"{server}, database {options.influx_db}: no sample of this node that is recent enough to"
+                    " judge; check the exporters, --influx_db and --node_file"
+                )
+            return
+        time.sleep(seconds_to_next_poll(options.interval))
+
+
+def _log_silence(silent_polls: int, newest_sample: int | None) -> None:
+    """A slot may be late once; from the second poll on without a new record nothing is known of the node."""
+    if newest_sample is None:
+        logger.warning("unknown: no recent sample of this node in the database")
+    elif silent_polls > 1:
+        logger.warning("unknown: no new record since %s", format_time(newest_sample))
+    else:
+        logger.info("waiting for the samples of this record")
+
+
+def run_test(options: argparse.Namespace) -> None:
+    """--mode test."""
+    thresholds = detector.load_thresholds(options.thresholds_file)
+    bundle = autoencoder.load_bundle(options.model, getFeatures(), N_STEPS)
+    if options.replay:
+        replay(bundle, thresholds, options.replay, options.interval)
+    else:
+        watch(options, bundle, thresholds)
+
+
+# --- collect -------------------------------------------------------------------------------------
+
+
+def run_collect(options: argparse.Namespace) -> None:
+    """--mode collect: the newest --since of an InfluxDB's history as a dataset."""
+    from tqdm import tqdm
+
+    if not options.output:
+        raise UserError("--mode collect needs --output FILE.csv")
+    node = load_node(options.node_file)
+    server = f"{options.influx_host}:{options.influx_port}"
+    client = influx_utils.initializeConnection(
+        options.influx_host, options.influx_port, options.influx_user, options.influx_pass
+    )
+    client.switch_database(options.influx_db)
+    gaps: dict[str, int] = {}
+
+    def records(start: int, end: int) -> Iterator[tuple[int, formatters.Record]]:
+        chunk = COLLECT_CHUNK_SECONDS // options.interval * options.interval or options.interval
+        chunk_ns, interval_ns = int(chunk * 1e9), int(options.interval * 1e9)
+        start = start // interval_ns * interval_ns
+        for begin in tqdm(range(start, end, chunk_ns), desc="collecting", unit="h"):
+            samples = influx_utils.get_samples(client, node, begin, min(begin + chunk_ns, end))
+            for slot, record in formatters.slot_records(samples, options.interval):
+                for series in formatters.missing_series(record, node):
+                    gaps[series] = gaps.get(series, 0) + 1
+                yield slot, record
+
+    try:
+        newest = influx_utils.newest_sample_time(client, node)
+        if newest is None:
+            raise UserError(
+                f"InfluxDB at {server}: database {options.influx_db} has no sample of this node;"
+                " check --influx_db and --node_file"
+            )
+        start = newest - int(options.since * 1e9)
+        count = write_dataset(
+            options.output, formatters.format_records(records(start, newest + 1), node), node
+        )
+    except influx_utils.INFLUX_ERRORS as error:
+        raise UserError(influx_utils.describe_error(error, server, options.influx_db)) from None
+    print(f"{options.output}: {count} records up to {format_time(newest)}")
+    for series, number in sorted(gaps.items()):
+        print(f"gap: {series} is missing in {number} of {count} records")
+
+
+# --- command line --------------------------------------------------------------------------------
+
+
+def _boolean(text: str) -> bool:
+    words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    if text.lower() not in words:
+        raise argparse.ArgumentTypeError(f"'{text}' is neither true nor false")
+    return words[text.lower()]
+
+
+def _seconds(text: str) -> float:
+    """15, 15s, 90m, 24h, 3d."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text.strip())
+    seconds = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]] if match else 0.0
+    if not seconds > 0:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a time above 0, like 15s, 90m, 24h or 3d")
+    return seconds
+
+
+def _number(kind: Callable[[str], Any], low: float, high: float) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"'{text}' is not a number from {low:g} to {high:g}")
+        return value
+
+    return parse
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """All options; the default of each is taken from the environment where its upper-case name is set."""
+    parser = argparse.ArgumentParser(
+        prog="find_anomalies.py",
+        description="Find anomalies in the metrics of a 5G edge node.",
+        epilog="Every option can also be set in the environment by its name in capitals: INFLUX_PASS=...",
+    )
+
+    def option(name: str, default: Any, text: str, **settings: Any) -> None:
+        parser.add_argument(f"--{name}", default=os.environ.get(name.upper(), default), help=text, **settings)
+
+    switch = {"type": _boolean, "nargs": "?", "const": True, "metavar": "true|false"}
+    option("mode", None, "train, test or collect", type=str.lower, choices=("train", "test", "collect"))
+    option(
+        "model", autoencoder.DEFAULT_MODEL, "file of the trained model (default: %(default)s)", metavar="FILE"
+    )
+    option(
+        "thresholds_file",
+        f"{data_prefix}thresholds.json",
+        "JSON file of the thresholds (default: %(default)s)",
+        metavar="FILE",
+    )
+    option("evaluate", False, "train: propose thresholds and report how well they detect", **switch)
+    option("trainset", trainset, "train: normal records (default: %(default)s)", metavar="CSV")
+    option(
+        "cpu_testset",
+        cpu_testset,
+        "evaluate: records with a CPU attack (default: %(default)s)",
+        metavar="CSV",
+    )
+    option(
+        "iperf_testset",
+        iperf_testset,
+        "evaluate: records with an iperf attack (default: %(default)s)",
+        metavar="CSV",
+    )
+    option(
+        "epochs",
+        DEFAULT_EPOCHS,
+        "train: times to go over the training set (default: %(default)s)",
+        type=_number(int, 1, 10_000),
+        metavar="N",
+    )
+    option(
+        "threshold_percentile",
+        DEFAULT_PERCENTILE,
+        "evaluate: percentile of the window RMSEs that becomes a threshold (default: %(default)s)",
+        type=_number(float, 50, 100),
+        metavar="P",
+    )
+    option("influx_host", "localhost", "host of InfluxDB (default: %(default)s)", metavar="HOST")
+    option(
+        "influx_port",
+        8086,
+        "port of InfluxDB (default: %(default)s)",
+        type=_number(int, 1, 65535),
+        metavar="PORT",
+    )
+    option("influx_user", "", "InfluxDB user", metavar="USER")
+    option("influx_pass", "", "that user's password; better set as INFLUX_PASS", metavar="PASSWORD")
+    option(
+        "influx_db", "metrics_db", "database of metrics and anomalies (default: %(default)s)", metavar="DB"
+    )
+    option(
+        "influx_measurement",
+        "detected_anomalies",
+        "measurement to store anomalies in (default: %(default)s)",
+        metavar="NAME",
+    )
+    option(
+        "node_file",
+        None,
+        "JSON file that describes the node (default: the documented testbed)",
+        metavar="FILE",
+    )
+    option(
+        "interval",
+        RECORD_SECONDS,
+        "seconds between records, and between polls (default: %(default)g)",
+        type=_seconds,
+        metavar="SECONDS",
+    )
+    option("once", False, "test: poll once and end", **switch)
+    option("replay", None, "test: judge a recorded dataset instead of InfluxDB", metavar="CSV")
+    option("output", None, "collect: file to write", metavar="CSV")
+    option("since", "24h", "collect: how much of the newest history (default: %(default)s)", type=_seconds)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0 done, 1 a fault that the user can mend."""
+    parser = make_parser()
+    options = parser.parse_args(arguments)
+    if options.mode is None:
+        parser.error("--mode is needed: train, test or collect")
+    # A pipe that reads the anomalies must not wait for a buffer to fill.
+    sys.stdout.reconfigure(line_buffering=True)
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        {"train": run_train, "test": run_test, "collect": run_collect}[options.mode](options)
+    except UserError as error:
+        print(f"find_anomalies.py: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 0
+    except BrokenPipeError:
+        # The reader of standard output has gone; what is left in the buffer has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,221 @@
+"""Everything that speaks to InfluxDB, and nothing else does.
+
+Times are integer nanoseconds since 1970, UTC, in queries, answers and points.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import requests
+from influxdb import InfluxDBClient
+from influxdb.exceptions import InfluxDBClientError, InfluxDBServerError
+
+import formatters
+from utils import ANOMALY_FIELDS, Node, UserError
+
+logger = logging.getLogger(__name__)
+
+# A hung server must not hold a poll for ever; one attempt, since the next poll is the retry.
+TIMEOUT_SECONDS = 5.0
+ATTEMPTS = 1
+
+# What a request may raise when the server is away, hung, restarting or refuses.
+INFLUX_ERRORS = (InfluxDBClientError, InfluxDBServerError, requests.RequestException)
+
+# What tells the series of one measurement apart.
+_SERIES_TAGS = {
+    formatters.CPU_SECONDS: ("cpu", "instance"),
+    formatters.RECEIVED: ("device", "instance"),
+    formatters.TRANSMITTED: ("device", "instance"),
+    formatters.DOWNLINK: ("cellId", "instance"),
+    formatters.UPLINK: ("cellId", "instance"),
+}
+
+
+def initializeConnection(
+    influx_host: str, influx_port: int, influx_user: str, influx_pass: str
+) -> InfluxDBClient:
+    """A client that gives up after TIMEOUT_SECONDS and speaks to the server directly, past any proxy.
+
+    Nothing is sent yet: the first request shows whether the server is there.
+    """
+    session = requests.Session()
+    # An empty `proxies` alone still lets requests take HTTP_PROXY and .netrc from the environment.
+    session.trust_env = False
+    return InfluxDBClient(
+        host=influx_host,
+        port=influx_port,
+        username=influx_user,
+        password=influx_pass,
+        timeout=TIMEOUT_SECONDS,
+        retries=ATTEMPTS,
+        proxies={},
+        session=session,
+    )
+
+
+def checkDatabase(client: InfluxDBClient, db_name: str) -> None:
+    """Select the database for all further requests, creating it if it does not exist.
+
+    Whoever may not list databases may still use one that exists, so a refusal to list or create says
+    nothing yet; the first query does.
+    """
+    try:
+        if db_name not in {database["name"] for database in client.get_list_database()}:
+            client.create_database(db_name)
+            logger.info("created the database %s", db_name)
+    except InfluxDBClientError as error:
+        if error.code != 403:
+            raise
+    client.switch_database(db_name)
+
+
+def describe_error(error: Exception, server: str, db_name: str) -> str:
+    """One line for the user: what went wrong with InfluxDB at `server` (host:port) and what to do."""
+    server = f"InfluxDB at {server}"
+    if isinstance(error, requests.Timeout):
+        return f"{server} did not answer within {TIMEOUT_SECONDS:g} s; check the server"
+    if isinstance(error, requests.RequestException):
+        return f"{server} cannot be reached; check --influx_host, --influx_port and that it runs"
+    code = getattr(error, "code", None)
+    if code == 401:
+        return f"{server} refused the credentials; check --influx_user and --influx_pass"
+    if code == 403:
+        return f"{server}: the user has no right to the database {db_name}; grant it READ and WRITE"
+    reason = re.sub(r"\s+", " ", str(error)).strip()
+    if "database not found" in reason:
+        return f"{server} has no database {db_name}; check --influx_db"
+    return f"{server} answered with an error ({reason[:200]})"
+
+
+def getLastRecords(
+    client: InfluxDBClient, queries: Sequence[str], measurements: Sequence[str]
+) -> tuple[formatters.Record, int | None]:
+    """Run all queries in one request and keep the newest point of every series.
+
+    queries: one InfluxQL statement for each of `measurements`, that selects a column `value`.
+    Returns data (measurement -> JSON array, as formatters.py takes it) and timestamp: the time of the
+    newest point of all, None if there is none.
+    """
+    data = _run(client, queries, measurements)
+    for measurement, points in data.items():
+        newest: dict[tuple, formatters.Point] = {}
+        for point in sorted(points, key=lambda point: point["time"]):
+            newest[formatters.series_tags(point)] = point
+        data[measurement] = list(newest.values())
+    times = [point["time"] for points in data.values() for point in points]
+    return data, max(times, default=None)
+
+
+def get_samples(
+    client: InfluxDBClient, node: Node, start: int | str, end: int | None = None
+) -> formatters.Record:
+    """All samples of a node from `start` (ns, or InfluxQL like `now() - 60s`) to before `end`: one request.
+
+    Raises UserError if more than one instance of an exporter has samples there and the node file pins none.
+    """
+    span = f"time >= {start}" + (f" AND time < {end}" if end is not None else "")
+    queries = [_select(measurement, node, span) for measurement in formatters.MEASUREMENTS]
+    samples = _run(client, queries, formatters.MEASUREMENTS)
+    for measurements, key in (
+        (formatters.NODE_MEASUREMENTS, "node_instance"),
+        (formatters.RAN_MEASUREMENTS, "ran_instance"),
+    ):
+        instances = sorted({p.get("instance", "") for m in measurements for p in samples[m]})
+        if len(instances) > 1:
+            raise UserError(
+                f"the database holds more than one instance: {', '.join(instances)};"
+                f" name the one to watch as '{key}' in a file given with --node_file"
+            )
+    return samples
+
+
+def newest_sample_time(client: InfluxDBClient, node: Node) -> int | None:
+    """Time of the newest sample of the node in the whole history, None if there is none."""
+    queries = [
+        _select(measurement, node, "time > 0", 'last("value")') for measurement in formatters.MEASUREMENTS
+    ]
+    return getLastRecords(client, queries, formatters.MEASUREMENTS)[1]
+
+
+def node_instance(samples: formatters.Record) -> str | None:
+    """The `instance` tag of the node exporter's samples, None where there is none."""
+    points = (point for m in formatters.NODE_MEASUREMENTS for point in samples.get(m, []))
+    return next((point["instance"] for point in points if point.get("instance")), None)
+
+
+def insertAnomalies(
+    client: InfluxDBClient,
+    influx_measurement: str,
+    timestamps: Sequence[int],
+    anomaly_np: np.ndarray,
+    tag_msg: str,
+    severity: str = "anomaly",
+    instance: str | None = None,
+) -> None:
+    """Store anomalies, one point for each of `timestamps` (ns), with the possible cause `tag_msg`.
+
+    anomaly_np: (n, 8), the columns of getAnomalyColumns(); values that are not finite are left out, as
+    InfluxDB refuses them. Writing the same anomaly again changes nothing.
+    """
+    tags = {"possible_cause": tag_msg, "severity": severity}
+    if instance is not None:
+        tags["instance"] = instance
+    points = []
+    for timestamp, values in zip(timestamps, np.atleast_2d(anomaly_np), strict=True):
+        named = zip(ANOMALY_FIELDS, values, strict=True)
+        fields = {name: float(value) for name, value in named if math.isfinite(value)}
+        if fields:
+            points.append(
+                {"measurement": influx_measurement, "time": int(timestamp), "tags": tags, "fields": fields}
+            )
+    if points:
+        client.write_points(points, time_precision="n")
+
+
+def _select(measurement: str, node: Node, span: str, column: str = '"value"') -> str:
+    """Statement for one measurement of a node, grouped by what tells its series apart."""
+    conditions = [span]
+    if measurement == formatters.CPU_SECONDS:
+        conditions += ["\"mode\" = 'user'", _any_of("cpu", node.cpus)]
+    elif measurement in (formatters.RECEIVED, formatters.TRANSMITTED):
+        conditions.append(_any_of("device", node.interfaces))
+    elif measurement in (formatters.DOWNLINK, formatters.UPLINK):
+        conditions.append(_any_of("cellId", [node.cell_id]))
+    pinned = node.node_instance if measurement in formatters.NODE_MEASUREMENTS else node.ran_instance
+    if pinned is not None:
+        conditions.append(_any_of("instance", [pinned]))
+    tags = ", ".join(f'"{tag}"' for tag in _SERIES_TAGS.get(measurement, ("instance",)))
+    return f'SELECT {column} AS "value" FROM "{measurement}" WHERE {" AND ".join(conditions)} GROUP BY {tags}'
+
+
+def _any_of(tag: str, names: Sequence[str]) -> str:
+    return "(" + " OR ".join(f'"{tag}" = {_quote(name)}' for name in names) + ")"
+
+
+def _quote(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n")
+    return f"'{escaped}'"
+
+
+def _run(
+    client: InfluxDBClient, queries: Sequence[str], measurements: Sequence[str]
+) -> dict[str, list[dict[str, Any]]]:
+    """Answers of all queries, one request: measurement -> points with `time`, `value` and their tags."""
+    answers = client.query(";".join(queries), epoch="ns")
+    # The client answers a single statement without the list.
+    answers = answers if isinstance(answers, list) else [answers]
+    return {
+        measurement: [
+            {"time": point["time"], "value": point["value"], **(tags or {})}
+            for (_, tags), points in answer.items()
+            for point in points
+        ]
+        for measurement, answer in zip(measurements, answers, strict=True)
+    }
