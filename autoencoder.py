@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -31,11 +32,43 @@ DEFAULT_MODEL = "model/5g_edge_autoencoder.h5"
 SEED = 101
 UNITS = (64, 32, 16, 8, 4, 8, 16, 32, 64)
 LEARNING_RATE = 0.01
-MOMENTUM = 0.9
-EMA_MOMENTUM = 0.998
-BATCH_RECORDS = 32
+MOMENTUM = 0.95
+EMA_MOMENTUM = 0.999
+BATCH_RECORDS = 16
+STEPS_PER_EXECUTION = 9
 LITERT_TOLERANCE = 1e-4
 COLLAPSED_STD = 1e-3
+
+
+def import_keras() -> Any:
+    """Import Keras with TensorFlow set up for a network of many small layers; its banners are kept quiet.
+
+    One thread per operation and two operations at a time is nearly twice as quick here as the default,
+    and makes a training repeat to the last bit.
+    """
+    for name, value in {
+        "TF_NUM_INTRAOP_THREADS": "1",
+        "TF_NUM_INTEROP_THREADS": "2",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "TF_ENABLE_ONEDNN_OPTS": "0",
+        "CUDA_VISIBLE_DEVICES": "-1",
+    }.items():
+        os.environ.setdefault(name, value)
+    for name in ("absl", "tensorflow"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    stderr = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as devnull:
+            os.dup2(devnull.fileno(), 2)
+        import keras
+        import tensorflow as tf
+
+        # The first operation makes the last banner.
+        tf.zeros(1)
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+    return keras
 
 
 def build(n_inputs: int, n_features: int) -> keras.Model:
@@ -93,7 +126,8 @@ def fit(
     from keras import ops
 
     split = len(inputs) - int(len(inputs) * val_split)
-    weights = 1.0 / np.maximum(targets[:split].var(axis=0), 1e-8)
+    variances = targets[:split].var(axis=0)
+    weights = 1.0 / np.sqrt(variances * variances.mean())
 
     def loss(actual: Any, predicted: Any) -> Any:
         return ops.mean(weights * ops.square(actual - predicted), axis=-1)
@@ -110,7 +144,13 @@ def fit(
         use_ema=True,
         ema_momentum=EMA_MOMENTUM,
     )
-    model.compile(optimizer=optimizer, loss=loss, metrics=[accuracy], jit_compile=False)
+    model.compile(
+        optimizer=optimizer,
+        loss=loss,
+        metrics=[accuracy],
+        jit_compile=False,
+        steps_per_execution=STEPS_PER_EXECUTION,
+    )
     held_out = (inputs[split:], targets[split:]) if split < len(inputs) else None
     return model.fit(
         inputs[:split],

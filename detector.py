@@ -6,7 +6,8 @@ A record is an anomaly when, for some metric or for all together, both hold:
 - the record's own RMSE is above RECORD_FACTOR times the threshold (it is wrong now).
 
 The second keeps one spike from flagging the 26 records after it. It needs a factor because a threshold
-is made for RMSEs over a window, and single records spread wider.
+is made for RMSEs over a window and single records spread wider: the surprises of normal life (a UE that
+attaches, a burst of traffic) reach about 4 thresholds, attacks tens to hundreds.
 """
 
 from __future__ import annotations
@@ -44,14 +45,16 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DEFAULT_THRESHOLD = 0.1
-RECORD_FACTOR = 2.0
+RECORD_FACTOR = 4.0
 ALERT_RECORDS = 4
 UNKNOWN_CAUSE = "unknown cause"
 
 THRESHOLD_KEYS = tuple(f"{name}_threshold" for name in (*METRICS, "overall"))
 PREDICTIONS = WINDOW_RECORDS - N_STEPS + 1
 # With fewer known predictions than this an RMSE over the window says too little.
-MIN_PREDICTIONS = (PREDICTIONS + 1) // 2
+MIN_PREDICTIONS = PREDICTIONS // 3
+# Values further outside the trained range than this share of its width are no input at all.
+FAR_OUTSIDE = 0.25
 
 NORMAL, ANOMALY, ALERT, UNKNOWN = "normal", "anomaly", "alert", "unknown"
 
@@ -77,30 +80,31 @@ def score(bundle: Bundle, values: np.ndarray) -> Scores:
     """Score consecutive records (n, features) in physical units, NaN where a value is missing.
 
     What the network sees is clipped to the trained range: shown an attack, it would predict the attack.
-    A missed sample is bridged by its neighbour among the inputs; a feature of which all inputs are
-    missing is shown at its mean, and its metric stays unknown.
+    A missed sample is bridged by its neighbour among the inputs, and so is one far outside the range, or
+    the records after an attack would be measured against it. A feature without any usable input is shown
+    at its mean; where its inputs are all missing, its metric is unknown.
     """
     actual = normalize(values, bundle.stats, bundle.features)
-    inputs, _ = split_sequences(np.clip(actual, 0.0, 1.0), bundle.n_steps)
-    inputs, known = _bridge(inputs, bundle.means)
+    is_far = (actual < -FAR_OUTSIDE) | (actual > 1.0 + FAR_OUTSIDE)
+    inputs, _ = split_sequences(np.where(is_far, np.nan, np.clip(actual, 0.0, 1.0)), bundle.n_steps)
     predicted = np.full(actual.shape, np.nan)
-    predicted[bundle.n_steps - 1 :] = bundle.predictor(inputs)
+    predicted[bundle.n_steps - 1 :] = bundle.predictor(_bridge(inputs, bundle.means))
+    seen, _ = split_sequences(actual, bundle.n_steps)
     judged = actual.copy()
-    judged[bundle.n_steps - 1 :][~known] = np.nan
+    judged[bundle.n_steps - 1 :][np.isnan(seen).all(axis=1)] = np.nan
     squares = metric_square_errors(judged, predicted)
     return Scores(actual, predicted, np.sqrt(_window_means(squares)), np.sqrt(squares))
 
 
-def _bridge(inputs: np.ndarray, means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Fill gaps in (n, steps, features) forward, then backward, then with means; (n, features) known."""
+def _bridge(inputs: np.ndarray, means: np.ndarray) -> np.ndarray:
+    """Fill the gaps in (n, steps, features) forward, then backward, then with the means (features,)."""
     filled = inputs.copy()
     steps = filled.shape[1]
     for step, neighbour in [(i, i - 1) for i in range(1, steps)] + [
         (i, i + 1) for i in range(steps - 2, -1, -1)
     ]:
         filled[:, step] = np.where(np.isnan(filled[:, step]), filled[:, neighbour], filled[:, step])
-    known = ~np.isnan(filled).any(axis=1)
-    return np.where(np.isnan(filled), means, filled), known
+    return np.where(np.isnan(filled), means, filled)
 
 
 def _window_means(squares: np.ndarray) -> np.ndarray:

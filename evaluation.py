@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from detector import ALERT, THRESHOLD_KEYS, UNKNOWN, Scores, Verdict
-from utils import METRICS, WINDOW_RECORDS, UserError, loadDictJson, replace_file
+from detector import ALERT, ALERT_RECORDS, THRESHOLD_KEYS, UNKNOWN, Scores, Verdict
+from utils import METRICS, UserError, loadDictJson, replace_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,8 +69,8 @@ def load_attacks(dataset: str | Path) -> list[tuple[int, int]]:
 def summarise(verdicts: Sequence[Verdict], attacks: Sequence[tuple[int, int]]) -> dict[str, Any]:
     """The numbers of _HEADINGS for one dataset; None where there is no attack or no normal record.
 
-    Polls are those of the slowest attack. An alert raised before an attack and never lowered does not
-    count as its first. Flags within a window's length after an attack count as its tail, not as false.
+    Polls are those of the slowest attack. An attack's last flag is the one before ALERT_RECORDS records
+    in a row without a flag; what is flagged after that is false.
     """
     times = np.array([verdict.time for verdict in verdicts])
     flagged = np.array([verdict.is_anomaly for verdict in verdicts])
@@ -83,13 +83,11 @@ def summarise(verdicts: Sequence[Verdict], attacks: Sequence[tuple[int, int]]) -
         inside = (times >= start) & (times < end)
         during |= inside
         begin, after = int(np.searchsorted(times, start)), int(np.searchsorted(times, end))
-        tail[after : after + WINDOW_RECORDS] = True
         first_anomaly.append(_first(flagged[begin:after]))
         first_alert.append(_first(alerted[begin:after]))
-        until = min(
-            [after + WINDOW_RECORDS] + [int(np.searchsorted(times, s)) for s, _ in attacks if s >= end]
-        )
-        last_flag.append(_last(flagged[after:until]))
+        until = min((int(np.searchsorted(times, s)) for s, _ in attacks if s >= end), default=len(times))
+        last_flag.append(_tail(flagged[after:until]))
+        tail[after : after + last_flag[-1]] = True
     tail &= ~during
     normal = ~during & ~tail
     days = _days(times, normal & ~unknown)
@@ -112,9 +110,14 @@ def _first(flags: np.ndarray) -> float:
     return float(flags.argmax() + 1) if flags.any() else float("inf")
 
 
-def _last(flags: np.ndarray) -> float:
-    """0 if none is flagged."""
-    return float(np.flatnonzero(flags)[-1] + 1) if flags.any() else 0.0
+def _tail(flags: np.ndarray) -> int:
+    """Records up to the last flag that is less than ALERT_RECORDS records away from the one before."""
+    last = 0
+    for position in np.flatnonzero(flags) + 1:
+        if position - last > ALERT_RECORDS:
+            break
+        last = int(position)
+    return last
 
 
 def _worst(polls: list[float]) -> int | str | None:
@@ -173,7 +176,7 @@ def plot_detection(
         alerted = np.array([v.status == ALERT for v in verdicts]) & caused
         anomalous = np.array([v.is_anomaly for v in verdicts]) & caused & ~alerted
         if name == "overall":
-            level_axis.axis("off")
+            level_axis.remove()
         else:
             column, unit, divisor = _LEVELS[name]
             level = frame[column].to_numpy() / divisor
@@ -188,7 +191,7 @@ def plot_detection(
         _mark(rmse_axis, times, rmse, anomalous, alerted)
         rmse_axis.set_yscale("log")
         rmse_axis.set_ylabel(f"{name} RMSE")
-        for axis in (level_axis, rmse_axis):
+        for axis in (rmse_axis,) if name == "overall" else (level_axis, rmse_axis):
             for number, (start, end) in enumerate(attacks):
                 span = (np.datetime64(start, "ns"), np.datetime64(end, "ns"))
                 axis.axvspan(
@@ -196,12 +199,14 @@ def plot_detection(
                 )
             axis.spines[["top", "right"]].set_visible(False)
     locator = AutoDateLocator()
-    for axis in axes[-1]:
+    # The last level axis is gone, so the one above it carries the labels of its column.
+    for axis in (axes[-2, 0], axes[-1, 1]):
         axis.xaxis.set_major_locator(locator)
         axis.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+        axis.tick_params(labelbottom=True)
         axis.set_xlabel("time [UTC]")
     handles = {}
-    for axis in axes.ravel():
+    for axis in figure.axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
     figure.legend(handles.values(), handles.keys(), loc="outside upper right", ncols=5, frameon=False)

@@ -108,8 +108,7 @@ def train(
             " collect at least a day of records"
         )
 
-    import keras
-
+    keras = autoencoder.import_keras()
     keras.utils.set_random_seed(autoencoder.SEED)
     model = autoencoder.build(n_steps - 1, n_features)
     history = autoencoder.fit(model, inputs, targets, train_epochs, val_split, train_verbose)

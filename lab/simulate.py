@@ -98,12 +98,12 @@ def _sessions(rng: np.random.Generator, count: int) -> np.ndarray:
 
 
 def _bursts(rng: np.random.Generator, count: int, probability: float, low: float, high: float) -> np.ndarray:
-    """Bursts that begin with `probability` per record, of `low` to `high` at first, fading in 1-4 records."""
+    """Bursts that begin with `probability` per record and go on for 2-8 records at `low` to `high`."""
     burst = np.zeros(count)
     for begin in np.flatnonzero(rng.random(count) < probability):
-        fade = np.array([1.0, 0.6, 0.35, 0.2])[: rng.integers(1, 5)]
-        part = burst[begin : begin + len(fade)]
-        part += (fade * rng.uniform(low, high))[: len(part)]
+        levels = rng.uniform(low, high) * rng.uniform(0.6, 1.0, rng.integers(2, 9))
+        part = burst[begin : begin + len(levels)]
+        part[:] = np.maximum(part, levels[: len(part)])
     return burst
 
 
@@ -128,7 +128,7 @@ def _host_life(rng: np.random.Generator, count: int, day: np.ndarray) -> dict[st
         + np.cumsum(np.clip(steps, -0.03, 0.03))
     )
     chatter = np.where(np.arange(count) % 4 == 0, 2.3, 1.0) * rng.gamma(60, 1 / 60, count)
-    burst = _bursts(rng, count, 0.006, 50e3, 190e3)
+    burst = _bursts(rng, count, 0.004, 50e3, 190e3)
     received = (7.0e3 + 2.5e3 * day) * rng.gamma(30, 1 / 30, count) + burst
     sent = (11.5e3 + 1.5e3 * day) * chatter + 0.95 * burst
     return {
@@ -143,7 +143,7 @@ def _ran_life(
     rng: np.random.Generator, count: int, day: np.ndarray, attached: np.ndarray
 ) -> dict[str, np.ndarray]:
     appetite = np.exp(0.9 * _drift(rng, count, 100) - 1.1 + 0.5 * day)
-    down = attached * np.clip(350e3 * appetite * rng.gamma(200, 1 / 200, count), 4e3, 1e6)
+    down = attached * np.clip(560e3 * appetite * rng.gamma(900, 1 / 900, count), 4e3, 1e6)
     up = attached * np.clip(0.045 * down * np.exp(0.3 * _drift(rng, count, 80)) + 600, 0, 50e3)
     busy = attached * (0.35 + 0.45 * np.sqrt(down / 1e6))
     rx = 13.72 + busy + (0.012 + 0.03 * attached) * rng.standard_normal(count)

@@ -1,0 +1,260 @@
+"""The edge detector's figures: detection on days it never saw, the network, and the cost of test mode.
+
+`--capture` takes a public recording of an edge node under a CPU attack (5GENESIS, 2021-01-12), which is
+not part of this project; without it that row is left out. Figures go to stdout and plots/benchmarks.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+import autoencoder
+import detector
+import evaluation
+import find_anomalies
+import formatters
+import influx_utils
+from lab import simulate
+from lab.influxd import Influxd
+from utils import (
+    METRICS,
+    N_STEPS,
+    RECORD_SECONDS,
+    getAnomalyColumns,
+    getFeatures,
+    loadDataset,
+    metric_square_errors,
+    normalize,
+    resample_records,
+    saveDictJson,
+    split_sequences,
+)
+
+DAY_SECONDS = 86400.0
+UNSEEN_SEEDS = (7001, 7002, 7003, 7004, 7005)
+POLLS = 60
+# A metric counts as predictable if a linear regression on the same records halves the error of the mean.
+PREDICTABLE_RATIO = 2.0
+CAPTURE_ATTACK = ("2021-01-12T09:13:15Z", "2021-01-12T09:31:15Z")
+
+Windows = list[tuple[int, int]]
+
+
+def simulated(seed: int, seconds: float, kind: str | None = None) -> tuple[pd.DataFrame, Windows]:
+    """Records of a simulated stretch, with an attack in its middle if `kind` names one."""
+    start = simulate.NORMAL_START + (seed % 100) * DAY_SECONDS + (seed % 7) * 7 * 3600
+    attacks = []
+    if kind:
+        make = {"cpu": simulate.cpu_attack, "iperf": simulate.iperf_attack}[kind]
+        attacks = make(start + seconds / 2)
+    samples = simulate.simulate(seed, start, seconds, attacks)
+    rows = list(formatters.format_records(formatters.slot_records(samples, RECORD_SECONDS)))
+    times = pd.DatetimeIndex(pd.to_datetime([row.pop("time") for row in rows], utc=True), name="time")
+    frame = resample_records(pd.DataFrame(rows, index=times))
+    return frame, [(int(a.start * 1e9), int(a.end * 1e9)) for a in attacks]
+
+
+def judge(
+    bundle: autoencoder.Bundle, thresholds: dict[str, float], frame: pd.DataFrame
+) -> list[detector.Verdict]:
+    """Verdicts on a resampled frame."""
+    return detector.detect(thresholds, frame, detector.score(bundle, frame[bundle.features].to_numpy(float)))
+
+
+def detection(bundle: autoencoder.Bundle, thresholds: dict[str, float]) -> dict[str, dict[str, Any]]:
+    """Summaries of simulated days and attacks with seeds that no training saw."""
+    summaries = {}
+    for seed in UNSEEN_SEEDS:
+        frame, _ = simulated(seed, DAY_SECONDS)
+        summaries[f"normal day {seed}"] = evaluation.summarise(judge(bundle, thresholds, frame), [])
+    for kind in ("cpu", "iperf"):
+        for seed in UNSEEN_SEEDS:
+            frame, windows = simulated(seed + 100, 6 * 3600, kind)
+            summaries[f"{kind} attack {seed + 100}"] = evaluation.summarise(
+                judge(bundle, thresholds, frame), windows
+            )
+    return summaries
+
+
+def load_capture(filename: str) -> tuple[pd.DataFrame, Windows]:
+    """The public recording with its level columns mapped to ours; its own rate columns are not used.
+
+    Bytes per scrape of about 15 s become bytes per second.
+    """
+    raw = pd.read_csv(filename, parse_dates=["time"], index_col="time").tz_localize("UTC")
+    frame = resample_records(raw[["mem", *getAnomalyColumns()]])
+    for name in ("cpu_user", "cpu_rx", "cpu_tx"):
+        frame[f"{name}_rate"] = frame[f"{name}_percentage"].diff()
+    frame["mem_rate"] = 100 * frame["mem_percentage"].pct_change(fill_method=None)
+    for name in ("bytes_received", "bytes_transmitted", "dl_bytes", "ul_bytes"):
+        frame[f"{name}_rate"] = frame[name] / RECORD_SECONDS
+    start, end = (pd.Timestamp(text).value for text in CAPTURE_ATTACK)
+    return frame, [(start, end)]
+
+
+def capture(bundle: autoencoder.Bundle, thresholds: dict[str, float], filename: str) -> dict[str, Any]:
+    """Summary of the public recording, and how many of its normal records were flagged and alerted."""
+    frame, windows = load_capture(filename)
+    verdicts = judge(bundle, thresholds, frame)
+    (start, end) = windows[0]
+    normal = [verdict for verdict in verdicts if not start <= verdict.time < end]
+    return {
+        **evaluation.summarise(verdicts, windows),
+        "normal_flagged": sum(verdict.is_anomaly for verdict in normal),
+        "normal_alerted": sum(verdict.status == detector.ALERT for verdict in normal),
+    }
+
+
+def forecasts(bundle: autoencoder.Bundle) -> dict[str, dict[str, Any]]:
+    """RMSE on unseen simulated days: the network against the training mean and the previous record.
+
+    A ridge regression on the same three records, fitted on the shipped training set, tells which metrics
+    can be predicted at all.
+    """
+    train_inputs, train_targets = _sequences(bundle, resample_records(loadDataset("data/normal.csv")))
+    parts = [_sequences(bundle, simulated(seed, DAY_SECONDS)[0]) for seed in UNSEEN_SEEDS]
+    inputs, targets = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    design = np.c_[train_inputs.reshape(len(train_inputs), -1), np.ones(len(train_inputs))]
+    weights = np.linalg.solve(design.T @ design + np.eye(design.shape[1]), design.T @ train_targets)
+    predicted = {
+        "network": bundle.predictor(inputs),
+        "training_mean": np.broadcast_to(train_targets.mean(axis=0), targets.shape),
+        "previous_record": inputs[:, -1],
+        "linear_regression": np.c_[inputs.reshape(len(inputs), -1), np.ones(len(inputs))] @ weights,
+    }
+    rmse = {k: np.sqrt(metric_square_errors(targets, p).mean(axis=0)) for k, p in predicted.items()}
+    return {
+        metric: {
+            **{name: round(float(values[i]), 4) for name, values in rmse.items()},
+            "ratio": round(float(rmse["training_mean"][i] / rmse["network"][i]), 3),
+            "predictable": bool(rmse["training_mean"][i] > PREDICTABLE_RATIO * rmse["linear_regression"][i]),
+        }
+        for i, metric in enumerate(METRICS)
+    }
+
+
+def _sequences(bundle: autoencoder.Bundle, frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    values = normalize(frame[bundle.features].to_numpy(float), bundle.stats, bundle.features)
+    inputs, targets = split_sequences(values, bundle.n_steps)
+    whole = ~(np.isnan(inputs).any(axis=(1, 2)) | np.isnan(targets).any(axis=1))
+    return inputs[whole], targets[whole]
+
+
+def evaluation_seconds() -> float:
+    """Wall seconds of evaluate() on the three shipped datasets, imports done, pictures included."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(None):
+        arguments = (find_anomalies.cpu_testset, find_anomalies.iperf_testset, find_anomalies.trainset)
+        find_anomalies.plots_prefix = f"{folder}/"
+        begin = time.perf_counter()
+        find_anomalies.evaluate(f"{folder}/thresholds.json", *arguments, 30)
+        return round(time.perf_counter() - begin, 2)
+
+
+def test_mode_cost() -> dict[str, float]:
+    """Test mode as a process against a real InfluxDB with history: memory, CPU per poll, start-up.
+
+    Start-up is from exec to the first verdict in the log; CPU is that of POLLS polls after it. The
+    daemon runs without pandas in sight, as requirements-edge.txt has it.
+    """
+    with tempfile.TemporaryDirectory() as folder, Influxd(Path(folder) / "influxd") as server:
+        client = influx_utils.initializeConnection(server.host, server.port, "", "")
+        client.create_database("metrics_db")
+        client.switch_database("metrics_db")
+        now = time.time()
+        _write(client, simulate.simulate(7, now - 60, 60 + POLLS + 30, interval_seconds=1.0))
+        with _daemon(server, folder) as process:
+            begin = time.perf_counter()
+            log = Path(folder, "log")
+            while "normal" not in log.read_text() and time.perf_counter() - begin < 20:
+                time.sleep(0.005)
+            first_verdict = time.perf_counter() - begin
+            cpu_before, polls_before = _cpu_seconds(process.pid), _polls(log)
+            time.sleep(POLLS)
+            cpu, polls = _cpu_seconds(process.pid) - cpu_before, _polls(log) - polls_before
+            status = Path(f"/proc/{process.pid}/status").read_text()
+        peak_kib = int(status.split("VmHWM:")[1].split()[0])
+    return {
+        "seconds_to_first_verdict": round(first_verdict, 2),
+        "cpu_milliseconds_per_poll": round(1000 * cpu / polls, 1),
+        "memory_mb": round(peak_kib * 1024 / 1e6, 1),
+        "polls": polls,
+    }
+
+
+@contextlib.contextmanager
+def _daemon(server: Influxd, folder: str) -> Iterator[subprocess.Popen]:
+    arguments = ["--mode", "test", "--interval", "1"]
+    arguments += ["--influx_host", server.host, "--influx_port", str(server.port)]
+    # pandas would come along with the client here, but not on an edge node.
+    code = "import sys; sys.modules['pandas'] = None; import find_anomalies; sys.exit(find_anomalies.main())"
+    with Path(folder, "log").open("w") as log:
+        process = subprocess.Popen([sys.executable, "-c", code, *arguments], stderr=log, stdout=log)
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.wait(10)
+
+
+def _cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _polls(log: Path) -> int:
+    return sum("Z normal" in line or '"severity"' in line for line in log.read_text().splitlines())
+
+
+def _write(client: Any, samples: formatters.Record) -> None:
+    points = [
+        {
+            "measurement": measurement,
+            "time": point["time"],
+            "tags": {"__name__": measurement, **dict(formatters.series_tags(point))},
+            "fields": {"value": point["value"]},
+        }
+        for measurement, series in samples.items()
+        for point in series
+    ]
+    client.write_points(points, time_precision="n", batch_size=5000)
+
+
+def main() -> None:
+    """Measure all and print it."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--capture", metavar="CSV", help="public recording of an edge node under a CPU attack"
+    )
+    options = parser.parse_args()
+    bundle = autoencoder.load_bundle(autoencoder.DEFAULT_MODEL, getFeatures(), N_STEPS)
+    thresholds = detector.load_thresholds("data/thresholds.json")
+
+    figures: dict[str, Any] = {"detection": detection(bundle, thresholds)}
+    print("Detection on simulated stretches with seeds that no training saw\n")
+    print(evaluation.table(figures["detection"]))
+    if options.capture:
+        figures["capture"] = capture(bundle, thresholds, options.capture)
+        print(f"\nPublic recording: {figures['capture']}")
+    figures["forecasts"] = forecasts(bundle)
+    print("\nRMSE on five unseen days (normalised units); ratio: training mean / network\n")
+    names = ["network", "training_mean", "previous_record", "linear_regression", "ratio", "predictable"]
+    print("metric".ljust(12), *(name.rjust(18) for name in names))
+    for metric, row in figures["forecasts"].items():
+        print(metric.ljust(12), *(str(row[name]).rjust(18) for name in names))
+    figures["evaluation_seconds"] = evaluation_seconds()
+    print(f"\nEvaluation of the three shipped datasets: {figures['evaluation_seconds']} s")
+    figures["test_mode"] = test_mode_cost()
+    print(f"Test mode against InfluxDB: {figures['test_mode']}")
+    saveDictJson(figures, "plots/benchmarks.json")
