@@ -5,8 +5,8 @@ PIP_INSTALL := .venv/bin/python -m pip install --disable-pip-version-check -q
 
 # Standard output carries the anomalies and nothing else, so that it can be piped.
 run: .venv/.run
-	@.venv/bin/python find_anomalies.py --mode test --replay data/cpu_attack.csv
-	@.venv/bin/python find_anomalies.py --mode test --replay data/iperf_attack.csv
+	@.venv/bin/python find_anomalies.py --mode test --replay data/cpu_attack.csv --plot plots/cpu_attack.png
+	@.venv/bin/python find_anomalies.py --mode test --replay data/iperf_attack.csv --plot plots/iperf_attack.png
 
 test: lint
 	@tests/get_influxd.sh

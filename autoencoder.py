@@ -54,8 +54,6 @@ def import_keras() -> Any:
         "CUDA_VISIBLE_DEVICES": "-1",
     }.items():
         os.environ.setdefault(name, value)
-    for name in ("absl", "tensorflow"):
-        logging.getLogger(name).setLevel(logging.ERROR)
     stderr = os.dup(2)
     try:
         with open(os.devnull, "wb") as devnull:
@@ -68,6 +66,9 @@ def import_keras() -> Any:
     finally:
         os.dup2(stderr, 2)
         os.close(stderr)
+    # Importing sets absl's level anew.
+    for name in ("absl", "tensorflow"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     return keras
 
 
@@ -118,9 +119,10 @@ def fit(
 ) -> Any:
     """Fit on sequences in time order; the last `val_split` of them are held out. Returns Keras's history.
 
-    The loss is the squared error in units of each feature's own variance: in plain min-max units a
-    feature that rests near 0 weighs nothing and is never learnt. The rate stays as documented; what is
-    kept at the end is the running average of the weights, which takes the noise out of the last steps.
+    The loss weighs a feature's squared error by one over its standard deviation: unweighted, a feature
+    that rests near 0 is hardly learnt; weighted by one over its variance, little but its bursts is. The
+    learning rate stays as documented; what is kept at the end is the running average of the weights,
+    which takes the noise out of the last steps.
     """
     import keras
     from keras import ops
@@ -218,7 +220,8 @@ def save_bundle(
             raise UserError(f"{paths.litert}: differs from the Keras model by {difference:.1e}; not saved")
 
     replace_file(paths.litert, export)
-    replace_file(paths.model, lambda path: model.save(path))
+    # Without the optimizer and our loss, keras.models.load_model() needs nothing of ours.
+    replace_file(paths.model, lambda path: model.save(path, include_optimizer=False))
     saveDictJson(stats, paths.stats)
     saveDictJson(
         {

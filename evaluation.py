@@ -172,7 +172,7 @@ def plot_detection(
     axes = figure.subplots(len(METRICS) + 1, 2, sharex=True)
     for row, name in enumerate([*METRICS, "overall"]):
         level_axis, rmse_axis = axes[row]
-        caused = [name in v.causes or (name == "overall" and v.is_anomaly) for v in verdicts]
+        caused = [name in v.causes or (name == "overall" and v.is_anomaly and not v.causes) for v in verdicts]
         alerted = np.array([v.status == ALERT for v in verdicts]) & caused
         anomalous = np.array([v.is_anomaly for v in verdicts]) & caused & ~alerted
         if name == "overall":

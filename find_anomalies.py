@@ -265,11 +265,9 @@ def run_train(options: argparse.Namespace) -> None:
 # --- test ----------------------------------------------------------------------------------------
 
 
-def replay(
-    bundle: autoencoder.Bundle, thresholds: dict[str, float], dataset: str, interval_seconds: float
-) -> None:
-    """Print one JSON line for each anomaly of a recorded dataset; a summary goes to the log."""
-    frame = resample_records(loadDataset(dataset), interval_seconds)
+def replay(bundle: autoencoder.Bundle, thresholds: dict[str, float], options: argparse.Namespace) -> None:
+    """Print one JSON line for each anomaly of the dataset --replay; draw it with --plot."""
+    frame = resample_records(loadDataset(options.replay), options.interval)
     scores = detector.score(bundle, frame[bundle.features].to_numpy(dtype=float))
     verdicts = detector.detect(thresholds, frame, scores)
     for verdict in verdicts:
@@ -279,7 +277,14 @@ def replay(
         status: sum(v.status == status for v in verdicts)
         for status in (detector.NORMAL, detector.ANOMALY, detector.ALERT, detector.UNKNOWN)
     }
-    logger.info("%s: %s", dataset, ", ".join(f"{count} {status}" for status, count in counts.items()))
+    summary = ", ".join(f"{count} {status}" for status, count in counts.items())
+    logger.info("%s: %d records: %s", options.replay, len(verdicts), summary)
+    if options.plot:
+        import evaluation
+
+        attacks = evaluation.load_attacks(options.replay)
+        evaluation.plot_detection(frame, scores, verdicts, thresholds, attacks, options.plot, options.replay)
+        logger.info("%s: the picture of it", options.plot)
 
 
 class Monitor:
@@ -447,7 +452,7 @@ def run_test(options: argparse.Namespace) -> None:
     thresholds = detector.load_thresholds(options.thresholds_file)
     bundle = autoencoder.load_bundle(options.model, getFeatures(), N_STEPS)
     if options.replay:
-        replay(bundle, thresholds, options.replay, options.interval)
+        replay(bundle, thresholds, options)
     else:
         watch(options, bundle, thresholds)
 
@@ -614,8 +619,15 @@ def make_parser() -> argparse.ArgumentParser:
     )
     option("once", False, "test: poll once and end", **switch)
     option("replay", None, "test: judge a recorded dataset instead of InfluxDB", metavar="CSV")
+    option("plot", None, "replay: draw metrics, RMSEs, anomalies and alerts", metavar="PNG")
     option("output", None, "collect: file to write", metavar="CSV")
-    option("since", "24h", "collect: how much of the newest history (default: %(default)s)", type=_seconds)
+    option(
+        "since",
+        "24h",
+        "collect: how much of the newest history (default: %(default)s)",
+        type=_seconds,
+        metavar="TIME",
+    )
     return parser
 
 

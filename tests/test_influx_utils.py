@@ -192,6 +192,15 @@ def test_checkDatabase_needs_no_right_to_create_for_an_existing_database(guarded
         assert [point["time"] for point in stored(client, "kept")] == [START]
 
 
+def test_checkDatabase_leaves_it_to_the_first_query_to_say_that_a_right_is_missing(guarded: Influxd) -> None:
+    with initializeConnection(guarded.host, guarded.port, "edge", "edge-pw") as client:
+        checkDatabase(client, "another")
+        with pytest.raises(InfluxDBClientError) as refusal:
+            newest_sample_time(client, DEFAULT_NODE)
+    assert refusal.value.code == 403
+    assert "another" in str(refusal.value)
+
+
 def test_checkDatabase_of_a_wrong_password_raises(guarded: Influxd) -> None:
     with (
         initializeConnection(guarded.host, guarded.port, "edge", "wrong") as client,
@@ -599,8 +608,9 @@ def test_all_anomalies_of_a_call_are_stored_in_one_request(influxd: Influxd, dat
     ]
 
 
-def test_whole_numbers_are_stored_as_floats(database: Database) -> None:
-    insertAnomalies(database.client, "anomalies", [START], np.arange(8, dtype=np.int64), "cpu")
+@pytest.mark.parametrize("kind", [np.int64, object])
+def test_whole_numbers_are_stored_as_floats(database: Database, kind: type) -> None:
+    insertAnomalies(database.client, "anomalies", [START], np.array([range(8)], dtype=kind), "cpu")
     insertAnomalies(database.client, "anomalies", [at(15)], EIGHT, "cpu")
     keys = list(database.client.query('SHOW FIELD KEYS FROM "anomalies"').get_points())
     assert keys == [{"fieldKey": name, "fieldType": "float"} for name in sorted(EIGHT_FIELDS)]
