@@ -166,9 +166,12 @@ def plot_detection(
     """One picture of a dataset: the level of each metric, its RMSE with the threshold, attacks and flags."""
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter
 
     times = frame.index.tz_convert(None).to_numpy()
-    figure = Figure(figsize=(13, 15), layout="constrained")
+    figure = Figure(figsize=(13, 15))
+    # A layout engine would draw all of it twice to find these.
+    figure.subplots_adjust(left=0.07, right=0.99, bottom=0.04, top=0.95, hspace=0.15, wspace=0.16)
     axes = figure.subplots(len(METRICS) + 1, 2, sharex=True)
     for row, name in enumerate([*METRICS, "overall"]):
         level_axis, rmse_axis = axes[row]
@@ -190,6 +193,7 @@ def plot_detection(
             rmse_axis.axhline(threshold, color="black", linestyle="--", linewidth=0.8, label="threshold")
         _mark(rmse_axis, times, rmse, anomalous, alerted)
         rmse_axis.set_yscale("log")
+        rmse_axis.yaxis.set_minor_formatter(NullFormatter())
         rmse_axis.set_ylabel(f"{name} RMSE")
         for axis in (rmse_axis,) if name == "overall" else (level_axis, rmse_axis):
             for number, (start, end) in enumerate(attacks):
@@ -209,8 +213,8 @@ def plot_detection(
     for axis in figure.axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
-    figure.legend(handles.values(), handles.keys(), loc="outside upper right", ncols=5, frameon=False)
-    figure.suptitle(title, x=0.01, ha="left")
+    figure.legend(handles.values(), handles.keys(), loc="upper right", ncols=5, frameon=False)
+    figure.suptitle(title, x=0.07, y=0.985, ha="left")
     replace_file(filename, lambda path: figure.savefig(path, dpi=110))
 
 

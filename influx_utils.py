@@ -114,13 +114,14 @@ def getLastRecords(
 
 
 def get_samples(
-    client: InfluxDBClient, node: Node, start: int | str, end: int | None = None
+    client: InfluxDBClient, node: Node, start: int | str, end: int | str = "now()"
 ) -> formatters.Record:
     """All samples of a node from `start` (ns, or InfluxQL like `now() - 60s`) to before `end`: one request.
 
+    By default a sample that the server's clock has not reached is not there yet.
     Raises UserError if more than one instance of an exporter has samples there and the node file pins none.
     """
-    span = f"time >= {start}" + (f" AND time < {end}" if end is not None else "")
+    span = f"time >= {start} AND time < {end}"
     queries = [_select(measurement, node, span) for measurement in formatters.MEASUREMENTS]
     samples = _run(client, queries, formatters.MEASUREMENTS)
     for measurements, key in (

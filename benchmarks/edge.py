@@ -172,7 +172,7 @@ def test_mode_cost() -> dict[str, float]:
         client = influx_utils.initializeConnection(server.host, server.port, "", "")
         client.create_database("metrics_db")
         client.switch_database("metrics_db")
-        now = time.time()
+        now = int(time.time())
         _write(client, simulate.simulate(7, now - 60, 60 + POLLS + 30, interval_seconds=1.0))
         with _daemon(server, folder) as process:
             begin = time.perf_counter()
