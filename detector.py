@@ -138,6 +138,7 @@ class Verdict:
 
     @property
     def is_anomaly(self) -> bool:
+        """Whether it is an anomaly, alerted or not."""
         return self.status in (ANOMALY, ALERT)
 
     @property

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from detector import ALERT, ALERT_RECORDS, THRESHOLD_KEYS, UNKNOWN, Scores, Verdict
-from utils import METRICS, UserError, loadDictJson, replace_file
+from utils import METRICS, UserError, loadDictJson, parse_time, replace_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,15 +51,16 @@ def load_attacks(dataset: str | Path) -> list[tuple[int, int]]:
 
     The file maps a dataset's file name to a list of {"start": ..., "end": ...}.
     """
-    import pandas as pd
-
     path = Path(dataset).parent / "attacks.json"
     if not path.exists():
         return []
     windows = loadDictJson(path).get(Path(dataset).name, [])
     try:
-        return [(pd.Timestamp(w["start"]).value, pd.Timestamp(w["end"]).value) for w in windows]
-    except (KeyError, TypeError, ValueError):
+        attacks = [(parse_time(window["start"]), parse_time(window["end"])) for window in windows]
+        if any(start >= end for start, end in attacks):
+            raise ValueError("a window ends before it starts")
+        return attacks
+    except (AttributeError, KeyError, TypeError, ValueError):
         raise UserError(
             f"{path}: the windows of {Path(dataset).name} must be a list of"
             ' {"start": "2021-01-12T09:13:15Z", "end": "2021-01-12T09:31:15Z"}'

@@ -314,6 +314,8 @@ class Monitor:
         self._last_record: formatters.Record = {}
         self._judged_before: int | None = None
         self._newest: int | None = None
+        pinned = {"node_instance": node.node_instance, "ran_instance": node.ran_instance}
+        self._instances = {key: name for key, name in pinned.items() if name is not None}
         self._pending: deque[tuple[detector.Verdict, str | None]] = deque(maxlen=PENDING_ANOMALIES)
 
     def poll(self) -> list[tuple[detector.Verdict, list[str]]]:
@@ -324,14 +326,21 @@ class Monitor:
         """
         since = self._judged_before
         history_seconds = math.ceil((HISTORY_RECORDS + 2) * self._interval_seconds)
-        samples = influx_utils.get_samples(
-            self._client, self._node, f"now() - {history_seconds}s" if since is None else since
-        )
+        try:
+            samples = influx_utils.get_samples(
+                self._client, self._node, f"now() - {history_seconds}s" if since is None else since
+            )
+        except UserError:
+            # What cannot be told apart now is given up, or every later poll would meet it again.
+            if since is not None:
+                self._judged_before = int(self._clock() * 1e9) // self._interval_ns * self._interval_ns
+            raise
+        self._note_instances(influx_utils.instances_of(samples))
         slots = formatters.slot_records(samples, self._interval_seconds)
         if slots:
             self._newest = formatters.record_time(slots[-1][1])
         verdicts = []
-        instance = influx_utils.node_instance(samples)
+        instance = self._instances.get("node_instance") or None
         for start, record in slots:
             missing = formatters.missing_series(record, self._node)
             if not self._is_settled(start, bool(missing)):
@@ -345,23 +354,46 @@ class Monitor:
         self._pending.extend((verdict, instance) for verdict, _ in verdicts if verdict.is_anomaly)
         return verdicts
 
+    def _note_instances(self, instances: dict[str, set[str]]) -> None:
+        """Remember which exporters are watched, and say when another one takes the place of one."""
+        for key, names in instances.items():
+            for name in names:
+                before = self._instances.get(key, name)
+                if name != before:
+                    logger.warning(
+                        "samples now come from %s, before from %s; pin '%s' in --node_file if that is wrong",
+                        name,
+                        before,
+                        key,
+                    )
+                self._instances[key] = name
+
     def _is_settled(self, slot_start: int, lacks_series: bool) -> bool:
         now = max(self._newest or 0, int(self._clock() * 1e9))
         return now >= slot_start + self._interval_ns * (2 if lacks_series else 1)
 
     def write_anomalies(self) -> None:
-        """Store what is not stored yet. Raises one of INFLUX_ERRORS, keeping what was not written."""
+        """Store what is not stored yet, oldest first; what is refused as malformed is logged instead.
+
+        Raises one of INFLUX_ERRORS if the server cannot be reached, keeping what was not written.
+        """
         while self._pending:
             verdict, instance = self._pending[0]
-            influx_utils.insertAnomalies(
-                self._client,
-                self._measurement,
-                [verdict.time],
-                np.array([list(verdict.values.values())]),
-                verdict.possible_cause,
-                verdict.status,
-                instance,
-            )
+            try:
+                influx_utils.insertAnomalies(
+                    self._client,
+                    self._measurement,
+                    [verdict.time],
+                    np.array([list(verdict.values.values())]),
+                    verdict.possible_cause,
+                    verdict.status,
+                    instance,
+                )
+            except influx_utils.InfluxDBClientError as error:
+                if error.code != 400:
+                    raise
+                # InfluxDB will never take this point; those behind it must not wait for it.
+                logger.error("InfluxDB refused to store %s: %s", verdict.to_json(), error)
             self._pending.popleft()
 
     @property
@@ -377,9 +409,9 @@ def describe_verdict(verdict: detector.Verdict, missing: Sequence[str], threshol
     when = format_time(verdict.time)
     if verdict.status == detector.UNKNOWN:
         reason = f"no sample of {', '.join(missing)}" if missing else "too few records before it"
-        return f"{when} unknown: {', '.join(verdict.unknown)} ({reason})"
+        return f"{when} unknown: {', '.join(verdict.unknown) or 'overall'} ({reason})"
     shares = {
-        name: rmse / thresholds[key] if thresholds[key] else math.inf
+        name: rmse / max(thresholds[key], 1e-9)
         for (name, rmse), key in zip(verdict.rmse.items(), detector.THRESHOLD_KEYS, strict=True)
     }
     nearest = max(shares, key=lambda name: shares[name])
@@ -473,16 +505,22 @@ def run_collect(options: argparse.Namespace) -> None:
     )
     client.switch_database(options.influx_db)
     gaps: dict[str, int] = {}
+    slots: list[int] = []
+    instances: dict[str, set[str]] = {}
 
     def records(start: int, end: int) -> Iterator[tuple[int, formatters.Record]]:
-        chunk = COLLECT_CHUNK_SECONDS // options.interval * options.interval or options.interval
-        chunk_ns, interval_ns = int(chunk * 1e9), int(options.interval * 1e9)
+        interval_ns = int(options.interval * 1e9)
+        chunk_ns = max(COLLECT_CHUNK_SECONDS * 10**9 // interval_ns, 1) * interval_ns
         start = start // interval_ns * interval_ns
-        for begin in tqdm(range(start, end, chunk_ns), desc="collecting", unit="h"):
+        for begin in tqdm(range(start, end, chunk_ns), desc="collecting", unit="query"):
             samples = influx_utils.get_samples(client, node, begin, min(begin + chunk_ns, end))
+            for key, names in influx_utils.instances_of(samples).items():
+                instances.setdefault(key, set()).update(names)
+            influx_utils.refuse_many(instances)
             for slot, record in formatters.slot_records(samples, options.interval):
                 for series in formatters.missing_series(record, node):
                     gaps[series] = gaps.get(series, 0) + 1
+                slots.append(slot)
                 yield slot, record
 
     try:
@@ -499,6 +537,9 @@ def run_collect(options: argparse.Namespace) -> None:
     except influx_utils.INFLUX_ERRORS as error:
         raise UserError(influx_utils.describe_error(error, server, options.influx_db)) from None
     print(f"{options.output}: {count} records up to {format_time(newest)}")
+    empty = (slots[-1] - slots[0]) // int(options.interval * 1e9) + 1 - count
+    if empty:
+        print(f"gap: no sample of any series in {empty} slots")
     for series, number in sorted(gaps.items()):
         print(f"gap: {series} is missing in {number} of {count} records")
 

@@ -46,16 +46,16 @@ def formatCpuSecondsTotal(
     `last_record`), `features_core` (percentage and rate of each CPU of `node`, in its order) and
     `features` (the means over the CPUs: percentage, percentage points since the previous record).
     """
+    last_points = _user_mode(last_record)
     points = [
-        {**point, "percentage": 100.0 * _increase_per_second(point, _find(last_record, cpu=point.get("cpu")))}
-        for point in json_array
-        if point.get("mode", "user") == "user"
+        {**point, "percentage": 100.0 * _increase_per_second(point, _find(last_points, cpu=point.get("cpu")))}
+        for point in _user_mode(json_array)
     ]
     percentages, rates = [], []
     for cpu in node.cpus:
         percentage = _get(_find(points, cpu=cpu), "percentage")
         percentages.append(percentage)
-        rates.append(percentage - _get(_find(last_record, cpu=cpu), "percentage"))
+        rates.append(percentage - _get(_find(last_points, cpu=cpu), "percentage"))
     features_core = [value for pair in zip(percentages, rates, strict=True) for value in pair]
     return points, features_core, [_mean(percentages), _mean(rates)]
 
@@ -66,9 +66,10 @@ def formatMemoryFreeBytes(
     total_memory_bytes: float = DEFAULT_NODE.total_memory_bytes,
 ) -> tuple[float, float, float]:
     """Free bytes -> bytes used, percent used, percent change of the bytes used since the previous record."""
-    used = total_memory_bytes - _get(_find(json_array), "value")
-    last_used = total_memory_bytes - _get(_find(last_record), "value")
-    rate = 100.0 * (used - last_used) / last_used if last_used else NAN
+    point, last_point = _find(json_array), _find(last_record)
+    used = total_memory_bytes - _get(point, "value")
+    last_used = total_memory_bytes - _get(last_point, "value")
+    rate = 100.0 * (0.0 - _change(point, last_point)) / last_used if last_used else NAN
     return used, 100.0 * used / total_memory_bytes, rate
 
 
@@ -89,8 +90,8 @@ def formatNetworkBytes(
 
 def format5gCpuPercentage(json_array: JsonArray, last_record: JsonArray | None) -> tuple[float, float]:
     """CPU of the gNB's RX or TX side -> percent, percentage points since the previous record."""
-    percentage = _get(_find(json_array), "value")
-    return percentage, percentage - _get(_find(last_record), "value")
+    point = _find(json_array)
+    return _get(point, "value"), _change(point, _find(last_record))
 
 
 def format5gNetworkBytes(
@@ -108,8 +109,8 @@ def format_record(
 ) -> tuple[dict[str, float], Record]:
     """One record -> its documented columns, and the record to hand on as `last_record` next time.
 
-    What is handed on keeps, for a measurement that this record lacks, the samples before: after a
-    missed scrape the next rate spans two slots instead of being unknown too.
+    What is handed on keeps, for a series that this record lacks, the sample before: after a missed
+    scrape the next rate spans two slots instead of being unknown too.
     """
     json_array, cores, cpu = formatCpuSecondsTotal(
         record.get(CPU_SECONDS, []), last_record.get(CPU_SECONDS), node
@@ -128,9 +129,11 @@ def format_record(
         values += format5gCpuPercentage(record.get(measurement, []), last_record.get(measurement))
     for measurement in (DOWNLINK, UPLINK):
         values += format5gNetworkBytes(record.get(measurement, []), last_record.get(measurement), node)
-    handed_on = {**last_record, **record}
-    if json_array:
-        handed_on[CPU_SECONDS] = json_array
+    current = {**record, CPU_SECONDS: json_array}
+    handed_on = {
+        measurement: _merge(last_record.get(measurement, []), current.get(measurement, []))
+        for measurement in {**last_record, **current}
+    }
     return dict(zip(getColumnNames(node), values, strict=True)), handed_on
 
 
@@ -169,7 +172,8 @@ def slot_records(samples: Record, interval_seconds: float) -> list[tuple[int, Re
 
 def series_tags(point: Point) -> tuple[tuple[str, str], ...]:
     """What tells the series of a point from others of its measurement."""
-    return tuple(sorted((key, value) for key, value in point.items() if key not in ("time", "value")))
+    own = ("time", "value", "percentage")
+    return tuple(sorted((key, value) for key, value in point.items() if key not in own))
 
 
 def record_time(record: Record) -> int:
@@ -195,6 +199,16 @@ def missing_series(record: Record, node: Node = DEFAULT_NODE) -> list[str]:
     return missing + [name for name in (MEMORY_FREE, RX_CPU, TX_CPU) if not record.get(name)]
 
 
+def _merge(last_points: JsonArray, points: JsonArray) -> JsonArray:
+    """The points of every series in either, the newer where both have it."""
+    return list({series_tags(point): point for point in [*last_points, *points]}.values())
+
+
+def _user_mode(json_array: JsonArray | None) -> JsonArray:
+    """Points of CPU time in user mode; a query for that mode alone gives points without the label."""
+    return [point for point in json_array or () if point.get("mode", "user") == "user"]
+
+
 def _find(json_array: JsonArray | None, **tags: str | None) -> Point | None:
     """The newest point with these tags; a label that an exporter gained starts a second such series."""
     found = [p for p in json_array or () if all(p.get(tag) == name for tag, name in tags.items())]
@@ -210,6 +224,13 @@ def _elapsed_seconds(point: Point | None, last_point: Point | None) -> float:
     if point is None or last_point is None or point["time"] <= last_point["time"]:
         return NAN
     return (point["time"] - last_point["time"]) / 1e9
+
+
+def _change(point: Point | None, last_point: Point | None) -> float:
+    """Change of a gauge between two samples; a repeated stale one has none."""
+    if math.isnan(_elapsed_seconds(point, last_point)):
+        return NAN
+    return _get(point, "value") - _get(last_point, "value")
 
 
 def _increase(point: Point | None, last_point: Point | None) -> float:

@@ -91,7 +91,10 @@ def describe_error(error: Exception, server: str, db_name: str) -> str:
     reason = re.sub(r"\s+", " ", str(error)).strip()
     if "database not found" in reason:
         return f"{server} has no database {db_name}; check --influx_db"
-    return f"{server} answered with an error ({reason[:200]})"
+    return (
+        f"{server} answered with an error ({reason[:200]});"
+        " check --influx_db, --influx_measurement and the server's log"
+    )
 
 
 def getLastRecords(
@@ -124,31 +127,39 @@ def get_samples(
     span = f"time >= {start} AND time < {end}"
     queries = [_select(measurement, node, span) for measurement in formatters.MEASUREMENTS]
     samples = _run(client, queries, formatters.MEASUREMENTS)
-    for measurements, key in (
-        (formatters.NODE_MEASUREMENTS, "node_instance"),
-        (formatters.RAN_MEASUREMENTS, "ran_instance"),
-    ):
-        instances = sorted({p.get("instance", "") for m in measurements for p in samples[m]})
-        if len(instances) > 1:
+    refuse_many(instances_of(samples))
+    return samples
+
+
+def instances_of(samples: formatters.Record) -> dict[str, set[str]]:
+    """The `instance` tags of each exporter's samples, by the key that pins it in a node file."""
+    exporters = {
+        "node_instance": formatters.NODE_MEASUREMENTS,
+        "ran_instance": formatters.RAN_MEASUREMENTS,
+    }
+    return {
+        key: {point.get("instance", "") for m in measurements for point in samples.get(m, [])}
+        for key, measurements in exporters.items()
+    }
+
+
+def refuse_many(instances: dict[str, set[str]]) -> None:
+    """Raise UserError if an exporter has more than one instance: they would be mixed into one node."""
+    for key, names in instances.items():
+        if len(names) > 1:
             raise UserError(
-                f"the database holds more than one instance: {', '.join(instances)};"
+                f"the database holds more than one instance: {', '.join(sorted(names))};"
                 f" name the one to watch as '{key}' in a file given with --node_file"
             )
-    return samples
 
 
 def newest_sample_time(client: InfluxDBClient, node: Node) -> int | None:
     """Time of the newest sample of the node in the whole history, None if there is none."""
     queries = [
-        _select(measurement, node, "time > 0", 'last("value")') for measurement in formatters.MEASUREMENTS
+        _select(measurement, node, "time > 0 AND time < now()", 'last("value")')
+        for measurement in formatters.MEASUREMENTS
     ]
     return getLastRecords(client, queries, formatters.MEASUREMENTS)[1]
-
-
-def node_instance(samples: formatters.Record) -> str | None:
-    """The `instance` tag of the node exporter's samples, None where there is none."""
-    points = (point for m in formatters.NODE_MEASUREMENTS for point in samples.get(m, []))
-    return next((point["instance"] for point in points if point.get("instance")), None)
 
 
 def insertAnomalies(
@@ -167,7 +178,8 @@ def insertAnomalies(
     """
     tags = {"possible_cause": tag_msg, "severity": severity}
     if instance is not None:
-        tags["instance"] = instance
+        # InfluxDB refuses a tag that ends in a backslash.
+        tags["instance"] = instance.rstrip("\\")
     points = []
     for timestamp, values in zip(timestamps, np.atleast_2d(anomaly_np), strict=True):
         named = zip(ANOMALY_FIELDS, values, strict=True)
@@ -209,9 +221,20 @@ def _run(
     client: InfluxDBClient, queries: Sequence[str], measurements: Sequence[str]
 ) -> dict[str, list[dict[str, Any]]]:
     """Answers of all queries, one request: measurement -> points with `time`, `value` and their tags."""
-    answers = client.query(";".join(queries), epoch="ns")
+    try:
+        answers = client.query(";".join(queries), epoch="ns")
+    except InfluxDBClientError as error:
+        if "not executed" not in str(error):
+            raise
+        # Of several statements InfluxDB tells what went wrong with the first only if it is asked alone.
+        client.query(queries[0], epoch="ns")
+        raise
     # The client answers a single statement without the list.
     answers = answers if isinstance(answers, list) else [answers]
+    if len(answers) < len(queries) or any(
+        series.get("partial") for answer in answers for series in answer.raw.get("series", [])
+    ):
+        raise UserError("InfluxDB cut its answer short; raise max-row-limit in its configuration")
     return {
         measurement: [
             {"time": point["time"], "value": point["value"], **(tags or {})}

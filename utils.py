@@ -14,7 +14,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,7 +101,8 @@ def load_node(filename: str | Path | None) -> Node:
             if len(set(given[key])) < len(names):
                 raise UserError(f"{filename}: '{key}' names the same one twice; list each once")
     for key in ("cell_id", "node_instance", "ran_instance"):
-        if given.get(key) is not None:
+        # Without an instance, the only one there is counts; there is no such thing as no cell.
+        if key in given and (key == "cell_id" or given[key] is not None):
             given[key] = _name(filename, key, given[key])
     if "total_memory_bytes" in given and not _is_number(given["total_memory_bytes"], above=0):
         raise UserError(f"{filename}: 'total_memory_bytes' must be a number of bytes above 0")
@@ -110,7 +111,8 @@ def load_node(filename: str | Path | None) -> Node:
 
 def _name(filename: str | Path, key: str, value: Any) -> str:
     """Labels are text in InfluxDB, but people write `"cpus": [0, 1]`."""
-    if isinstance(value, bool) or not isinstance(value, (str, int)) or value == "":
+    is_name = isinstance(value, (str, int)) and not isinstance(value, bool) and value != ""
+    if not is_name or not str(value).isprintable():
         raise UserError(f"{filename}: '{key}' must hold names (text or whole numbers), not {value!r}")
     return str(value)
 
@@ -265,63 +267,98 @@ def loadDataset(dataset: str | Path) -> pd.DataFrame:
 
     The index is `time` in UTC. Every feature and every stored column must be there; empty cells are
     missing values. Raises UserError, naming file, line and remedy, for anything that cannot be trusted:
-    text in a number, infinities, unsorted or repeated times, fewer than two records.
+    text in a number, infinities, torn lines, unsorted or repeated times, fewer than two records.
     """
     import pandas as pd
 
-    try:
-        frame = pd.read_csv(dataset, dtype=str, keep_default_na=False, skipinitialspace=True)
-    except FileNotFoundError:
-        raise UserError(f"{dataset}: no such file; check the path") from None
-    except pd.errors.EmptyDataError:
-        raise UserError(f"{dataset}: is empty; a dataset has a header and records") from None
-    except (pd.errors.ParserError, UnicodeDecodeError, OSError) as error:
-        reason = str(error).strip().replace("\n", " ")
-        raise UserError(f"{dataset}: cannot be read as comma separated values ({reason})") from None
+    header, lines, rows = _read_cells(dataset)
     needed = dict.fromkeys(["time", *getFeatures(), *getAnomalyColumns()])
-    missing = [column for column in needed if column not in frame.columns]
+    missing = [column for column in needed if column not in header]
     if missing:
         raise UserError(
             f"{dataset}: has no column {', '.join(missing)}; --mode collect writes all that are needed"
         )
-    if len(frame) < 2:
-        raise UserError(f"{dataset}: has {len(frame)} records; at least 2 are needed")
-    index = _parse_times(dataset, frame.pop("time"))
-    numbers = {column: _parse_numbers(dataset, column, frame[column]) for column in frame.columns}
-    return pd.DataFrame(numbers).set_index(index)
+    if len(rows) < 2:
+        raise UserError(f"{dataset}: has {len(rows)} record{'s' * (len(rows) != 1)}; at least 2 are needed")
+    columns = dict(zip(header, zip(*rows, strict=True), strict=True))
+    times = _parse_times(dataset, lines, columns.pop("time"))
+    numbers = {name: _parse_numbers(dataset, lines, name, cells) for name, cells in columns.items()}
+    index = pd.DatetimeIndex(pd.to_datetime(times, utc=True), name="time")
+    return pd.DataFrame(numbers, index=index)
 
 
-def _parse_times(dataset: str | Path, column: pd.Series) -> pd.DatetimeIndex:
-    import pandas as pd
+def _read_cells(dataset: str | Path) -> tuple[list[str], list[int], list[list[str]]]:
+    """Header, line numbers as an editor counts them, and the cells of each record."""
+    lines, rows = [], []
+    try:
+        with Path(dataset).open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file, skipinitialspace=True, strict=True)
+            header = [name.strip() for name in next(reader, [])]
+            for row in reader:
+                if row:
+                    lines.append(reader.line_num)
+                    rows.append(row)
+    except FileNotFoundError:
+        raise UserError(f"{dataset}: no such file; check the path") from None
+    except (csv.Error, UnicodeDecodeError, OSError) as error:
+        raise UserError(f"{dataset}: cannot be read as comma separated values ({error})") from None
+    if not header:
+        raise UserError(f"{dataset}: is empty; a dataset has a header and records")
+    for name in header:
+        if header.count(name) > 1:
+            raise UserError(f"{dataset}: has the column {name} twice; keep one of them")
+    for line, row in zip(lines, rows, strict=True):
+        if len(row) != len(header):
+            raise UserError(
+                f"{dataset}, line {line}: has {len(row)} cells, the header {len(header)};"
+                " the file is torn, copy or collect it again"
+            )
+    return header, lines, rows
 
-    times = pd.to_datetime(column, utc=True, errors="coerce", format="ISO8601")
-    if times.isna().any():
-        row = int(times.isna().to_numpy().argmax())
-        raise UserError(
-            f"{dataset}, line {row + 2}: time '{column[row]}' is not a date and time;"
-            " write it like 2021-01-12T09:13:15Z"
-        )
-    index = pd.DatetimeIndex(times, name="time")
-    steps = np.diff(index.as_unit("ns").asi8)
-    if (steps <= 0).any():
-        row = int((steps <= 0).argmax()) + 1
-        fault = "repeats the time of" if steps[row - 1] == 0 else "is earlier than"
-        raise UserError(f"{dataset}, line {row + 2}: {fault} the line before; sort by time, each time once")
-    return index
+
+def parse_time(text: str) -> int:
+    """ns since 1970 of an ISO date and time, UTC where it names no zone. Raises ValueError."""
+    moment = datetime.fromisoformat(text.strip())
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    # What nanoseconds in 64 bits can hold.
+    if not 1970 <= moment.year < 2262:
+        raise ValueError(f"{text} is out of range")
+    return (moment - datetime.fromtimestamp(0, UTC)) // timedelta(microseconds=1) * 1000
 
 
-def _parse_numbers(dataset: str | Path, column: str, texts: pd.Series) -> np.ndarray:
-    import pandas as pd
+def _parse_times(dataset: str | Path, lines: Sequence[int], cells: Sequence[str]) -> list[int]:
+    times: list[int] = []
+    for line, cell in zip(lines, cells, strict=True):
+        try:
+            time = parse_time(cell)
+        except ValueError:
+            raise UserError(
+                f"{dataset}, line {line}: time '{cell}' is not a date and time;"
+                " write it like 2021-01-12T09:13:15Z"
+            ) from None
+        if times and time <= times[-1]:
+            fault = "repeats the time of" if time == times[-1] else "is earlier than"
+            raise UserError(f"{dataset}, line {line}: {fault} the line before; sort by time, each time once")
+        times.append(time)
+    return times
 
-    empty = texts.str.strip().isin(["", "nan", "NaN", "NA", "null"]).to_numpy()
-    values = pd.to_numeric(texts.where(~empty), errors="coerce").to_numpy(dtype=float)
-    bad = (np.isnan(values) & ~empty) | np.isinf(values)
-    if bad.any():
-        row = int(bad.argmax())
-        raise UserError(
-            f"{dataset}, line {row + 2}: {column} is '{texts[row]}', not a finite number;"
-            " correct it or leave it empty"
-        )
+
+def _parse_numbers(
+    dataset: str | Path, lines: Sequence[int], column: str, cells: Sequence[str]
+) -> np.ndarray:
+    values = np.full(len(cells), np.nan)
+    for i, cell in enumerate(cells):
+        if cell.strip() in ("", "nan", "NaN", "NA", "null"):
+            continue
+        try:
+            values[i] = float(cell)
+        except ValueError:
+            values[i] = math.inf
+        if not math.isfinite(values[i]):
+            raise UserError(
+                f"{dataset}, line {lines[i]}: {column} is '{cell}', not a finite number;"
+                " correct it or leave it empty"
+            )
     return values
 
 

@@ -605,15 +605,14 @@ def random_samples(seed: int) -> Record:
 
 
 class Twin:
-    """The columns of one series, by pandas: shifted over the slots in which its measurement has samples."""
+    """The columns of one series, by pandas: shifted over the slots in which it has samples."""
 
     def __init__(self, points: JsonArray, **tags: str) -> None:
         frame = pd.DataFrame(points).sort_values("time")
         frame["slot"] = frame["time"] // SLOT_NS
-        slots = sorted(frame["slot"].unique())
         for tag, name in tags.items():
             frame = frame[frame[tag] == name]
-        newest = frame.groupby("slot").last().reindex(slots)
+        newest = frame.groupby("slot").last()
         self.value = newest["value"]
         self.seconds = newest["time"].diff() / 1e9
         self.increase = self.value.diff().where(self.value.diff() >= 0, self.value)

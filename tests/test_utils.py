@@ -224,6 +224,10 @@ NODE_KEYS = "cell_id, cpus, interfaces, node_instance, ran_instance, total_memor
         ('{"cpus": [true]}', ": 'cpus' must hold names (text or whole numbers), not True"),
         ('{"cpus": [0.5]}', ": 'cpus' must hold names (text or whole numbers), not 0.5"),
         ('{"interfaces": [""]}', ": 'interfaces' must hold names (text or whole numbers), not ''"),
+        (
+            '{"cell_id": "two\\nlines"}',
+            ": 'cell_id' must hold names (text or whole numbers), not 'two\\nlines'",
+        ),
         ('{"cell_id": [2]}', ": 'cell_id' must hold names (text or whole numbers), not [2]"),
         ('{"cell_id": null}', ": 'cell_id' must hold names (text or whole numbers), not None"),
         ('{"node_instance": ""}', ": 'node_instance' must hold names (text or whole numbers), not ''"),
@@ -712,7 +716,7 @@ def test_statistics_are_returned_and_written_where_documented(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    frame = pd.DataFrame({"mem_rate": [3.0, NAN, -1.5], "dl_bytes": [7.0, 7.0, 7.0], "ul_bytes": 0.0})
+    frame = pd.DataFrame({"mem_rate": [1.0, NAN, 3.0, -1.5, 0.0], "dl_bytes": 7.0, "ul_bytes": 0.0})
     expected = {"mem_rate_min": -1.5, "mem_rate_max": 3.0, "dl_bytes_min": 7.0, "dl_bytes_max": 7.0}
     assert utils.saveNormalizationStats(frame, ["mem_rate", "dl_bytes"]) == expected
     assert utils.loadDictJson("data/normalization_stats.json") == expected

@@ -1,0 +1,358 @@
+"""What verdicts are worth: counted by hand on a few records, and drawn into a real picture."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from detector import Scores, Verdict
+from evaluation import load_attacks, plot_detection, summarise, table
+from utils import UserError, getAnomalyColumns, getFeatures
+
+SECOND = 10**9
+START = 1_772_409_600 * SECOND  # 2026-03-02T00:00:00Z
+STATUS = {"n": "normal", "a": "anomaly", "!": "alert", "?": "unknown"}
+THRESHOLDS = {
+    f"{name}_threshold": 0.1
+    for name in (
+        "cpu",
+        "cpu_rx",
+        "cpu_tx",
+        "net_down",
+        "net_up",
+        "net_5g_down",
+        "net_5g_up",
+        "mem",
+        "overall",
+    )
+}
+
+
+def verdicts_of(
+    pattern: str, step_seconds: float = 864.0, causes: tuple[str, ...] = ("cpu",)
+) -> list[Verdict]:
+    """n normal, a anomaly, ! alert, ? unknown. By default 100 records are a day, so one is 0.01 of it."""
+    return [
+        Verdict(
+            START + int(i * step_seconds * SECOND),
+            STATUS[letter],
+            causes if letter in "a!" else (),
+            (),
+            {},
+            {},
+        )
+        for i, letter in enumerate(pattern)
+    ]
+
+
+def window(first: int, end: int, step_seconds: float = 864.0) -> tuple[int, int]:
+    """An attack from record `first` to before record `end`."""
+    return START + int(first * step_seconds * SECOND), START + int(end * step_seconds * SECOND)
+
+
+# --- the numbers ---------------------------------------------------------------------------------
+
+
+def test_an_attack_its_tail_and_what_is_false() -> None:
+    # The tail goes on over three records without a flag and ends before four.
+    pattern = "nnnn?nnann" + "naaan!!!!?" + "a!nnna" + "nnnn" + "a" + "nn!!n!nnn"
+    assert summarise(verdicts_of(pattern), [window(10, 20)]) == {
+        "records": 40,
+        "unknown_records": 2,
+        "attack_records": 10,
+        "attack_flagged": 7,
+        "attack_alerted": 4,
+        "polls_to_first_anomaly": 2,
+        "polls_to_first_alert": 6,
+        "polls_to_last_flag": 6,
+        # 23 known records that are in neither attack nor tail: 5 flagged, two runs of alerts.
+        "false_anomalies_per_day": round(5 / 0.23, 2),
+        "false_alerts_per_day": round(2 / 0.23, 2),
+    }
+
+
+def test_without_an_attack_there_are_no_polls_to_count() -> None:
+    assert summarise(verdicts_of("!!nnaan?n!n"), []) == {
+        "records": 11,
+        "unknown_records": 1,
+        "attack_records": 0,
+        "attack_flagged": 0,
+        "attack_alerted": 0,
+        "polls_to_first_anomaly": None,
+        "polls_to_first_alert": None,
+        "polls_to_last_flag": None,
+        "false_anomalies_per_day": 50.0,
+        "false_alerts_per_day": 20.0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("attacked", "anomaly", "alert"),
+    [
+        ("!!!!!", 1, 1),
+        ("aaa!!", 1, 4),
+        ("nnnna", 5, "never"),
+        ("?naaa", 3, "never"),
+        ("nnnnn", "never", "never"),
+        ("?????", "never", "never"),
+    ],
+)
+def test_polls_to_the_first_flag_are_counted_from_one(
+    attacked: str, anomaly: int | str, alert: int | str
+) -> None:
+    # Flags before the attack and in its tail are not those of the attack.
+    summary = summarise(verdicts_of("!" + attacked + "!n"), [window(1, 6)])
+    assert (summary["polls_to_first_anomaly"], summary["polls_to_first_alert"]) == (anomaly, alert)
+    assert summary["polls_to_last_flag"] == 1
+
+
+@pytest.mark.parametrize(
+    ("after", "last_flag", "false"),
+    [
+        ("nnnnnnnn", 0, 0),
+        ("annnnnnn", 1, 0),
+        ("nnnannnn", 4, 0),
+        ("nnnnannn", 0, 1),
+        ("a!!!!!!!", 8, 0),
+        ("annnannn", 5, 0),
+        ("annnnann", 1, 1),
+        ("a?nn?ann", 1, 1),
+        ("nannnann", 6, 0),
+        ("", 0, 0),
+    ],
+)
+def test_a_tail_ends_before_four_records_without_a_flag(after: str, last_flag: int, false: int) -> None:
+    summary = summarise(verdicts_of("n" * 100 + "aaaa" + after), [window(100, 104)])
+    normal = 100 + after[last_flag:].count("n") + after[last_flag:].count("a")
+    assert summary["polls_to_last_flag"] == last_flag
+    assert summary["false_anomalies_per_day"] == round(false / (normal / 100), 2)
+
+
+def test_of_several_attacks_the_slowest_counts() -> None:
+    summary = summarise(verdicts_of("nn" + "aaa" + "aa" + "nn!" + "nnn"), [window(2, 5), window(7, 10)])
+    assert summary == {
+        "records": 13,
+        "unknown_records": 0,
+        "attack_records": 6,
+        "attack_flagged": 4,
+        "attack_alerted": 1,
+        "polls_to_first_anomaly": 3,
+        "polls_to_first_alert": "never",
+        "polls_to_last_flag": 2,
+        "false_anomalies_per_day": 0.0,
+        "false_alerts_per_day": 0.0,
+    }
+
+
+def test_a_tail_ends_where_the_next_attack_starts() -> None:
+    # Whatever the order in which the attacks are named.
+    attacks = [window(8, 10), window(2, 4)]
+    summary = summarise(verdicts_of("nn" + "aa" + "aaaa" + "aa" + "aannn"), attacks)
+    assert (summary["attack_records"], summary["polls_to_last_flag"]) == (4, 4)
+    assert summary["false_anomalies_per_day"] == 0.0
+
+
+def test_where_all_records_are_attacked_nothing_can_be_false() -> None:
+    summary = summarise(verdicts_of("aa!!"), [window(0, 4)])
+    assert summary["attack_records"] == 4
+    assert (summary["false_anomalies_per_day"], summary["false_alerts_per_day"]) == (None, None)
+
+
+def test_a_day_is_counted_in_records_at_their_usual_distance() -> None:
+    # 5760 records of 15 s, with a hole of a day in their middle.
+    verdicts = verdicts_of("a" + "n" * 2879 + "a" + "n" * 2879, step_seconds=15.0)
+    late = [Verdict(v.time + 86_400 * SECOND, v.status, v.causes, (), {}, {}) for v in verdicts[2880:]]
+    assert summarise(verdicts[:2880] + late, [])["false_anomalies_per_day"] == 2.0
+
+
+# --- the table -----------------------------------------------------------------------------------
+
+
+def test_the_table() -> None:
+    summaries = {
+        "cpu_attack": {
+            "records": 1920,
+            "unknown_records": 12,
+            "attack_records": 72,
+            "attack_flagged": 72,
+            "attack_alerted": 69,
+            "polls_to_first_anomaly": 1,
+            "polls_to_first_alert": "never",
+            "polls_to_last_flag": 0,
+            "false_anomalies_per_day": 3.13,
+            "false_alerts_per_day": 0.0,
+        },
+        "normal": {
+            "records": 17280,
+            "unknown_records": 28,
+            "attack_records": 0,
+            "attack_flagged": 0,
+            "attack_alerted": 0,
+            "polls_to_first_anomaly": None,
+            "polls_to_first_alert": None,
+            "polls_to_last_flag": None,
+            "false_anomalies_per_day": 12.5,
+            "false_alerts_per_day": None,
+        },
+    }
+    assert table(summaries).splitlines() == [
+        "dataset     records  unknown  in attack  flagged  alerted  1st anomaly  1st alert  last flag"
+        "  false/day  false alerts/day",
+        "cpu_attack     1920       12         72       72       69            1      never          0"
+        "       3.13               0.0",
+        "normal        17280       28          0        0        0            -          -          -"
+        "       12.5                 -",
+    ]
+
+
+# --- attack windows ------------------------------------------------------------------------------
+
+
+def write_attacks(folder: Path, text: str) -> Path:
+    (folder / "attacks.json").write_text(text)
+    return folder / "some.csv"
+
+
+def test_attack_windows_are_read_from_beside_the_dataset(tmp_path: Path) -> None:
+    dataset = write_attacks(
+        tmp_path,
+        '{"other.csv": 5, "some.csv": ['
+        '{"start": "2026-03-02T00:00:00Z", "end": "2026-03-02T00:18:00.250Z", "cause": "cpu"},'
+        '{"start": "2026-03-02T03:00:00+02:00", "end": "2026-03-02 01:00:01"}]}',
+    )
+    assert load_attacks(dataset) == [
+        (START, START + 1_080_250_000_000),
+        (START + 3600 * SECOND, START + 3601 * SECOND),
+    ]
+    assert load_attacks(str(dataset)) == load_attacks(dataset)
+
+
+@pytest.mark.parametrize("text", ["{}", '{"other.csv": []}', '{"some.csv": []}', None])
+def test_a_dataset_without_windows_has_no_attacks(text: str | None, tmp_path: Path) -> None:
+    dataset = tmp_path / "some.csv" if text is None else write_attacks(tmp_path, text)
+    assert load_attacks(dataset) == []
+
+
+GOOD = '"2026-03-02T00:00:00Z"'
+LATER = '"2026-03-02T00:18:00Z"'
+
+
+@pytest.mark.parametrize(
+    "windows",
+    [
+        "5",
+        "null",
+        '"2026-03-02T00:00:00Z"',
+        f'{{"start": {GOOD}, "end": {LATER}}}',
+        f"[[{GOOD}, {LATER}]]",
+        f'[{{"start": {GOOD}}}]',
+        f'[{{"end": {LATER}}}]',
+        f'[{{"start": "yesterday noon", "end": {LATER}}}]',
+        f'[{{"start": "2026-13-02T00:00:00Z", "end": {LATER}}}]',
+        f'[{{"start": true, "end": {LATER}}}]',
+        f'[{{"start": {GOOD}, "end": [{LATER}]}}]',
+        # A time that is none.
+        f'[{{"start": null, "end": {LATER}}}]',
+        f'[{{"start": "", "end": {LATER}}}]',
+        f'[{{"start": {GOOD}, "end": "NaT"}}]',
+        f'[{{"start": 1772409600, "end": {LATER}}}]',
+        f'[{{"start": {GOOD}, "end": "9999-01-01T00:00:00Z"}}]',
+        # A window that holds nothing.
+        f'[{{"start": {LATER}, "end": {GOOD}}}]',
+        f'[{{"start": {GOOD}, "end": {GOOD}}}]',
+    ],
+)
+def test_a_bad_window_is_refused_in_one_line(windows: str, tmp_path: Path) -> None:
+    dataset = write_attacks(tmp_path, f'{{"some.csv": {windows}}}')
+    expected = (
+        f"{tmp_path / 'attacks.json'}: the windows of some.csv must be a list of"
+        ' {"start": "2021-01-12T09:13:15Z", "end": "2021-01-12T09:31:15Z"}'
+    )
+    # What follows may say more, in the same line.
+    with pytest.raises(UserError, match=f"^{re.escape(expected)}.*$"):
+        load_attacks(dataset)
+
+
+def test_an_attacks_file_that_is_not_json_is_refused_in_one_line(tmp_path: Path) -> None:
+    dataset = write_attacks(tmp_path, '{"some.csv": [\n')
+    expected = f"{tmp_path / 'attacks.json'}, line 2: not valid JSON (Expecting value); mend that line"
+    with pytest.raises(UserError, match=f"^{re.escape(expected)}$"):
+        load_attacks(dataset)
+
+
+# --- the picture ---------------------------------------------------------------------------------
+
+RED, GOLD = (255, 0, 0), (255, 215, 0)
+
+
+def draw(
+    path: Path,
+    pattern: str,
+    attacks: list[tuple[int, int]],
+    window_rmse: float = 0.05,
+    thresholds: dict[str, float] | None = None,
+    causes: tuple[str, ...] = ("cpu",),
+) -> np.ndarray:
+    """The picture's pixels (height, width, 3), 0 to 255."""
+    from matplotlib.image import imread
+
+    count = len(pattern)
+    columns = [*getFeatures(), *getAnomalyColumns()]
+    times = pd.to_datetime(START + np.arange(count) * 15 * SECOND, utc=True)
+    frame = pd.DataFrame(50.0, index=times, columns=list(dict.fromkeys(columns)))
+    frame.iloc[3] = math.nan
+    scores = Scores(
+        actual=np.full((count, 12), 0.5),
+        predicted=np.full((count, 12), 0.5),
+        window=np.full((count, 9), window_rmse),
+        record=np.full((count, 9), window_rmse),
+    )
+    verdicts = verdicts_of(pattern, 15.0, causes)
+    plot_detection(frame, scores, verdicts, thresholds or THRESHOLDS, attacks, path, "a title")
+    return np.round(imread(path)[:, :, :3] * 255).astype(int)
+
+
+def pixels(picture: np.ndarray, colour: tuple[int, int, int]) -> int:
+    return int((picture == colour).all(axis=2).sum())
+
+
+def test_the_picture_shows_attack_anomalies_and_alerts(tmp_path: Path) -> None:
+    path = tmp_path / "plots" / "detection.png"
+    picture = draw(path, "n" * 20 + "aaa!!!!!" + "n" * 20, [window(20, 28, 15.0)])
+    assert picture.shape == (1650, 1430, 3)
+    assert path.read_bytes().startswith(b"\x89PNG\r\n")
+    assert pixels(picture, RED) > 0
+    assert pixels(picture, GOLD) > 0
+    assert [file.name for file in path.parent.iterdir()] == ["detection.png"]
+    # The band of the attack: red of which an eighth covers the white.
+    band = (picture[:, :, 0] > 240) & (picture[:, :, 1] > 215) & (picture[:, :, 1] < 235)
+    assert band.sum() > 10_000
+
+
+@pytest.mark.parametrize(
+    ("causes", "pattern", "red", "gold"),
+    [
+        (("cpu",), "n" * 40, False, False),
+        (("mem", "net_up"), "n" * 20 + "a" + "n" * 19, False, True),
+        ((), "n" * 20 + "!" + "n" * 19, True, False),
+    ],
+)
+def test_the_picture_marks_what_is_flagged_only(
+    causes: tuple[str, ...], pattern: str, red: bool, gold: bool, tmp_path: Path
+) -> None:
+    picture = draw(tmp_path / "detection.png", pattern, [], causes=causes)
+    assert (pixels(picture, RED) > 0, pixels(picture, GOLD) > 0) == (red, gold)
+
+
+@pytest.mark.parametrize("rmse", [math.nan, 0.0])
+def test_a_picture_can_be_drawn_of_what_has_no_logarithm(rmse: float, tmp_path: Path) -> None:
+    picture = draw(
+        tmp_path / "detection.png", "?" * 30, [], window_rmse=rmse, thresholds=dict.fromkeys(THRESHOLDS, 0.0)
+    )
+    assert picture.shape == (1650, 1430, 3)
+    assert picture.min() < 50
