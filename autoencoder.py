@@ -220,6 +220,8 @@ def save_bundle(
             raise UserError(f"{paths.litert}: differs from the Keras model by {difference:.1e}; not saved")
 
     replace_file(paths.litert, export)
+    # The converter sets absl's level anew; Keras warns of the documented file format.
+    logging.getLogger("absl").setLevel(logging.ERROR)
     # Without the optimizer and our loss, keras.models.load_model() needs nothing of ours.
     replace_file(paths.model, lambda path: model.save(path, include_optimizer=False))
     saveDictJson(stats, paths.stats)

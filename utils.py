@@ -56,6 +56,10 @@ ANOMALY_FIELDS = (
 )
 
 
+class _DoubleKeyError(ValueError):
+    """A key that stands twice in a JSON object."""
+
+
 class UserError(Exception):
     """A fault that the user can mend: its message is one line that says what to do."""
 
@@ -211,8 +215,10 @@ def loadDictJson(filename: str | Path) -> dict:
         raise UserError(
             f"{filename}, line {error.lineno}: not valid JSON ({error.msg}); mend that line"
         ) from None
-    except ValueError as error:
+    except _DoubleKeyError as error:
         raise UserError(f"{filename}: {error}; keep one of them") from None
+    except ValueError as error:
+        raise UserError(f"{filename}: holds a number that cannot be read ({error})") from None
     if not isinstance(loaded, dict):
         raise UserError(f'{filename}: must hold one JSON object, like {{"key": 1.0}}')
     return loaded
@@ -224,7 +230,7 @@ def _object_without_doubles(pairs: list[tuple[str, Any]]) -> dict:
     if len(loaded) < len(pairs):
         names = [key for key, _ in pairs]
         double = next(key for key in names if names.count(key) > 1)
-        raise ValueError(f"the key '{double}' stands twice")
+        raise _DoubleKeyError(f"the key {double!r} stands twice")
     return loaded
 
 
@@ -293,7 +299,7 @@ def _read_cells(dataset: str | Path) -> tuple[list[str], list[int], list[list[st
     try:
         with Path(dataset).open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file, skipinitialspace=True, strict=True)
-            header = [name.strip() for name in next(reader, [])]
+            header = [name.strip() for name in next(filter(None, reader), [])]
             for row in reader:
                 if row:
                     lines.append(reader.line_num)
@@ -354,7 +360,8 @@ def _parse_numbers(
             values[i] = float(cell)
         except ValueError:
             values[i] = math.inf
-        if not math.isfinite(values[i]):
+        # float() reads more than a dataset may hold: 1_000, digits of other scripts.
+        if not math.isfinite(values[i]) or "_" in cell or not cell.isascii():
             raise UserError(
                 f"{dataset}, line {lines[i]}: {column} is '{cell}', not a finite number;"
                 " correct it or leave it empty"

@@ -206,13 +206,13 @@ def _samples(
     if reboot_at is not None:
         away = (node_times >= reboot_at) & (node_times < reboot_at + 60)
         node_there, ran_there = node_there & ~away, ran_there & ~away
-        boot[int(np.searchsorted(node_times, reboot_at + 60))] = True
+        boot[int(np.searchsorted(node_times, reboot_at + 60)) :][:1] = True
 
     def counter(per_record: np.ndarray, first: float) -> np.ndarray:
         total = first + np.cumsum(per_record)
         since = np.flatnonzero(boot)
         if len(since):
-            total[since[0] :] -= total[int(np.searchsorted(node_times, reboot_at)) - 1]
+            total[since[0] :] -= total[max(int(np.searchsorted(node_times, reboot_at)) - 1, 0)]
         return total
 
     node = {"instance": NODE_INSTANCE, "job": "node"}

@@ -415,6 +415,30 @@ def test_cpu_rate_after_a_missed_scrape_is_the_change_since_the_last_percentage(
     assert (row["cpu_user_percentage"], row["cpu_user_rate"]) == same((40.0, 20.0))
 
 
+def test_single_series_that_is_missing_once_is_bridged() -> None:
+    records = [
+        {CPU_SECONDS: cpus(0, 0.0, 0.0), RECEIVED: devices(0, eth0=0.0, ppp0=0.0)},
+        {CPU_SECONDS: cpus(15, 3.0), RECEIVED: devices(15, eth0=150.0)},
+        {CPU_SECONDS: cpus(30, 6.0, 12.0), RECEIVED: devices(30, eth0=450.0, ppp0=600.0)},
+    ]
+    rows, last = [], {}
+    for record in records:
+        row, last = formatters.format_record(record, last, NODE)
+        rows.append(row)
+    sums = ("cpu_user_percentage", "bytes_received", "bytes_received_rate")
+    assert [rows[1][column] for column in sums] == same([NAN] * 3)
+    # eth0: 300 bytes in 15 s; ppp0: 600 bytes in 30 s; CPU 0: 3 s of 15 s, CPU 1: 12 s of 30 s.
+    assert [rows[2][column] for column in sums] == same([30.0, 900.0, 40.0])
+
+
+def test_what_is_handed_on_does_not_grow() -> None:
+    last: Record = {}
+    for slot in range(20):
+        _, last = formatters.format_record(full_record(slot * 15, slot * 15 + 4, cpu=slot**2), last, NODE)
+    expected = {name: len(points) for name, points in full_record(0, 4).items()}
+    assert {name: len(points) for name, points in last.items() if points} == expected
+
+
 def test_a_record_given_stays_as_it_was() -> None:
     first, second = full_record(10, 14), full_record(25, 29)
     _, last = formatters.format_record(first, {}, NODE)

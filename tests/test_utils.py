@@ -449,6 +449,7 @@ SORT = "sort by time, each time once"
     [
         (put(3, "mem_rate", "abc"), f", line 3: mem_rate is 'abc', {NOT_FINITE}"),
         (put(4, "cpu_user_rate", "1.2.3"), f", line 4: cpu_user_rate is '1.2.3', {NOT_FINITE}"),
+        (put(4, "mem_rate", "1_000"), f", line 4: mem_rate is '1_000', {NOT_FINITE}"),
         (put(2, "dl_bytes", "inf"), f", line 2: dl_bytes is 'inf', {NOT_FINITE}"),
         (put(2, "dl_bytes", "-Infinity"), f", line 2: dl_bytes is '-Infinity', {NOT_FINITE}"),
         (put(2, "dl_bytes", "1e999"), f", line 2: dl_bytes is '1e999', {NOT_FINITE}"),
@@ -531,9 +532,11 @@ def column_twice(cells: list[list[str]]) -> None:
         (too_long, "line 3"),
         (all_too_long, "line 2|header"),
         (column_twice, "mem_rate"),
+        # Nanoseconds in 64 bits end in 2262.
+        (put(4, "time", "2300-01-01T00:00:00Z"), "line 4"),
         (put(4, "time", "9999-01-01T00:00:00Z"), "line 4"),
     ],
-    ids=["cut_short", "too_long", "all_too_long", "column_twice", "time_out_of_range"],
+    ids=["cut_short", "too_long", "all_too_long", "column_twice", "year_2300", "year_9999"],
 )
 def test_torn_dataset_refused_where_it_is_torn(
     tmp_path: Path, edit: Callable[[list[list[str]]], None], place: str

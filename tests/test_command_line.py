@@ -1,0 +1,751 @@
+"""The command line as a user meets it: a real process, its exit code and every line that it says."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from conftest import Database, connect
+from prometheus_writer import write_samples
+
+import formatters
+from lab.influxd import Influxd, free_port
+from lab.simulate import simulate
+from utils import getAnomalyColumns, getFeatures
+
+ROOT = Path(__file__).resolve().parent.parent
+SECOND = 10**9
+LOG_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (DEBUG|INFO|WARNING|ERROR) (.*)")
+KEYS = (
+    "cpu_threshold, cpu_rx_threshold, cpu_tx_threshold, net_down_threshold, net_up_threshold,"
+    " net_5g_down_threshold, net_5g_up_threshold, mem_threshold, overall_threshold"
+)
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, str(ROOT / "find_anomalies.py"), *map(str, arguments)]
+
+
+def environment(**given: object) -> dict[str, str]:
+    """Of ours only what a process needs: the test run may have set options there."""
+    needed = {name: os.environ[name] for name in ("PATH", "HOME", "LD_LIBRARY_PATH") if name in os.environ}
+    return needed | {name: str(value) for name, value in given.items()}
+
+
+def run(
+    *arguments: object, cwd: Path = ROOT, timeout: float = 60, **given: object
+) -> subprocess.CompletedProcess[str]:
+    """One run in the folder `cwd`, with the options `given` in its environment."""
+    return subprocess.run(
+        command(*arguments),
+        cwd=cwd,
+        env=environment(**given),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+
+
+def fault(message: str) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of a fault that the user can mend."""
+    return 1, "", f"find_anomalies.py: {message}\n"
+
+
+def outcome(done: subprocess.CompletedProcess[str]) -> tuple[int, str, str]:
+    return done.returncode, done.stdout, done.stderr
+
+
+def logged(stderr: str) -> list[str]:
+    """What is said on standard error, without the log's times and levels."""
+    return [match[2] if (match := LOG_LINE.fullmatch(line)) else line for line in stderr.splitlines()]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# --- wrong usage ---------------------------------------------------------------------------------
+
+
+def port_range(text: str) -> str:
+    return f"argument --influx_port: '{text}' is not a number from 1 to 65535"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "given", "fault"),
+    [
+        ("", {}, "--mode is needed: train, test or collect"),
+        ("--mode fly", {}, "argument --mode: invalid choice: 'fly'"),
+        ("--mode test --speed 9", {}, "unrecognized arguments: --speed 9"),
+        ("--mode test now", {}, "unrecognized arguments: now"),
+        ("--mode", {}, "argument --mode: expected one argument"),
+        ("--mode test --influx_port abc", {}, port_range("abc")),
+        ("--mode test --influx_port 0", {}, port_range("0")),
+        ("--mode test --influx_port 65536", {}, port_range("65536")),
+        ("--mode test --influx_port 80.5", {}, port_range("80.5")),
+        (
+            "--mode test --interval 0",
+            {},
+            "argument --interval: '0' is not a time above 0, like 15s, 90m, 24h or 3d",
+        ),
+        (
+            "--mode test --interval nan",
+            {},
+            "argument --interval: 'nan' is not a time above 0, like 15s, 90m, 24h or 3d",
+        ),
+        ("--mode train --epochs 0", {}, "argument --epochs: '0' is not a number from 1 to 10000"),
+        ("--mode train --epochs 1.5", {}, "argument --epochs: '1.5' is not a number from 1 to 10000"),
+        (
+            "--mode train --threshold_percentile 101",
+            {},
+            "argument --threshold_percentile: '101' is not a number from 50 to 100",
+        ),
+        (
+            "--mode train --threshold_percentile nan",
+            {},
+            "argument --threshold_percentile: 'nan' is not a number from 50 to 100",
+        ),
+        ("--mode train --evaluate perhaps", {}, "argument --evaluate: 'perhaps' is neither true nor false"),
+        # The environment is held to the same.
+        ("--mode test", {"INFLUX_PORT": "abc"}, port_range("abc")),
+        ("--mode test", {"ONCE": "perhaps"}, "argument --once: 'perhaps' is neither true nor false"),
+        ("", {"MODE": "fly"}, "argument --mode: invalid choice: 'fly'"),
+    ],
+)
+def test_wrong_usage_ends_with_exit_code_2(arguments: str, given: dict[str, str], fault: str) -> None:
+    done = run(*arguments.split(), **given)
+    assert (done.returncode, done.stdout) == (2, "")
+    usage, _, last = done.stderr.rstrip("\n").rpartition("\n")
+    assert usage.startswith("usage: find_anomalies.py [-h] [--mode {train,test,collect}]")
+    assert "Traceback" not in usage
+    # Python's versions list the choices in different ways.
+    assert (
+        last.removesuffix(" (choose from 'train', 'test', 'collect')") == f"find_anomalies.py: error: {fault}"
+    )
+
+
+def test_every_option_of_the_help_stands_in_the_readme() -> None:
+    done = run("--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    options = set(re.findall(r"--[a-z]\w*", done.stdout))
+    assert {"--mode", "--help", "--replay", "--influx_pass", "--threshold_percentile"} <= options
+    readme = (ROOT / "README.md").read_text()
+    named = set(re.findall(r"`(--[a-z]\w*)", readme))
+    assert sorted(options - named - {"--help"}) == []
+    # And the README promises no option that is not there.
+    own = re.findall(r"find_anomalies\.py [^\n`]*", readme)
+    assert sorted({word for line in own for word in re.findall(r"--[a-z]\w*", line)} - options) == []
+
+
+# --- options from the environment ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["test", "TEST", "Test"])
+def test_the_mode_is_taken_in_any_case(mode: str) -> None:
+    missing = "none.json: no such file; check the path"
+    assert outcome(run("--mode", mode, "--thresholds_file", "none.json")) == fault(missing)
+    assert outcome(run("--thresholds_file", "none.json", MODE=mode)) == fault(missing)
+
+
+def test_an_option_from_the_environment_counts_and_the_command_line_wins_over_it() -> None:
+    from_environment = run("--mode", "test", THRESHOLDS_FILE="of_environment.json")
+    assert outcome(from_environment) == fault("of_environment.json: no such file; check the path")
+    both = run("--mode", "test", "--thresholds_file", "of_line.json", THRESHOLDS_FILE="of_environment.json")
+    assert outcome(both) == fault("of_line.json: no such file; check the path")
+
+
+def test_a_switch_and_a_port_can_be_set_in_the_environment() -> None:
+    port = free_port("127.0.0.1")
+    done = run(MODE="test", ONCE="true", INFLUX_HOST="127.0.0.1", INFLUX_PORT=port, INFLUX_DB="edge")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert logged(done.stderr) == [
+        f"watching 127.0.0.1:{port}, database edge, every 15 s",
+        f"find_anomalies.py: InfluxDB at 127.0.0.1:{port} cannot be reached;"
+        " check --influx_host, --influx_port and that it runs",
+    ]
+
+
+# --- replay --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def replayed() -> subprocess.CompletedProcess[str]:
+    """The shipped CPU attack, with no InfluxDB anywhere."""
+    port = free_port("127.0.0.1")
+    return run("--mode", "TEST", "--replay", "data/cpu_attack.csv", INFLUX_HOST="127.0.0.1", INFLUX_PORT=port)
+
+
+def nanoseconds(text: str) -> int:
+    moment = datetime.fromisoformat(text)
+    return int(moment.replace(microsecond=0).timestamp()) * SECOND + moment.microsecond * 1000
+
+
+def record_times(dataset: str) -> list[int]:
+    with (ROOT / dataset).open(newline="") as file:
+        return [nanoseconds(row["time"]) for row in csv.DictReader(file)]
+
+
+def attack_windows(dataset: str) -> list[tuple[int, int]]:
+    windows = json.loads((ROOT / "data/attacks.json").read_text())[Path(dataset).name]
+    return [(nanoseconds(window["start"]), nanoseconds(window["end"])) for window in windows]
+
+
+def test_replay_prints_anomalies_as_json_lines_and_nothing_else(
+    replayed: subprocess.CompletedProcess[str],
+) -> None:
+    assert replayed.returncode == 0
+    times = []
+    for line in replayed.stdout.splitlines():
+        anomaly = json.loads(line)
+        assert list(anomaly) == ["time", "possible_cause", "severity", "rmse", "values"]
+        assert anomaly["severity"] in ("anomaly", "alert")
+        assert list(anomaly["rmse"]) == [*(key.removesuffix("_threshold") for key in KEYS.split(", "))]
+        assert list(anomaly["values"]) == [
+            "cpu_usage",
+            "mem_usage",
+            "net_down_usage",
+            "net_up_usage",
+            "cpu_rx_usage",
+            "cpu_tx_usage",
+            "net_down_5g_usage",
+            "net_up_5g_usage",
+        ]
+        times.append(nanoseconds(anomaly["time"]))
+    # Each at the time of a record, and each once.
+    assert times == sorted(set(times) & set(record_times("data/cpu_attack.csv")))
+
+
+def test_replay_flags_the_shipped_cpu_attack_in_whole(replayed: subprocess.CompletedProcess[str]) -> None:
+    anomalies = {nanoseconds(a["time"]): a for a in map(json.loads, replayed.stdout.splitlines())}
+    ((start, end),) = attack_windows("data/cpu_attack.csv")
+    attacked = [time for time in record_times("data/cpu_attack.csv") if start <= time < end]
+    assert len(attacked) == 72
+    flagged = [anomalies[time] for time in attacked if time in anomalies]
+    assert len(flagged) >= 0.98 * len(attacked)
+    assert all("cpu" in anomaly["possible_cause"].split(" | ") for anomaly in flagged)
+    # What is stored is what was measured, and an attack that lasts is an alert.
+    assert all(anomaly["values"]["cpu_usage"] > 90 for anomaly in flagged[2:])
+    assert {anomaly["severity"] for anomaly in flagged[6:]} == {"alert"}
+
+
+def test_replay_ends_with_a_summary_of_what_it_printed(replayed: subprocess.CompletedProcess[str]) -> None:
+    severities = [json.loads(line)["severity"] for line in replayed.stdout.splitlines()]
+    counts = re.fullmatch(
+        r"data/cpu_attack\.csv: (\d+) records: (\d+) normal, (\d+) anomaly, (\d+) alert, (\d+) unknown",
+        logged(replayed.stderr)[-1],
+    )
+    assert counts
+    records, normal, anomaly, alert, unknown = map(int, counts.groups())
+    assert (anomaly, alert) == (severities.count("anomaly"), severities.count("alert"))
+    assert records == normal + anomaly + alert + unknown
+    assert records >= len(record_times("data/cpu_attack.csv"))
+    # The first record has no rates, and a window needs nine predictions.
+    assert unknown >= 11
+
+
+def test_replay_can_draw_what_it_found(tmp_path: Path) -> None:
+    picture = tmp_path / "plots" / "iperf.png"
+    done = run("--mode", "test", "--replay", "data/iperf_attack.csv", "--plot", picture)
+    assert done.returncode == 0
+    assert logged(done.stderr)[-1] == f"{picture}: the picture of it"
+    assert picture.read_bytes().startswith(b"\x89PNG\r\n")
+    causes = {
+        cause
+        for line in done.stdout.splitlines()
+        for cause in json.loads(line)["possible_cause"].split(" | ")
+    }
+    assert {"net_down", "net_5g_down"} <= causes
+
+
+def test_replay_needs_no_tensorflow(tmp_path: Path) -> None:
+    few = dataset(tmp_path / "few.csv")
+    done = run("--mode", "test", "--replay", few, PYTHONPATH=tripwires(tmp_path, "tensorflow", "keras"))
+    assert done.returncode == 0
+    assert logged(done.stderr)[-1].startswith(f"{few}: 60 records: ")
+
+
+@pytest.mark.parametrize("reads", [0, 1])
+def test_a_reader_that_goes_away_is_no_fault(reads: int) -> None:
+    with subprocess.Popen(
+        command("--mode", "test", "--replay", "data/cpu_attack.csv"),
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        for _ in range(reads):
+            assert json.loads(process.stdout.readline())["severity"] == "anomaly"
+        process.stdout.close()
+        stderr = process.stderr.read()
+        assert process.wait(60) == 0
+    assert "Error" not in stderr
+    assert "Traceback" not in stderr
+
+
+# --- datasets that cannot be trusted -------------------------------------------------------------
+
+
+def dataset(path: Path, count: int = 60, change: Callable[[list[list[str]]], None] | None = None) -> Path:
+    """A dataset in which every column changes, `change`d as rows of cells, the header first."""
+    columns = list(dict.fromkeys([*getFeatures(), *getAnomalyColumns()]))
+    rows = [["time", *columns]]
+    for i in range(count):
+        moment = datetime.fromtimestamp(1_772_409_600 + 15 * i, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        rows.append([moment, *(f"{10 + k + (i * (k + 1)) % 17}" for k in range(len(columns)))])
+    if change:
+        change(rows)
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    return path
+
+
+def cell(line: int, column: str, value: str) -> Callable[[list[list[str]]], None]:
+    """Writes a cell of a line, the header being line 1."""
+
+    def change(rows: list[list[str]]) -> None:
+        rows[line - 1][rows[0].index(column)] = value
+
+    return change
+
+
+def without(*columns: str) -> Callable[[list[list[str]]], None]:
+    def change(rows: list[list[str]]) -> None:
+        places = [rows[0].index(column) for column in columns]
+        rows[:] = [[value for i, value in enumerate(row) if i not in places] for row in rows]
+
+    return change
+
+
+def swap_lines(rows: list[list[str]]) -> None:
+    rows[4], rows[5] = rows[5], rows[4]
+
+
+def repeat_line(rows: list[list[str]]) -> None:
+    rows.insert(5, rows[4])
+
+
+def keep(count: int) -> Callable[[list[list[str]]], None]:
+    def change(rows: list[list[str]]) -> None:
+        del rows[count:]
+
+    return change
+
+
+COLLECT = "--mode collect writes all that are needed"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (without("time"), f": has no column time; {COLLECT}"),
+        (without("mem_rate", "bytes_received"), f": has no column mem_rate, bytes_received; {COLLECT}"),
+        (keep(0), ": is empty; a dataset has a header and records"),
+        (keep(1), ": has 0 records; at least 2 are needed"),
+        (keep(2), ": has 1 record; at least 2 are needed"),
+        (
+            cell(7, "cpu_user_percentage", "busy"),
+            ", line 7: cpu_user_percentage is 'busy', not a finite number; correct it or leave it empty",
+        ),
+        (
+            cell(2, "mem_rate", "inf"),
+            ", line 2: mem_rate is 'inf', not a finite number; correct it or leave it empty",
+        ),
+        (
+            cell(61, "dl_bytes", "-1e999"),
+            ", line 61: dl_bytes is '-1e999', not a finite number; correct it or leave it empty",
+        ),
+        (
+            cell(9, "time", "noon"),
+            ", line 9: time 'noon' is not a date and time; write it like 2021-01-12T09:13:15Z",
+        ),
+        (swap_lines, ", line 6: is earlier than the line before; sort by time, each time once"),
+        (repeat_line, ", line 6: repeats the time of the line before; sort by time, each time once"),
+    ],
+)
+def test_replay_refuses_a_faulty_dataset_in_one_line_and_writes_nothing(
+    change: Callable, message: str, tmp_path: Path
+) -> None:
+    faulty = dataset(tmp_path / "faulty.csv", change=change)
+    picture = tmp_path / "picture.png"
+    picture.write_text("of yesterday")
+    before = contents(tmp_path)
+    done = run("--mode", "test", "--replay", faulty, "--plot", picture)
+    assert outcome(done) == fault(f"{faulty}{message}")
+    assert contents(tmp_path) == before
+
+
+def test_replay_refuses_a_dataset_that_is_not_there_or_no_text(tmp_path: Path) -> None:
+    missing = tmp_path / "none.csv"
+    assert outcome(run("--mode", "test", "--replay", missing)) == fault(
+        f"{missing}: no such file; check the path"
+    )
+    binary = tmp_path / "picture.csv"
+    binary.write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\r")
+    code, stdout, stderr = outcome(run("--mode", "test", "--replay", binary))
+    assert (code, stdout, stderr.count("\n")) == (1, "", 1)
+    assert stderr.startswith(f"find_anomalies.py: {binary}: cannot be read as comma separated values (")
+
+
+# --- training that cannot succeed ----------------------------------------------------------------
+
+
+def tripwires(folder: Path, *modules: str) -> Path:
+    """A folder for PYTHONPATH in which importing one of these ends the process with exit code 99."""
+    wires = folder / "tripwires"
+    wires.mkdir()
+    for module in modules:
+        (wires / f"{module}.py").write_text(
+            f"import os\nos.write(2, b'{module} was imported\\n')\nos._exit(99)\n"
+        )
+    return wires
+
+
+@pytest.fixture
+def earlier(tmp_path: Path) -> Path:
+    """A folder with the files of an earlier training, and with datasets to train on."""
+    folder = tmp_path / "edge"
+    (folder / "model").mkdir(parents=True)
+    for name in ("edge.h5", "edge.tflite", "edge.json", "edge_normalization_stats.json"):
+        (folder / "model" / name).write_text(f"{name} of yesterday")
+    (folder / "thresholds.json").write_text('{"cpu_threshold": 0.2}')
+    for name in ("normal.csv", "cpu.csv", "iperf.csv"):
+        dataset(folder / name, 100)
+    return folder
+
+
+def train(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """--mode train in `folder`, which must not get as far as to import TensorFlow."""
+    wires = tripwires(folder.parent, "tensorflow", "keras")
+    return run(
+        *("--mode", "train", "--model", "model/edge.h5", "--thresholds_file", "thresholds.json"),
+        *("--trainset", "normal.csv", "--cpu_testset", "cpu.csv", "--iperf_testset", "iperf.csv"),
+        *arguments,
+        cwd=folder,
+        PYTHONPATH=wires,
+    )
+
+
+def test_a_sound_training_set_gets_as_far_as_tensorflow(earlier: Path) -> None:
+    before = contents(earlier)
+    assert train(earlier, "--evaluate").returncode == 99
+    assert contents(earlier) == before
+
+
+def constant(column: str, value: str) -> Callable[[list[list[str]]], None]:
+    def change(rows: list[list[str]]) -> None:
+        place = rows[0].index(column)
+        for row in rows[1:]:
+            row[place] = value
+
+    return change
+
+
+def gaps(rows: list[list[str]]) -> None:
+    for row in rows[1::4]:
+        row[1:] = [""] * (len(row) - 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            constant("mem_percentage", "88.7"),
+            "the training set has the constant 88.7 in mem_percentage, so nothing can be learnt of it;"
+            " collect a longer stretch in which it changes",
+        ),
+        (
+            constant("ul_bytes_rate", ""),
+            "the training set has no value in ul_bytes_rate; collect records that have it",
+        ),
+        (
+            keep(43),
+            "the training set has only 39 sequences of 4 records without a gap;"
+            " collect at least a day of records",
+        ),
+        (
+            gaps,
+            "the training set has only 0 sequences of 4 records without a gap;"
+            " collect at least a day of records",
+        ),
+        (without("cpu_rx_rate"), f"normal.csv: has no column cpu_rx_rate; {COLLECT}"),
+        (keep(0), "normal.csv: is empty; a dataset has a header and records"),
+    ],
+)
+def test_a_training_set_that_cannot_be_learnt_from_is_refused_at_once(
+    change: Callable, message: str, earlier: Path
+) -> None:
+    dataset(earlier / "normal.csv", 100, change)
+    before = contents(earlier)
+    assert outcome(train(earlier)) == fault(message)
+    assert contents(earlier) == before
+
+
+@pytest.mark.parametrize("testset", ["cpu.csv", "iperf.csv"])
+def test_a_faulty_testset_is_refused_before_the_training(testset: str, earlier: Path) -> None:
+    dataset(earlier / testset, change=swap_lines)
+    before = contents(earlier)
+    message = f"{testset}, line 6: is earlier than the line before; sort by time, each time once"
+    assert outcome(train(earlier, "--evaluate")) == fault(message)
+    assert contents(earlier) == before
+
+
+def test_faulty_attack_windows_are_refused_before_the_training(earlier: Path) -> None:
+    (earlier / "attacks.json").write_text('{"cpu.csv": [{"start": "2026-03-02T00:10:00Z"}]}')
+    before = contents(earlier)
+    assert outcome(train(earlier, "--evaluate")) == fault(
+        "attacks.json: the windows of cpu.csv must be a list of"
+        ' {"start": "2021-01-12T09:13:15Z", "end": "2021-01-12T09:31:15Z"}'
+    )
+    assert contents(earlier) == before
+
+
+def test_testsets_that_cannot_be_told_apart_are_refused_before_the_training(earlier: Path) -> None:
+    before = contents(earlier)
+    assert outcome(train(earlier, "--evaluate", "--cpu_testset", "iperf.csv")) == fault(
+        "--cpu_testset, --iperf_testset and --trainset must have three different file names"
+    )
+    assert contents(earlier) == before
+
+
+@pytest.mark.parametrize("name", ["edge", "edge.tflite", "edge.json", "edge.txt"])
+def test_a_model_file_that_keras_cannot_write_is_refused_before_the_training(
+    name: str, earlier: Path
+) -> None:
+    before = contents(earlier)
+    code, stdout, stderr = outcome(train(earlier, "--model", f"model/{name}"))
+    assert (code, stdout, stderr.count("\n")) == (1, "", 1)
+    assert stderr.startswith(f"find_anomalies.py: model/{name}: ")
+    assert ".h5" in stderr
+    assert contents(earlier) == before
+
+
+# --- thresholds that cannot be meant -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "{cpu_threshold: 0.1}",
+            ", line 1: not valid JSON (Expecting property name enclosed in double quotes)",
+        ),
+        ('{"cpu_treshold": 0.1}', f": unknown key 'cpu_treshold'; the keys are {KEYS}"),
+        ('{"mem_threshold": -0.5}', ": mem_threshold is -0.5; it must be a number, 0 or more"),
+        ('{"mem_threshold": "0.5"}', ': mem_threshold is "0.5"; it must be a number, 0 or more'),
+        ('{"mem_threshold": NaN}', ": mem_threshold is NaN; it must be a number, 0 or more"),
+    ],
+)
+@pytest.mark.parametrize("mode", ["test", "train"])
+def test_a_faulty_thresholds_file_is_refused_in_one_line(
+    mode: str, text: str, message: str, earlier: Path
+) -> None:
+    (earlier / "thresholds.json").write_text(text)
+    before = contents(earlier)
+    if "not valid JSON" in message:
+        message += "; mend that line"
+    done = (
+        train(earlier)
+        if mode == "train"
+        else run("--mode", "test", "--once", "--thresholds_file", "thresholds.json", cwd=earlier)
+    )
+    assert outcome(done) == fault(f"thresholds.json{message}")
+    assert contents(earlier) == before
+
+
+# --- models that cannot be used ------------------------------------------------------------------
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A copy of the shipped bundle; its statistics then lie beside it."""
+    for ending in (".h5", ".tflite", ".json"):
+        shutil.copy(ROOT / f"model/5g_edge_autoencoder{ending}", tmp_path / f"edge{ending}")
+    shutil.copy(ROOT / "data/normalization_stats.json", tmp_path / "edge_normalization_stats.json")
+    return tmp_path / "edge.h5"
+
+
+def replay_with(model: Path) -> subprocess.CompletedProcess[str]:
+    few = dataset(model.with_name("few.csv"))
+    return run("--mode", "test", "--model", model, "--replay", few)
+
+
+def test_a_bundle_can_be_used_elsewhere_than_it_is_shipped(model: Path) -> None:
+    assert replay_with(model).returncode == 0
+
+
+def test_a_model_and_statistics_that_do_not_belong_together_are_refused_in_one_line(model: Path) -> None:
+    path = model.with_name("edge_normalization_stats.json")
+    stats = json.loads(path.read_text())
+    path.write_text(json.dumps(stats | {"mem_percentage_max": 99.5}))
+    assert outcome(replay_with(model)) == fault(
+        f"{path}: does not belong to {model.with_suffix('.json')};"
+        f" restore all files of one training, or train again with --mode train --model {model}"
+    )
+
+
+def test_a_missing_model_is_refused_in_one_line(tmp_path: Path) -> None:
+    model = tmp_path / "none.h5"
+    assert outcome(run("--mode", "test", "--model", model, "--once")) == fault(
+        f"{tmp_path / 'none.json'}: no such file; --mode train --model {model} writes it"
+    )
+
+
+# --- InfluxDB ------------------------------------------------------------------------------------
+
+
+def influx(server: Influxd, db_name: str) -> list[object]:
+    return ["--influx_host", server.host, "--influx_port", server.port, "--influx_db", db_name]
+
+
+def no_sample(server: Influxd, db_name: str) -> str:
+    return (
+        f"find_anomalies.py: {server.host}:{server.port}, database {db_name}: no sample of this node that is"
+        " recent enough to judge; check the exporters, --influx_db and --node_file"
+    )
+
+
+def test_once_without_a_server_is_one_fault() -> None:
+    port = free_port("127.0.0.1")
+    done = run("--mode", "test", "--once", "--influx_host", "127.0.0.1", "--influx_port", port)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert logged(done.stderr) == [
+        f"watching 127.0.0.1:{port}, database metrics_db, every 15 s",
+        f"find_anomalies.py: InfluxDB at 127.0.0.1:{port} cannot be reached;"
+        " check --influx_host, --influx_port and that it runs",
+    ]
+
+
+def test_once_with_an_empty_database_is_a_fault_and_never_normal(
+    influxd: Influxd, database: Database
+) -> None:
+    done = run("--mode", "test", "--once", *influx(influxd, database.name))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert logged(done.stderr) == [
+        f"watching 127.0.0.1:{influxd.port}, database {database.name}, every 15 s",
+        "unknown: no recent sample of this node in the database",
+        no_sample(influxd, database.name),
+    ]
+
+
+def test_a_database_that_does_not_exist_is_created(influxd: Influxd) -> None:
+    done = run("--mode", "test", "--once", *influx(influxd, "made_by_test_mode"))
+    try:
+        assert done.returncode == 1
+        assert logged(done.stderr)[1:] == [
+            "created the database made_by_test_mode",
+            "unknown: no recent sample of this node in the database",
+            no_sample(influxd, "made_by_test_mode"),
+        ]
+        with connect(influxd) as client:
+            assert {"name": "made_by_test_mode"} in client.get_list_database()
+    finally:
+        with connect(influxd) as client:
+            client.drop_database("made_by_test_mode")
+
+
+def test_once_judges_the_newest_record_with_what_the_edge_node_has_installed(
+    influxd: Influxd, database: Database, tmp_path: Path
+) -> None:
+    end = int(time.time()) // 15 * 15
+    samples = simulate(6, end - 60 * 15, 60 * 15)
+    write_samples(database.client, samples)
+    newest = max(point["time"] for points in samples.values() for point in points)
+    wires = tripwires(tmp_path, "tensorflow", "keras", "pandas", "matplotlib", "tqdm")
+    for module in wires.iterdir():
+        module.write_text("raise ImportError('not installed here')")
+    done = run("--mode", "test", "--once", *influx(influxd, database.name), PYTHONPATH=wires)
+    assert (done.returncode, done.stdout) == (0, "")
+    watching, verdict = logged(done.stderr)
+    assert watching == f"watching 127.0.0.1:{influxd.port}, database {database.name}, every 15 s"
+    moment = datetime.fromtimestamp(newest // SECOND, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    assert re.match(rf'({{"time": ")?{moment}\.{newest // 10**6 % 1000:03d}Z', verdict)
+    assert "unknown:" not in verdict
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Influxd]:
+    """A server that asks for a password: admin may all, reader nothing."""
+    with Influxd(tmp_path_factory.mktemp("guarded"), auth=True) as server:
+        with connect(server) as client:
+            client.query("CREATE USER admin WITH PASSWORD 'right' WITH ALL PRIVILEGES", method="POST")
+        with connect(server, username="admin", password="right") as client:
+            client.create_database("edge")
+            client.create_user("reader", "right")
+        yield server
+
+
+@pytest.mark.parametrize(
+    ("user", "password", "message"),
+    [
+        ("admin", "wrong", "refused the credentials; check --influx_user and --influx_pass"),
+        ("nobody", "right", "refused the credentials; check --influx_user and --influx_pass"),
+        ("", "", "refused the credentials; check --influx_user and --influx_pass"),
+    ],
+)
+def test_wrong_credentials_are_one_fault(guarded: Influxd, user: str, password: str, message: str) -> None:
+    done = run("--mode", "test", "--once", *influx(guarded, "edge"), INFLUX_USER=user, INFLUX_PASS=password)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert logged(done.stderr)[1:] == [f"find_anomalies.py: InfluxDB at 127.0.0.1:{guarded.port} {message}"]
+
+
+def test_a_user_without_rights_is_one_fault(guarded: Influxd) -> None:
+    done = run(
+        "--mode", "test", "--once", *influx(guarded, "edge"), INFLUX_USER="reader", INFLUX_PASS="right"
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert logged(done.stderr)[1:] == [
+        f"find_anomalies.py: InfluxDB at 127.0.0.1:{guarded.port}: the user has no right to the database"
+        " edge; grant it READ and WRITE"
+    ]
+
+
+def test_the_password_of_the_environment_opens_the_server(guarded: Influxd) -> None:
+    done = run("--mode", "test", "--once", *influx(guarded, "edge"), INFLUX_USER="admin", INFLUX_PASS="right")
+    assert logged(done.stderr)[-1] == no_sample(guarded, "edge")
+
+
+# --- the end of a daemon -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_running_daemon_in_order(influxd: Influxd, database: Database, end: int) -> None:
+    with subprocess.Popen(
+        command("--mode", "test", "--interval", "1", *influx(influxd, database.name)),
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stderr is not None
+            said = [process.stderr.readline() for _ in range(3)]
+            process.send_signal(end)
+            stdout, rest = process.communicate(timeout=20)
+        finally:
+            process.kill()
+    assert process.returncode == 0
+    assert stdout == ""
+    silence = "unknown: no recent sample of this node in the database"
+    watching = f"watching 127.0.0.1:{influxd.port}, database {database.name}, every 1 s"
+    assert logged("".join(said)) == [watching, silence, silence]
+    assert set(logged(rest)) <= {silence}
+
+
+def test_the_samples_of_a_simulated_node_are_those_that_test_mode_reads() -> None:
+    samples = simulate(6, 1_772_409_600, 60)
+    assert set(samples) == set(formatters.MEASUREMENTS)

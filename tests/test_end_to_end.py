@@ -1,0 +1,317 @@
+"""Raw series in a real InfluxDB, the daemon as a real process, a second for a slot: does it find the attack?
+
+All samples are in the database from the start, those of the coming seconds too: test mode sees a sample
+once the server's clock has reached it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import requests
+from conftest import Database, connect
+from prometheus_writer import write_samples
+
+import formatters
+from lab.influxd import Influxd
+from lab.simulate import Attack, simulate
+
+ROOT = Path(__file__).resolve().parent.parent
+SECOND = 10**9
+HISTORY_SECONDS = 60
+AHEAD_SECONDS = 45
+LOG_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (?P<level>[A-Z]+) (?P<message>.*)")
+TIME = re.compile(r'(?:{"time": ")?(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{3})?Z)')
+
+
+class Line(NamedTuple):
+    level: str
+    message: str
+
+    @property
+    def slot(self) -> int | None:
+        """The second of the record that a verdict is about, None for what is no verdict."""
+        found = TIME.match(self.message)
+        return int(datetime.fromisoformat(found[1]).timestamp()) if found else None
+
+    @property
+    def is_unknown(self) -> bool:
+        return "unknown:" in self.message
+
+    @property
+    def is_normal(self) -> bool:
+        return " normal (" in self.message
+
+
+class Daemon:
+    """`--mode test --interval 1` on a database; the log is read while it runs."""
+
+    def __init__(self, server: Influxd, db_name: str, log: Path) -> None:
+        self._log = log
+        options = {
+            "influx_host": server.host,
+            "influx_port": server.port,
+            "influx_db": db_name,
+            "interval": 1,
+        }
+        self.process = subprocess.Popen(
+            [
+                *(sys.executable, "find_anomalies.py", "--mode", "test"),
+                *(str(word) for name, value in options.items() for word in (f"--{name}", value)),
+            ],
+            cwd=ROOT,
+            env={
+                name: os.environ[name] for name in ("PATH", "HOME", "LD_LIBRARY_PATH") if name in os.environ
+            },
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log.open("wb"),
+        )
+
+    def lines(self) -> list[Line]:
+        """What it has logged; every line must be one of the log's own."""
+        whole, _, _ = self._log.read_text().rpartition("\n")
+        found = [(LOG_LINE.fullmatch(line), line) for line in whole.splitlines()]
+        assert [line for match, line in found if match is None] == []
+        return [Line(match["level"], match["message"]) for match, _ in found if match]
+
+    def wait_for(self, wanted: Callable[[list[Line]], Any], seconds: float = 30) -> list[Line]:
+        """The lines, once `wanted` of them is true."""
+        deadline = time.monotonic() + seconds
+        while not wanted(lines := self.lines()):
+            assert self.process.poll() is None, lines
+            assert time.monotonic() < deadline, lines
+            time.sleep(0.05)
+        return lines
+
+    def end(self) -> None:
+        """SIGTERM must end it in order, with nothing on standard output."""
+        self.process.send_signal(signal.SIGTERM)
+        stdout, _ = self.process.communicate(timeout=20)
+        assert (self.process.returncode, stdout) == (0, b"")
+        assert self.lines()
+
+
+StartDaemon = Callable[[Influxd, str], Daemon]
+
+
+@pytest.fixture
+def start_daemon(tmp_path: Path) -> Iterator[StartDaemon]:
+    daemons: list[Daemon] = []
+
+    def start(server: Influxd, db_name: str) -> Daemon:
+        daemons.append(Daemon(server, db_name, tmp_path / f"daemon{len(daemons)}.log"))
+        return daemons[-1]
+
+    yield start
+    for daemon in daemons:
+        daemon.process.kill()
+        daemon.process.wait()
+
+
+def verdicts(lines: list[Line]) -> list[Line]:
+    return [line for line in lines if line.slot is not None]
+
+
+def life(now: int, attack: tuple[int, int] | None = None) -> formatters.Record:
+    """Samples from a minute ago until soon, none missed; an attack on the CPU in these seconds from now."""
+    start, seconds = now - HISTORY_SECONDS, HISTORY_SECONDS + AHEAD_SECONDS
+    attacks = [Attack("cpu", now + attack[0], now + attack[1])] if attack else []
+    lives = (simulate(seed, start, seconds, attacks, interval_seconds=1) for seed in range(100))
+    return next(
+        samples
+        for samples in lives
+        if len(samples[formatters.MEMORY_FREE]) == len(samples[formatters.RX_CPU]) == seconds
+    )
+
+
+def until(samples: formatters.Record, measurements: tuple[str, ...], end: int) -> formatters.Record:
+    """The samples without those of some measurements from `end` on."""
+    return {
+        name: [point for point in points if name not in measurements or point["time"] < end * SECOND]
+        for name, points in samples.items()
+    }
+
+
+def in_slot(samples: formatters.Record, measurement: str, slot: int) -> list[formatters.Point]:
+    return [p for p in samples[measurement] if slot * SECOND <= p["time"] < (slot + 1) * SECOND]
+
+
+def stored_point(samples: formatters.Record, slot: int) -> dict[str, Any]:
+    """Time and fields of the anomaly of a slot, worked out from the raw samples."""
+
+    def increase(measurement: str) -> list[tuple[float, float]]:
+        """Growth and seconds since the slot before, of each series."""
+        pairs = zip(in_slot(samples, measurement, slot - 1), in_slot(samples, measurement, slot), strict=True)
+        return [(new["value"] - old["value"], (new["time"] - old["time"]) / SECOND) for old, new in pairs]
+
+    def value(measurement: str) -> float:
+        (point,) = in_slot(samples, measurement, slot)
+        return point["value"]
+
+    cpus = [100 * growth / seconds for growth, seconds in increase(formatters.CPU_SECONDS)]
+    assert len(cpus) == 2
+    total, free = value(formatters.MEMORY_TOTAL), value(formatters.MEMORY_FREE)
+    seconds = increase(formatters.DOWNLINK)[0][1]
+    return {
+        "time": max(p["time"] for name in samples for p in in_slot(samples, name, slot)),
+        "cpu_usage": pytest.approx(sum(cpus) / 2),
+        "mem_usage": pytest.approx(100 * (total - free) / total),
+        "net_down_usage": pytest.approx(sum(growth for growth, _ in increase(formatters.RECEIVED))),
+        "net_up_usage": pytest.approx(sum(growth for growth, _ in increase(formatters.TRANSMITTED))),
+        "cpu_rx_usage": pytest.approx(value(formatters.RX_CPU)),
+        "cpu_tx_usage": pytest.approx(value(formatters.TX_CPU)),
+        "net_down_5g_usage": pytest.approx(value(formatters.DOWNLINK) / 8 * seconds),
+        "net_up_5g_usage": pytest.approx(value(formatters.UPLINK) / 8 * seconds),
+    }
+
+
+def test_an_attack_is_found_as_it_happens_and_stands_in_influxdb(
+    influxd: Influxd, database: Database, start_daemon: StartDaemon
+) -> None:
+    now = int(time.time())
+    samples = life(now, attack=(12, 30))
+    write_samples(database.client, samples)
+    daemon = start_daemon(influxd, database.name)
+    first, *_ = verdicts(daemon.wait_for(verdicts))
+    assert not first.is_unknown
+    assert first.slot in range(now - 1, now + 12)
+
+    lines = daemon.wait_for(lambda lines: any('"severity": "alert"' in line.message for line in lines), 40)
+    # The verdict is logged before it is stored.
+    time.sleep(0.3)
+    daemon.end()
+
+    stored = list(database.client.query("SELECT * FROM detected_anomalies", epoch="ns").get_points())
+    attacked = [point for point in stored if point["time"] // SECOND >= now + 12]
+    assert [point["severity"] for point in attacked[:4]] == ["anomaly", "anomaly", "anomaly", "alert"]
+    for point in attacked:
+        slot = point["time"] // SECOND
+        tags = {name: point.pop(name) for name in ("possible_cause", "severity", "instance")}
+        assert tags["instance"] == "edge:9100"
+        assert "cpu" in tags["possible_cause"].split(" | ")
+        assert point == stored_point(samples, slot)
+        # The log has the same, in the same words.
+        logged = [json.loads(line.message) for line in lines if line.slot == slot]
+        if logged:
+            assert (logged[0]["possible_cause"], logged[0]["severity"]) == (
+                tags["possible_cause"],
+                tags["severity"],
+            )
+            assert list(logged[0]["values"].values()) == [
+                pytest.approx(point[name], abs=1e-4) for name in logged[0]["values"]
+            ]
+    slots = [point["time"] // SECOND for point in attacked]
+    assert slots == list(range(slots[0], slots[0] + len(slots)))
+    assert slots[0] in (now + 12, now + 13)
+
+
+@pytest.mark.parametrize(
+    ("away", "back", "reason"),
+    [
+        (
+            Influxd.stop,
+            Influxd.start,
+            "cannot be reached; check --influx_host, --influx_port and that it runs",
+        ),
+        (Influxd.pause, Influxd.resume, "did not answer within 5 s; check the server"),
+    ],
+    ids=["stopped", "hung"],
+)
+def test_the_daemon_outlives_a_server_that_goes_away_and_misses_no_record(
+    away: Callable, back: Callable, reason: str, tmp_path: Path, start_daemon: StartDaemon
+) -> None:
+    with Influxd(tmp_path / "influxd") as server:
+        with connect(server) as client:
+            client.create_database("edge")
+            client.switch_database("edge")
+            write_samples(client, life(int(time.time())))
+        daemon = start_daemon(server, "edge")
+        daemon.wait_for(lambda lines: len(verdicts(lines)) >= 2)
+        away(server)
+        failure = Line("ERROR", f"poll failed: InfluxDB at 127.0.0.1:{server.port} {reason}")
+        lines = daemon.wait_for(lambda lines: failure in lines)
+        assert not any("Traceback" in line.message for line in lines)
+        back(server)
+        later = daemon.wait_for(lambda lines: len(verdicts(lines[lines.index(failure) :])) >= 4)
+        daemon.end()
+    assert {line.message for line in later if line.level == "ERROR"} == {failure.message}
+    slots = [line.slot for line in verdicts(later)]
+    # Those of the outage are judged when the server is back.
+    assert slots == list(range(slots[0], slots[0] + len(slots)))
+
+
+def test_when_the_exporters_end_the_verdict_is_unknown_and_never_normal(
+    influxd: Influxd, database: Database, start_daemon: StartDaemon
+) -> None:
+    now = int(time.time())
+    samples = until(life(now), formatters.RAN_MEASUREMENTS, now + 5)
+    samples = until(samples, formatters.NODE_MEASUREMENTS, now + 9)
+    write_samples(database.client, samples)
+    newest = max(point["time"] for points in samples.values() for point in points)
+    daemon = start_daemon(influxd, database.name)
+    milliseconds = newest // 10**6 % 1000
+    since = datetime.fromtimestamp(newest // SECOND, UTC).strftime(f"%Y-%m-%dT%H:%M:%S.{milliseconds:03d}Z")
+    silence = Line("WARNING", f"unknown: no new record since {since}")
+    lines = daemon.wait_for(lambda lines: lines.count(silence) >= 3, 40)
+    daemon.end()
+
+    by_slot = {line.slot: line for line in verdicts(lines)}
+    assert max(by_slot) == now + 8
+    lacking = [by_slot[slot] for slot in range(now + 5, now + 9)]
+    assert not any(line.is_normal for line in lacking)
+    unknown = [line for line in lacking if line.is_unknown]
+    assert unknown
+    for line in unknown:
+        assert line.level == "WARNING"
+        assert line.message.partition(" ")[2] == (
+            "unknown: cpu_rx, cpu_tx, net_5g_down, net_5g_up (no sample of dl_bitrate{cellId=2},"
+            " ul_bitrate{cellId=2}, rx_cpu_time, tx_cpu_time)"
+        )
+    # After the last record nothing is said but that nothing is known.
+    after = lines[lines.index(by_slot[now + 8]) + 1 :]
+    assert {line.message for line in after} <= {silence.message, "waiting for the samples of this record"}
+    assert after[-1] == silence
+
+
+def queries_served(server: Influxd) -> int:
+    with requests.Session() as session:
+        session.trust_env = False
+        answer = session.get(f"http://{server.host}:{server.port}/debug/vars", timeout=5).json()
+    (served,) = (part["values"]["queryReq"] for part in answer.values() if part.get("name") == "httpd")
+    return served
+
+
+def test_a_poll_is_one_request(tmp_path: Path, start_daemon: StartDaemon) -> None:
+    with Influxd(tmp_path / "influxd") as server:
+        with connect(server) as client:
+            client.create_database("edge")
+            client.switch_database("edge")
+            write_samples(client, life(int(time.time())))
+        daemon = start_daemon(server, "edge")
+
+        def polls_and_queries(after: int) -> tuple[int, int]:
+            """Both at a moment between two polls: each logs one verdict."""
+            while True:
+                polls = len(verdicts(daemon.wait_for(lambda lines: len(verdicts(lines)) > after)))
+                queries = queries_served(server)
+                time.sleep(0.2)
+                if (len(verdicts(daemon.lines())), queries_served(server)) == (polls, queries):
+                    return polls, queries
+
+        polls, queries = polls_and_queries(0)
+        later_polls, later_queries = polls_and_queries(polls + 4)
+        daemon.end()
+    assert later_polls - polls >= 5
+    assert later_queries - queries == later_polls - polls
