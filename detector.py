@@ -272,20 +272,22 @@ def read_thresholds(filename: str | Path) -> dict[str, float]:
     return given
 
 
-def propose_thresholds(cpu: Scores, iperf: Scores, normal: Scores, percentile: float) -> dict[str, float]:
+def propose_thresholds(
+    cpu: Scores | None, iperf: Scores | None, normal: Scores, percentile: float
+) -> dict[str, float]:
     """The given percentile of the window RMSEs, each threshold from the datasets it may depend on.
 
     CPU features are not affected by the iperf dataset, network features not by the CPU dataset; memory
-    and overall pool all three.
+    and overall pool all three. A dataset that is None is left out.
     """
     proposed = {}
     for index, key in enumerate(THRESHOLD_KEYS):
-        pooled = [normal.window[:, index]]
-        if not key.startswith("cpu"):
-            pooled.append(iperf.window[:, index])
-        if not key.startswith("net"):
-            pooled.append(cpu.window[:, index])
-        errors = np.concatenate(pooled)
+        pooled = [normal]
+        if iperf is not None and not key.startswith("cpu"):
+            pooled.append(iperf)
+        if cpu is not None and not key.startswith("net"):
+            pooled.append(cpu)
+        errors = np.concatenate([scores.window[:, index] for scores in pooled])
         proposed[key] = round(float(np.percentile(errors[np.isfinite(errors)], percentile)), 6)
     return proposed
 

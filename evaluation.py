@@ -67,6 +67,22 @@ def load_attacks(dataset: str | Path) -> list[tuple[int, int]]:
         ) from None
 
 
+def is_same_node(
+    scores: Scores, frame: pd.DataFrame, attacks: Sequence[tuple[int, int]], normal: Scores
+) -> bool:
+    """Whether a dataset looks like the node that the training set comes from, outside its attacks.
+
+    It does not if most of its records have a window RMSE that only one in a hundred of the training
+    set's reaches: another node's records, or attacks whose windows nobody wrote down.
+    """
+    times = frame.index.as_unit("ns").asi8
+    outside = np.ones(len(times), dtype=bool)
+    for start, end in attacks:
+        outside &= (times < start) | (times >= end)
+    limits = np.nanpercentile(normal.window, 99, axis=0)
+    return bool((scores.window[outside] > limits).any(axis=1).mean() <= 0.5)
+
+
 def summarise(verdicts: Sequence[Verdict], attacks: Sequence[tuple[int, int]]) -> dict[str, Any]:
     """The numbers of _HEADINGS for one dataset; None where there is no attack or no normal record.
 

@@ -190,6 +190,7 @@ def evaluate(
     time_window_threshold: int,
     model_filename: str = autoencoder.DEFAULT_MODEL,
     threshold_percentile: float = DEFAULT_PERCENTILE,
+    interval_seconds: float = RECORD_SECONDS,
 ) -> None:
     """Propose thresholds from three recorded datasets and report how well they detect.
 
@@ -202,7 +203,7 @@ def evaluate(
     if time_window_threshold != WINDOW_RECORDS:
         raise UserError(f"the window is {WINDOW_RECORDS} records, not {time_window_threshold}")
     datasets = {
-        Path(name).stem: (name, resample_records(loadDataset(name)))
+        Path(name).stem: (name, resample_records(loadDataset(name), interval_seconds))
         for name in (cpu_testset, iperf_testset, trainset)
     }
     if len(datasets) < 3:
@@ -213,7 +214,19 @@ def evaluate(
         key: detector.score(bundle, frame[bundle.features].to_numpy(dtype=float))
         for key, (_, frame) in datasets.items()
     }
-    proposed = detector.propose_thresholds(*scores.values(), threshold_percentile)
+    cpu_scores, iperf_scores, normal_scores = scores.values()
+    usable = []
+    for name, attack_scores in ((cpu_testset, cpu_scores), (iperf_testset, iperf_scores)):
+        key = Path(name).stem
+        fits = evaluation.is_same_node(attack_scores, datasets[key][1], attacks[key], normal_scores)
+        usable.append(attack_scores if fits else None)
+        if not fits:
+            logger.warning(
+                "%s is unlike the training set, so no threshold is made from it; record the same node,"
+                " and write its attacks into attacks.json beside it",
+                name,
+            )
+    proposed = detector.propose_thresholds(*usable, normal_scores, threshold_percentile)
     by_person = detector.update_thresholds(thresholds_file, proposed)
     thresholds = detector.load_thresholds(thresholds_file)
 
@@ -243,7 +256,7 @@ def run_train(options: argparse.Namespace) -> None:
     if Path(options.thresholds_file).exists():
         detector.read_thresholds(options.thresholds_file)
     sets = [options.trainset] + ([options.cpu_testset, options.iperf_testset] if options.evaluate else [])
-    frames = [resample_records(loadDataset(name)) for name in sets]
+    frames = [resample_records(loadDataset(name), options.interval) for name in sets]
     train(frames[0], N_STEPS, len(getFeatures()), train_epochs=options.epochs, model_filename=options.model)
     if options.evaluate:
         evaluate(
@@ -254,6 +267,7 @@ def run_train(options: argparse.Namespace) -> None:
             WINDOW_RECORDS,
             options.model,
             options.threshold_percentile,
+            options.interval,
         )
     elif filled := detector.fill_thresholds(options.thresholds_file):
         print(

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from detector import Scores, Verdict
-from evaluation import load_attacks, plot_detection, summarise, table
+from evaluation import is_same_node, load_attacks, plot_detection, summarise, table
 from utils import UserError, getAnomalyColumns, getFeatures
 
 SECOND = 10**9
@@ -356,3 +356,21 @@ def test_a_picture_can_be_drawn_of_what_has_no_logarithm(rmse: float, tmp_path: 
     )
     assert picture.shape == (1650, 1430, 3)
     assert picture.min() < 50
+
+
+def scores_of(window: np.ndarray) -> Scores:
+    """Scores whose window RMSE is the same for every metric."""
+    nine = np.repeat(np.asarray(window, dtype=float)[:, None], 9, axis=1)
+    return Scores(actual=nine, predicted=nine, window=nine, record=nine)
+
+
+def test_a_dataset_of_another_node_is_told_from_one_of_the_same() -> None:
+    # The 99th percentile of 0, 1 ... 100 is 99.
+    normal = scores_of(np.arange(101))
+    frame = pd.DataFrame(index=pd.to_datetime(np.arange(10) * 15 * 10**9, utc=True))
+    half = scores_of([100] * 5 + [50] * 5)
+    most = scores_of([100] * 6 + [50] * 4)
+    assert is_same_node(half, frame, [], normal)
+    assert not is_same_node(most, frame, [], normal)
+    # The first three records are an attack: of the other seven only three are over.
+    assert is_same_node(most, frame, [(0, 3 * 15 * 10**9)], normal)
