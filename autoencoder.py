@@ -198,6 +198,12 @@ def bundle_paths(model_filename: str | Path) -> BundlePaths:
     return BundlePaths(model, model.with_suffix(".tflite"), model.with_suffix(".json"), stats)
 
 
+def check_model_name(model_filename: str | Path) -> None:
+    """Raise UserError for a name that Keras cannot write the documented format to."""
+    if Path(model_filename).suffix != ".h5":
+        raise UserError(f"{model_filename}: a model file must end in .h5")
+
+
 def save_bundle(
     model: keras.Model,
     model_filename: str | Path,

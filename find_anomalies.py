@@ -202,12 +202,7 @@ def evaluate(
 
     if time_window_threshold != WINDOW_RECORDS:
         raise UserError(f"the window is {WINDOW_RECORDS} records, not {time_window_threshold}")
-    datasets = {
-        Path(name).stem: (name, resample_records(loadDataset(name), interval_seconds))
-        for name in (cpu_testset, iperf_testset, trainset)
-    }
-    if len(datasets) < 3:
-        raise UserError("--cpu_testset, --iperf_testset and --trainset must have three different file names")
+    datasets = _load_datasets((cpu_testset, iperf_testset, trainset), interval_seconds)
     attacks = {key: evaluation.load_attacks(name) for key, (name, _) in datasets.items()}
     bundle = autoencoder.load_bundle(model_filename, getFeatures(), N_STEPS)
     scores = {
@@ -251,13 +246,28 @@ def evaluate(
     print(f"\n{thresholds_file}, {plots_prefix}evaluation.json and {plots_prefix}evaluate_*.png are written")
 
 
+def _load_datasets(names: Sequence[str], interval_seconds: float) -> dict[str, tuple[str, pd.DataFrame]]:
+    """Name without folder and ending -> file and its resampled records, in the order given."""
+    if len({Path(name).stem for name in names}) < len(names):
+        raise UserError("--cpu_testset, --iperf_testset and --trainset must have three different file names")
+    return {Path(name).stem: (name, resample_records(loadDataset(name), interval_seconds)) for name in names}
+
+
 def run_train(options: argparse.Namespace) -> None:
     """--mode train."""
     if Path(options.thresholds_file).exists():
         detector.read_thresholds(options.thresholds_file)
-    sets = [options.trainset] + ([options.cpu_testset, options.iperf_testset] if options.evaluate else [])
-    frames = [resample_records(loadDataset(name), options.interval) for name in sets]
-    train(frames[0], N_STEPS, len(getFeatures()), train_epochs=options.epochs, model_filename=options.model)
+    autoencoder.check_model_name(options.model)
+    names = [options.trainset]
+    if options.evaluate:
+        import evaluation
+
+        names += [options.cpu_testset, options.iperf_testset]
+        for name in names:
+            evaluation.load_attacks(name)
+    datasets = _load_datasets(names, options.interval)
+    _, frame = next(iter(datasets.values()))
+    train(frame, N_STEPS, len(getFeatures()), train_epochs=options.epochs, model_filename=options.model)
     if options.evaluate:
         evaluate(
             options.thresholds_file,
@@ -561,6 +571,13 @@ def run_collect(options: argparse.Namespace) -> None:
 # --- command line --------------------------------------------------------------------------------
 
 
+def _mode(text: str) -> str:
+    """In any case; argparse holds only the command line, not the environment, to its choices."""
+    if text.lower() not in ("train", "test", "collect"):
+        raise argparse.ArgumentTypeError(f"invalid choice: '{text}' (choose from 'train', 'test', 'collect')")
+    return text.lower()
+
+
 def _boolean(text: str) -> bool:
     words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
     if text.lower() not in words:
@@ -602,7 +619,7 @@ def make_parser() -> argparse.ArgumentParser:
         parser.add_argument(f"--{name}", default=os.environ.get(name.upper(), default), help=text, **settings)
 
     switch = {"type": _boolean, "nargs": "?", "const": True, "metavar": "true|false"}
-    option("mode", None, "train, test or collect", type=str.lower, choices=("train", "test", "collect"))
+    option("mode", None, "train, test or collect", type=_mode, metavar="{train,test,collect}")
     option(
         "model", autoencoder.DEFAULT_MODEL, "file of the trained model (default: %(default)s)", metavar="FILE"
     )

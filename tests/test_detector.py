@@ -756,6 +756,24 @@ def test_each_threshold_is_the_true_99th_percentile_of_the_datasets_it_may_depen
 
 
 @pytest.mark.parametrize(
+    ("has_cpu", "has_iperf", "cpu", "net", "mem"),
+    [
+        # 0 ... 49 alone: 48.51.
+        (False, False, 48.51, 48.51, 48.51),
+        (True, False, 99.0, 48.51, 99.0),
+        (False, True, 48.51, 990.0, 990.0),
+    ],
+)
+def test_a_dataset_that_is_left_out_makes_no_threshold(
+    has_cpu: bool, has_iperf: bool, cpu: float, net: float, mem: float
+) -> None:
+    attacked = scores_of(range(50, 101)), scores_of(range(500, 1001, 10))
+    given = [scores if there else None for scores, there in zip(attacked, (has_cpu, has_iperf), strict=True)]
+    proposed = propose_thresholds(*given, scores_of(range(50)), 99.0)
+    assert proposed == dict(zip(KEYS, [cpu] * 3 + [net] * 4 + [mem] * 2, strict=True))
+
+
+@pytest.mark.parametrize(
     ("percentile", "expected"), [(50.0, 50.0), (90.0, 90.0), (99.5, 99.5), (100.0, 100.0)]
 )
 def test_another_percentile_can_be_asked_for(percentile: float, expected: float) -> None:
