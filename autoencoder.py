@@ -10,10 +10,12 @@ Only training imports TensorFlow. A trained network is one bundle of files with 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
 import os
+import tempfile
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -21,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from utils import STATS_JSON, UserError, loadDictJson, replace_file, saveDictJson
+from utils import STATS_JSON, UserError, json_bytes, loadDictJson, replace_files
 
 if TYPE_CHECKING:
     import keras
@@ -211,38 +213,39 @@ def save_bundle(
     identity: dict[str, Any],
     check_inputs: np.ndarray,
 ) -> None:
-    """Write all files of a bundle, the identity last, so that a torn set is seen and refused.
+    """Write all files of a bundle; none is replaced before all are written, the identity comes last.
 
     `identity` holds features, n_steps and whatever describes the training; checksums and versions are
     added. Raises UserError if the LiteRT twin differs from the model on `check_inputs`.
     """
     paths = bundle_paths(model_filename)
+    with tempfile.TemporaryDirectory() as folder:
+        model.export(f"{folder}/network.tflite", format="litert", verbose=False)
+        # The converter sets absl's level anew; Keras warns of the documented file format.
+        logging.getLogger("absl").setLevel(logging.ERROR)
+        # Without the optimizer and our loss, keras.models.load_model() needs nothing of ours.
+        model.save(f"{folder}/network.h5", include_optimizer=False)
+        contents = {
+            paths.litert: Path(folder, "network.tflite").read_bytes(),
+            paths.model: Path(folder, "network.h5").read_bytes(),
+            paths.stats: json_bytes(stats),
+        }
     expected = model.predict(check_inputs, verbose=0, batch_size=4096)
-
-    def export(path: Path) -> None:
-        model.export(path, format="litert", verbose=False)
-        difference = float(np.abs(Predictor(path.read_bytes())(check_inputs) - expected).max())
-        if not difference <= LITERT_TOLERANCE:
-            raise UserError(f"{paths.litert}: differs from the Keras model by {difference:.1e}; not saved")
-
-    replace_file(paths.litert, export)
-    # The converter sets absl's level anew; Keras warns of the documented file format.
-    logging.getLogger("absl").setLevel(logging.ERROR)
-    # Without the optimizer and our loss, keras.models.load_model() needs nothing of ours.
-    replace_file(paths.model, lambda path: model.save(path, include_optimizer=False))
-    saveDictJson(stats, paths.stats)
-    saveDictJson(
+    difference = float(np.abs(Predictor(contents[paths.litert])(check_inputs) - expected).max())
+    if not difference <= LITERT_TOLERANCE:
+        raise UserError(f"{paths.litert}: differs from the Keras model by {difference:.1e}; not saved")
+    contents[paths.identity] = json_bytes(
         {
             **identity,
             "sha256": {
-                "model": _sha256(paths.model),
-                "litert": _sha256(paths.litert),
+                "model": hashlib.sha256(contents[paths.model]).hexdigest(),
+                "litert": hashlib.sha256(contents[paths.litert]).hexdigest(),
                 "stats": _stats_sha256(stats),
             },
             "versions": {name: version(name) for name in ("tensorflow", "keras", "numpy")},
-        },
-        paths.identity,
+        }
     )
+    replace_files({path: functools.partial(Path.write_bytes, data=data) for path, data in contents.items()})
 
 
 @dataclass(frozen=True)

@@ -72,13 +72,15 @@ def is_same_node(
 ) -> bool:
     """Whether a dataset looks like the node that the training set comes from, outside its attacks.
 
-    It does not if most of its records have a window RMSE that only one in a hundred of the training
-    set's reaches: another node's records, or attacks whose windows nobody wrote down.
+    It does not if it has no record outside attacks, or most of them have a window RMSE that only one in a
+    hundred of the training set reaches: another node, or attacks whose windows nobody wrote down.
     """
     times = frame.index.as_unit("ns").asi8
     outside = np.ones(len(times), dtype=bool)
     for start, end in attacks:
         outside &= (times < start) | (times >= end)
+    if not outside.any():
+        return False
     limits = np.nanpercentile(normal.window, 99, axis=0)
     return bool((scores.window[outside] > limits).any(axis=1).mean() <= 0.5)
 

@@ -104,8 +104,8 @@ def train(
     inputs, targets = inputs[whole].astype(np.float32), targets[whole].astype(np.float32)
     if len(inputs) < 10 * n_steps:
         raise UserError(
-            f"the training set has only {len(inputs)} sequences of {n_steps} records without a gap;"
-            " collect at least a day of records"
+            f"the training set (--trainset) has only {len(inputs)} sequences of {n_steps} records"
+            " without a gap; collect at least a day of records"
         )
 
     keras = autoencoder.import_keras()
@@ -142,11 +142,13 @@ def _check_trainable(frame: pd.DataFrame, features: Sequence[str]) -> None:
     for feature in features:
         values = frame[feature].dropna()
         if values.empty:
-            raise UserError(f"the training set has no value in {feature}; collect records that have it")
+            raise UserError(
+                f"the training set (--trainset) has no value in {feature}; collect records that have it"
+            )
         if values.min() == values.max():
             raise UserError(
-                f"the training set has the constant {values.iloc[0]:g} in {feature}, so nothing can be learnt"
-                " of it; collect a longer stretch in which it changes"
+                f"the training set (--trainset) has the constant {values.iloc[0]:g} in {feature},"
+                " so nothing can be learnt of it; collect a longer stretch in which it changes"
             )
 
 
@@ -217,8 +219,8 @@ def evaluate(
         usable.append(attack_scores if fits else None)
         if not fits:
             logger.warning(
-                "%s is unlike the training set, so no threshold is made from it; record the same node,"
-                " and write its attacks into attacks.json beside it",
+                "%s: its records outside attacks are unlike the training set, or there are none, so no"
+                " threshold is made from it; record the same node, and write its attacks into attacks.json",
                 name,
             )
     proposed = detector.propose_thresholds(*usable, normal_scores, threshold_percentile)
@@ -258,6 +260,9 @@ def run_train(options: argparse.Namespace) -> None:
     if Path(options.thresholds_file).exists():
         detector.read_thresholds(options.thresholds_file)
     autoencoder.check_model_name(options.model)
+    for folder in (Path(options.model).parent, Path(options.thresholds_file).parent, Path(plots_prefix)):
+        if folder.exists() and not os.access(folder, os.W_OK):
+            raise UserError(f"{folder}: cannot be written to; give its user the right, or name another file")
     names = [options.trainset]
     if options.evaluate:
         import evaluation
@@ -284,6 +289,8 @@ def run_train(options: argparse.Namespace) -> None:
             f"{options.thresholds_file}: {', '.join(filled)} set to {detector.DEFAULT_THRESHOLD};"
             " --evaluate proposes better ones"
         )
+    else:
+        print(f"{options.thresholds_file} is as it was; --evaluate proposes thresholds for this model")
 
 
 # --- test ----------------------------------------------------------------------------------------
@@ -505,6 +512,7 @@ def _log_silence(silent_polls: int, newest_sample: int | None) -> None:
 
 def run_test(options: argparse.Namespace) -> None:
     """--mode test."""
+    autoencoder.check_model_name(options.model)
     thresholds = detector.load_thresholds(options.thresholds_file)
     bundle = autoencoder.load_bundle(options.model, getFeatures(), N_STEPS)
     if options.replay:
@@ -589,8 +597,8 @@ def _seconds(text: str) -> float:
     """15, 15s, 90m, 24h, 3d."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text.strip())
     seconds = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]] if match else 0.0
-    if not seconds > 0:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a time above 0, like 15s, 90m, 24h or 3d")
+    if not 0.1 <= seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a time of 0.1 s or more, like 15s, 90m, 24h or 3d")
     return seconds
 
 
@@ -616,7 +624,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
 
     def option(name: str, default: Any, text: str, **settings: Any) -> None:
-        parser.add_argument(f"--{name}", default=os.environ.get(name.upper(), default), help=text, **settings)
+        parser.add_argument(
+            f"--{name}", default=os.environ.get(name.upper()) or default, help=text, **settings
+        )
 
     switch = {"type": _boolean, "nargs": "?", "const": True, "metavar": "true|false"}
     option("mode", None, "train, test or collect", type=_mode, metavar="{train,test,collect}")

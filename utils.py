@@ -236,8 +236,13 @@ def _object_without_doubles(pairs: list[tuple[str, Any]]) -> dict:
 
 def saveDictJson(dict: dict, filename: str | Path) -> None:
     """Write a dict as JSON, atomically: a reader sees the old file or the new one, never half of it."""
-    text = json.dumps(dict, indent=2, allow_nan=False) + "\n"
-    replace_file(filename, lambda path: path.write_text(text, encoding="utf-8"))
+    content = json_bytes(dict)
+    replace_file(filename, lambda path: path.write_bytes(content))
+
+
+def json_bytes(content: dict) -> bytes:
+    """The content of a JSON file, as people like to read it. Raises ValueError for NaN and infinity."""
+    return (json.dumps(content, indent=2, allow_nan=False) + "\n").encode()
 
 
 def replace_file(filename: str | Path, write: Callable[[Path], Any]) -> None:
@@ -245,24 +250,36 @@ def replace_file(filename: str | Path, write: Callable[[Path], Any]) -> None:
 
     Raises UserError where the folder cannot be written; `filename` is then as it was.
     """
-    target = Path(filename)
+    replace_files({filename: write})
+
+
+def replace_files(writers: dict[str | Path, Callable[[Path], Any]]) -> None:
+    """replace_file for files that belong together: none is moved before all are written."""
+    ready: list[tuple[Path, Path]] = []
+    target = Path()
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem}.", suffix=target.suffix)
-        os.close(handle)
+        for filename, write in writers.items():
+            target = Path(filename)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(
+                dir=target.parent, prefix=f".{target.stem}.", suffix=target.suffix
+            )
+            os.close(handle)
+            temporary = Path(name)
+            ready.append((temporary, target))
+            write(temporary)
+            temporary.chmod(0o644)
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
+        for temporary, target in ready:
+            temporary.replace(target)
     except OSError as error:
-        raise UserError(f"{target}: cannot be written ({error.strerror}); check the folder") from None
-    temporary = Path(name)
-    try:
-        write(temporary)
-        temporary.chmod(0o644)
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.replace(target)
-    except OSError as error:
-        raise UserError(f"{target}: cannot be written ({error.strerror or error})") from None
+        raise UserError(
+            f"{target}: cannot be written ({error.strerror or error}); check the folder and the disk"
+        ) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        for temporary, _ in ready:
+            temporary.unlink(missing_ok=True)
 
 
 # --- datasets ------------------------------------------------------------------------------------

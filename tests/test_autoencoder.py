@@ -260,7 +260,8 @@ def with_gaps(frame: pd.DataFrame, whole: int) -> pd.DataFrame:
 
 
 TOO_FEW = (
-    "the training set has only {} sequences of 4 records without a gap; collect at least a day of records"
+    "the training set (--trainset) has only {} sequences of 4 records without a gap;"
+    " collect at least a day of records"
 )
 
 
@@ -274,13 +275,14 @@ TOO_FEW = (
         (
             constant,
             {},
-            "the training set has the constant 88.7 in mem_percentage, so nothing can be learnt of it;"
+            "the training set (--trainset) has the constant 88.7 in mem_percentage,"
+            " so nothing can be learnt of it;"
             " collect a longer stretch in which it changes",
         ),
         (
             without_value,
             {},
-            "the training set has no value in ul_bytes_rate; collect records that have it",
+            "the training set (--trainset) has no value in ul_bytes_rate; collect records that have it",
         ),
         (lambda frame: with_gaps(frame, 0), {}, TOO_FEW.format(0)),
         (lambda frame: with_gaps(frame, 42), {}, TOO_FEW.format(39)),

@@ -89,7 +89,7 @@ def port_range(text: str) -> str:
         (
             "--mode fly",
             {},
-            "argument --mode: invalid choice: 'fly' (choose from train, test, collect)",
+            "argument --mode: invalid choice: 'fly' (choose from 'train', 'test', 'collect')",
         ),
         ("--mode test --speed 9", {}, "unrecognized arguments: --speed 9"),
         ("--mode test now", {}, "unrecognized arguments: now"),
@@ -101,12 +101,12 @@ def port_range(text: str) -> str:
         (
             "--mode test --interval 0",
             {},
-            "argument --interval: '0' is not a time above 0, like 15s, 90m, 24h or 3d",
+            "argument --interval: '0' is not a time of 0.1 s or more, like 15s, 90m, 24h or 3d",
         ),
         (
             "--mode test --interval nan",
             {},
-            "argument --interval: 'nan' is not a time above 0, like 15s, 90m, 24h or 3d",
+            "argument --interval: 'nan' is not a time of 0.1 s or more, like 15s, 90m, 24h or 3d",
         ),
         ("--mode train --epochs 0", {}, "argument --epochs: '0' is not a number from 1 to 10000"),
         ("--mode train --epochs 1.5", {}, "argument --epochs: '1.5' is not a number from 1 to 10000"),
@@ -127,7 +127,7 @@ def port_range(text: str) -> str:
         (
             "",
             {"MODE": "fly"},
-            "argument --mode: invalid choice: 'fly' (choose from train, test, collect)",
+            "argument --mode: invalid choice: 'fly' (choose from 'train', 'test', 'collect')",
         ),
     ],
 )
@@ -468,21 +468,21 @@ def gaps(rows: list[list[str]]) -> None:
     [
         (
             constant("mem_percentage", "88.7"),
-            "the training set has the constant 88.7 in mem_percentage, so nothing can be learnt of it;"
-            " collect a longer stretch in which it changes",
+            "the training set (--trainset) has the constant 88.7 in mem_percentage,"
+            " so nothing can be learnt of it; collect a longer stretch in which it changes",
         ),
         (
             constant("ul_bytes_rate", ""),
-            "the training set has no value in ul_bytes_rate; collect records that have it",
+            "the training set (--trainset) has no value in ul_bytes_rate; collect records that have it",
         ),
         (
             keep(43),
-            "the training set has only 39 sequences of 4 records without a gap;"
+            "the training set (--trainset) has only 39 sequences of 4 records without a gap;"
             " collect at least a day of records",
         ),
         (
             gaps,
-            "the training set has only 0 sequences of 4 records without a gap;"
+            "the training set (--trainset) has only 0 sequences of 4 records without a gap;"
             " collect at least a day of records",
         ),
         (without("cpu_rx_rate"), f"normal.csv: has no column cpu_rx_rate; {COLLECT}"),

@@ -320,7 +320,9 @@ def test_full_disk_leaves_the_old_file_and_is_said(tmp_path: Path) -> None:
         "except utils.UserError as error: print(error)"
     )
     done = run(code, str(path))
-    assert done.stdout == f"{path}: cannot be written (File too large)\n", done.stderr
+    assert done.stdout == f"{path}: cannot be written (File too large); check the folder and the disk\n", (
+        done.stderr
+    )
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
