@@ -728,6 +728,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"find_anomalies.py: {error}", file=sys.stderr)
         return 1
+    except ModuleNotFoundError as error:
+        # Live test mode needs requirements-edge.txt alone; whatever else was asked for needs all.
+        print(
+            f"find_anomalies.py: {error.name} is not installed; pip install -r requirements.txt",
+            file=sys.stderr,
+        )
+        return 1
     except KeyboardInterrupt:
         return 0
     except BrokenPipeError:

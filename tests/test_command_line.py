@@ -748,3 +748,12 @@ def test_a_signal_ends_a_running_daemon_in_order(influxd: Influxd, database: Dat
     watching = f"watching 127.0.0.1:{influxd.port}, database {database.name}, every 1 s"
     assert logged("".join(said)) == [watching, silence, silence]
     assert set(logged(rest)) <= {silence}
+
+
+def test_what_an_edge_installation_lacks_is_named_in_one_line() -> None:
+    code = "import sys; sys.modules['pandas'] = None; import find_anomalies; sys.exit(find_anomalies.main())"
+    arguments = ["--mode", "test", "--replay", "data/cpu_attack.csv"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=ROOT, env=environment(), capture_output=True, text=True
+    )
+    assert outcome(done) == fault("pandas is not installed; pip install -r requirements.txt")
