@@ -722,6 +722,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # A pipe that reads the anomalies must not wait for a buffer to fill.
     sys.stdout.reconfigure(line_buffering=True)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         {"train": run_train, "test": run_test, "collect": run_collect}[options.mode](options)
