@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from utils import STATS_JSON, UserError, json_bytes, loadDictJson, replace_files
+from utils import RECORD_SECONDS, STATS_JSON, UserError, json_bytes, loadDictJson, replace_files
 
 if TYPE_CHECKING:
     import keras
@@ -140,13 +140,15 @@ def fit(
         return ops.mean(ops.cast(ops.abs(actual - predicted) < 0.05, "float32"), axis=-1)
 
     initialise(model, inputs[: min(split, 512)], targets[:split])
+    # The average must not reach back to the untrained weights: at most over a ninth of a short training.
+    steps = epochs * -(-split // BATCH_RECORDS)
     optimizer = keras.optimizers.SGD(
         LEARNING_RATE,
         momentum=MOMENTUM,
         nesterov=True,
         clipnorm=1.0,
         use_ema=True,
-        ema_momentum=EMA_MOMENTUM,
+        ema_momentum=max(0.0, min(EMA_MOMENTUM, 1 - 9 / steps)),
     )
     model.compile(
         optimizer=optimizer,
@@ -233,7 +235,10 @@ def save_bundle(
     expected = model.predict(check_inputs, verbose=0, batch_size=4096)
     difference = float(np.abs(Predictor(contents[paths.litert])(check_inputs) - expected).max())
     if not difference <= LITERT_TOLERANCE:
-        raise UserError(f"{paths.litert}: differs from the Keras model by {difference:.1e}; not saved")
+        raise UserError(
+            f"{paths.litert}: differs from the Keras model by {difference:.1e}: nothing was saved;"
+            " train on more records (--trainset) or for more --epochs"
+        )
     contents[paths.identity] = json_bytes(
         {
             **identity,
@@ -257,6 +262,7 @@ class Bundle:
     stats: dict[str, float]
     means: np.ndarray
     predictor: Predictor
+    interval_seconds: float = RECORD_SECONDS
 
 
 def load_bundle(model_filename: str | Path, features: list[str], n_steps: int) -> Bundle:
@@ -274,6 +280,7 @@ def load_bundle(model_filename: str | Path, features: list[str], n_steps: int) -
         sums = identity["sha256"]
         expected = {"model": sums["model"], "litert": sums["litert"], "stats": sums["stats"]}
         trained_for = (identity["features"], identity["n_steps"])
+        interval_seconds = float(identity["interval_seconds"])
         means = np.array([identity["means"][feature] for feature in features], dtype=float)
     except (KeyError, TypeError, ValueError):
         raise UserError(
@@ -292,7 +299,7 @@ def load_bundle(model_filename: str | Path, features: list[str], n_steps: int) -
                 f"{getattr(paths, part)}: does not belong to {paths.identity};"
                 f" restore all files of one training, or train again with --mode train --model {paths.model}"
             )
-    return Bundle(features, n_steps, stats, means, Predictor(paths.litert.read_bytes()))
+    return Bundle(features, n_steps, stats, means, Predictor(paths.litert.read_bytes()), interval_seconds)
 
 
 def _sha256(path: Path) -> str:

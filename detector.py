@@ -16,7 +16,7 @@ import json
 import logging
 import math
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -127,6 +127,7 @@ class Verdict:
     time: ns. status: normal, anomaly, alert (an anomaly that is at least the 4th in a row) or unknown.
     causes: metrics over their thresholds. unknown: metrics of which nothing can be said, with any
     status. rmse: over the window, per metric and overall. values: the stored columns, in their units.
+    shares: how much of what makes an anomaly there is, per metric and overall; above 1 it is one.
     """
 
     time: int
@@ -135,6 +136,7 @@ class Verdict:
     unknown: tuple[str, ...]
     rmse: dict[str, float]
     values: dict[str, float]
+    shares: dict[str, float] = field(default_factory=dict)
 
     @property
     def is_anomaly(self) -> bool:
@@ -195,6 +197,7 @@ def _judge(
     limits = np.array([thresholds[key] for key in THRESHOLD_KEYS])
     unknown = np.isnan(window) | np.isnan(record)
     over = ~unknown & (window > limits) & (record > RECORD_FACTOR * limits)
+    shares = np.minimum(window, record / RECORD_FACTOR) / np.maximum(limits, 1e-9)
     names = np.array([*METRICS, "overall"])
     return Verdict(
         time=time,
@@ -203,6 +206,7 @@ def _judge(
         unknown=tuple(names[:-1][unknown[:-1]].tolist()),
         rmse=dict(zip(names.tolist(), np.where(unknown, np.nan, window).tolist(), strict=True)),
         values=values,
+        shares=dict(zip(names.tolist(), shares.tolist(), strict=True)),
     )
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from detector import ALERT, ALERT_RECORDS, THRESHOLD_KEYS, UNKNOWN, Scores, Verdict
-from utils import METRICS, UserError, loadDictJson, parse_time, replace_file
+from utils import METRICS, WINDOW_RECORDS, UserError, loadDictJson, parse_time, replace_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,6 +43,7 @@ _HEADINGS = {
     "polls_to_last_flag": "last flag",
     "false_anomalies_per_day": "false/day",
     "false_alerts_per_day": "false alerts/day",
+    "normal_alerted": "normal alerted",
 }
 
 
@@ -88,8 +89,10 @@ def is_same_node(
 def summarise(verdicts: Sequence[Verdict], attacks: Sequence[tuple[int, int]]) -> dict[str, Any]:
     """The numbers of _HEADINGS for one dataset; None where there is no attack or no normal record.
 
-    Polls are those of the slowest attack. An attack's last flag is the one before ALERT_RECORDS records
-    in a row without a flag; what is flagged after that is false.
+    Polls are those of the slowest attack; an alert that is already up at the onset finds nothing. An
+    attack's last flag is the one before ALERT_RECORDS records in a row without a flag, at most a window
+    after its end; what is flagged after that is false. False alerts are counted as runs, each of which
+    wakes a person once; `normal_alerted` are their records.
     """
     times = np.array([verdict.time for verdict in verdicts])
     flagged = np.array([verdict.is_anomaly for verdict in verdicts])
@@ -102,10 +105,11 @@ def summarise(verdicts: Sequence[Verdict], attacks: Sequence[tuple[int, int]]) -
         inside = (times >= start) & (times < end)
         during |= inside
         begin, after = int(np.searchsorted(times, start)), int(np.searchsorted(times, end))
-        first_anomaly.append(_first(flagged[begin:after]))
-        first_alert.append(_first(alerted[begin:after]))
+        is_up = begin > 0 and alerted[begin - 1]
+        first_anomaly.append(float("inf") if is_up else _first(flagged[begin:after]))
+        first_alert.append(float("inf") if is_up else _first(alerted[begin:after]))
         until = min((int(np.searchsorted(times, s)) for s, _ in attacks if s >= end), default=len(times))
-        last_flag.append(_tail(flagged[after:until]))
+        last_flag.append(_tail(flagged[after : min(until, after + WINDOW_RECORDS)]))
         tail[after : after + last_flag[-1]] = True
     tail &= ~during
     normal = ~during & ~tail
@@ -121,6 +125,7 @@ def summarise(verdicts: Sequence[Verdict], attacks: Sequence[tuple[int, int]]) -
         "polls_to_last_flag": _worst(last_flag),
         "false_anomalies_per_day": _per_day((flagged & normal).sum(), days),
         "false_alerts_per_day": _per_day(_episodes(alerted & normal), days),
+        "normal_alerted": int((alerted & normal).sum()),
     }
 
 

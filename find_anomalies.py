@@ -69,6 +69,8 @@ SETTLE_SHARE = 1 / 3
 # Enough for a full window on each of the records that decide whether the first verdict is an alert.
 HISTORY_RECORDS = WINDOW_RECORDS + detector.ALERT_RECORDS
 COLLECT_CHUNK_SECONDS = 3600
+# A network that has not learnt has the training mean's error; this much of it is still refused.
+LEARNT_SHARE = 0.95
 PENDING_ANOMALIES = 1000
 
 
@@ -83,6 +85,7 @@ def train(
     val_split: float = 0.1,
     train_verbose: int = 1,
     model_filename: str = autoencoder.DEFAULT_MODEL,
+    interval_seconds: float = RECORD_SECONDS,
 ) -> Any:
     """Train the network on normal records and save its bundle; returns the Keras model.
 
@@ -117,6 +120,7 @@ def train(
     autoencoder.check_not_collapsed(model, n_steps - 1, n_features)
     split = len(inputs) - int(len(inputs) * val_split)
     report = _forecast_report(model, inputs, targets, split)
+    _check_learnt(report)
     autoencoder.save_bundle(
         model,
         model_filename,
@@ -124,6 +128,7 @@ def train(
         {
             "features": features,
             "n_steps": n_steps,
+            "interval_seconds": interval_seconds,
             "means": dict(zip(features, targets[:split].mean(axis=0).astype(float).round(6), strict=True)),
             "records": len(train_dataset),
             "first_record": str(train_dataset.index[0]),
@@ -150,6 +155,19 @@ def _check_trainable(frame: pd.DataFrame, features: Sequence[str]) -> None:
                 f"the training set (--trainset) has the constant {values.iloc[0]:g} in {feature},"
                 " so nothing can be learnt of it; collect a longer stretch in which it changes"
             )
+
+
+def _check_learnt(report: dict[str, dict[str, float]]) -> None:
+    """Refuse a network that is hardly better than the training mean; name the metrics where it is worse."""
+    network, mean = (report["overall"][name] for name in ("network", "training_mean"))
+    if network > LEARNT_SHARE * mean:
+        raise UserError(
+            f"the network predicts hardly better than the mean of the training set ({network:.3f} against"
+            f" {mean:.3f}): nothing was saved; train on more records (--trainset) or for more --epochs"
+        )
+    worse = [name for name, rmse in report.items() if rmse["network"] > rmse["training_mean"]]
+    if worse:
+        logger.warning("worse than the mean of the training set: %s; train longer", ", ".join(worse))
 
 
 def _forecast_report(
@@ -212,12 +230,13 @@ def evaluate(
         for key, (_, frame) in datasets.items()
     }
     cpu_scores, iperf_scores, normal_scores = scores.values()
-    usable = []
+    usable, labels = [], {key: key for key in datasets}
     for name, attack_scores in ((cpu_testset, cpu_scores), (iperf_testset, iperf_scores)):
         key = Path(name).stem
         fits = evaluation.is_same_node(attack_scores, datasets[key][1], attacks[key], normal_scores)
         usable.append(attack_scores if fits else None)
         if not fits:
+            labels[key] = f"{key} (unlike trainset)"
             logger.warning(
                 "%s: its records outside attacks are unlike the training set, or there are none, so no"
                 " threshold is made from it; record the same node, and write its attacks into attacks.json",
@@ -229,7 +248,7 @@ def evaluate(
 
     verdicts = {key: detector.detect(thresholds, frame, scores[key]) for key, (_, frame) in datasets.items()}
     summaries = {key: evaluation.summarise(verdicts[key], attacks[key]) for key in datasets}
-    print("\n" + evaluation.table(summaries))
+    print("\n" + evaluation.table({labels[key]: summary for key, summary in summaries.items()}))
     print(f"\n{'threshold':<22} {'proposed':>9} {'in force':>9}")
     for key in detector.THRESHOLD_KEYS:
         origin = "  set by a person" if key in by_person else ""
@@ -272,7 +291,14 @@ def run_train(options: argparse.Namespace) -> None:
             evaluation.load_attacks(name)
     datasets = _load_datasets(names, options.interval)
     _, frame = next(iter(datasets.values()))
-    train(frame, N_STEPS, len(getFeatures()), train_epochs=options.epochs, model_filename=options.model)
+    train(
+        frame,
+        N_STEPS,
+        len(getFeatures()),
+        train_epochs=options.epochs,
+        model_filename=options.model,
+        interval_seconds=options.interval,
+    )
     if options.evaluate:
         evaluate(
             options.thresholds_file,
@@ -321,9 +347,9 @@ def replay(bundle: autoencoder.Bundle, thresholds: dict[str, float], options: ar
 class Monitor:
     """Polls one node: new samples -> records -> verdicts -> anomalies in InfluxDB.
 
-    A slot is judged once it is over and all series have a sample in it; what has still not come one
-    slot later is missing. Slots are told from the samples' own times; `clock` only adds that a slot is
-    over where no newer sample shows it.
+    A slot is judged once it is over and all series have a sample in it; what has not come when other
+    samples are half a slot further is missing. Slots are told from the samples' own times; `clock` only
+    adds that a slot is over where no newer sample shows it.
     """
 
     def __init__(
@@ -345,6 +371,7 @@ class Monitor:
         self._last_record: formatters.Record = {}
         self._judged_before: int | None = None
         self._newest: int | None = None
+        self._stale_polls = 0
         pinned = {"node_instance": node.node_instance, "ran_instance": node.ran_instance}
         self._instances = {key: name for key, name in pinned.items() if name is not None}
         self._pending: deque[tuple[detector.Verdict, str | None]] = deque(maxlen=PENDING_ANOMALIES)
@@ -368,8 +395,9 @@ class Monitor:
             raise
         self._note_instances(influx_utils.instances_of(samples))
         slots = formatters.slot_records(samples, self._interval_seconds)
-        if slots:
-            self._newest = formatters.record_time(slots[-1][1])
+        newest = formatters.record_time(slots[-1][1]) if slots else self._newest
+        self._stale_polls = self._stale_polls + 1 if newest == self._newest else 0
+        self._newest = newest
         verdicts = []
         instance = self._instances.get("node_instance") or None
         for start, record in slots:
@@ -400,8 +428,11 @@ class Monitor:
                 self._instances[key] = name
 
     def _is_settled(self, slot_start: int, lacks_series: bool) -> bool:
-        now = max(self._newest or 0, int(self._clock() * 1e9))
-        return now >= slot_start + self._interval_ns * (2 if lacks_series else 1)
+        now = self._newest or 0
+        # Samples may all come late by more than a slot: while any come, the clock says nothing of the rest.
+        if not lacks_series or self._stale_polls >= 2:
+            now = max(now, int(self._clock() * 1e9))
+        return now >= slot_start + self._interval_ns * (1.5 if lacks_series else 1)
 
     def write_anomalies(self) -> None:
         """Store what is not stored yet, oldest first; what is refused as malformed is logged instead.
@@ -433,20 +464,17 @@ class Monitor:
         return self._newest
 
 
-def describe_verdict(verdict: detector.Verdict, missing: Sequence[str], thresholds: dict[str, float]) -> str:
-    """The log line of one poll."""
-    if verdict.is_anomaly:
-        return verdict.to_json()
+def describe_verdict(verdict: detector.Verdict, missing: Sequence[str]) -> str:
+    """The log line of one poll; a second one where an anomaly leaves something unknown."""
     when = format_time(verdict.time)
+    reason = f"no sample of {', '.join(missing)}" if missing else "too few usable records before it"
+    unknown = f"{when} unknown: {', '.join(verdict.unknown) or 'overall'} ({reason})"
+    if verdict.is_anomaly:
+        return verdict.to_json() + (f"\n{unknown}" if missing else "")
     if verdict.status == detector.UNKNOWN:
-        reason = f"no sample of {', '.join(missing)}" if missing else "too few records before it"
-        return f"{when} unknown: {', '.join(verdict.unknown) or 'overall'} ({reason})"
-    shares = {
-        name: rmse / max(thresholds[key], 1e-9)
-        for (name, rmse), key in zip(verdict.rmse.items(), detector.THRESHOLD_KEYS, strict=True)
-    }
-    nearest = max(shares, key=lambda name: shares[name])
-    return f"{when} normal (window RMSE nearest to its threshold: {nearest}, {shares[nearest]:.0%})"
+        return unknown
+    nearest = max(verdict.shares, key=lambda name: verdict.shares[name])
+    return f"{when} normal (nearest to an anomaly: {nearest}, {verdict.shares[nearest]:.0%})"
 
 
 def seconds_to_next_poll(interval_seconds: float, clock: Callable[[], float] = time.time) -> float:
@@ -466,6 +494,7 @@ def watch(options: argparse.Namespace, bundle: autoencoder.Bundle, thresholds: d
     judge = detector.Detector(bundle, thresholds, options.interval)
     monitor = Monitor(client, node, judge, options.influx_measurement, options.interval)
     logger.info("watching %s, database %s, every %g s", server, options.influx_db, options.interval)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     connected = False
     silent_polls = 0
     while True:
@@ -476,7 +505,8 @@ def watch(options: argparse.Namespace, bundle: autoencoder.Bundle, thresholds: d
             verdicts = monitor.poll()
             for verdict, missing in verdicts:
                 level = logging.INFO if verdict.status == detector.NORMAL else logging.WARNING
-                logger.log(level, "%s", describe_verdict(verdict, missing, thresholds))
+                for line in describe_verdict(verdict, missing).splitlines():
+                    logger.log(level, "%s", line)
             silent_polls = 0 if verdicts else silent_polls + 1
             if silent_polls:
                 _log_silence(silent_polls, monitor.newest_sample)
@@ -513,8 +543,18 @@ def _log_silence(silent_polls: int, newest_sample: int | None) -> None:
 def run_test(options: argparse.Namespace) -> None:
     """--mode test."""
     autoencoder.check_model_name(options.model)
+    if options.plot and not options.replay:
+        raise UserError("--plot draws what --replay judges; give both")
+    if options.plot and Path(options.plot).suffix != ".png":
+        raise UserError(f"{options.plot}: a picture's name must end in .png")
     thresholds = detector.load_thresholds(options.thresholds_file)
     bundle = autoencoder.load_bundle(options.model, getFeatures(), N_STEPS)
+    if bundle.interval_seconds != options.interval:
+        logger.warning(
+            "the model was trained on records of %g s, --interval is %g s: changes between records differ",
+            bundle.interval_seconds,
+            options.interval,
+        )
     if options.replay:
         replay(bundle, thresholds, options)
     else:
@@ -573,7 +613,8 @@ def run_collect(options: argparse.Namespace) -> None:
     if empty:
         print(f"gap: no sample of any series in {empty} slots")
     for series, number in sorted(gaps.items()):
-        print(f"gap: {series} is missing in {number} of {count} records")
+        every = ": check --node_file" if number == count else ""
+        print(f"gap: {series} is missing in {number} of {count} records{every}")
 
 
 # --- command line --------------------------------------------------------------------------------
@@ -723,7 +764,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.stdout.reconfigure(line_buffering=True)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         {"train": run_train, "test": run_test, "collect": run_collect}[options.mode](options)
     except UserError as error:
@@ -737,7 +777,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 1
     except KeyboardInterrupt:
-        return 0
+        return 0 if options.mode == "test" else 130
     except BrokenPipeError:
         # The reader of standard output has gone; what is left in the buffer has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

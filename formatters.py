@@ -65,8 +65,13 @@ def formatMemoryFreeBytes(
     last_record: JsonArray | None,
     total_memory_bytes: float = DEFAULT_NODE.total_memory_bytes,
 ) -> tuple[float, float, float]:
-    """Free bytes -> bytes used, percent used, percent change of the bytes used since the previous record."""
+    """Free bytes -> bytes used, percent used, percent change of the bytes used since the previous record.
+
+    More free than there is in total is a wrong total: nothing is known then.
+    """
     point, last_point = _find(json_array), _find(last_record)
+    if _get(point, "value") > total_memory_bytes:
+        return NAN, NAN, NAN
     used = total_memory_bytes - _get(point, "value")
     last_used = total_memory_bytes - _get(last_point, "value")
     rate = 100.0 * (0.0 - _change(point, last_point)) / last_used if last_used else NAN

@@ -54,7 +54,7 @@ def untrained(keras: Any) -> Any:
 
 
 class Trained(NamedTuple):
-    """What one training of one epoch left."""
+    """What one short training left."""
 
     model: Any
     folder: Path
@@ -68,14 +68,14 @@ class Trained(NamedTuple):
 
 @pytest.fixture(scope="module")
 def trained(keras: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
-    samples = simulate(5, START, 110 * 60)
+    samples = simulate(5, START, 360 * 60)
     frame = pd.DataFrame(list(formatters.format_records(formatters.slot_records(samples, 15.0))))
     frame = frame.set_index(pd.DatetimeIndex(pd.to_datetime(frame.pop("time"), utc=True)))
     folder = tmp_path_factory.mktemp("training")
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as printed:
         # The plots go to plots/ of the working directory.
         patch.chdir(folder)
-        model = find_anomalies.train(frame, 4, 12, 1, 0.1, 0, str(folder / "model" / "edge.h5"))
+        model = find_anomalies.train(frame, 4, 12, 2, 0.1, 0, str(folder / "model" / "edge.h5"))
     yield Trained(model, folder / "model", frame, printed.getvalue())
 
 
@@ -84,6 +84,17 @@ def bundle_copy(trained: Trained, tmp_path: Path) -> Path:
     """The model file of a copy of the trained bundle."""
     shutil.copytree(trained.folder, tmp_path / "model")
     return tmp_path / "model" / "edge.h5"
+
+
+@pytest.mark.parametrize(("network", "is_refused"), [(0.2, True), (0.191, True), (0.189, False)])
+def test_a_network_hardly_better_than_the_mean_is_refused(network: float, is_refused: bool) -> None:
+    # 0.95 x 0.2 = 0.19
+    report = {"overall": {"network": network, "training_mean": 0.2}}
+    if not is_refused:
+        find_anomalies._check_learnt(report)
+        return
+    with pytest.raises(UserError, match="predicts hardly better than the mean.*nothing was saved"):
+        find_anomalies._check_learnt(report)
 
 
 def refusal(text: str) -> str:
@@ -186,7 +197,7 @@ def test_the_identity_says_what_was_trained_and_how_well_it_predicts_what_it_has
     identity = json.loads((trained.folder / "edge.json").read_text())
     assert identity["features"] == FEATURES
     assert identity["n_steps"] == 4
-    assert identity["records"] == len(trained.frame) == 440
+    assert identity["records"] == len(trained.frame) == 1440
     assert pd.Timestamp(identity["first_record"]) == trained.frame.index[0]
     assert pd.Timestamp(identity["last_record"]) == trained.frame.index[-1]
     assert sorted(identity["versions"]) == ["keras", "numpy", "tensorflow"]
@@ -522,7 +533,7 @@ def test_a_twin_that_differs_from_the_model_is_not_saved_over_a_good_bundle(
     before = contents(bundle_copy.parent)
     # What cannot be compared does not agree.
     unknown = np.full((2, 3, 12), np.nan, dtype=np.float32)
-    message = f"{bundle_copy.with_suffix('.tflite')}: differs from the Keras model by nan; not saved"
+    message = f"{bundle_copy.with_suffix('.tflite')}: differs from the Keras model by nan: nothing was saved; train on more records (--trainset) or for more --epochs"
     with pytest.raises(UserError, match=refusal(message)):
         save_bundle(untrained, bundle_copy, {}, {}, unknown)
     assert contents(bundle_copy.parent) == before

@@ -73,6 +73,7 @@ def test_an_attack_its_tail_and_what_is_false() -> None:
         # 23 known records that are in neither attack nor tail: 5 flagged, two runs of alerts.
         "false_anomalies_per_day": round(5 / 0.23, 2),
         "false_alerts_per_day": round(2 / 0.23, 2),
+        "normal_alerted": 3,
     }
 
 
@@ -88,6 +89,7 @@ def test_without_an_attack_there_are_no_polls_to_count() -> None:
         "polls_to_last_flag": None,
         "false_anomalies_per_day": 50.0,
         "false_alerts_per_day": 20.0,
+        "normal_alerted": 3,
     }
 
 
@@ -106,9 +108,22 @@ def test_polls_to_the_first_flag_are_counted_from_one(
     attacked: str, anomaly: int | str, alert: int | str
 ) -> None:
     # Flags before the attack and in its tail are not those of the attack.
-    summary = summarise(verdicts_of("!" + attacked + "!n"), [window(1, 6)])
+    summary = summarise(verdicts_of("a" + attacked + "!n"), [window(1, 6)])
     assert (summary["polls_to_first_anomaly"], summary["polls_to_first_alert"]) == (anomaly, alert)
     assert summary["polls_to_last_flag"] == 1
+
+
+def test_an_alert_that_is_up_before_the_attack_finds_nothing() -> None:
+    summary = summarise(verdicts_of("n!" + "!!!!" + "n"), [window(2, 6)])
+    assert (summary["polls_to_first_anomaly"], summary["polls_to_first_alert"]) == ("never", "never")
+
+
+def test_a_tail_is_no_longer_than_a_window() -> None:
+    # 30 records of the alert that never ends are the attack's; 20 are false, one alert to a person.
+    summary = summarise(verdicts_of("n" * 50 + "!" * 4 + "!" * 50), [window(50, 54)])
+    assert summary["polls_to_last_flag"] == 30
+    assert summary["normal_alerted"] == 20
+    assert summary["false_alerts_per_day"] == round(1 / (70 / 100), 2)
 
 
 @pytest.mark.parametrize(
@@ -146,6 +161,7 @@ def test_of_several_attacks_the_slowest_counts() -> None:
         "polls_to_last_flag": 2,
         "false_anomalies_per_day": 0.0,
         "false_alerts_per_day": 0.0,
+        "normal_alerted": 0,
     }
 
 
@@ -186,6 +202,7 @@ def test_the_table() -> None:
             "polls_to_last_flag": 0,
             "false_anomalies_per_day": 3.13,
             "false_alerts_per_day": 0.0,
+            "normal_alerted": 0,
         },
         "normal": {
             "records": 17280,
@@ -198,15 +215,16 @@ def test_the_table() -> None:
             "polls_to_last_flag": None,
             "false_anomalies_per_day": 12.5,
             "false_alerts_per_day": None,
+            "normal_alerted": 7,
         },
     }
     assert table(summaries).splitlines() == [
         "dataset     records  unknown  in attack  flagged  alerted  1st anomaly  1st alert  last flag"
-        "  false/day  false alerts/day",
+        "  false/day  false alerts/day  normal alerted",
         "cpu_attack     1920       12         72       72       69            1      never          0"
-        "       3.13               0.0",
+        "       3.13               0.0               0",
         "normal        17280       28          0        0        0            -          -          -"
-        "       12.5                 -",
+        "       12.5                 -               7",
     ]
 
 

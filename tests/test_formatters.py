@@ -305,6 +305,12 @@ def test_repeated_stale_bit_rate_is_unknown() -> None:
     assert formatters.format5gNetworkBytes(bit_rate, bit_rate, NODE) == same((NAN, NAN))
 
 
+def test_more_free_memory_than_there_is_means_a_wrong_total() -> None:
+    assert formatters.formatMemoryFreeBytes([point(15, 9000.0)], [point(0, 100.0)], 8000.0) == same(
+        (NAN, NAN, NAN)
+    )
+
+
 def test_repeated_stale_memory_has_no_rate() -> None:
     free = [point(15, 2000.0)]
     assert math.isnan(formatters.formatMemoryFreeBytes(free, free, 8000.0)[2])
