@@ -533,7 +533,10 @@ def test_a_twin_that_differs_from_the_model_is_not_saved_over_a_good_bundle(
     before = contents(bundle_copy.parent)
     # What cannot be compared does not agree.
     unknown = np.full((2, 3, 12), np.nan, dtype=np.float32)
-    message = f"{bundle_copy.with_suffix('.tflite')}: differs from the Keras model by nan: nothing was saved; train on more records (--trainset) or for more --epochs"
+    message = (
+        f"{bundle_copy.with_suffix('.tflite')}: differs from the Keras model by nan: nothing was saved;"
+        " train on more records (--trainset) or for more --epochs"
+    )
     with pytest.raises(UserError, match=refusal(message)):
         save_bundle(untrained, bundle_copy, {}, {}, unknown)
     assert contents(bundle_copy.parent) == before

@@ -737,7 +737,7 @@ def test_a_signal_ends_a_running_daemon_in_order(influxd: Influxd, database: Dat
     ) as process:
         try:
             assert process.stderr is not None
-            said = [process.stderr.readline() for _ in range(3)]
+            said = [process.stderr.readline() for _ in range(4)]
             process.send_signal(end)
             stdout, rest = process.communicate(timeout=20)
         finally:
@@ -746,7 +746,10 @@ def test_a_signal_ends_a_running_daemon_in_order(influxd: Influxd, database: Dat
     assert stdout == ""
     silence = "unknown: no recent sample of this node in the database"
     watching = f"watching 127.0.0.1:{influxd.port}, database {database.name}, every 1 s"
-    assert logged("".join(said)) == [watching, silence, silence]
+    other_interval = (
+        "the model was trained on records of 15 s, --interval is 1 s: changes between records differ"
+    )
+    assert logged("".join(said)) == [other_interval, watching, silence, silence]
     assert set(logged(rest)) <= {silence}
 
 
@@ -757,3 +760,21 @@ def test_what_an_edge_installation_lacks_is_named_in_one_line() -> None:
         [sys.executable, "-c", code, *arguments], cwd=ROOT, env=environment(), capture_output=True, text=True
     )
     assert outcome(done) == fault("pandas is not installed; pip install -r requirements.txt")
+
+
+@pytest.mark.parametrize(
+    ("plot", "message"),
+    [
+        (["--plot", "x.png"], "--plot draws what --replay judges; give both"),
+        (
+            ["--replay", "data/cpu_attack.csv", "--plot", "x.foo"],
+            "x.foo: a picture's name must end in .png",
+        ),
+    ],
+)
+def test_a_picture_that_cannot_be_drawn_is_refused_at_once(plot: list[str], message: str) -> None:
+    assert outcome(run("--mode", "test", *plot)) == fault(message)
+
+
+def test_nothing_in_the_readme_is_left_to_be_filled_in() -> None:
+    assert re.findall(r"@[A-Z]+@", (ROOT / "README.md").read_text()) == []
