@@ -289,21 +289,18 @@ def load_bundle(model_filename: str | Path, features: list[str], n_steps: int) -
         ) from None
     if trained_for != (features, n_steps):
         raise UserError(f"{paths.model}: was trained for other features or steps; train it again")
-    found = {"litert": _sha256(paths.litert), "stats": _stats_sha256(stats)}
+    network = paths.litert.read_bytes()
+    found = {"litert": hashlib.sha256(network).hexdigest(), "stats": _stats_sha256(stats)}
     # The edge node may have the LiteRT twin alone.
     if paths.model.exists():
-        found["model"] = _sha256(paths.model)
+        found["model"] = hashlib.sha256(paths.model.read_bytes()).hexdigest()
     for part, checksum in found.items():
         if checksum != expected[part]:
             raise UserError(
                 f"{getattr(paths, part)}: does not belong to {paths.identity};"
                 f" restore all files of one training, or train again with --mode train --model {paths.model}"
             )
-    return Bundle(features, n_steps, stats, means, Predictor(paths.litert.read_bytes()), interval_seconds)
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return Bundle(features, n_steps, stats, means, Predictor(network), interval_seconds)
 
 
 def _stats_sha256(stats: dict[str, Any]) -> str:

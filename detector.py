@@ -96,6 +96,11 @@ def score(bundle: Bundle, values: np.ndarray) -> Scores:
     return Scores(actual, predicted, np.sqrt(_window_means(squares)), np.sqrt(squares))
 
 
+def score_dataset(bundle: Bundle, frame: pd.DataFrame) -> Scores:
+    """Score all records of a resampled dataset."""
+    return score(bundle, frame[bundle.features].to_numpy(dtype=float))
+
+
 def _bridge(inputs: np.ndarray, means: np.ndarray) -> np.ndarray:
     """Fill the gaps in (n, steps, features) forward, then backward, then with the means (features,)."""
     filled = inputs.copy()

@@ -44,7 +44,7 @@ from utils import (
     plotMetric,
     resample_records,
     saveDictJson,
-    split_sequences,
+    whole_sequences,
     write_dataset,
 )
 
@@ -102,9 +102,7 @@ def train(
     _check_trainable(train_dataset, features)
     stats = normalization_stats(train_dataset, features)
     records = normalize(train_dataset[features].to_numpy(dtype=float), stats, features)
-    inputs, targets = split_sequences(records, n_steps)
-    whole = ~(np.isnan(inputs).any(axis=(1, 2)) | np.isnan(targets).any(axis=1))
-    inputs, targets = inputs[whole].astype(np.float32), targets[whole].astype(np.float32)
+    inputs, targets = (part.astype(np.float32) for part in whole_sequences(records, n_steps))
     if len(inputs) < 10 * n_steps:
         raise UserError(
             f"the training set (--trainset) has only {len(inputs)} sequences of {n_steps} records"
@@ -225,10 +223,7 @@ def evaluate(
     datasets = _load_datasets((cpu_testset, iperf_testset, trainset), interval_seconds)
     attacks = {key: evaluation.load_attacks(name) for key, (name, _) in datasets.items()}
     bundle = autoencoder.load_bundle(model_filename, getFeatures(), N_STEPS)
-    scores = {
-        key: detector.score(bundle, frame[bundle.features].to_numpy(dtype=float))
-        for key, (_, frame) in datasets.items()
-    }
+    scores = {key: detector.score_dataset(bundle, frame) for key, (_, frame) in datasets.items()}
     cpu_scores, iperf_scores, normal_scores = scores.values()
     usable, labels = [], {key: key for key in datasets}
     for name, attack_scores in ((cpu_testset, cpu_scores), (iperf_testset, iperf_scores)):
@@ -325,7 +320,7 @@ def run_train(options: argparse.Namespace) -> None:
 def replay(bundle: autoencoder.Bundle, thresholds: dict[str, float], options: argparse.Namespace) -> None:
     """Print one JSON line for each anomaly of the dataset --replay; draw it with --plot."""
     frame = resample_records(loadDataset(options.replay), options.interval)
-    scores = detector.score(bundle, frame[bundle.features].to_numpy(dtype=float))
+    scores = detector.score_dataset(bundle, frame)
     verdicts = detector.detect(thresholds, frame, scores)
     for verdict in verdicts:
         if verdict.is_anomaly:
@@ -484,13 +479,18 @@ def seconds_to_next_poll(interval_seconds: float, clock: Callable[[], float] = t
     return pause if pause > 0.05 * interval_seconds else pause + interval_seconds
 
 
-def watch(options: argparse.Namespace, bundle: autoencoder.Bundle, thresholds: dict[str, float]) -> None:
-    """Poll InfluxDB for ever, or once with --once."""
-    node = load_node(options.node_file)
-    server = f"{options.influx_host}:{options.influx_port}"
+def _connect(options: argparse.Namespace) -> tuple[str, InfluxDBClient]:
+    """The server as messages name it, and a client of it."""
     client = influx_utils.initializeConnection(
         options.influx_host, options.influx_port, options.influx_user, options.influx_pass
     )
+    return f"{options.influx_host}:{options.influx_port}", client
+
+
+def watch(options: argparse.Namespace, bundle: autoencoder.Bundle, thresholds: dict[str, float]) -> None:
+    """Poll InfluxDB for ever, or once with --once."""
+    node = load_node(options.node_file)
+    server, client = _connect(options)
     judge = detector.Detector(bundle, thresholds, options.interval)
     monitor = Monitor(client, node, judge, options.influx_measurement, options.interval)
     logger.info("watching %s, database %s, every %g s", server, options.influx_db, options.interval)
@@ -571,10 +571,7 @@ def run_collect(options: argparse.Namespace) -> None:
     if not options.output:
         raise UserError("--mode collect needs --output FILE.csv")
     node = load_node(options.node_file)
-    server = f"{options.influx_host}:{options.influx_port}"
-    client = influx_utils.initializeConnection(
-        options.influx_host, options.influx_port, options.influx_user, options.influx_pass
-    )
+    server, client = _connect(options)
     client.switch_database(options.influx_db)
     gaps: dict[str, int] = {}
     slots: list[int] = []

@@ -108,10 +108,8 @@ def getLastRecords(
     """
     data = _run(client, queries, measurements)
     for measurement, points in data.items():
-        newest: dict[tuple, formatters.Point] = {}
-        for point in sorted(points, key=lambda point: point["time"]):
-            newest[formatters.series_tags(point)] = point
-        data[measurement] = list(newest.values())
+        oldest_first = sorted(points, key=lambda point: point["time"])
+        data[measurement] = list({formatters.series_tags(point): point for point in oldest_first}.values())
     times = [point["time"] for points in data.values() for point in points]
     return data, max(times, default=None)
 

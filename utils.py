@@ -492,6 +492,13 @@ def split_sequences(sequences: np.ndarray, n_steps: int) -> tuple[np.ndarray, np
     return windows[:, :-1], windows[:, -1]
 
 
+def whole_sequences(records: np.ndarray, n_steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """split_sequences without those in which a value is missing."""
+    inputs, targets = split_sequences(records, n_steps)
+    whole = ~(np.isnan(inputs).any(axis=(1, 2)) | np.isnan(targets).any(axis=1))
+    return inputs[whole], targets[whole]
+
+
 def metric_square_errors(y_actual: np.ndarray, y_predict: np.ndarray) -> np.ndarray:
     """Squared errors pooled per metric: (n, features) each -> (n, metrics + 1), the last being overall.
 

@@ -39,7 +39,7 @@ from utils import (
     normalize,
     resample_records,
     saveDictJson,
-    split_sequences,
+    whole_sequences,
 )
 
 DAY_SECONDS = 86400.0
@@ -70,7 +70,7 @@ def judge(
     bundle: autoencoder.Bundle, thresholds: dict[str, float], frame: pd.DataFrame
 ) -> list[detector.Verdict]:
     """Verdicts on a resampled frame."""
-    return detector.detect(thresholds, frame, detector.score(bundle, frame[bundle.features].to_numpy(float)))
+    return detector.detect(thresholds, frame, detector.score_dataset(bundle, frame))
 
 
 def detection(bundle: autoencoder.Bundle, thresholds: dict[str, float]) -> dict[str, dict[str, Any]]:
@@ -147,9 +147,7 @@ def forecasts(bundle: autoencoder.Bundle) -> dict[str, dict[str, Any]]:
 
 def _sequences(bundle: autoencoder.Bundle, frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     values = normalize(frame[bundle.features].to_numpy(float), bundle.stats, bundle.features)
-    inputs, targets = split_sequences(values, bundle.n_steps)
-    whole = ~(np.isnan(inputs).any(axis=(1, 2)) | np.isnan(targets).any(axis=1))
-    return inputs[whole], targets[whole]
+    return whole_sequences(values, bundle.n_steps)
 
 
 def evaluation_seconds() -> float:
