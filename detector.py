@@ -55,6 +55,8 @@ PREDICTIONS = WINDOW_RECORDS - N_STEPS + 1
 MIN_PREDICTIONS = PREDICTIONS // 3
 # Values further outside the trained range than this share of its width are no input at all.
 FAR_OUTSIDE = 0.25
+# Below the trained range levels count on a log scale; this share of the range is as good as zero there.
+NEXT_TO_ZERO = 0.01
 
 NORMAL, ANOMALY, ALERT, UNKNOWN = "normal", "anomaly", "alert", "unknown"
 
@@ -66,7 +68,7 @@ NORMAL, ANOMALY, ALERT, UNKNOWN = "normal", "anomaly", "alert", "unknown"
 class Scores:
     """Of n consecutive records, in normalised units; NaN is unknown.
 
-    actual, predicted: (n, features), normalised and not clipped. window: RMSE over the last
+    actual, predicted: (n, features), in the units of `normalised` and not clipped. window: RMSE over the last
     predictions (n, metrics + 1), overall last. record: RMSE of the record alone, likewise.
     """
 
@@ -84,7 +86,7 @@ def score(bundle: Bundle, values: np.ndarray) -> Scores:
     the records after an attack would be measured against it. A feature without any usable input is shown
     at its mean; where its inputs are all missing, its metric is unknown.
     """
-    actual = normalize(values, bundle.stats, bundle.features)
+    actual = normalised(bundle, values)
     is_far = (actual < -FAR_OUTSIDE) | (actual > 1.0 + FAR_OUTSIDE)
     inputs, _ = split_sequences(np.where(is_far, np.nan, np.clip(actual, 0.0, 1.0)), bundle.n_steps)
     predicted = np.full(actual.shape, np.nan)
@@ -94,6 +96,40 @@ def score(bundle: Bundle, values: np.ndarray) -> Scores:
     judged[bundle.n_steps - 1 :][np.isnan(seen).all(axis=1)] = np.nan
     squares = metric_square_errors(judged, predicted)
     return Scores(actual, predicted, np.sqrt(_window_means(squares)), np.sqrt(squares))
+
+
+def normalised(bundle: Bundle, values: np.ndarray) -> np.ndarray:
+    """Values (n, features) in units of the trained range: 0 is its lower end, 1 its upper.
+
+    Below the range, what never came near zero in training counts on a log scale, as far as that is the
+    further: traffic that stops is next to nothing on the scale of its bursts, but no small change.
+    """
+    lows, widths = _ranges(bundle)
+    linear = normalize(values, bundle.stats, bundle.features)
+    zero = NEXT_TO_ZERO * widths
+    with np.errstate(invalid="ignore"):
+        shortfall = np.log((np.maximum(values, 0.0) + zero) / (np.abs(lows) + zero))
+    return np.where((values < lows) & (lows > 0), np.minimum(linear, shortfall), linear)
+
+
+def physical(bundle: Bundle, values: np.ndarray) -> np.ndarray:
+    """The inverse of `normalised`: (n, features) in the units of the trained range -> physical units.
+
+    What no quantity can be, less than zero, becomes zero for features that were above it in training.
+    """
+    lows, widths = _ranges(bundle)
+    linear = lows + values * widths
+    zero = NEXT_TO_ZERO * widths
+    level = np.maximum(np.exp(np.minimum(values, 0.0)) * (np.abs(lows) + zero) - zero, 0.0)
+    return np.where((values < 0) & (lows > 0), np.maximum(linear, level), linear)
+
+
+def _ranges(bundle: Bundle) -> tuple[np.ndarray, np.ndarray]:
+    """Lower end and width (features,) of the trained ranges; a range of width 0 counts as width 1."""
+    lows, highs = (
+        np.array([bundle.stats[f"{feature}_{end}"] for feature in bundle.features]) for end in ("min", "max")
+    )
+    return lows, np.where(highs == lows, 1.0, highs - lows)
 
 
 def score_dataset(bundle: Bundle, frame: pd.DataFrame) -> Scores:
