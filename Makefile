@@ -1,7 +1,7 @@
 PYTHON ?= python3
 PIP_INSTALL := .venv/bin/python -m pip install --disable-pip-version-check -q
 
-.PHONY: run test train lint data benchmark clean
+.PHONY: run test train lint data benchmark lab clean
 
 # Standard output carries the anomalies and nothing else, so that it can be piped.
 run: .venv/.run
@@ -9,7 +9,7 @@ run: .venv/.run
 	@.venv/bin/python find_anomalies.py --mode test --replay data/iperf_attack.csv --plot plots/iperf_attack.png
 
 test: lint
-	@tests/get_influxd.sh
+	@lab/get_parts.sh
 	.venv/bin/python -m pytest
 
 train: .venv/.run
@@ -24,6 +24,10 @@ data: .venv/.run
 
 benchmark: .venv/.run
 	@.venv/bin/python -m benchmarks
+
+lab: .venv/.run
+	@lab/get_parts.sh
+	@.venv/bin/python -m lab
 
 clean:
 	rm -rf .venv .cache .pytest_cache .ruff_cache .hypothesis plots/*

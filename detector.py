@@ -50,6 +50,8 @@ ALERT_RECORDS = 4
 UNKNOWN_CAUSE = "unknown cause"
 
 THRESHOLD_KEYS = tuple(f"{name}_threshold" for name in (*METRICS, "overall"))
+# The feature of each metric that says how much of it there is; one that comes before it says how it changes.
+LEVELS = {metric: features[-1] for metric, features in METRICS.items()}
 PREDICTIONS = WINDOW_RECORDS - N_STEPS + 1
 # With fewer known predictions than this an RMSE over the window says too little.
 MIN_PREDICTIONS = PREDICTIONS // 3
@@ -124,6 +126,31 @@ def physical(bundle: Bundle, values: np.ndarray) -> np.ndarray:
     return np.where((values < 0) & (lows > 0), np.maximum(linear, level), linear)
 
 
+def expected_levels(
+    bundle: Bundle, thresholds: dict[str, float], predicted: np.ndarray
+) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Of each metric's level (LEVELS), in its physical unit: low, expected, high, (n,) each.
+
+    predicted: (n, features), normalised. A level between low and high keeps the record's own RMSE within
+    RECORD_FACTOR thresholds if it is all that the metric is off by: of m features one alone, off by
+    RECORD_FACTOR * threshold * sqrt(m), makes the root mean square of them RECORD_FACTOR * threshold.
+    """
+    margins = np.zeros(len(bundle.features))
+    for metric, level in LEVELS.items():
+        limit = RECORD_FACTOR * thresholds[f"{metric}_threshold"]
+        margins[bundle.features.index(level)] = limit * math.sqrt(len(METRICS[metric]))
+    # A threshold may be set so high that nothing is over it; there is also nothing below zero.
+    with np.errstate(over="ignore"):
+        bounds = [
+            np.maximum(physical(bundle, values), 0.0)
+            for values in (predicted - margins, predicted, predicted + margins)
+        ]
+    return {
+        metric: tuple(bound[:, bundle.features.index(level)] for bound in bounds)
+        for metric, level in LEVELS.items()
+    }
+
+
 def _ranges(bundle: Bundle) -> tuple[np.ndarray, np.ndarray]:
     """Lower end and width (features,) of the trained ranges; a range of width 0 counts as width 1."""
     lows, highs = (
@@ -169,6 +196,8 @@ class Verdict:
     causes: metrics over their thresholds. unknown: metrics of which nothing can be said, with any
     status. rmse: over the window, per metric and overall. values: the stored columns, in their units.
     shares: how much of what makes an anomaly there is, per metric and overall; above 1 it is one.
+    in_a_row: anomalies in a row up to this record, 0 where there is none or the row ends; unknown records
+    among them do not count. actual, predicted: (features,), as in Scores.
     """
 
     time: int
@@ -178,6 +207,9 @@ class Verdict:
     rmse: dict[str, float]
     values: dict[str, float]
     shares: dict[str, float] = field(default_factory=dict)
+    in_a_row: int = 0
+    actual: np.ndarray = field(default_factory=lambda: np.empty(0), compare=False, repr=False)
+    predicted: np.ndarray = field(default_factory=lambda: np.empty(0), compare=False, repr=False)
 
     @property
     def is_anomaly(self) -> bool:
@@ -229,25 +261,31 @@ class _Row:
 def _judge(
     time: int,
     values: dict[str, float],
-    window: np.ndarray,
-    record: np.ndarray,
+    scores: Scores,
+    index: int,
     thresholds: dict[str, float],
     row: _Row,
 ) -> Verdict:
-    """Verdict on one record from its RMSEs (metrics + 1,)."""
+    """Verdict on the record that has this index in the scores."""
+    window, record = scores.window[index], scores.record[index]
     limits = np.array([thresholds[key] for key in THRESHOLD_KEYS])
     unknown = np.isnan(window) | np.isnan(record)
     over = ~unknown & (window > limits) & (record > RECORD_FACTOR * limits)
     shares = np.minimum(window, record / RECORD_FACTOR) / np.maximum(limits, 1e-9)
+    status = row.status(bool(over.any()), bool(unknown.any()))
     names = np.array([*METRICS, "overall"])
     return Verdict(
         time=time,
-        status=row.status(bool(over.any()), bool(unknown.any())),
+        status=status,
         causes=tuple(names[:-1][over[:-1]].tolist()),
         unknown=tuple(names[:-1][unknown[:-1]].tolist()),
         rmse=dict(zip(names.tolist(), np.where(unknown, np.nan, window).tolist(), strict=True)),
         values=values,
         shares=dict(zip(names.tolist(), shares.tolist(), strict=True)),
+        in_a_row=row.anomalies,
+        # A verdict that is kept must not keep the scores of its whole window.
+        actual=scores.actual[index].copy(),
+        predicted=scores.predicted[index].copy(),
     )
 
 
@@ -276,7 +314,7 @@ class Detector:
         self._window.append(np.array([columns[feature] for feature in self._bundle.features]))
         scores = score(self._bundle, np.array(self._window))
         values = {column: columns[column] for column in getAnomalyColumns()}
-        return _judge(time, values, scores.window[-1], scores.record[-1], self.thresholds, self._row)
+        return _judge(time, values, scores, -1, self.thresholds, self._row)
 
 
 def detect(thresholds: dict[str, float], frame: pd.DataFrame, scores: Scores) -> list[Verdict]:
@@ -286,8 +324,8 @@ def detect(thresholds: dict[str, float], frame: pd.DataFrame, scores: Scores) ->
     stored = frame[columns].to_numpy(dtype=float).tolist()
     times = frame.index.as_unit("ns").asi8.tolist()
     return [
-        _judge(time, dict(zip(columns, values, strict=True)), window, record, thresholds, row)
-        for time, values, window, record in zip(times, stored, scores.window, scores.record, strict=True)
+        _judge(time, dict(zip(columns, values, strict=True)), scores, index, thresholds, row)
+        for index, (time, values) in enumerate(zip(times, stored, strict=True))
     ]
 
 

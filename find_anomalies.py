@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ import numpy as np
 
 import autoencoder
 import detector
+import evaluation
 import formatters
 import influx_utils
 from utils import (
@@ -216,8 +217,6 @@ def evaluate(
     a person set are kept. Prints a table; writes it to plots/evaluation.json and one picture for each
     dataset to plots/.
     """
-    import evaluation
-
     if time_window_threshold != WINDOW_RECORDS:
         raise UserError(f"the window is {WINDOW_RECORDS} records, not {time_window_threshold}")
     datasets = _load_datasets((cpu_testset, iperf_testset, trainset), interval_seconds)
@@ -249,16 +248,9 @@ def evaluate(
         origin = "  set by a person" if key in by_person else ""
         print(f"{key:<22} {proposed[key]:>9.4f} {thresholds[key]:>9.4f}{origin}")
     saveDictJson(summaries, f"{plots_prefix}evaluation.json")
-    for key, (name, frame) in datasets.items():
-        evaluation.plot_detection(
-            frame,
-            scores[key],
-            verdicts[key],
-            thresholds,
-            attacks[key],
-            f"{plots_prefix}evaluate_{key}.png",
-            name,
-        )
+    for key, (name, _) in datasets.items():
+        picture = f"{plots_prefix}evaluate_{key}.png"
+        evaluation.plot_detection(bundle, thresholds, verdicts[key], attacks[key], picture, name)
     print(f"\n{thresholds_file}, {plots_prefix}evaluation.json and {plots_prefix}evaluate_*.png are written")
 
 
@@ -279,8 +271,6 @@ def run_train(options: argparse.Namespace) -> None:
             raise UserError(f"{folder}: cannot be written to; give its user the right, or name another file")
     names = [options.trainset]
     if options.evaluate:
-        import evaluation
-
         names += [options.cpu_testset, options.iperf_testset]
         for name in names:
             evaluation.load_attacks(name)
@@ -318,7 +308,7 @@ def run_train(options: argparse.Namespace) -> None:
 
 
 def replay(bundle: autoencoder.Bundle, thresholds: dict[str, float], options: argparse.Namespace) -> None:
-    """Print one JSON line for each anomaly of the dataset --replay; draw it with --plot."""
+    """Print one JSON line for each anomaly of the dataset --replay; draw it and its alerts where asked to."""
     frame = resample_records(loadDataset(options.replay), options.interval)
     scores = detector.score_dataset(bundle, frame)
     verdicts = detector.detect(thresholds, frame, scores)
@@ -332,11 +322,15 @@ def replay(bundle: autoencoder.Bundle, thresholds: dict[str, float], options: ar
     summary = ", ".join(f"{count} {status}" for status, count in counts.items())
     logger.info("%s: %d records: %s", options.replay, len(verdicts), summary)
     if options.plot:
-        import evaluation
-
         attacks = evaluation.load_attacks(options.replay)
-        evaluation.plot_detection(frame, scores, verdicts, thresholds, attacks, options.plot, options.replay)
+        evaluation.plot_detection(bundle, thresholds, verdicts, attacks, options.plot, options.replay)
         logger.info("%s: the picture of it", options.plot)
+    if options.plot_dir:
+        recorder = evaluation.AlertRecorder()
+        alerts = [recorder.observe(verdict) for verdict in verdicts] + [recorder.close(is_open=True)]
+        for alert in filter(None, alerts):
+            path = evaluation.plot_alert(bundle, thresholds, alert, options.plot_dir)
+            logger.info("%s: the picture of an alert", path)
 
 
 class Monitor:
@@ -497,12 +491,16 @@ def watch(options: argparse.Namespace, bundle: autoencoder.Bundle, thresholds: d
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     connected = False
     silent_polls = 0
+    recorder = evaluation.AlertRecorder()
     while True:
+        alerts: list[evaluation.Alert | None] = []
         try:
             if not connected:
                 influx_utils.checkDatabase(client, options.influx_db)
                 connected = True
             verdicts = monitor.poll()
+            if options.plot_dir:
+                alerts = [recorder.observe(verdict) for verdict, _ in verdicts]
             for verdict, missing in verdicts:
                 level = logging.INFO if verdict.status == detector.NORMAL else logging.WARNING
                 for line in describe_verdict(verdict, missing).splitlines():
@@ -520,6 +518,9 @@ def watch(options: argparse.Namespace, bundle: autoencoder.Bundle, thresholds: d
             if options.once or monitor.newest_sample is None:
                 raise
             logger.error("poll failed: %s", error)
+        # After the anomalies are stored, or could not be: a picture takes a second or two.
+        if options.plot_dir:
+            _draw_alerts(filter(None, alerts), bundle, thresholds, options.plot_dir)
         if options.once:
             if silent_polls:
                 raise UserError(
@@ -528,6 +529,21 @@ def watch(options: argparse.Namespace, bundle: autoencoder.Bundle, thresholds: d
                 )
             return
         time.sleep(seconds_to_next_poll(options.interval))
+
+
+def _draw_alerts(
+    alerts: Iterable[evaluation.Alert],
+    bundle: autoencoder.Bundle,
+    thresholds: dict[str, float],
+    folder: str,
+) -> None:
+    """A picture of each; one that cannot be written is no reason to stop watching."""
+    for alert in alerts:
+        try:
+            path = evaluation.plot_alert(bundle, thresholds, alert, folder)
+            logger.info("%s: the picture of an alert", path)
+        except UserError as error:
+            logger.error("%s", error)
 
 
 def _log_silence(silent_polls: int, newest_sample: int | None) -> None:
@@ -543,6 +559,9 @@ def _log_silence(silent_polls: int, newest_sample: int | None) -> None:
 def run_test(options: argparse.Namespace) -> None:
     """--mode test."""
     autoencoder.check_model_name(options.model)
+    if options.plot or options.plot_dir:
+        # What is not installed is said now, not when the first alert ends.
+        import matplotlib.figure  # noqa: F401
     if options.plot and not options.replay:
         raise UserError("--plot draws what --replay judges; give both")
     if options.plot and Path(options.plot).suffix != ".png":
@@ -555,6 +574,8 @@ def run_test(options: argparse.Namespace) -> None:
             bundle.interval_seconds,
             options.interval,
         )
+    if options.plot_dir:
+        evaluation.make_plot_dir(options.plot_dir)
     if options.replay:
         replay(bundle, thresholds, options)
     else:
@@ -740,6 +761,7 @@ def make_parser() -> argparse.ArgumentParser:
     option("once", False, "test: poll once and end", **switch)
     option("replay", None, "test: judge a recorded dataset instead of InfluxDB", metavar="CSV")
     option("plot", None, "replay: draw metrics, RMSEs, anomalies and alerts", metavar="PNG")
+    option("plot_dir", None, "test: folder for a picture of each alert, drawn when it ends", metavar="DIR")
     option("output", None, "collect: file to write", metavar="CSV")
     option(
         "since",

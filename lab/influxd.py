@@ -8,7 +8,6 @@ import http.client
 import json
 import os
 import random
-import shutil
 import signal
 import socket
 import subprocess
@@ -16,7 +15,8 @@ import time
 from pathlib import Path
 from typing import Self
 
-UNPACKED = Path(__file__).resolve().parent.parent / ".cache/influxdb/usr/bin/influxd"
+from lab.parts import environment, find
+
 ATTEMPTS = 5
 START_SECONDS = 20
 STOP_SECONDS = 10
@@ -36,14 +36,6 @@ bind-address = "{host}:{port}"
 auth-enabled = {auth}
 log-enabled = false
 """
-
-
-def find_influxd() -> str:
-    """The path of influxd: the installed one, else the one that tests/get_influxd.sh unpacked."""
-    binary = shutil.which("influxd") or shutil.which(UNPACKED)
-    if binary is None:
-        raise FileNotFoundError("influxd is missing: run tests/get_influxd.sh or apt-get install influxdb")
-    return binary
 
 
 def free_port(host: str) -> int:
@@ -97,7 +89,7 @@ class Influxd:
         """
         if self._process is not None and self._process.poll() is None:
             return
-        binary = find_influxd()
+        binary = find("influxd")
         self.folder.mkdir(parents=True, exist_ok=True)
         for _ in range(ATTEMPTS):
             port = self.port or free_port(self.host)
@@ -152,14 +144,14 @@ class Influxd:
             )
         )
         # influxd lets INFLUXDB_* variables override its configuration file.
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("INFLUXDB_")}
+        variables = {name: value for name, value in environment().items() if not name.startswith("INFLUXDB_")}
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [binary, "-config", str(config)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=environment,
+                env=variables,
             )
         atexit.register(self.kill)
 

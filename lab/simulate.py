@@ -74,7 +74,7 @@ def simulate(
     return _samples(life, node_times, ran_times, interval_seconds, reboot_at)
 
 
-def _drift(rng: np.random.Generator, count: int, records: float) -> np.ndarray:
+def drift(rng: np.random.Generator, count: int, records: float) -> np.ndarray:
     """A slow wander of unit variance that forgets itself in about `records` records (an AR(1))."""
     keep = np.exp(-1 / records)
     steps = rng.standard_normal(count) * np.sqrt(1 - keep**2)
@@ -107,7 +107,7 @@ def _bursts(rng: np.random.Generator, count: int, probability: float, low: float
     return burst
 
 
-def _between(values: np.ndarray, low: float, high: float) -> np.ndarray:
+def between(values: np.ndarray, low: float, high: float) -> np.ndarray:
     """Fold what lies outside back in, so that a wander turns round at its limits."""
     width = high - low
     return low + np.abs((values - low + width) % (2 * width) - width)
@@ -117,15 +117,12 @@ def _host_life(rng: np.random.Generator, count: int, day: np.ndarray) -> dict[st
     # A job every 30 s falls into every second record; now and then its phase slips.
     slips = np.cumsum(rng.random(count) < 0.002)
     every_second = np.where((np.arange(count) + slips) % 2 == 0, 0.8, -0.8)
-    work = 5.7 + 0.9 * day + 0.25 * _drift(rng, count, 240) + every_second
+    work = 5.7 + 0.9 * day + 0.25 * drift(rng, count, 240) + every_second
     work = work + _bursts(rng, count, 0.003, 0.5, 2.0) + rng.normal(0, 0.15, count)
     cores = np.clip(work + rng.normal(0, 0.2, (2, count)), 4.4, 9.0)
     steps = rng.standard_t(2.5, count) * 0.0012
     used = (
-        88.745
-        + 0.022 * (day - 0.5)
-        + 0.020 * _drift(rng, count, 400)
-        + np.cumsum(np.clip(steps, -0.03, 0.03))
+        88.745 + 0.022 * (day - 0.5) + 0.020 * drift(rng, count, 400) + np.cumsum(np.clip(steps, -0.03, 0.03))
     )
     chatter = np.where(np.arange(count) % 4 == 0, 2.3, 1.0) * rng.gamma(60, 1 / 60, count)
     burst = _bursts(rng, count, 0.004, 50e3, 190e3)
@@ -133,24 +130,30 @@ def _host_life(rng: np.random.Generator, count: int, day: np.ndarray) -> dict[st
     sent = (11.5e3 + 1.5e3 * day) * chatter + 0.95 * burst
     return {
         "cores": cores,
-        "used": _between(used, 88.67, 88.82),
+        "used": between(used, 88.67, 88.82),
         "received": np.clip(received, 5.0e3, 200e3),
         "sent": np.clip(sent, 10.0e3, 200e3),
     }
 
 
+def gnb_life(seed: int, count: int) -> dict[str, np.ndarray]:
+    """A gNB in the middle of the day, `count` records: rx, tx (percent), down, up (bytes per record)."""
+    rng = np.random.default_rng(seed)
+    return _ran_life(rng, count, np.full(count, 0.5), _sessions(rng, count))
+
+
 def _ran_life(
     rng: np.random.Generator, count: int, day: np.ndarray, attached: np.ndarray
 ) -> dict[str, np.ndarray]:
-    appetite = np.exp(0.9 * _drift(rng, count, 100) - 1.1 + 0.5 * day)
+    appetite = np.exp(0.9 * drift(rng, count, 100) - 1.1 + 0.5 * day)
     down = attached * np.clip(560e3 * appetite * rng.gamma(900, 1 / 900, count), 4e3, 1e6)
-    up = attached * np.clip(0.045 * down * np.exp(0.3 * _drift(rng, count, 80)) + 600, 0, 50e3)
+    up = attached * np.clip(0.045 * down * np.exp(0.3 * drift(rng, count, 80)) + 600, 0, 50e3)
     busy = attached * (0.35 + 0.45 * np.sqrt(down / 1e6))
     rx = 13.72 + busy + (0.012 + 0.03 * attached) * rng.standard_normal(count)
     tx = 5.45 + 0.26 * busy + (0.004 + 0.005 * attached) * rng.standard_normal(count)
     return {
-        "rx": np.clip(rx + 0.03 * _drift(rng, count, 300), 13.66, 14.66),
-        "tx": np.clip(tx + 0.01 * _drift(rng, count, 300), 5.42, 5.72),
+        "rx": np.clip(rx + 0.03 * drift(rng, count, 300), 13.66, 14.66),
+        "tx": np.clip(tx + 0.01 * drift(rng, count, 300), 5.42, 5.72),
         "down": down,
         "up": up,
     }
@@ -161,10 +164,10 @@ def _overlap(times: np.ndarray, seconds: float, start: float, end: float) -> np.
     return np.clip(np.minimum(times, end) - np.maximum(times - seconds, start), 0, seconds) / seconds
 
 
-def _iperf_bytes_per_second(times: np.ndarray, attack: Attack, seed: int) -> np.ndarray:
-    """20-60 Mbit/s that wander as radio conditions do, the same whichever exporter looks."""
+def iperf_bytes_per_second(times: np.ndarray | float, start: float, seed: int) -> np.ndarray | float:
+    """20-60 Mbit/s since `start` that wander as radio conditions do, the same whichever exporter looks."""
     phase = np.random.default_rng(seed + 1).uniform(0, 2 * np.pi, 3)
-    seconds = times - attack.start
+    seconds = times - start
     waves = sum(np.sin(seconds / period + p) for period, p in zip((31.0, 83.0, 190.0), phase, strict=True))
     return MEGABIT_BYTES * (40.0 + 20.0 * waves / 3)
 
@@ -175,7 +178,7 @@ def _attack_host(life: dict, attack: Attack, times: np.ndarray, interval_seconds
         noise = np.random.default_rng(seed + 2).uniform(-0.4, 0.4, life["cores"].shape)
         life["cores"] = life["cores"] * (1 - share) + (98.5 + noise) * share
         return
-    flood = share * _iperf_bytes_per_second(times, attack, seed) * RECORD_SECONDS
+    flood = share * iperf_bytes_per_second(times, attack.start, seed) * RECORD_SECONDS
     life["received"] = life["received"] + flood
     life["sent"] = life["sent"] + flood
     life["cores"] = np.clip(life["cores"] + 6.0 * share, 0, 100)
@@ -185,11 +188,19 @@ def _attack_ran(life: dict, attack: Attack, times: np.ndarray, seed: int) -> Non
     if attack.kind == "cpu":
         return
     during = (times >= attack.start) & (times < attack.end)
-    flood = _iperf_bytes_per_second(times, attack, seed) * RECORD_SECONDS
-    life["down"] = np.where(during, life["down"] + flood, life["down"])
-    life["up"] = np.where(during, life["up"] + 0.04 * flood, life["up"])
-    life["rx"] = np.where(during, life["rx"] + 2.5 + flood / 40e6, life["rx"])
-    life["tx"] = np.where(during, life["tx"] + 3.0 + flood / 20e6, life["tx"])
+    more = flooded(life, iperf_bytes_per_second(times, attack.start, seed) * RECORD_SECONDS)
+    for key, values in more.items():
+        life[key] = np.where(during, values, life[key])
+
+
+def flooded(gnb: dict, flood: np.ndarray | float) -> dict:
+    """rx, tx, down and up of a gNB that carries `flood` bytes per record more."""
+    return {
+        "down": gnb["down"] + flood,
+        "up": gnb["up"] + 0.04 * flood,
+        "rx": gnb["rx"] + 2.5 + flood / 40e6,
+        "tx": gnb["tx"] + 3.0 + flood / 20e6,
+    }
 
 
 def _samples(

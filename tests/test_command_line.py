@@ -19,8 +19,9 @@ import pytest
 from conftest import Database, connect
 from prometheus_writer import write_samples
 
+import formatters
 from lab.influxd import Influxd, free_port
-from lab.simulate import simulate
+from lab.simulate import Attack, simulate
 from utils import getAnomalyColumns, getFeatures
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -271,6 +272,46 @@ def test_replay_can_draw_what_it_found(tmp_path: Path) -> None:
         for cause in json.loads(line)["possible_cause"].split(" | ")
     }
     assert {"net_down", "net_5g_down"} <= causes
+
+
+def pictures_of(lines: list[str], interval_seconds: int = 15) -> list[str]:
+    """File names of the pictures of the alerts among these lines: by the first anomaly of each row."""
+    names, first, before = [], 0, 0
+    for anomaly in (json.loads(line) for line in lines if line.startswith("{")):
+        moment = nanoseconds(anomaly["time"])
+        # No record is missing here, so a row ends where a slot has no anomaly.
+        if moment - before > 1.5 * interval_seconds * SECOND:
+            first = moment
+        if anomaly["severity"] == "alert":
+            names.append(datetime.fromtimestamp(first // SECOND, UTC).strftime("alert_%Y%m%dT%H%M%SZ.png"))
+        before = moment
+    return list(dict.fromkeys(names))
+
+
+@pytest.mark.parametrize("name", ["cpu_attack", "iperf_attack"])
+def test_replay_can_draw_each_alert(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / "plots" / "alerts"
+    done = run("--mode", "test", "--replay", f"data/{name}.csv", "--plot_dir", folder)
+    assert done.returncode == 0
+    expected = pictures_of(done.stdout.splitlines())
+    assert expected
+    assert logged(done.stderr)[1:] == [f"{folder}/{picture}: the picture of an alert" for picture in expected]
+    assert sorted(path.name for path in folder.iterdir()) == expected
+    for path in folder.iterdir():
+        assert path.read_bytes().startswith(b"\x89PNG\r\n")
+        assert path.stat().st_size > 50_000
+
+
+def test_replay_draws_an_alert_that_is_open_at_the_end(tmp_path: Path) -> None:
+    ((start, _),) = attack_windows("data/cpu_attack.csv")
+    lines = (ROOT / "data/cpu_attack.csv").read_text().splitlines(keepends=True)
+    before = sum(time < start for time in record_times("data/cpu_attack.csv"))
+    for flagged, expected in ((3, []), (4, ["alert_20260306T120014Z.png"])):
+        folder = tmp_path / str(flagged)
+        (tmp_path / "part.csv").write_text("".join(lines[: 1 + before + flagged]))
+        done = run("--mode", "test", "--replay", tmp_path / "part.csv", PLOT_DIR=folder)
+        assert done.returncode == 0
+        assert [path.name for path in folder.iterdir()] == expected
 
 
 def test_replay_needs_no_tensorflow(tmp_path: Path) -> None:
@@ -753,6 +794,67 @@ def test_a_signal_ends_a_running_daemon_in_order(influxd: Influxd, database: Dat
     assert set(logged(rest)) <= {silence}
 
 
+def said_by(log: Path) -> list[str]:
+    """The whole lines of a log that is being written."""
+    return logged(log.read_text().rpartition("\n")[0])
+
+
+def wait_for(log: Path, wanted: Callable[[list[str]], object], seconds: float = 40) -> list[str]:
+    """What is logged, once `wanted` of it is true."""
+    deadline = time.monotonic() + seconds
+    while not wanted(lines := said_by(log)):
+        assert time.monotonic() < deadline, lines
+        time.sleep(0.05)
+    return lines
+
+
+def test_the_daemon_draws_each_alert_when_it_ends_and_outlives_a_folder_that_goes_away(
+    influxd: Influxd, database: Database, tmp_path: Path
+) -> None:
+    now = int(time.time())
+    attacks = [Attack("cpu", now + 5, now + 12), Attack("cpu", now + 22, now + 29)]
+    lives = (simulate(seed, now - 60, 120, attacks, interval_seconds=1) for seed in range(100))
+    series = (formatters.MEMORY_FREE, formatters.RX_CPU)
+    write_samples(
+        database.client, next(life for life in lives if {len(life[name]) for name in series} == {120})
+    )
+    folder, log = tmp_path / "alerts", tmp_path / "log"
+    with (
+        log.open("wb") as stderr,
+        subprocess.Popen(
+            command("--mode", "test", "--interval", 1, *influx(influxd, database.name)),
+            cwd=ROOT,
+            env=environment(PLOT_DIR=folder),
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+        ) as process,
+    ):
+        try:
+            wait_for(log, lambda lines: [line for line in lines if "database" in line])
+            # It is there from the start.
+            assert list(folder.iterdir()) == []
+            lines = wait_for(log, lambda lines: [line for line in lines if ".png" in line])
+            (first,) = pictures_of(lines, 1)
+            place = lines.index(f"{folder}/{first}: the picture of an alert")
+            assert " normal (" in lines[place - 1]
+            assert [path.name for path in folder.iterdir()] == [first]
+            assert (folder / first).read_bytes().startswith(b"\x89PNG\r\n")
+
+            shutil.rmtree(folder)
+            folder.write_text("no folder any more")
+            fault = "cannot be written (File exists); check the folder and the disk"
+            lines = wait_for(log, lambda lines: [line for line in lines if fault in line])
+            before, second = pictures_of(lines, 1)
+            assert before == first
+            place = lines.index(f"{folder}/{second}: {fault}")
+            assert " ERROR " in log.read_text().splitlines()[place]
+            wait_for(log, lambda later: [line for line in later[place:] if " normal (" in line])
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+
+
 def test_what_an_edge_installation_lacks_is_named_in_one_line() -> None:
     code = "import sys; sys.modules['pandas'] = None; import find_anomalies; sys.exit(find_anomalies.main())"
     arguments = ["--mode", "test", "--replay", "data/cpu_attack.csv"]
@@ -774,6 +876,23 @@ def test_what_an_edge_installation_lacks_is_named_in_one_line() -> None:
 )
 def test_a_picture_that_cannot_be_drawn_is_refused_at_once(plot: list[str], message: str) -> None:
     assert outcome(run("--mode", "test", *plot)) == fault(message)
+
+
+@pytest.mark.parametrize("source", [[], ["--replay", "data/cpu_attack.csv"]])
+def test_a_folder_that_cannot_hold_pictures_is_refused_at_once(source: list[str], tmp_path: Path) -> None:
+    (tmp_path / "plots").write_text("a file")
+    for folder, reason in (("plots", "File exists"), ("plots/alerts", "Not a directory")):
+        assert outcome(run("--mode", "test", *source, "--plot_dir", tmp_path / folder)) == fault(
+            f"{tmp_path / folder}: no picture can be written there ({reason}); name another --plot_dir"
+        )
+
+
+def test_pictures_of_alerts_without_matplotlib_are_refused_at_once(tmp_path: Path) -> None:
+    wires = tripwires(tmp_path, "matplotlib")
+    (wires / "matplotlib.py").write_text("raise ModuleNotFoundError('not here', name='matplotlib')\n")
+    done = run("--mode", "test", "--plot_dir", tmp_path / "alerts", PYTHONPATH=wires)
+    assert outcome(done) == fault("matplotlib is not installed; pip install -r requirements.txt")
+    assert not (tmp_path / "alerts").exists()
 
 
 def test_nothing_in_the_readme_is_left_to_be_filled_in() -> None:

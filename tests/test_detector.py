@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import math
@@ -16,12 +17,16 @@ import pytest
 import formatters
 from autoencoder import Bundle
 from detector import (
+    LEVELS,
     Detector,
     Scores,
     Verdict,
     detect,
+    expected_levels,
     fill_thresholds,
     load_thresholds,
+    normalised,
+    physical,
     propose_thresholds,
     read_thresholds,
     score,
@@ -284,6 +289,74 @@ def test_the_actual_values_are_not_clipped() -> None:
     assert scores.record[-1, NET_DOWN] == 80.0
 
 
+# --- what is expected, and what is allowed -------------------------------------------------------
+
+
+def test_normalised_values_have_an_inverse() -> None:
+    trained = bundle(always_half, 10.0, 30.0)
+    values = np.linspace(0.0, 100.0, 24).reshape(2, 12)
+    np.testing.assert_allclose(physical(trained, normalised(trained, values)), values, atol=1e-9)
+
+
+def test_every_metric_has_a_level() -> None:
+    assert LEVELS == {
+        "cpu": "cpu_user_percentage",
+        "cpu_rx": "cpu_rx_percentage",
+        "cpu_tx": "cpu_tx_percentage",
+        "net_down": "bytes_received_rate",
+        "net_up": "bytes_transmitted_rate",
+        "net_5g_down": "dl_bytes_rate",
+        "net_5g_up": "ul_bytes_rate",
+        "mem": "mem_percentage",
+    }
+
+
+def test_the_allowed_band_by_hand() -> None:
+    # Trained on 10 to 30: predicted is 20, in the second record 28.
+    predicted = np.array([[0.5] * 12, [0.9] * 12])
+    limits = thresholds(0.125, net_up=0.01, mem=0.05, net_5g_up=0.25, overall=9.0)
+    levels = expected_levels(bundle(always_half, 10.0, 30.0), limits, predicted)
+    assert list(levels) == list(METRIC_FEATURES)
+    # Of one feature: 4 x threshold x 20.
+    for metric, margin in (("net_down", 10.0), ("net_5g_down", 10.0), ("net_up", 0.8)):
+        low, expected, high = levels[metric]
+        assert expected.tolist() == pytest.approx([20.0, 28.0])
+        assert low.tolist() == pytest.approx([20.0 - margin, 28.0 - margin])
+        assert high.tolist() == pytest.approx([20.0 + margin, 28.0 + margin])
+    # Of two features: 4 x 0.05 x sqrt(2) = 0.2828427 of the range of 20.
+    low, _, high = levels["mem"]
+    assert (low.tolist(), high.tolist()) == (
+        pytest.approx([14.343146, 22.343146]),
+        pytest.approx([25.656854, 33.656854]),
+    )
+    # Half a range below the trained one, on its log scale: (10 + 0.2) / e^0.5 - 0.2; linear it would be 0.
+    assert levels["net_5g_up"][0].tolist() == pytest.approx([5.98661277, 10.2 * math.exp(-0.1) - 0.2])
+
+
+def test_no_level_below_zero_is_expected_and_no_threshold_is_too_high() -> None:
+    predicted = np.array([[0.3] * 12, [-0.1] * 12, [NAN] * 12])
+    trained = bundle(always_half, 0.0, 100.0)
+    low, expected, high = expected_levels(trained, thresholds(0.125), predicted)["net_up"]
+    np.testing.assert_allclose(low, [0.0, 0.0, NAN])
+    np.testing.assert_allclose(expected, [30.0, 0.0, NAN])
+    np.testing.assert_allclose(high, [80.0, 40.0, NAN])
+    for huge in (1e307, 1e308):
+        for metric, (low, _, high) in expected_levels(trained, thresholds(huge), predicted).items():
+            np.testing.assert_array_equal(low, [0.0, 0.0, NAN], metric)
+            np.testing.assert_array_equal(high, [math.inf, math.inf, NAN], metric)
+
+
+@pytest.mark.parametrize("metric", METRIC_FEATURES)
+@pytest.mark.parametrize(("end", "inside"), [(0, 0.001), (2, -0.001)])
+def test_the_band_ends_where_a_record_is_over_four_thresholds(metric: str, end: int, inside: float) -> None:
+    trained, limits = bundle(always_half, 10.0, 30.0), thresholds(0.3, **{metric: 0.1})
+    bound = expected_levels(trained, limits, np.full((1, 12), 0.5))[metric][end][0]
+    values = records(5, 20.0)
+    values[3:, METRIC_FEATURES[metric][-1]] = [bound + inside, bound - inside]
+    record = score(trained, values).record[3:, NAMES.index(metric)]
+    assert (record > 0.4).tolist() == [False, True]
+
+
 # --- both conditions -----------------------------------------------------------------------------
 
 
@@ -410,13 +483,18 @@ SHORT = {"normal": "n", "anomaly": "a", "alert": "!", "unknown": "?"}
 
 
 def statuses(pattern: str) -> str:
-    """n normal, a anomaly of net_down, ? memory missing, A both -> n, a, ! (alert), ? (unknown)."""
+    """Of verdicts_of: n, a, ! (alert), ? (unknown)."""
+    return "".join(SHORT[verdict.status] for verdict in verdicts_of(pattern))
+
+
+def verdicts_of(pattern: str) -> list[Verdict]:
+    """Those on n normal, a anomaly of net_down, ? memory missing, A both; a few records stand before them."""
     values = records(12 + len(pattern))
     values[12:, NET_DOWN] = [PATTERN[letter][0] for letter in pattern]
     values[12:, 11] = [PATTERN[letter][1] for letter in pattern]
     verdicts = judge(values, thresholds(0.01, overall=99.0))
     assert [verdict.status for verdict in verdicts[:12]] == ["unknown"] * 11 + ["normal"]
-    return "".join(SHORT[verdict.status] for verdict in verdicts[12:])
+    return verdicts[12:]
 
 
 @pytest.mark.parametrize(
@@ -442,6 +520,19 @@ def test_an_alert_is_the_fourth_anomaly_in_a_row(pattern: str, expected: str) ->
 @pytest.mark.parametrize(("unknowns", "last"), [(29, "!"), (30, "a"), (31, "a")])
 def test_a_window_of_unknown_records_breaks_the_row(unknowns: int, last: str) -> None:
     assert statuses("aaa" + "?" * unknowns + "A") == "aaa" + "?" * unknowns + last
+
+
+@pytest.mark.parametrize(
+    ("pattern", "counts"),
+    [
+        ("naanaaaaan", [0, 1, 2, 0, 1, 2, 3, 4, 5, 0]),
+        ("?a??a?An?", [0, 1, 1, 1, 2, 2, 3, 0, 0]),
+        # Of 30 unknown records the last one ends the row.
+        ("aaaa" + "?" * 31 + "A", [1, 2, 3, 4] + [4] * 29 + [0, 0, 1]),
+    ],
+)
+def test_a_verdict_says_how_many_anomalies_stand_in_a_row(pattern: str, counts: list[int]) -> None:
+    assert [verdict.in_a_row for verdict in verdicts_of(pattern)] == counts
 
 
 def test_unknown_records_are_counted_anew_after_a_known_one() -> None:
@@ -509,8 +600,9 @@ def observe_all(detector: Detector, frame: pd.DataFrame) -> list[Verdict]:
 
 
 def comparable(verdict: Verdict) -> tuple:
-    rounded = [[round(x, 9) if x == x else None for x in d.values()] for d in (verdict.rmse, verdict.values)]
-    return verdict.time, verdict.status, verdict.causes, verdict.unknown, *rounded
+    numbers = (verdict.rmse.values(), verdict.values.values(), verdict.actual, verdict.predicted)
+    rounded = [[round(float(x), 9) if x == x else None for x in some] for some in numbers]
+    return verdict.time, verdict.status, verdict.causes, verdict.unknown, verdict.in_a_row, *rounded
 
 
 def test_records_one_by_one_get_the_verdicts_that_they_get_at_once() -> None:
@@ -587,6 +679,7 @@ def test_skipped_slots_break_a_row_as_unknown_records_do(skipped: int, status: s
     verdicts = feed(detector, slots, [0.5] * 30 + [9.0] * (4 + blind))
     expected = "?" * 11 + "n" * 19 + "aaa" + "?" * blind + status
     assert "".join(SHORT[verdict.status] for verdict in verdicts) == expected
+    assert verdicts[-1].in_a_row == {"!": 4, "a": 1}[status]
 
 
 def test_a_verdict_keeps_the_records_own_time_and_stored_columns() -> None:
@@ -602,6 +695,19 @@ def test_a_verdict_keeps_the_records_own_time_and_stored_columns() -> None:
         ("dl_bytes", 3.0),
         ("ul_bytes", 4.0),
     ]
+
+
+def test_a_verdict_keeps_what_was_measured_and_what_was_predicted() -> None:
+    detector = Detector(bundle(last_input, 0.0, 10.0), thresholds())
+    verdicts = feed(detector, range(5), [5.0, 6.0, 7.0, 8.0, 90.0])
+    assert verdicts[4].actual[NET_DOWN] == 9.0
+    assert verdicts[4].predicted[NET_DOWN] == 0.8
+    assert verdicts[4].actual.shape == verdicts[4].predicted.shape == (12,)
+    assert np.isnan(verdicts[2].predicted).all()
+    # Not as a part of what it is compared by, nor of a whole window.
+    assert verdicts[4] == dataclasses.replace(verdicts[4], actual=np.zeros(12), predicted=np.zeros(12))
+    assert "predicted" not in repr(verdicts[4])
+    assert [array.base for v in verdicts for array in (v.actual, v.predicted)] == [None] * 10
 
 
 # --- the JSON line -------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from influxdb.exceptions import InfluxDBClientError
 
 import lab.influxd
 from lab.influxd import Influxd
+from lab.parts import find
 
 POINT = [{"measurement": "cpu", "time": "2021-01-12T09:13:15Z", "fields": {"value": 98.3}}]
 
@@ -115,12 +117,15 @@ def test_a_port_taken_meanwhile_is_replaced(
         assert server.port != influxd.port
 
 
-def test_missing_binary_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_binary_is_said_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", "")
-    monkeypatch.setattr(lab.influxd, "UNPACKED", tmp_path / "influxd")
+    monkeypatch.setattr(lab.influxd, "find", partial(find, unpacked=tmp_path))
     with pytest.raises(FileNotFoundError) as error:
-        Influxd(tmp_path).start()
-    assert str(error.value) == "influxd is missing: run tests/get_influxd.sh or apt-get install influxdb"
+        Influxd(tmp_path / "server").start()
+    assert str(error.value) == "influxd is missing: run lab/get_parts.sh or apt-get install influxdb"
+    assert not (tmp_path / "server").exists()
 
 
 def test_a_server_that_cannot_start_gives_its_last_words(tmp_path: Path) -> None:

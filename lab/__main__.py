@@ -1,0 +1,50 @@
+"""`python -m lab`: the run of lab/run.py in network and process namespaces of its own.
+
+There all loopback ports are free, and when the first process ends, whatever way, the kernel ends the rest.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+from lab import parts
+from lab.edge import PROGRAMS
+from lab.run import make_parser
+
+STOP_SECONDS = 30
+
+
+def main() -> int:
+    make_parser().parse_args()
+    try:
+        unshare = parts.find_all(PROGRAMS)["unshare"]
+    except FileNotFoundError as error:
+        print(f"lab: {error}", file=sys.stderr)
+        return 1
+    # An ordinary user may make namespaces inside a user namespace, in which it is root.
+    user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+    namespaces = [*user, "--net", "--pid", "--mount-proc", "--fork", "--kill-child"]
+    if subprocess.run([unshare, *namespaces, "true"], capture_output=True).returncode:
+        print("lab: this user may not make namespaces; run the lab as root", file=sys.stderr)
+        return 1
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    command = [unshare, *namespaces, sys.executable, "-m", "lab.run", *sys.argv[1:]]
+    # Ctrl-C is for this process alone: closing standard input lets the run end in order.
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        process.stdin.close()
+        try:
+            return process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            return 130
+    finally:
+        process.kill()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

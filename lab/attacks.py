@@ -1,0 +1,150 @@
+"""Real attacks on the edge of lab/edge.py, each a context manager: it goes on inside the `with`."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+from lab.edge import FAR_ADDRESS, Edge
+
+FLOOD_BITS_PER_SECOND = "400M"
+MEMORY_SHARE = 0.2
+MEMORY_STEPS = 20
+
+
+@dataclass(frozen=True)
+class Attack:
+    """causes: the metrics that it is done to."""
+
+    name: str
+    causes: tuple[str, ...]
+    launch: Callable[[Edge], AbstractContextManager[None]]
+    kills_exporter: bool = False
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """What was done to the edge from `start` to `end` (seconds since 1970); `causes` are the true ones."""
+
+    name: str
+    causes: tuple[str, ...]
+    kills_exporter: bool
+    start: float
+    end: float
+
+    @property
+    def window(self) -> tuple[int, int]:
+        """Start and end in ns."""
+        return int(self.start * 1e9), int(self.end * 1e9)
+
+
+def all_cpus(edge: Edge) -> AbstractContextManager[None]:
+    """All CPUs in user mode."""
+    return edge.running("stress-ng", "--cpu", str(edge.cpus), "--cpu-method", "int64")
+
+
+def one_cpu(edge: Edge) -> AbstractContextManager[None]:
+    """One CPU in user mode."""
+    return edge.running("stress-ng", "--cpu", "1", "--cpu-method", "int64")
+
+
+def _iperf(*arguments: str) -> Callable[[Edge], AbstractContextManager[None]]:
+    def launch(edge: Edge) -> AbstractContextManager[None]:
+        return edge.running(
+            "iperf3", "-c", FAR_ADDRESS, "-t", "3600", "-b", FLOOD_BITS_PER_SECOND, *arguments
+        )
+
+    return launch
+
+
+def memory_at_once(edge: Edge) -> AbstractContextManager[None]:
+    """A fifth of the memory."""
+    return _take_memory(edge, MEMORY_SHARE)
+
+
+@contextlib.contextmanager
+def memory_slowly(edge: Edge) -> Iterator[None]:
+    """A fifth of the memory in MEMORY_STEPS steps, one a scrape."""
+    ended = threading.Event()
+    with contextlib.ExitStack() as taken:
+
+        def take() -> None:
+            for _ in range(MEMORY_STEPS):
+                taken.enter_context(_take_memory(edge, MEMORY_SHARE / MEMORY_STEPS))
+                if ended.wait(edge.scrape_seconds):
+                    return
+
+        taker = threading.Thread(target=take)
+        taker.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            taker.join()
+
+
+def _take_memory(edge: Edge, share: float) -> AbstractContextManager[None]:
+    taken = str(int(edge.total_memory_bytes * share))
+    # Written to once, then held: the memory is what is attacked, not the CPU.
+    return edge.running(
+        "stress-ng", "--vm", "1", "--vm-bytes", taken, "--vm-keep", "--vm-hang", "0", "--vm-method", "write64"
+    )
+
+
+@contextlib.contextmanager
+def _gnb(edge: Edge, words: str) -> Iterator[None]:
+    edge.tell_gnb(words)
+    try:
+        yield
+    finally:
+        edge.tell_gnb("calm")
+
+
+@contextlib.contextmanager
+def link_down(edge: Edge) -> Iterator[None]:
+    """No traffic in either direction."""
+    edge.set_link("down")
+    try:
+        yield
+    finally:
+        edge.set_link("up")
+
+
+@contextlib.contextmanager
+def _dead(edge: Edge, name: str) -> Iterator[None]:
+    edge.kill_exporter(name)
+    try:
+        yield
+    finally:
+        edge.start_exporter(name)
+
+
+@contextlib.contextmanager
+def cpus_and_5g_flood(edge: Edge) -> Iterator[None]:
+    """Two at once."""
+    with all_cpus(edge), _gnb(edge, "flood"):
+        yield
+
+
+NODE_METRICS = ("cpu", "net_down", "net_up", "mem")
+RAN_METRICS = ("cpu_rx", "cpu_tx", "net_5g_down", "net_5g_up")
+
+ATTACKS = (
+    Attack("all CPUs", ("cpu",), all_cpus),
+    Attack("one CPU", ("cpu",), one_cpu),
+    Attack("TCP up", ("net_up",), _iperf()),
+    Attack("TCP down", ("net_down",), _iperf("-R")),
+    Attack("UDP flood", ("net_up",), _iperf("-u")),
+    Attack("memory slowly", ("mem",), memory_slowly),
+    Attack("memory at once", ("mem",), memory_at_once),
+    Attack("5G flood", ("net_5g_down",), lambda edge: _gnb(edge, "flood")),
+    Attack("RAN CPU overload", ("cpu_rx", "cpu_tx"), lambda edge: _gnb(edge, "overload")),
+    Attack("link down", ("net_down", "net_up"), link_down),
+    Attack("CPUs and 5G flood", ("cpu", "net_5g_down"), cpus_and_5g_flood),
+    Attack("RAN exporter dies", RAN_METRICS, lambda edge: _dead(edge, "ran"), kills_exporter=True),
+    Attack("node exporter dies", NODE_METRICS, lambda edge: _dead(edge, "node"), kills_exporter=True),
+)
+SHORT = (ATTACKS[0], ATTACKS[2])

@@ -1,0 +1,253 @@
+"""The real edge: InfluxDB, Prometheus, both exporters and ordinary life, and what can be done to them.
+
+It runs in network and process namespaces of its own (see lab/__main__.py), so that its loopback ports are
+the ones that deploy/prometheus.yml names, and nothing outlives it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Self
+
+import influx_utils
+from lab import parts
+from lab.influxd import Influxd
+
+PROJECT = Path(__file__).resolve().parent.parent
+PROGRAMS = (
+    "influxd",
+    "prometheus",
+    "promtool",
+    "prometheus-node-exporter",
+    "stress-ng",
+    "iperf3",
+    "ip",
+    "nsenter",
+    "unshare",
+)
+DATABASE = "metrics_db"
+INFLUXDB_PORT, PROMETHEUS_PORT, NODE_PORT, RAN_PORT, IPERF_PORT = 8086, 9090, 9100, 9099, 5201
+EDGE_INTERFACE, FAR_INTERFACE = "edge0", "ue0"
+EDGE_ADDRESS, FAR_ADDRESS = "10.77.0.1", "10.77.0.2"
+READY_SECONDS = 20
+STOP_SECONDS = 5
+
+
+class LabError(Exception):
+    """What the user of the lab can mend; its message is one line and names the remedy."""
+
+
+class Edge:
+    """The whole edge, its files in `folder`; as a context manager it runs inside the `with`."""
+
+    def __init__(self, folder: Path, scrape_seconds: float, seed: int) -> None:
+        self.folder = folder
+        self.scrape_seconds = scrape_seconds
+        self._seed = seed
+        self._programs = parts.find_all(PROGRAMS)
+        self._stack = contextlib.ExitStack()
+        self._far: subprocess.Popen | None = None
+        self._exporters: dict[str, subprocess.Popen] = {}
+
+    def __enter__(self) -> Self:
+        with self._stack:
+            self._start()
+            # Whatever fails until here ends what has started; from here on __exit__ does.
+            self._stack = self._stack.pop_all()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stack.close()
+
+    def _start(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._ip("link", "set", "lo", "up")
+        life = [sys.executable, "-m", "lab.life"]
+        self._far = self.start("far", [self._programs["unshare"], "--net", *life, "serve"])
+        self._link()
+        influxd = Influxd(self.folder / "influxdb")
+        influxd.port = INFLUXDB_PORT
+        try:
+            self._stack.enter_context(influxd)
+        except RuntimeError as error:
+            raise LabError(str(error)) from None
+        self.client = influx_utils.initializeConnection("127.0.0.1", INFLUXDB_PORT, "", "")
+        self.client.create_database(DATABASE)
+        self.client.switch_database(DATABASE)
+        for name in ("node", "ran"):
+            self.start_exporter(name)
+        self._start_prometheus()
+        # Its time goes by four records of the gNB's, or four setpoints, a scrape.
+        step = self.scrape_seconds / 4
+        self.start("life", [*life, "live", FAR_ADDRESS, f"--seed={self._seed}", f"--step_seconds={step}"])
+        self.start("iperf3", [*self._beyond(), self._programs["iperf3"], "-s"])
+
+    def _ip(self, *arguments: str, far: bool = False) -> None:
+        command = [*(self._beyond() if far else []), self._programs["ip"], *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, env=parts.environment())
+        if done.returncode:
+            raise LabError(f"ip {' '.join(arguments)} failed: {done.stderr.strip()}; run the lab as root")
+
+    def _beyond(self) -> list[str]:
+        """What comes before a command that runs on the far side of the link."""
+        assert self._far is not None
+        return [self._programs["nsenter"], f"--net=/proc/{self._far.pid}/ns/net"]
+
+    def _link(self) -> None:
+        own = os.readlink("/proc/self/ns/net")
+        assert self._far is not None
+        wait_until(lambda: os.readlink(f"/proc/{self._far.pid}/ns/net") != own, "the far network namespace")
+        self._ip("link", "add", EDGE_INTERFACE, "type", "veth", "peer", "name", FAR_INTERFACE)
+        self._ip("link", "set", FAR_INTERFACE, "netns", str(self._far.pid))
+        self._ip("addr", "add", f"{EDGE_ADDRESS}/30", "dev", EDGE_INTERFACE)
+        self._ip("addr", "add", f"{FAR_ADDRESS}/30", "dev", FAR_INTERFACE, far=True)
+        self._ip("link", "set", EDGE_INTERFACE, "up")
+        self.set_link("up")
+
+    def _start_prometheus(self) -> None:
+        shipped = (PROJECT / "deploy/prometheus.yml").read_text()
+        line = "scrape_interval: 15s"
+        if shipped.count(line) != 1:
+            raise LabError(f"deploy/prometheus.yml must have one line '{line}', which the lab replaces")
+        config = self.folder / "prometheus.yml"
+        milliseconds = round(self.scrape_seconds * 1000)
+        config.write_text(shipped.replace(line, f"scrape_interval: {milliseconds}ms"))
+        checked = subprocess.run(
+            [self._programs["promtool"], "check", "config", config],
+            capture_output=True,
+            text=True,
+            env=parts.environment(),
+        )
+        if checked.returncode:
+            raise LabError(
+                f"promtool refuses deploy/prometheus.yml: {checked.stderr.strip().splitlines()[-1]}"
+            )
+        self._start_server(
+            "prometheus",
+            [
+                self._programs["prometheus"],
+                f"--config.file={config}",
+                f"--storage.tsdb.path={self.folder / 'prometheus'}",
+                f"--web.listen-address=127.0.0.1:{PROMETHEUS_PORT}",
+            ],
+            PROMETHEUS_PORT,
+        )
+
+    def start(self, name: str, command: list[str], **settings: object) -> subprocess.Popen:
+        """Start one process, its words in `<name>.log`; it is ended when the edge is."""
+        log = self._stack.enter_context((self.folder / f"{name}.log").open("ab"))
+        process = subprocess.Popen(
+            command,
+            cwd=PROJECT,
+            env=parts.environment(),
+            **{"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log, **settings},
+        )
+        self._stack.callback(stop, process)
+        return process
+
+    def _start_server(self, name: str, command: list[str], port: int, **settings: object) -> subprocess.Popen:
+        process = self.start(name, command, **settings)
+
+        def is_up() -> bool:
+            if process.poll() is not None:
+                log = self.folder / f"{name}.log"
+                last_words = log.read_text(errors="replace").strip().rpartition("\n")[2]
+                raise LabError(f"{name} did not start, see {log}: {last_words}")
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                return True
+            return False
+
+        wait_until(is_up, name)
+        return process
+
+    # --- what can be done to it ------------------------------------------------------------------
+
+    @property
+    def cpus(self) -> int:
+        """How many CPUs the host has."""
+        return os.cpu_count() or 1
+
+    @property
+    def total_memory_bytes(self) -> int:
+        """RAM of the host."""
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+    def write_node_file(self, filename: Path) -> None:
+        """This host, as --node_file describes it."""
+        node = {
+            "cpus": [str(cpu) for cpu in range(self.cpus)],
+            "interfaces": [EDGE_INTERFACE],
+            "total_memory_bytes": self.total_memory_bytes,
+        }
+        filename.write_text(json.dumps(node, indent=2) + "\n")
+
+    @contextlib.contextmanager
+    def running(self, program: str, *arguments: str) -> Iterator[None]:
+        """Let a program of PROGRAMS run inside the `with`; LabError if it ended before."""
+        process = self.start(program, [self._programs[program], *arguments])
+        try:
+            yield
+            if process.poll() is not None:
+                log = self.folder / f"{program}.log"
+                last_words = log.read_text(errors="replace").strip().rpartition("\n")[2]
+                raise LabError(f"{program} {' '.join(arguments)} ended too early, see {log}: {last_words}")
+        finally:
+            stop(process)
+
+    def set_link(self, state: str) -> None:
+        """Take the far end of the link `up` or `down`, as a cable that is pulled."""
+        self._ip("link", "set", FAR_INTERFACE, state, far=True)
+
+    def tell_gnb(self, words: str) -> None:
+        """What is done to the gNB from now on, as lab/ran_exporter.py reads it."""
+        process = self._exporters["ran"]
+        assert process.stdin is not None
+        process.stdin.write(f"{words}\n".encode())
+        process.stdin.flush()
+
+    def start_exporter(self, name: str) -> None:
+        """Start the exporter `node` or `ran`, also after it was killed."""
+        if name == "node":
+            command = [self._programs["prometheus-node-exporter"]]
+            collectors = [f"--collector.{collector}" for collector in ("cpu", "meminfo", "netdev")]
+            address = f"--web.listen-address=127.0.0.1:{NODE_PORT}"
+            command += ["--collector.disable-defaults", *collectors, address]
+            port = NODE_PORT
+        else:
+            command = [sys.executable, "-m", "lab.ran_exporter", f"--port={RAN_PORT}", f"--seed={self._seed}"]
+            command.append(f"--record_seconds={self.scrape_seconds / 4}")
+            port = RAN_PORT
+        stdin = subprocess.PIPE if name == "ran" else subprocess.DEVNULL
+        self._exporters[name] = self._start_server(f"{name}_exporter", command, port, stdin=stdin)
+
+    def kill_exporter(self, name: str) -> None:
+        """End the exporter `node` or `ran` as a crash would."""
+        self._exporters[name].kill()
+        self._exporters[name].wait()
+
+
+def stop(process: subprocess.Popen) -> None:
+    """End a process in its own time, or by force after STOP_SECONDS."""
+    process.terminate()
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def wait_until(is_true: Callable[[], bool], what: str, seconds: float = READY_SECONDS) -> None:
+    """Return once `is_true`, LabError after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not is_true():
+        if time.monotonic() > deadline:
+            raise LabError(f"{what} is not ready after {seconds:g} s; see the logs in the output folder")
+        time.sleep(0.05)

@@ -1,0 +1,102 @@
+"""A RAN exporter: the gNB model of lab/simulate.py, served to Prometheus as the Amarisoft exporter does.
+
+`python -m lab.ran_exporter` serves http://127.0.0.1:9099/metrics. What is done to the gNB is told on
+standard input, words a line: `flood` (20-60 Mbit/s of 5G traffic), `overload` (other work takes the CPU
+of its receiving and sending side), both, or `calm`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterable
+
+import numpy as np
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+import formatters
+from lab.simulate import flooded, gnb_life, iperf_bytes_per_second
+from utils import DEFAULT_NODE, RECORD_SECONDS
+
+LIFE_RECORDS = 50_000
+OVERLOAD_PERCENT = 60.0
+
+
+class Gnb(Collector):
+    """The gNB at this moment; a record of the model lasts `record_seconds`."""
+
+    def __init__(self, seed: int, record_seconds: float, clock: Callable[[], float] = time.time) -> None:
+        self._seed = seed
+        self._record_seconds = record_seconds
+        self._clock = clock
+        self._life = gnb_life(seed, LIFE_RECORDS)
+        self._start = clock()
+        self._since: dict[str, float] = {}
+
+    def tell(self, line: str) -> None:
+        """What is done to the gNB from now on; ValueError for a word that it does not know."""
+        words = line.split()
+        unknown = set(words) - {"flood", "overload", "calm"}
+        if unknown:
+            raise ValueError(f"unknown: {', '.join(sorted(unknown))}; the words are flood, overload and calm")
+        now = self._clock()
+        self._since = {word: self._since.get(word, now) for word in words if word != "calm"}
+
+    def state(self) -> dict[str, float]:
+        """rx, tx in percent, down, up in bytes per 15 s."""
+        now = self._clock()
+        record = int((now - self._start) / self._record_seconds) % LIFE_RECORDS
+        gnb = {key: float(values[record]) for key, values in self._life.items()}
+        if (start := self._since.get("flood")) is not None:
+            gnb = flooded(gnb, float(iperf_bytes_per_second(now, start, self._seed)) * RECORD_SECONDS)
+        if "overload" in self._since:
+            noise = np.random.default_rng(record).normal(0, 2, 2)
+            gnb["rx"], gnb["tx"] = gnb["rx"] + OVERLOAD_PERCENT + noise[0], gnb["tx"] + OVERLOAD_PERCENT / 2
+            gnb["tx"] += noise[1]
+        return gnb
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        """The four series, as one scrape sees them."""
+        gnb = self.state()
+        for name, key, text in (
+            (formatters.RX_CPU, "rx", "CPU of the receiving side, percent"),
+            (formatters.TX_CPU, "tx", "CPU of the sending side, percent"),
+        ):
+            yield GaugeMetricFamily(name, text, value=round(gnb[key], 2))
+        for name, key, text in (
+            (formatters.DOWNLINK, "down", "to the UEs of the cell, bit/s"),
+            (formatters.UPLINK, "up", "from the UEs of the cell, bit/s"),
+        ):
+            family = GaugeMetricFamily(name, text, labels=["cellId"])
+            family.add_metric([DEFAULT_NODE.cell_id], round(gnb[key] * 8 / RECORD_SECONDS))
+            yield family
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Serve a simulated gNB to Prometheus.")
+    parser.add_argument("--port", type=int, default=9099, help="port on 127.0.0.1 (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="of the gNB's life (default: %(default)s)")
+    parser.add_argument(
+        "--record_seconds",
+        type=float,
+        default=RECORD_SECONDS,
+        help="how long a record of the model lasts; less is a faster life (default: %(default)s)",
+    )
+    options = parser.parse_args()
+    gnb = Gnb(options.seed, options.record_seconds)
+    registry = CollectorRegistry()
+    registry.register(gnb)
+    _, thread = start_http_server(options.port, "127.0.0.1", registry)
+    for line in sys.stdin:
+        try:
+            gnb.tell(line)
+        except ValueError as error:
+            print(f"ran_exporter: {error}", file=sys.stderr)
+    thread.join()
+
+
+if __name__ == "__main__":
+    main()

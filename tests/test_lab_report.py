@@ -1,0 +1,369 @@
+"""What a run of the lab is worth: lines and verdicts by hand, and the numbers that follow from them."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from autoencoder import Bundle
+from detector import Verdict, detect, score
+from find_anomalies import describe_verdict
+from lab import timeline
+from lab.attacks import Attacked
+from lab.report import Log, judge, judge_attack, table, window_alone
+from utils import METRICS, getAnomalyColumns, getFeatures
+
+SECOND = 10**9
+START = 1_772_409_600  # 2026-03-02T00:00:00Z
+INFINITY = math.inf
+STATUS = {".": "normal", "a": "anomaly", "A": "alert", "u": "unknown"}
+ALL_CPUS = Attacked("all CPUs", ("cpu",), False, START + 10, START + 20)
+LINK_DOWN = Attacked("link down", ("net_down", "net_up"), False, START + 40, START + 50)
+RAN_DIES = Attacked(
+    "RAN exporter dies", ("cpu_rx", "cpu_tx", "net_5g_down", "net_5g_up"), True, START + 10, START + 20
+)
+
+
+def at(second: float) -> int:
+    """ns of a record."""
+    return START * SECOND + round(second * 1000) * 1_000_000
+
+
+def verdicts_of(
+    life: str, causes: Sequence[str] = (), unknown: Sequence[str] = (), first: int = 0
+) -> list[Verdict]:
+    """One record a second, in the middle of it: normal `.`, anomaly `a`, alert `A`, unknown `u`.
+
+    Anomalies and alerts are given `causes`, unknown records `unknown`.
+    """
+    return [
+        Verdict(
+            at(second + 0.5),
+            STATUS[letter],
+            tuple(causes) if letter in "aA" else (),
+            tuple(unknown) if letter == "u" else (),
+            {},
+            {},
+        )
+        for second, letter in enumerate(life, first)
+    ]
+
+
+# --- what test mode says -------------------------------------------------------------------------
+
+SAID = """\
+2026-03-02 00:00:01,103 INFO watching localhost:8086, database metrics_db, every 1 s
+2026-03-02 00:00:02,104 WARNING unknown: no recent sample of this node in the database
+2026-03-02 00:00:03,104 WARNING 2026-03-02T00:00:02.810Z unknown: overall (too few usable records before it)
+2026-03-02 00:00:04,105 INFO 2026-03-02T00:00:03.811Z normal (nearest to an anomaly: net_5g_down, 18%)
+2026-03-02 00:00:05,104 INFO waiting for the samples of this record
+2026-03-02 00:00:06,104 WARNING 2026-03-02T00:00:05Z unknown: mem (no sample of node_memory_MemFree_bytes)
+2026-03-02 00:00:07,104 WARNING 2026-03-02T00:00:06.812Z unknown: cpu_rx, cpu_tx, net_5g_down, net_5g_up \
+(no sample of dl_bitrate{cellId=2}, ul_bitrate{cellId=2}, rx_cpu_time, tx_cpu_time)
+2026-03-02 00:00:08,104 WARNING {"time": "2026-03-02T00:00:07.813Z", "possible_cause": "cpu | net_up", \
+"severity": "anomaly", "rmse": {"cpu": 2.93, "mem": null}, "values": {"cpu_usage": 98.3}}
+2026-03-02 00:00:08,104 WARNING 2026-03-02T00:00:07.813Z unknown: mem \
+(no sample of node_memory_MemFree_bytes)
+2026-03-02 00:00:09,104 WARNING {"time": "2026-03-02T00:00:08.814Z", "possible_cause": "unknown cause", \
+"severity": "alert", "rmse": {"cpu": 2.93}, "values": {"cpu_usage": 98.3}}
+2026-03-02 00:00:10,104 ERROR poll failed: localhost:8086 does not answer
+2026-03-02 00:00:11,104 INFO plots/20260302T000005Z_cpu.png: the picture of an alert
+2026-03-02 00:00:12,104 WARNING unknown: no new record since 2026-03-02T00:00:08.814Z
+"""
+
+
+def read(tmp_path: Path, text: str) -> Log:
+    said = Log(tmp_path / "test_mode.log")
+    said.read(io.BytesIO(text.encode()))
+    return said
+
+
+def test_log_takes_what_is_said_of_records_and_nothing_else(tmp_path: Path) -> None:
+    before = time.time()
+    said = read(tmp_path, SAID)
+    assert list(said.verdicts.values()) == [
+        Verdict(at(2.81), "unknown", (), ("overall",), {}, {}),
+        Verdict(at(3.811), "normal", (), (), {}, {}),
+        Verdict(at(5), "unknown", (), ("mem",), {}, {}),
+        Verdict(at(6.812), "unknown", (), ("cpu_rx", "cpu_tx", "net_5g_down", "net_5g_up"), {}, {}),
+        Verdict(at(7.813), "anomaly", ("cpu", "net_up"), ("mem",), {}, {}),
+        Verdict(at(8.814), "alert", (), (), {}, {}),
+    ]
+    assert list(said.verdicts) == [verdict.time for verdict in said.verdicts.values()]
+    assert set(said.said_at) == set(said.verdicts)
+    assert all(before <= when <= time.time() for when in said.said_at.values())
+    assert (tmp_path / "test_mode.log").read_text() == SAID
+    assert said.last_line == SAID.splitlines()[-1]
+
+
+def test_log_keeps_what_is_no_text(tmp_path: Path) -> None:
+    said = Log(tmp_path / "test_mode.log")
+    said.read(io.BytesIO(b"\xff\xfe\n"))
+    assert (said.verdicts, said.said_at) == ({}, {})
+    assert said.path.read_bytes() == b"\xff\xfe\n"
+
+
+@pytest.mark.parametrize(
+    ("status", "causes", "unknown", "missing"),
+    [
+        ("normal", (), (), ()),
+        ("anomaly", ("cpu_tx", "net_5g_up"), (), ()),
+        ("alert", tuple(METRICS), (), ()),
+        ("anomaly", (), (), ()),
+        ("alert", ("cpu",), ("net_5g_down",), ("dl_bitrate{cellId=2}",)),
+        ("unknown", (), ("mem",), ("node_memory_MemFree_bytes",)),
+        ("unknown", (), tuple(METRICS), ()),
+        ("unknown", (), ("net_down", "net_up"), ("node_network_receive_bytes_total{device=edge0}",)),
+    ],
+)
+def test_log_takes_what_test_mode_really_says(
+    tmp_path: Path, status: str, causes: tuple[str, ...], unknown: tuple[str, ...], missing: tuple[str, ...]
+) -> None:
+    numbers = {name: math.nan if name in unknown else 0.25 for name in (*METRICS, "overall")}
+    values = dict.fromkeys(getAnomalyColumns(), 1.5)
+    verdict = Verdict(at(7.25), status, causes, unknown, numbers, values, shares={"cpu": 0.2})
+    level = "INFO" if status == "normal" else "WARNING"
+    lines = describe_verdict(verdict, missing).splitlines()
+    text = "".join(f"2026-03-02 00:00:08,104 {level} {line}\n" for line in lines)
+    assert read(tmp_path, text).verdicts == {at(7.25): Verdict(at(7.25), status, causes, unknown, {}, {})}
+
+
+# --- one attack ----------------------------------------------------------------------------------
+
+
+def test_row_of_an_attack() -> None:
+    during = verdicts_of("..aaaAAAA.", ["cpu", "mem"], first=10)
+    # Silence is ALERT_RECORDS records without a flag: the anomaly 5 records after the last one is another.
+    after = verdicts_of("A.a..a....a....", ["cpu"], first=20)
+    before = verdicts_of("aaaA......", ["net_up"])
+    said_at = {verdict.time: verdict.time / 1e9 + 0.7 for verdict in before + during + after}
+    assert judge_attack(ALL_CPUS, before + during + after, START + 35, said_at) == {
+        "attack": "all CPUs",
+        "start": "2026-03-02T00:00:10Z",
+        "end": "2026-03-02T00:00:20Z",
+        "true_causes": ["cpu"],
+        "causes": ["cpu", "mem"],
+        "unknown": [],
+        "polls_to_anomaly": 3,
+        "seconds_to_anomaly": 3.2,
+        "seconds_to_alert": 6.2,
+        "polls_to_silence": 6,
+        "seconds_to_silence": 6.2,
+        "records": 10,
+        "flagged": 7,
+        "is_found": True,
+    }
+
+
+def test_seconds_are_those_of_the_records_where_nobody_said_them() -> None:
+    row = judge_attack(ALL_CPUS, verdicts_of("aaaAA.....a", ["cpu"], first=10), INFINITY)
+    assert (row["seconds_to_anomaly"], row["seconds_to_alert"], row["seconds_to_silence"]) == (0.5, 3.5, 0.5)
+    assert (row["polls_to_anomaly"], row["polls_to_silence"]) == (1, 1)
+
+
+def test_what_is_flagged_from_the_next_attack_on_is_no_tail() -> None:
+    verdicts = verdicts_of("aaaAAAAAAAAAAAAAAAAA", ["cpu"], first=10)
+    assert judge_attack(ALL_CPUS, verdicts, START + 23)["polls_to_silence"] == 3
+    assert judge_attack(ALL_CPUS, verdicts, INFINITY)["polls_to_silence"] == 10
+
+
+def test_an_attack_that_is_never_flagged_has_no_numbers() -> None:
+    row = judge_attack(ALL_CPUS, verdicts_of("aaaAAAAAAA....u.....", ["cpu"], ["mem"]), INFINITY)
+    for key in ("polls_to_anomaly", "seconds_to_anomaly", "seconds_to_alert"):
+        assert row[key] is None
+    assert (row["polls_to_silence"], row["seconds_to_silence"], row["flagged"]) == (0, 0.0, 0)
+    assert (row["causes"], row["unknown"], row["is_found"]) == ([], ["mem"], False)
+
+
+def test_an_attack_without_a_record_has_no_numbers() -> None:
+    row = judge_attack(ALL_CPUS, verdicts_of("....."), INFINITY)
+    assert (row["records"], row["polls_to_anomaly"], row["is_found"]) == (0, None, False)
+
+
+@pytest.mark.parametrize(
+    ("causes", "is_found"),
+    [
+        (["net_down", "net_up"], True),
+        (["net_down", "net_up", "cpu"], True),
+        (["net_down"], False),
+        (["cpu"], False),
+        ([], False),
+    ],
+)
+def test_an_attack_is_found_if_all_true_causes_are_given(causes: list[str], is_found: bool) -> None:
+    verdicts = verdicts_of("..aaaA....", causes, first=40)
+    row = judge_attack(LINK_DOWN, verdicts, INFINITY)
+    assert (row["is_found"], set(row["causes"])) == (is_found, set(causes))
+    assert list(row["causes"]) == [name for name in METRICS if name in causes]
+
+
+RAN = ["cpu_rx", "cpu_tx", "net_5g_down", "net_5g_up"]
+
+
+@pytest.mark.parametrize(
+    ("life", "causes", "unknown", "polls_to_unknown", "is_found"),
+    [
+        ("..uuuuuuuu", [], RAN, 3, True),
+        ("u.........", [], RAN, 1, True),
+        ("..uuuuuuuu", [], RAN[:3], None, False),
+        ("..uuuuuuuu", [], [*RAN, "mem"], 3, False),
+        ("..auuuuuuu", ["cpu"], RAN, 4, False),
+        # An anomaly without a metric to blame is none of a cause.
+        ("..auuuuuuu", [], RAN, 4, True),
+        ("..........", [], RAN, None, False),
+        ("..aaaAAAAA", RAN, [], None, False),
+    ],
+)
+def test_a_dead_exporter_is_found_if_its_metrics_are_unknown_and_nothing_is_blamed(
+    life: str, causes: list[str], unknown: list[str], polls_to_unknown: int | None, is_found: bool
+) -> None:
+    row = judge_attack(RAN_DIES, verdicts_of(life, causes, unknown, first=10), INFINITY)
+    assert (row["polls_to_unknown"], row["is_found"]) == (polls_to_unknown, is_found)
+
+
+# --- a whole run ---------------------------------------------------------------------------------
+
+RUN = [
+    *verdicts_of("aaaA", ["mem"], first=-4),
+    *verdicts_of("..a......u", ["net_up"], ["mem"]),
+    *verdicts_of("..aaaAAAAA", ["cpu"], first=10),
+    # A tail of 5, then four false anomalies, of which three are two alerts.
+    *verdicts_of("AA..a....aA.AA......", ["cpu"], first=20),
+    *verdicts_of("..........", first=40),
+    *verdicts_of(".....u....", unknown=["mem"], first=50),
+]
+
+
+def test_run_counts_false_anomalies_in_the_calm_and_no_tail() -> None:
+    judged = judge([ALL_CPUS, LINK_DOWN], RUN, START)
+    assert [row["attack"] for row in judged["attacks"]] == ["all CPUs", "link down"]
+    assert [row["polls_to_anomaly"] for row in judged["attacks"]] == [3, None]
+    assert [row["polls_to_silence"] for row in judged["attacks"]] == [5, 0]
+    del judged["attacks"]
+    assert judged == {
+        "found": 1,
+        "polls_to_anomaly_median": 3.0,
+        "polls_to_anomaly_worst": None,
+        "polls_to_silence_worst": 5,
+        "ordinary_before": {"records": 10, "false_anomalies": 1, "false_alerts": 0, "unknown": 1},
+        "calm_between": {"records": 25, "false_anomalies": 4, "false_alerts": 2, "unknown": 1},
+    }
+
+
+def test_run_before_its_begin_does_not_count() -> None:
+    judged = judge([ALL_CPUS, LINK_DOWN], RUN, START - 4)
+    assert judged["ordinary_before"] == {
+        "records": 14,
+        "false_anomalies": 5,
+        "false_alerts": 1,
+        "unknown": 1,
+    }
+
+
+def test_worst_and_median_are_of_the_attacks_that_kill_no_exporter() -> None:
+    third = Attacked("RAN exporter dies", tuple(RAN), True, START + 60, START + 70)
+    verdicts = RUN[:34] + verdicts_of("...aaaA...", ["net_down", "net_up"], first=40)
+    verdicts += verdicts_of("..........", first=50) + verdicts_of("u" * 10, unknown=RAN, first=60)
+    judged = judge([ALL_CPUS, LINK_DOWN, third], verdicts, START)
+    assert judged["found"] == 3
+    assert (judged["polls_to_anomaly_median"], judged["polls_to_anomaly_worst"]) == (3.5, 4)
+
+
+TABLE = """\
+attack             polls to anomaly  s to anomaly  s to alert  polls to silence  s to silence  \
+causes given                                                  true
+all CPUs                          3           2.5         5.5                 5           4.5  \
+cpu                                                           yes
+link down                         -             -           -                 0           0.0  \
+-                                                             NO, it is net_down | net_up
+RAN exporter dies                 2           2.5         2.5                 0           0.0  \
+unknown: cpu_rx, cpu_tx, net_5g_down, net_5g_up; wrongly mem  NO, it is \
+cpu_rx | cpu_tx | net_5g_down | net_5g_up
+ordinary life before: 10 records, 1 false anomalies, 0 false alerts, 1 unknown
+calm between: 25 records, 4 false anomalies, 2 false alerts, 1 unknown
+found with the true cause: 1 of 3; polls to the first anomaly: median 3, worst -; polls to silence: worst 5
+"""
+
+
+def test_table() -> None:
+    third = Attacked("RAN exporter dies", tuple(RAN), True, START + 60, START + 70)
+    verdicts = RUN + verdicts_of(".uA.......", ["mem"], RAN, first=60)
+    judged = judge([ALL_CPUS, LINK_DOWN, third], verdicts, START)
+    assert table(judged) + "\n" == TABLE
+    assert json.loads(json.dumps(judged)) == judged
+
+
+# --- the documented rule -------------------------------------------------------------------------
+
+
+def always_half(inputs: np.ndarray) -> np.ndarray:
+    return np.full((len(inputs), inputs.shape[2]), 0.5)
+
+
+def test_documented_rule_flags_all_records_whose_window_has_the_spike() -> None:
+    features = getFeatures()
+    ranges = {
+        f"{feature}_{end}": limit for feature in features for end, limit in (("min", 0.0), ("max", 1.0))
+    }
+    bundle = Bundle(features, 4, ranges, np.full(12, 0.5), always_half)
+    thresholds = {f"{name}_threshold": 0.1 for name in (*METRICS, "overall")}
+    values = np.full((100, 12), 0.5)
+    # 5 over what is expected: the RMSE over 27 predictions is 5 / sqrt(27) = 0.96.
+    values[50, features.index("bytes_transmitted_rate")] = 5.5
+    values[90, features.index("mem_percentage")] = math.nan
+    frame = pd.DataFrame(values, columns=features).assign(**dict.fromkeys(getAnomalyColumns(), 1.0))
+    frame.index = pd.to_datetime(at(0) + SECOND * np.arange(100), utc=True)
+    scores = score(bundle, values)
+    ours = detect(thresholds, frame, scores)
+    documented = detect(thresholds, frame, window_alone(scores))
+    flagged = {
+        name: [i for i, verdict in enumerate(verdicts) if verdict.is_anomaly]
+        for name, verdicts in (("ours", ours), ("documented", documented))
+    }
+    assert flagged == {"ours": [50], "documented": list(range(50, 77))}
+    assert {documented[i].causes for i in flagged["documented"]} == {("net_up",)}
+    assert [verdict.status for verdict in documented].count("alert") == 24
+    unknown = [i for i, verdict in enumerate(documented) if verdict.status == "unknown"]
+    assert unknown == [i for i, verdict in enumerate(ours) if verdict.status == "unknown"]
+    assert 90 in unknown
+
+
+# --- the picture ---------------------------------------------------------------------------------
+
+
+def picture(tmp_path: Path, verdicts: list[Verdict]) -> np.ndarray:
+    """The pixels (height, width, 3) of the timeline of a run of 70 s."""
+    from matplotlib.image import imread
+
+    times = pd.to_datetime([at(second + 0.5) for second in range(70)], utc=True)
+    frame = pd.DataFrame(1.0, columns=getFeatures(), index=times)
+    frame.iloc[30] = np.nan
+    timeline.draw(frame, verdicts, [ALL_CPUS, LINK_DOWN], tmp_path / "timeline.png")
+    assert (tmp_path / "timeline.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["timeline.png"]
+    return np.round(imread(tmp_path / "timeline.png")[..., :3] * 255).astype(int)
+
+
+def count(pixels: np.ndarray, *colour: int) -> int:
+    return int((pixels == colour).all(axis=-1).sum())
+
+
+def test_timeline_shows_what_was_said(tmp_path: Path) -> None:
+    calm = picture(tmp_path, verdicts_of("." * 70))
+    assert min(calm.shape[:2]) > 1000
+    red, gold, grey = (255, 0, 0), (255, 215, 0), (158, 158, 158)
+    cells = verdicts_of("." * 10 + "aaaAAAAAAA" + "." * 40 + "u" * 10, ["cpu"], ["mem"])
+    shown = picture(tmp_path, cells)
+    # In a picture of 70 s x 8 metrics, 1400 x 300 pixels large, a cell is about 20 x 30.
+    added = {colour: count(shown, *colour) - count(calm, *colour) for colour in (red, gold, grey)}
+    assert 7 * 300 < added[red] < 7 * 1000
+    assert 3 * 300 < added[gold] < 3 * 1000
+    assert 10 * 300 < added[grey] < 10 * 1000
