@@ -146,21 +146,23 @@ class Edge:
         log = self._stack.enter_context((self.folder / f"{name}.log").open("ab"))
         process = subprocess.Popen(
             command,
-            cwd=PROJECT,
             env=parts.environment(),
-            **{"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log, **settings},
+            **{"cwd": PROJECT, "stdin": subprocess.DEVNULL, "stdout": log, "stderr": log, **settings},
         )
         self._stack.callback(stop, process)
         return process
+
+    def last_words(self, name: str) -> str:
+        """Name and last line of a process's log."""
+        log = self.folder / f"{name}.log"
+        return f"{log}: {log.read_text(errors='replace').strip().rpartition(chr(10))[2]}"
 
     def _start_server(self, name: str, command: list[str], port: int, **settings: object) -> subprocess.Popen:
         process = self.start(name, command, **settings)
 
         def is_up() -> bool:
             if process.poll() is not None:
-                log = self.folder / f"{name}.log"
-                last_words = log.read_text(errors="replace").strip().rpartition("\n")[2]
-                raise LabError(f"{name} did not start, see {log}: {last_words}")
+                raise LabError(f"{name} did not start, see {self.last_words(name)}")
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
                 return True
             return False
@@ -196,9 +198,9 @@ class Edge:
         try:
             yield
             if process.poll() is not None:
-                log = self.folder / f"{program}.log"
-                last_words = log.read_text(errors="replace").strip().rpartition("\n")[2]
-                raise LabError(f"{program} {' '.join(arguments)} ended too early, see {log}: {last_words}")
+                raise LabError(
+                    f"{program} {' '.join(arguments)} ended by itself, see {self.last_words(program)}"
+                )
         finally:
             stop(process)
 

@@ -234,9 +234,9 @@ def write(
     """
     verdicts = [said.verdicts[when] for when in sorted(said.verdicts)]
     ours = judge(attacked, verdicts, begin, said.said_at)
-    bundle = autoencoder.load_bundle(str(output / "model.h5"), getFeatures(), N_STEPS)
-    thresholds = detector.load_thresholds(output / "thresholds.json")
-    frame = resample_records(loadDataset(output / "run.csv"), interval_seconds)
+    bundle = autoencoder.load_bundle(str(output / autoencoder.DEFAULT_MODEL), getFeatures(), N_STEPS)
+    thresholds = detector.load_thresholds(output / "data/thresholds.json")
+    frame = resample_records(loadDataset(output / "data/run.csv"), interval_seconds)
     scores = detector.score_dataset(bundle, frame)
     documented = judge(attacked, detector.detect(thresholds, frame, window_alone(scores)), begin)
     timeline.draw(frame, verdicts, attacked, output / "timeline.png")

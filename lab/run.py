@@ -23,12 +23,13 @@ from typing import Any
 
 from lab import report
 from lab.attacks import ATTACKS, SHORT, Attack, Attacked
-from lab.edge import DATABASE, INFLUXDB_PORT, PROJECT, Edge, LabError, stop, wait_until
+from lab.edge import PROJECT, Edge, LabError, stop, wait_until
 
 logger = logging.getLogger("lab")
 
 TRAINING_STEPS = 3000
 BATCH = 16
+NODE_FILE = "--node_file=node.json"
 
 
 @dataclass(frozen=True)
@@ -47,37 +48,30 @@ SHORT_PLAN = Plan(recorded=75, tested=15, before_seconds=10.0, attack=12, calm=1
 
 
 class Program:
-    """find_anomalies.py, as a user runs it, with the options that all its runs in the lab share."""
+    """find_anomalies.py, as a user runs it, in the folder of the run, with the defaults for all files."""
 
-    def __init__(self, edge: Edge, folder: Path, interval_seconds: float) -> None:
+    def __init__(self, edge: Edge, interval_seconds: float) -> None:
         self._edge = edge
-        self._folder = folder
-        self._shared = [f"--interval={interval_seconds:g}", f"--thresholds_file={folder / 'thresholds.json'}"]
-        self._shared += [f"--model={folder / 'model.h5'}"]
-        self._database = [f"--influx_port={INFLUXDB_PORT}", f"--influx_db={DATABASE}"]
-        self._database += [f"--node_file={folder / 'node.json'}"]
+        self._interval_seconds = interval_seconds
 
     def _command(self, mode: str, *options: str) -> list[str]:
-        command = [sys.executable, "find_anomalies.py", "--mode", mode, *self._shared, *options]
-        shown = " ".join(command[1:]).replace(str(self._folder), "DIR")
-        logger.info("python %s", shown)
-        return command
+        options = ("--mode", mode, f"--interval={self._interval_seconds:g}", *options)
+        logger.info("python find_anomalies.py %s", " ".join(options))
+        return [sys.executable, str(PROJECT / "find_anomalies.py"), *options]
 
-    def run(self, mode: str, *options: str, name: str) -> None:
-        """Run to the end; LabError with its last words if it fails. What it prints goes to `<name>.log`."""
-        database = self._database if mode == "collect" else []
-        log = self._folder / f"{name}.log"
-        process = self._edge.start(name, self._command(mode, *database, *options))
+    def run(self, mode: str, *options: str) -> None:
+        """Run to the end; LabError with its last words if it fails. What it prints goes to `<mode>.log`."""
+        process = self._edge.start(mode, self._command(mode, *options), cwd=self._edge.folder)
         if process.wait():
-            last_words = log.read_text(errors="replace").strip().rpartition("\n")[2]
-            raise LabError(f"--mode {mode} failed, see {log}: {last_words}")
+            raise LabError(f"--mode {mode} failed, see {self._edge.last_words(mode)}")
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[report.Log]:
         """Test mode against the live database, for as long as the `with` lasts, and what it says."""
-        command = self._command("test", *self._database, f"--plot_dir={self._folder / 'alerts'}")
-        process = self._edge.start("test", command, stderr=subprocess.PIPE)
-        said = report.Log(self._folder / "test_mode.log")
+        command = self._command("test", NODE_FILE, "--plot_dir=alerts")
+        folder = self._edge.folder
+        said = report.Log(folder / "test_mode.log")
+        process = self._edge.start("test", command, cwd=folder, stderr=subprocess.PIPE)
         assert process.stderr is not None
         reader = threading.Thread(target=said.read, args=(process.stderr,))
         reader.start()
@@ -93,23 +87,25 @@ class Program:
 def run(output: Path, interval_seconds: float, seed: int, plan: Plan) -> None:
     """The whole run, its files in `output`; raises LabError."""
     with Edge(output, interval_seconds, seed) as edge:
-        program = Program(edge, output, interval_seconds)
+        program = Program(edge, interval_seconds)
         edge.write_node_file(output / "node.json")
-        _learn(edge, program, output, interval_seconds, plan)
+        for name in ("data", "model", "plots"):
+            (output / name).mkdir()
+        _learn(edge, program, interval_seconds, plan)
         with program.watching() as said:
             wait_until(lambda: bool(said.verdicts), "the first verdict", 60 + 40 * interval_seconds)
             begin = time.time()
             _wait("ordinary life, judged", plan.before_seconds)
             attacked = _attack(edge, interval_seconds, plan)
         lasted = time.time() - begin
-        program.run("collect", f"--output={output / 'run.csv'}", f"--since={lasted:.0f}s", name="collect")
+        program.run("collect", NODE_FILE, "--output=data/run.csv", f"--since={lasted:.0f}s")
         database = _look(edge)
     for servers_data in ("influxdb", "prometheus"):
         shutil.rmtree(output / servers_data)
     report.write(output, said, begin, attacked, database, interval_seconds)
 
 
-def _learn(edge: Edge, program: Program, output: Path, interval_seconds: float, plan: Plan) -> None:
+def _learn(edge: Edge, program: Program, interval_seconds: float, plan: Plan) -> None:
     """Record ordinary life and train on it; two shorter stretches make the thresholds honest."""
     # What training reads stays in the page cache, and would be missing from the free memory afterwards.
     edge.start("warm", [sys.executable, "-c", "import tensorflow, pandas, matplotlib.figure"]).wait()
@@ -117,11 +113,10 @@ def _learn(edge: Edge, program: Program, output: Path, interval_seconds: float, 
     for name, records in (("normal", plan.recorded), ("normal_2", plan.tested), ("normal_3", plan.tested)):
         seconds = records * interval_seconds
         _wait(f"ordinary life, recorded into {name}.csv", seconds)
-        program.run("collect", f"--output={output / name}.csv", f"--since={seconds:.0f}s", name="collect")
+        program.run("collect", NODE_FILE, f"--output=data/{name}.csv", f"--since={seconds:.0f}s")
     epochs = max(TRAINING_STEPS * BATCH // plan.recorded, 10)
-    testsets = [f"--cpu_testset={output / 'normal_2.csv'}", f"--iperf_testset={output / 'normal_3.csv'}"]
-    trainset = f"--trainset={output / 'normal.csv'}"
-    program.run("train", "--evaluate", trainset, *testsets, f"--epochs={epochs}", name="train")
+    testsets = ("--cpu_testset=data/normal_2.csv", "--iperf_testset=data/normal_3.csv")
+    program.run("train", "--evaluate", *testsets, f"--epochs={epochs}")
 
 
 def _has_all(edge: Edge) -> bool:

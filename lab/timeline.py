@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from detector import ALERT, LEVELS, Verdict
-from evaluation import level_unit
+import evaluation
 from lab.attacks import Attacked
 from utils import METRICS, replace_file
 
@@ -43,7 +43,7 @@ def draw(
     )
     _draw_verdicts(axes[0], verdicts, attacked, origin, interval)
     for axis, name in zip(axes[1:], METRICS, strict=True):
-        unit, divisor = level_unit(name)
+        unit, divisor = evaluation.level_unit(name)
         axis.plot(minutes, frame[LEVELS[name]].to_numpy() / divisor, color="0.25", linewidth=0.8)
         axis.set_ylabel(f"{name}\n[{unit}]", rotation=0, ha="right", va="center")
         axis.spines[["top", "right"]].set_visible(False)

@@ -171,10 +171,10 @@ def test_short_run_finds_both_attacks_with_their_true_causes(short_run: ShortRun
 
 
 def test_short_run_attacked_a_host_that_lived(short_run: ShortRun) -> None:
-    frame = loadDataset(short_run.folder / "run.csv")
-    life = loadDataset(short_run.folder / "normal.csv")
+    frame = loadDataset(short_run.folder / "data/run.csv")
+    life = loadDataset(short_run.folder / "data/normal.csv")
     # What lab/life.py says, and beside it what the lab itself takes.
-    assert 6 < life["cpu_user_percentage"].median() < 60
+    assert 4 < life["cpu_user_percentage"].median() < 60
     assert 0.5e6 < life["bytes_received_rate"].median() < 5e6
     assert 0.2e6 < life["bytes_transmitted_rate"].median() < 2e6
     for row, column, level in zip(
