@@ -26,6 +26,7 @@ import detector
 import evaluation
 import formatters
 import influx_utils
+import pictures
 from utils import (
     METRICS,
     N_STEPS,
@@ -250,7 +251,7 @@ def evaluate(
     saveDictJson(summaries, f"{plots_prefix}evaluation.json")
     for key, (name, _) in datasets.items():
         picture = f"{plots_prefix}evaluate_{key}.png"
-        evaluation.plot_detection(bundle, thresholds, verdicts[key], attacks[key], picture, name)
+        pictures.plot_detection(bundle, thresholds, verdicts[key], attacks[key], picture, name)
     print(f"\n{thresholds_file}, {plots_prefix}evaluation.json and {plots_prefix}evaluate_*.png are written")
 
 
@@ -323,13 +324,13 @@ def replay(bundle: autoencoder.Bundle, thresholds: dict[str, float], options: ar
     logger.info("%s: %d records: %s", options.replay, len(verdicts), summary)
     if options.plot:
         attacks = evaluation.load_attacks(options.replay)
-        evaluation.plot_detection(bundle, thresholds, verdicts, attacks, options.plot, options.replay)
+        pictures.plot_detection(bundle, thresholds, verdicts, attacks, options.plot, options.replay)
         logger.info("%s: the picture of it", options.plot)
     if options.plot_dir:
-        recorder = evaluation.AlertRecorder()
+        recorder = pictures.AlertRecorder()
         alerts = [recorder.observe(verdict) for verdict in verdicts] + [recorder.close(is_open=True)]
         for alert in filter(None, alerts):
-            path = evaluation.plot_alert(bundle, thresholds, alert, options.plot_dir)
+            path = pictures.plot_alert(bundle, thresholds, alert, options.plot_dir)
             logger.info("%s: the picture of an alert", path)
 
 
@@ -491,9 +492,9 @@ def watch(options: argparse.Namespace, bundle: autoencoder.Bundle, thresholds: d
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     connected = False
     silent_polls = 0
-    recorder = evaluation.AlertRecorder()
+    recorder = pictures.AlertRecorder()
     while True:
-        alerts: list[evaluation.Alert | None] = []
+        alerts: list[pictures.Alert | None] = []
         try:
             if not connected:
                 influx_utils.checkDatabase(client, options.influx_db)
@@ -532,7 +533,7 @@ def watch(options: argparse.Namespace, bundle: autoencoder.Bundle, thresholds: d
 
 
 def _draw_alerts(
-    alerts: Iterable[evaluation.Alert],
+    alerts: Iterable[pictures.Alert],
     bundle: autoencoder.Bundle,
     thresholds: dict[str, float],
     folder: str,
@@ -540,7 +541,7 @@ def _draw_alerts(
     """A picture of each; one that cannot be written is no reason to stop watching."""
     for alert in alerts:
         try:
-            path = evaluation.plot_alert(bundle, thresholds, alert, folder)
+            path = pictures.plot_alert(bundle, thresholds, alert, folder)
             logger.info("%s: the picture of an alert", path)
         except UserError as error:
             logger.error("%s", error)
@@ -575,7 +576,7 @@ def run_test(options: argparse.Namespace) -> None:
             options.interval,
         )
     if options.plot_dir:
-        evaluation.make_plot_dir(options.plot_dir)
+        pictures.make_plot_dir(options.plot_dir)
     if options.replay:
         replay(bundle, thresholds, options)
     else:

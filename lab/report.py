@@ -97,7 +97,7 @@ def judge_attack(
     start, end = attacked.window
     during = [v for v in verdicts if start <= v.time < end]
     after = [v for v in verdicts if end <= v.time < next_start * 1e9]
-    tail = evaluation._tail(np.array([v.is_anomaly for v in after], dtype=bool))
+    tail = evaluation.records_to_last_flag(np.array([v.is_anomaly for v in after], dtype=bool))
     given = [name for name in METRICS if any(name in v.causes for v in during)]
     unknown = [name for name in METRICS if any(name in v.unknown for v in during)]
     said = said_at or {v.time: v.time / 1e9 for v in verdicts}
@@ -172,7 +172,7 @@ def _calm_flags(verdicts: Sequence[Verdict], chosen: np.ndarray) -> dict[str, in
     return {
         "records": int(chosen.sum()),
         "false_anomalies": int(anomalies.sum()),
-        "false_alerts": evaluation._episodes(alerts),
+        "false_alerts": evaluation.episodes(alerts),
         "unknown": int(unknown.sum()),
     }
 

@@ -36,10 +36,10 @@ NODE_FILE = "--node_file=node.json"
 class Plan:
     """How long each part of a run takes, in records; `before_seconds` at least, of judged ordinary life."""
 
-    recorded: int = 480
-    tested: int = 60
+    recorded: int = 420
+    tested: int = 45
     before_seconds: float = 600.0
-    attack: int = 20
+    attack: int = 16
     calm: int = 30
     attacks: tuple[Attack, ...] = ATTACKS
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from detector import ALERT, LEVELS, Verdict
-import evaluation
 from lab.attacks import Attacked
+from pictures import level_unit
 from utils import METRICS, replace_file
 
 if TYPE_CHECKING:
@@ -31,20 +31,27 @@ def draw(
     frame: the resampled records of the run. Ordinary life before the first attack is cut short.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullLocator
 
     interval = float(np.median(np.diff(frame.index.as_unit("ns").asi8))) / 1e9
     origin = attacked[0].start - _MARGIN_RECORDS * interval
     frame = frame[frame.index.as_unit("ns").asi8 >= origin * 1e9]
     minutes = (frame.index.as_unit("ns").asi8 / 1e9 - origin) / 60
     figure = Figure(figsize=(16, 13))
-    figure.subplots_adjust(left=0.085, right=0.99, bottom=0.04, top=0.86, hspace=0.12)
+    figure.subplots_adjust(left=0.1, right=0.99, bottom=0.04, top=0.88, hspace=0.12)
     axes = figure.subplots(
         len(METRICS) + 1, 1, sharex=True, gridspec_kw={"height_ratios": [4.5] + [1] * len(METRICS)}
     )
     _draw_verdicts(axes[0], verdicts, attacked, origin, interval)
     for axis, name in zip(axes[1:], METRICS, strict=True):
-        unit, divisor = evaluation.level_unit(name)
-        axis.plot(minutes, frame[LEVELS[name]].to_numpy() / divisor, color="0.25", linewidth=0.8)
+        unit, divisor = level_unit(name)
+        level = frame[LEVELS[name]].to_numpy() / divisor
+        axis.plot(minutes, level, color="0.25", linewidth=0.8)
+        if unit != "%":
+            # Logarithmic above ordinary life, so that it does not lie flat below the attacks.
+            axis.set_yscale("symlog", linthresh=max(float(np.nanmedian(level)), 1.0))
+            axis.yaxis.set_minor_locator(NullLocator())
+        axis.set_ylim(bottom=0)
         axis.set_ylabel(f"{name}\n[{unit}]", rotation=0, ha="right", va="center")
         axis.spines[["top", "right"]].set_visible(False)
         for one in attacked:
@@ -89,7 +96,7 @@ def _draw_verdicts(
     axis.spines[:].set_visible(False)
     patches = [Patch(color=colour, label=word) for word, colour in zip(_WORDS, _COLOURS, strict=True)]
     patches.append(Patch(fill=False, edgecolor="black", label="truly attacked"))
-    axis.legend(handles=patches, loc="upper left", bbox_to_anchor=(0, 1.46), ncols=5, frameon=False)
+    axis.legend(handles=patches, loc="upper left", bbox_to_anchor=(0, 1.4), ncols=5, frameon=False)
 
 
 def _span(one: Attacked, origin: float) -> tuple[float, float]:
