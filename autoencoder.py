@@ -170,10 +170,16 @@ def fit(
     )
 
 
+def predict(model: keras.Model, inputs: np.ndarray) -> np.ndarray:
+    """Predicted records (n, features). Keras's own predict() first compiles for 10 s, this takes 0.2 s."""
+    parts = [inputs[i : i + 4096] for i in range(0, len(inputs), 4096)]
+    return np.concatenate([np.asarray(model(part, training=False)) for part in parts])
+
+
 def check_not_collapsed(model: keras.Model, n_inputs: int, n_features: int) -> None:
     """Raise UserError if the network gives the same answer to any input, however well its loss fell."""
     noise = np.random.default_rng(SEED).random((256, n_inputs, n_features), dtype=np.float32)
-    spread = float(np.std(model.predict(noise, verbose=0), axis=0).max())
+    spread = float(np.std(predict(model, noise), axis=0).max())
     if not spread > COLLAPSED_STD:
         raise UserError(
             f"the trained network ignores its input (standard deviation {spread:.1e} over random inputs):"
@@ -232,7 +238,7 @@ def save_bundle(
             paths.model: Path(folder, "network.h5").read_bytes(),
             paths.stats: json_bytes(stats),
         }
-    expected = model.predict(check_inputs, verbose=0, batch_size=4096)
+    expected = predict(model, check_inputs)
     difference = float(np.abs(Predictor(contents[paths.litert])(check_inputs) - expected).max())
     if not difference <= LITERT_TOLERANCE:
         raise UserError(

@@ -73,6 +73,8 @@ HISTORY_RECORDS = WINDOW_RECORDS + detector.ALERT_RECORDS
 COLLECT_CHUNK_SECONDS = 3600
 # A network that has not learnt has the training mean's error; this much of it is still refused.
 LEARNT_SHARE = 0.95
+# Fewer held-out sequences than this say little, so the network is then judged on all.
+MIN_HELD_OUT = 100
 PENDING_ANOMALIES = 1000
 
 
@@ -174,10 +176,11 @@ def _forecast_report(
     model: Any, inputs: np.ndarray, targets: np.ndarray, split: int
 ) -> dict[str, dict[str, float]]:
     """Print and return the held-out RMSE of each metric: the network, and two forecasters that need none."""
-    held_out = slice(split, None) if split < len(inputs) else slice(None)
+    is_enough = len(inputs) - split >= MIN_HELD_OUT
+    held_out = slice(split, None) if is_enough else slice(None)
     actual = targets[held_out]
     forecasts = {
-        "network": model.predict(inputs[held_out], verbose=0, batch_size=4096),
+        "network": autoencoder.predict(model, inputs[held_out]),
         "training_mean": np.broadcast_to(targets[:split].mean(axis=0), actual.shape),
         "previous_record": inputs[held_out][:, -1],
     }
@@ -189,7 +192,8 @@ def _forecast_report(
         metric: {name: round(float(values[i]), 5) for name, values in rmse.items()}
         for i, metric in enumerate([*METRICS, "overall"])
     }
-    print("\nRMSE on the held-out records (normalised units)")
+    chosen = "the held-out records" if is_enough else "all records, too few to hold some out"
+    print(f"\nRMSE on {chosen} (normalised units)")
     print(f"{'metric':<12} {'network':>8} {'training mean':>14} {'previous record':>16}")
     for metric, values in report.items():
         print(

@@ -37,6 +37,7 @@ def main() -> int:
     try:
         return process.wait()
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         process.stdin.close()
         try:
             return process.wait(STOP_SECONDS)

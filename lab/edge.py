@@ -37,6 +37,8 @@ DATABASE = "metrics_db"
 INFLUXDB_PORT, PROMETHEUS_PORT, NODE_PORT, RAN_PORT, IPERF_PORT = 8086, 9090, 9100, 9099, 5201
 EDGE_INTERFACE, FAR_INTERFACE = "edge0", "ue0"
 EDGE_ADDRESS, FAR_ADDRESS = "10.77.0.1", "10.77.0.2"
+# Ordinary life goes fast, so that minutes of it show all that it knows: setpoints in one scrape.
+PACE = 12
 READY_SECONDS = 20
 STOP_SECONDS = 5
 
@@ -56,6 +58,7 @@ class Edge:
         self._stack = contextlib.ExitStack()
         self._far: subprocess.Popen | None = None
         self._exporters: dict[str, subprocess.Popen] = {}
+        self._living: dict[str, subprocess.Popen] = {}
 
     def __enter__(self) -> Self:
         with self._stack:
@@ -71,7 +74,9 @@ class Edge:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._ip("link", "set", "lo", "up")
         life = [sys.executable, "-m", "lab.life"]
-        self._far = self.start("far", [self._programs["unshare"], "--net", *life, "serve"])
+        self._far = self._living["far"] = self.start(
+            "far", [self._programs["unshare"], "--net", *life, "serve"]
+        )
         self._link()
         influxd = Influxd(self.folder / "influxdb")
         influxd.port = INFLUXDB_PORT
@@ -85,10 +90,11 @@ class Edge:
         for name in ("node", "ran"):
             self.start_exporter(name)
         self._start_prometheus()
-        # Its time goes by four records of the gNB's, or four setpoints, a scrape.
-        step = self.scrape_seconds / 4
-        self.start("life", [*life, "live", FAR_ADDRESS, f"--seed={self._seed}", f"--step_seconds={step}"])
-        self.start("iperf3", [*self._beyond(), self._programs["iperf3"], "-s"])
+        step = self.scrape_seconds / PACE
+        self._living["life"] = self.start(
+            "life", [*life, "live", FAR_ADDRESS, f"--seed={self._seed}", f"--step_seconds={step}"]
+        )
+        self._living["iperf3"] = self.start("iperf3", [*self._beyond(), self._programs["iperf3"], "-s"])
 
     def _ip(self, *arguments: str, far: bool = False) -> None:
         command = [*(self._beyond() if far else []), self._programs["ip"], *arguments]
@@ -146,8 +152,14 @@ class Edge:
         log = self._stack.enter_context((self.folder / f"{name}.log").open("ab"))
         process = subprocess.Popen(
             command,
-            env=parts.environment(),
-            **{"cwd": PROJECT, "stdin": subprocess.DEVNULL, "stdout": log, "stderr": log, **settings},
+            **{
+                "cwd": PROJECT,
+                "env": parts.environment(),
+                "stdin": subprocess.DEVNULL,
+                "stdout": log,
+                "stderr": log,
+                **settings,
+            },
         )
         self._stack.callback(stop, process)
         return process
@@ -169,6 +181,12 @@ class Edge:
 
         wait_until(is_up, name)
         return process
+
+    def check(self) -> None:
+        """LabError if a part that nobody kills has ended."""
+        for name, process in self._living.items():
+            if process.poll() is not None:
+                raise LabError(f"{name} ended by itself, see {self.last_words(name)}")
 
     # --- what can be done to it ------------------------------------------------------------------
 
@@ -225,7 +243,7 @@ class Edge:
             port = NODE_PORT
         else:
             command = [sys.executable, "-m", "lab.ran_exporter", f"--port={RAN_PORT}", f"--seed={self._seed}"]
-            command.append(f"--record_seconds={self.scrape_seconds / 4}")
+            command.append(f"--record_seconds={self.scrape_seconds / PACE}")
             port = RAN_PORT
         stdin = subprocess.PIPE if name == "ran" else subprocess.DEVNULL
         self._exporters[name] = self._start_server(f"{name}_exporter", command, port, stdin=stdin)

@@ -32,10 +32,14 @@ BREATH_SHARE = 0.015
 
 
 class Life:
-    """What the host does at each moment; a setpoint lasts `step_seconds`, and all repeats at the end."""
+    """What the host does at each moment from `start` (seconds since 1970) on.
 
-    def __init__(self, seed: int, step_seconds: float) -> None:
+    A setpoint lasts `step_seconds`; after the last one all repeats.
+    """
+
+    def __init__(self, seed: int, step_seconds: float, start: float) -> None:
         rng = np.random.default_rng(seed)
+        self._start = start
         self._step_seconds = step_seconds
         noise = rng.normal(0, 1.0, SETPOINTS)
         self._setpoints = {
@@ -47,7 +51,7 @@ class Life:
 
     def at(self, name: str, seconds: float) -> float:
         """The setpoint `name` at `seconds` since 1970."""
-        return float(self._setpoints[name][int(seconds / self._step_seconds) % SETPOINTS])
+        return float(self._setpoints[name][int((seconds - self._start) / self._step_seconds) % SETPOINTS])
 
 
 def burn(life: Life) -> None:
@@ -119,7 +123,7 @@ class Server(socketserver.ThreadingTCPServer):
 
 def live(host: str, seed: int, step_seconds: float) -> None:
     """Live until the process is ended."""
-    life = Life(seed, step_seconds)
+    life = Life(seed, step_seconds, time.time())
     for _ in range(os.cpu_count() or 1):
         multiprocessing.Process(target=burn, args=(life,), daemon=True).start()
     for direction in ("down", "up"):

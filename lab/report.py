@@ -57,6 +57,7 @@ class Log:
         self.verdicts: dict[int, Verdict] = {}
         self.said_at: dict[int, float] = {}
         self.last_line = ""
+        self.has_ended = False
 
     def read(self, lines: IO[bytes]) -> None:
         """Take in all lines, and keep them in the file `path`."""
@@ -66,6 +67,7 @@ class Log:
                 copy.flush()
                 self.last_line = line.decode(errors="replace").rstrip()
                 self._take(self.last_line)
+        self.has_ended = True
 
     def _take(self, line: str) -> None:
         status, causes, unknown = NORMAL, (), ()
@@ -105,8 +107,11 @@ def judge_attack(
     def first(chosen: Iterable[bool]) -> int | None:
         return next((i for i, is_chosen in enumerate(chosen) if is_chosen), None)
 
-    anomaly = first(v.is_anomaly for v in during)
-    alert = first(v.status == ALERT for v in during)
+    # An alert that is already up at the onset finds nothing.
+    before = next((v for v in reversed(verdicts) if v.time < start), None)
+    is_up = before is not None and before.status == ALERT
+    anomaly = None if is_up else first(v.is_anomaly for v in during)
+    alert = None if is_up else first(v.status == ALERT for v in during)
     unseen = first(set(attacked.causes) <= set(v.unknown) for v in during)
     row = {
         "attack": attacked.name,
@@ -127,7 +132,7 @@ def judge_attack(
         row["polls_to_unknown"] = None if unseen is None else unseen + 1
         row["is_found"] = unseen is not None and set(unknown) == set(attacked.causes) and not given
     else:
-        row["is_found"] = set(attacked.causes) <= set(given)
+        row["is_found"] = anomaly is not None and set(attacked.causes) <= set(given)
     return {key: round(value, 1) if isinstance(value, float) else value for key, value in row.items()}
 
 
@@ -221,25 +226,24 @@ def _or_dash(number: float | None) -> str:
 
 
 def write(
-    output: Path,
     said: Log,
     begin: float,
     attacked: Sequence[Attacked],
     database: dict[str, Any],
     interval_seconds: float,
 ) -> None:
-    """Print the table of the run; write it to lab.json and timeline.png in `output`.
+    """Print the table of the run; write it to lab.json and timeline.png.
 
     database: what InfluxDB holds at the end, `anomalies_stored` (their number) and `measurements`.
     """
     verdicts = [said.verdicts[when] for when in sorted(said.verdicts)]
     ours = judge(attacked, verdicts, begin, said.said_at)
-    bundle = autoencoder.load_bundle(str(output / autoencoder.DEFAULT_MODEL), getFeatures(), N_STEPS)
-    thresholds = detector.load_thresholds(output / "data/thresholds.json")
-    frame = resample_records(loadDataset(output / "data/run.csv"), interval_seconds)
+    bundle = autoencoder.load_bundle(autoencoder.DEFAULT_MODEL, getFeatures(), N_STEPS)
+    thresholds = detector.load_thresholds("data/thresholds.json")
+    frame = resample_records(loadDataset("data/run.csv"), interval_seconds)
     scores = detector.score_dataset(bundle, frame)
     documented = judge(attacked, detector.detect(thresholds, frame, window_alone(scores)), begin)
-    timeline.draw(frame, verdicts, attacked, output / "timeline.png")
+    timeline.draw(frame, verdicts, attacked, Path("timeline.png"))
     said_anomalies = sum(v.is_anomaly for v in verdicts)
     print(
         f"{table(ours)}\n\nThe same records by the documented rule, window RMSE over its threshold alone:\n"
@@ -257,7 +261,7 @@ def write(
             "anomalies_said": said_anomalies,
             **database,
         },
-        output / "lab.json",
+        "lab.json",
     )
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -21,14 +23,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from lab import report
+from find_anomalies import make_parser as make_program_parser
+from lab import parts, report
 from lab.attacks import ATTACKS, SHORT, Attack, Attacked
 from lab.edge import PROJECT, Edge, LabError, stop, wait_until
+from utils import UserError
 
 logger = logging.getLogger("lab")
 
-TRAINING_STEPS = 3000
-BATCH = 16
 NODE_FILE = "--node_file=node.json"
 
 
@@ -39,12 +41,13 @@ class Plan:
     recorded: int = 420
     tested: int = 45
     before_seconds: float = 600.0
-    attack: int = 16
-    calm: int = 30
+    attack: int = 15
+    calm: int = 25
+    epochs: int = 110
     attacks: tuple[Attack, ...] = ATTACKS
 
 
-SHORT_PLAN = Plan(recorded=75, tested=15, before_seconds=10.0, attack=12, calm=15, attacks=SHORT)
+SHORT_PLAN = Plan(recorded=60, tested=12, before_seconds=5.0, attack=10, calm=10, epochs=60, attacks=SHORT)
 
 
 class Program:
@@ -54,24 +57,26 @@ class Program:
         self._edge = edge
         self._interval_seconds = interval_seconds
 
-    def _command(self, mode: str, *options: str) -> list[str]:
+    def _start(self, mode: str, *options: str, **settings: Any) -> subprocess.Popen:
         options = ("--mode", mode, f"--interval={self._interval_seconds:g}", *options)
         logger.info("python find_anomalies.py %s", " ".join(options))
-        return [sys.executable, str(PROJECT / "find_anomalies.py"), *options]
+        command = [sys.executable, str(PROJECT / "find_anomalies.py"), *options]
+        # Its options may also stand in the environment, where the lab's user may have some of another node.
+        named = {name.upper() for name in re.findall(r"--(\w+)", make_program_parser().format_help())}
+        environment = {name: value for name, value in parts.environment().items() if name not in named}
+        return self._edge.start(mode, command, cwd=self._edge.folder, env=environment, **settings)
 
     def run(self, mode: str, *options: str) -> None:
         """Run to the end; LabError with its last words if it fails. What it prints goes to `<mode>.log`."""
-        process = self._edge.start(mode, self._command(mode, *options), cwd=self._edge.folder)
+        process = self._start(mode, *options)
         if process.wait():
             raise LabError(f"--mode {mode} failed, see {self._edge.last_words(mode)}")
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[report.Log]:
         """Test mode against the live database, for as long as the `with` lasts, and what it says."""
-        command = self._command("test", NODE_FILE, "--plot_dir=alerts")
-        folder = self._edge.folder
-        said = report.Log(folder / "test_mode.log")
-        process = self._edge.start("test", command, cwd=folder, stderr=subprocess.PIPE)
+        said = report.Log(self._edge.folder / "test_mode.log")
+        process = self._start("test", NODE_FILE, "--plot_dir=alerts", stderr=subprocess.PIPE)
         assert process.stderr is not None
         reader = threading.Thread(target=said.read, args=(process.stderr,))
         reader.start()
@@ -93,7 +98,7 @@ def run(output: Path, interval_seconds: float, seed: int, plan: Plan) -> None:
             (output / name).mkdir()
         _learn(edge, program, interval_seconds, plan)
         with program.watching() as said:
-            wait_until(lambda: bool(said.verdicts), "the first verdict", 60 + 40 * interval_seconds)
+            wait_until(lambda: bool(said.verdicts or said.has_ended), "test mode", 60 + 40 * interval_seconds)
             begin = time.time()
             _wait("ordinary life, judged", plan.before_seconds)
             attacked = _attack(edge, interval_seconds, plan)
@@ -102,7 +107,9 @@ def run(output: Path, interval_seconds: float, seed: int, plan: Plan) -> None:
         database = _look(edge)
     for servers_data in ("influxdb", "prometheus"):
         shutil.rmtree(output / servers_data)
-    report.write(output, said, begin, attacked, database, interval_seconds)
+    # The report names its files as find_anomalies.py does, from the folder of the run.
+    os.chdir(output)
+    report.write(said, begin, attacked, database, interval_seconds)
 
 
 def _learn(edge: Edge, program: Program, interval_seconds: float, plan: Plan) -> None:
@@ -114,9 +121,8 @@ def _learn(edge: Edge, program: Program, interval_seconds: float, plan: Plan) ->
         seconds = records * interval_seconds
         _wait(f"ordinary life, recorded into {name}.csv", seconds)
         program.run("collect", NODE_FILE, f"--output=data/{name}.csv", f"--since={seconds:.0f}s")
-    epochs = max(TRAINING_STEPS * BATCH // plan.recorded, 10)
     testsets = ("--cpu_testset=data/normal_2.csv", "--iperf_testset=data/normal_3.csv")
-    program.run("train", "--evaluate", *testsets, f"--epochs={epochs}")
+    program.run("train", "--evaluate", *testsets, f"--epochs={plan.epochs}")
 
 
 def _has_all(edge: Edge) -> bool:
@@ -133,6 +139,7 @@ def _attack(edge: Edge, interval_seconds: float, plan: Plan) -> list[Attacked]:
     """All attacks of the plan, each followed by calm; their true windows."""
     attacked = []
     for attack in plan.attacks:
+        edge.check()
         start = time.time()
         with attack.launch(edge):
             _wait(attack.name, plan.attack * interval_seconds)
@@ -159,14 +166,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the lab in the namespaces that this process has; 0 done, 1 a fault that the user can mend."""
     options = make_parser().parse_args(arguments)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s")
-    threading.Thread(target=_end_with_leash, daemon=True).start()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # What a shell runs in the background ignores SIGINT otherwise.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     output = Path(options.output_dir).resolve() / datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     plan = SHORT_PLAN if options.short else Plan()
     try:
-        os.chdir(PROJECT)
+        threading.Thread(target=_end_with_leash, daemon=True).start()
         run(output, options.interval, options.seed, plan)
-    except (LabError, FileNotFoundError) as error:
+    except (LabError, UserError, OSError) as error:
         print(f"lab: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -181,6 +189,17 @@ def _end_with_leash() -> None:
     signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
 
+def _interval(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    # The kernel counts CPU time in hundredths of a second.
+    if not 1 <= seconds <= 60:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number from 1 to 60")
+    return seconds
+
+
 def make_parser() -> argparse.ArgumentParser:
     """The options of `python -m lab`."""
     parser = argparse.ArgumentParser(
@@ -188,9 +207,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--interval",
-        type=float,
+        type=_interval,
         default=1.0,
-        help="seconds between scrapes, and between records (default: %(default)g)",
+        help="seconds between scrapes, and between records, 1 or more (default: %(default)g)",
     )
     parser.add_argument(
         "--short", action="store_true", help="little training and two attacks only: under 4 minutes"

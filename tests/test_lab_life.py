@@ -12,6 +12,7 @@ import pytest
 
 from lab.life import SETPOINTS, Answer, Life, Server
 
+START = 1_772_409_600.0  # 2026-03-02T00:00:00Z
 STEP = 0.25
 # As the module says; rates in bytes per second.
 LIMITS = {
@@ -24,11 +25,11 @@ LIMITS = {
 
 @pytest.fixture(scope="module")
 def life() -> Life:
-    return Life(5, STEP)
+    return Life(5, STEP, START)
 
 
 def setpoints(life: Life, name: str) -> np.ndarray:
-    return np.array([life.at(name, (index + 0.5) * STEP) for index in range(SETPOINTS)])
+    return np.array([life.at(name, START + (index + 0.5) * STEP) for index in range(SETPOINTS)])
 
 
 @pytest.mark.parametrize("name", LIMITS)
@@ -41,23 +42,26 @@ def test_setpoints_keep_to_their_limits_and_use_their_room(life: Life, name: str
     assert high - 0.1 * room < values.max() <= high + 0.02 * room
     assert values.std() > 0.1 * room
     # A wander, not noise: what comes next is near what is.
-    assert np.corrcoef(values[:-1], values[1:])[0, 1] > 0.9
+    assert np.corrcoef(values[:-1], values[1:])[0, 1] > 0.8
 
 
 @pytest.mark.parametrize("name", LIMITS)
 def test_a_seed_has_one_life_whichever_process_looks(life: Life, name: str) -> None:
-    again, other = Life(5, STEP), Life(6, STEP)
-    moments = 1_772_409_600.0 + STEP * np.arange(200)
+    again, other = Life(5, STEP, START), Life(6, STEP, START)
+    moments = START + STEP * np.arange(200)
     assert [again.at(name, moment) for moment in moments] == [life.at(name, moment) for moment in moments]
     assert all(other.at(name, moment) != life.at(name, moment) for moment in moments)
 
 
 @pytest.mark.parametrize("name", LIMITS)
 def test_a_setpoint_lasts_one_step_and_all_repeat(life: Life, name: str) -> None:
-    assert life.at(name, 0.0) == life.at(name, STEP - 0.01) != life.at(name, STEP)
-    assert life.at(name, 7 * STEP) == life.at(name, (SETPOINTS + 7) * STEP)
-    slower = Life(5, 4 * STEP)
-    assert slower.at(name, 4 * 7 * STEP) == slower.at(name, 4 * 8 * STEP - 0.01) == life.at(name, 7 * STEP)
+    assert life.at(name, START) == life.at(name, START + STEP - 0.01) != life.at(name, START + STEP)
+    assert life.at(name, START + 7 * STEP) == life.at(name, START + (SETPOINTS + 7) * STEP)
+    slower = Life(5, 4 * STEP, START)
+    assert slower.at(name, START + 4 * 7 * STEP) == slower.at(name, START + 4 * 8 * STEP - 0.01)
+    assert slower.at(name, START + 4 * 7 * STEP) == life.at(name, START + 7 * STEP)
+    later = Life(5, STEP, START + 100.0)
+    assert later.at(name, START + 100.0 + 7 * STEP) == life.at(name, START + 7 * STEP)
 
 
 # --- transfers -----------------------------------------------------------------------------------
