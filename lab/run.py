@@ -41,13 +41,16 @@ class Plan:
     recorded: int = 420
     tested: int = 45
     before_seconds: float = 600.0
+    settle: int = 30
     attack: int = 15
     calm: int = 25
     epochs: int = 110
     attacks: tuple[Attack, ...] = ATTACKS
 
 
-SHORT_PLAN = Plan(recorded=60, tested=12, before_seconds=5.0, attack=10, calm=10, epochs=60, attacks=SHORT)
+SHORT_PLAN = Plan(
+    recorded=60, tested=12, settle=4, before_seconds=5.0, attack=10, calm=10, epochs=60, attacks=SHORT
+)
 
 
 class Program:
@@ -97,8 +100,11 @@ def run(output: Path, interval_seconds: float, seed: int, plan: Plan) -> None:
         for name in ("data", "model", "plots"):
             (output / name).mkdir()
         _learn(edge, program, interval_seconds, plan)
+        # Training, and the start of test mode, take more of the CPU than ordinary life does.
+        _wait("calm", plan.settle * interval_seconds)
         with program.watching() as said:
             wait_until(lambda: bool(said.verdicts or said.has_ended), "test mode", 60 + 40 * interval_seconds)
+            _wait("calm", plan.settle * interval_seconds)
             begin = time.time()
             _wait("ordinary life, judged", plan.before_seconds)
             attacked = _attack(edge, interval_seconds, plan)

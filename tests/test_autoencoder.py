@@ -237,6 +237,37 @@ def test_the_training_prints_the_errors_that_it_notes(trained: Trained) -> None:
         assert [float(n) for n in numbers] == pytest.approx(list(report[name].values()), abs=6e-5)
 
 
+@pytest.mark.parametrize(
+    ("held_out", "title", "network", "mean"),
+    [
+        (100, "the held-out records", 3.0, 2.0),
+        # Of 199 records 100 are 1 and 99 are 3: the mean of the first is 1.
+        (
+            99,
+            "all records, too few to hold some out",
+            math.sqrt((100 + 99 * 9) / 199),
+            math.sqrt(99 * 4 / 199),
+        ),
+    ],
+)
+def test_a_network_is_judged_on_all_records_where_few_are_held_out(
+    held_out: int, title: str, network: float, mean: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inputs = np.zeros((100 + held_out, 3, 12), dtype=np.float32)
+    targets = np.full((100 + held_out, 12), 1.0, dtype=np.float32)
+    targets[100:] = 3.0
+
+    def previous(batch: np.ndarray, training: bool) -> np.ndarray:
+        return batch[:, -1]
+
+    report = find_anomalies._forecast_report(previous, inputs, targets, 100)
+    assert f"\nRMSE on {title} (normalised units)\n" in capsys.readouterr().out
+    for metric in ("cpu", "mem", "overall"):
+        assert report[metric]["network"] == report[metric]["previous_record"]
+        assert report[metric]["network"] == pytest.approx(network, abs=1e-5)
+        assert report[metric]["training_mean"] == pytest.approx(mean, abs=1e-5)
+
+
 def test_the_training_is_drawn(trained: Trained) -> None:
     starts = {".eps": b"%!PS", ".png": b"\x89PNG", ".tiff": b"II*\x00"}
     drawn = sorted(path.name for path in (trained.folder.parent / "plots").iterdir())

@@ -183,6 +183,13 @@ def test_an_attack_that_is_never_flagged_has_no_numbers() -> None:
     assert (row["causes"], row["unknown"], row["is_found"]) == ([], ["mem"], False)
 
 
+def test_an_alert_that_is_up_at_the_onset_finds_nothing() -> None:
+    before, during = verdicts_of("...aaaA", ["cpu"], first=3), verdicts_of("AAAA......", ["cpu"], first=10)
+    row = judge_attack(ALL_CPUS, before + during, INFINITY)
+    assert (row["polls_to_anomaly"], row["seconds_to_alert"], row["is_found"]) == (None, None, False)
+    assert judge_attack(ALL_CPUS, before[:-1] + during, INFINITY)["polls_to_anomaly"] == 1
+
+
 def test_an_attack_without_a_record_has_no_numbers() -> None:
     row = judge_attack(ALL_CPUS, verdicts_of("....."), INFINITY)
     assert (row["records"], row["polls_to_anomaly"], row["is_found"]) == (0, None, False)
