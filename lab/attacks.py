@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from lab.edge import FAR_ADDRESS, Edge
 
 FLOOD_BITS_PER_SECOND = "400M"
-MEMORY_SHARE = 0.1
-MEMORY_STEPS = 12
+MEMORY_SHARE = 0.2
+MEMORY_STEPS = 15
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,13 @@ def _iperf(*arguments: str) -> Callable[[Edge], AbstractContextManager[None]]:
 
 
 def memory_at_once(edge: Edge) -> AbstractContextManager[None]:
-    """A tenth of the memory."""
+    """A fifth of the memory."""
     return _take_memory(edge, MEMORY_SHARE)
 
 
 @contextlib.contextmanager
 def memory_slowly(edge: Edge) -> Iterator[None]:
-    """A tenth of the memory in MEMORY_STEPS steps, one a scrape."""
+    """A fifth of the memory in MEMORY_STEPS steps, one a scrape."""
     ended = threading.Event()
     with contextlib.ExitStack() as taken:
 

@@ -1,7 +1,7 @@
 """Ordinary life on a host: CPU load that varies, memory that breathes, downloads and uploads.
 
 `python -m lab.life serve` answers the transfers, on the far side of a link; `python -m lab.life live HOST`
-lives, until it is ended: every CPU is busy for 4-18 %, up to 1.5 % of the memory is taken and given back,
+lives, until it is ended: every CPU is busy for 4-18 %, up to 4 % of the memory is taken and given back,
 0.5-4 MB/s are fetched from HOST and 0.2-1.5 MB/s sent to it, in transfers of a tenth of a second.
 """
 
@@ -28,7 +28,8 @@ TRANSFER_TIMEOUT_SECONDS = 0.5
 TRANSFER_SECONDS = 0.1
 FRAME_SECONDS = 0.05
 CHUNK_BYTES = 16 * 2**20
-BREATH_SHARE = 0.015
+# The kernel gives freed memory back slowly, up to 2-3 % of it in ten seconds; breath is deeper than that.
+BREATH_SHARE = 0.04
 
 
 class Life:
@@ -44,7 +45,7 @@ class Life:
         noise = rng.normal(0, 1.0, SETPOINTS)
         self._setpoints = {
             "cpu_percent": between(11 + 3 * drift(rng, SETPOINTS, 60) + noise, 4, 18),
-            "memory_share": BREATH_SHARE * between(0.5 + 0.35 * drift(rng, SETPOINTS, 80), 0, 1),
+            "memory_share": BREATH_SHARE * between(0.5 + 0.35 * drift(rng, SETPOINTS, 240), 0, 1),
             "down": 1e6 * np.exp(between(0.4 + 0.5 * drift(rng, SETPOINTS, 50), -0.7, 1.4)),
             "up": 1e6 * np.exp(between(-0.6 + 0.5 * drift(rng, SETPOINTS, 50), -1.6, 0.4)),
         }

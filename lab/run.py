@@ -10,6 +10,7 @@ import contextlib
 import logging
 import math
 import os
+import random
 import re
 import shutil
 import signal
@@ -79,7 +80,7 @@ class Program:
     def watching(self) -> Iterator[report.Log]:
         """Test mode against the live database, for as long as the `with` lasts, and what it says."""
         said = report.Log(self._edge.folder / "test_mode.log")
-        process = self._start("test", NODE_FILE, "--plot_dir=alerts", stderr=subprocess.PIPE)
+        process = self._start("test", NODE_FILE, stderr=subprocess.PIPE)
         assert process.stderr is not None
         reader = threading.Thread(target=said.read, args=(process.stderr,))
         reader.start()
@@ -107,10 +108,12 @@ def run(output: Path, interval_seconds: float, seed: int, plan: Plan) -> None:
             _wait("calm", plan.settle * interval_seconds)
             begin = time.time()
             _wait("ordinary life, judged", plan.before_seconds)
-            attacked = _attack(edge, interval_seconds, plan)
+            attacked = _attack(edge, interval_seconds, plan, random.Random(seed))
         lasted = time.time() - begin
         program.run("collect", NODE_FILE, "--output=data/run.csv", f"--since={lasted:.0f}s")
         database = _look(edge)
+        # Drawn live, pictures would take CPU of the host that is watched.
+        program.run("test", "--replay=data/run.csv", "--plot=run.png", "--plot_dir=alerts")
     for servers_data in ("influxdb", "prometheus"):
         shutil.rmtree(output / servers_data)
     # The report names its files as find_anomalies.py does, from the folder of the run.
@@ -141,7 +144,7 @@ def _has_all(edge: Edge) -> bool:
     } <= stored
 
 
-def _attack(edge: Edge, interval_seconds: float, plan: Plan) -> list[Attacked]:
+def _attack(edge: Edge, interval_seconds: float, plan: Plan, rng: random.Random) -> list[Attacked]:
     """All attacks of the plan, each followed by calm; their true windows."""
     attacked = []
     for attack in plan.attacks:
@@ -150,7 +153,8 @@ def _attack(edge: Edge, interval_seconds: float, plan: Plan) -> list[Attacked]:
         with attack.launch(edge):
             _wait(attack.name, plan.attack * interval_seconds)
         attacked.append(Attacked(attack.name, attack.causes, attack.kills_exporter, start, time.time()))
-        _wait("calm", plan.calm * interval_seconds)
+        # An attack begins at any moment between two scrapes.
+        _wait("calm", (plan.calm + rng.random()) * interval_seconds)
     return attacked
 
 
@@ -164,7 +168,7 @@ def _look(edge: Edge) -> dict[str, Any]:
 
 
 def _wait(what: str, seconds: float) -> None:
-    logger.info("%s: %g s", what, seconds)
+    logger.info("%s: %.0f s", what, seconds)
     time.sleep(seconds)
 
 

@@ -17,7 +17,7 @@ STEP = 0.25
 # As the module says; rates in bytes per second.
 LIMITS = {
     "cpu_percent": (4.0, 18.0),
-    "memory_share": (0.0, 0.015),
+    "memory_share": (0.0, 0.04),
     "down": (0.5e6, 4e6),
     "up": (0.2e6, 1.5e6),
 }
