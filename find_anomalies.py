@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -494,6 +494,8 @@ def watch(options: argparse.Namespace, bundle: autoencoder.Bundle, thresholds: d
     monitor = Monitor(client, node, judge, options.influx_measurement, options.interval)
     logger.info("watching %s, database %s, every %g s", server, options.influx_db, options.interval)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    # Processes that draw pictures are nobody's to wait for.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     connected = False
     silent_polls = 0
     recorder = pictures.AlertRecorder()
@@ -523,9 +525,9 @@ def watch(options: argparse.Namespace, bundle: autoencoder.Bundle, thresholds: d
             if options.once or monitor.newest_sample is None:
                 raise
             logger.error("poll failed: %s", error)
-        # After the anomalies are stored, or could not be: a picture takes a second or two.
-        if options.plot_dir:
-            _draw_alerts(filter(None, alerts), bundle, thresholds, options.plot_dir)
+        # After the anomalies are stored, or could not be.
+        if ended := [alert for alert in alerts if alert]:
+            _draw_alerts(ended, bundle, thresholds, options.plot_dir)
         if options.once:
             if silent_polls:
                 raise UserError(
@@ -537,18 +539,31 @@ def watch(options: argparse.Namespace, bundle: autoencoder.Bundle, thresholds: d
 
 
 def _draw_alerts(
-    alerts: Iterable[pictures.Alert],
+    alerts: Sequence[pictures.Alert],
     bundle: autoencoder.Bundle,
     thresholds: dict[str, float],
     folder: str,
 ) -> None:
-    """A picture of each; one that cannot be written is no reason to stop watching."""
-    for alert in alerts:
-        try:
+    """Start a process that draws a picture of each.
+
+    A picture takes a second or two of CPU. At the lowest priority that counts as `nice` time and not as
+    the user time that is watched here, or each alert on the watched host itself would be followed by one
+    more anomaly; and no poll waits for it.
+    """
+    if os.fork():
+        return
+    try:
+        os.nice(19)
+        for alert in alerts:
             path = pictures.plot_alert(bundle, thresholds, alert, folder)
             logger.info("%s: the picture of an alert", path)
-        except UserError as error:
-            logger.error("%s", error)
+    except UserError as error:
+        logger.error("%s", error)
+    except Exception:
+        # The end of this process: nobody above could say it.
+        logger.exception("the picture of an alert could not be drawn")
+    finally:
+        os._exit(0)
 
 
 def _log_silence(silent_polls: int, newest_sample: int | None) -> None:

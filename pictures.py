@@ -37,6 +37,10 @@ ALERT_PICTURE_RECORDS = 1440
 # A threshold so many times above all RMSEs is left out of the picture, or they would be one flat line.
 FAR_ABOVE = 1000.0
 
+# Footnotes of an alert's picture.
+_DOT_INSIDE = "A dot inside what is allowed: the level itself was, but it changed too fast."
+_NO_CAUSE = "Unknown cause: no metric alone is far enough from what was expected, all of them together are."
+
 # Last word of a level's column -> unit in which it is drawn, and what divides the column to get there.
 _UNITS = {"percentage": ("%", 1.0), "rate": ("kB/s", 1e3)}
 
@@ -77,14 +81,12 @@ def draw_detection(
     axes = figure.subplots(len(METRICS) + 1, 2, sharex=True)
     axes[-1, 0].remove()
     verdicts = _with_gaps(verdicts)
-    times = np.array([verdict.time for verdict in verdicts]).astype("datetime64[ns]")
-    levels = physical(bundle, np.array([verdict.actual for verdict in verdicts]))
-    expected = expected_levels(bundle, thresholds, np.array([verdict.predicted for verdict in verdicts]))
+    times = _times(verdicts)
+    levels = _levels(bundle, thresholds, verdicts)
     for row, name in enumerate([*METRICS, "overall"]):
         flags = _flags(verdicts, name)
-        if name in LEVELS:
-            level = levels[:, bundle.features.index(LEVELS[name])]
-            _draw_level(axes[row, 0], name, times, level, expected[name], flags)
+        if name in levels:
+            _draw_level(axes[row, 0], name, times, *levels[name], flags)
         rmse = np.array([verdict.rmse[name] for verdict in verdicts])
         _draw_rmse(axes[row, 1], name, times, rmse, thresholds[THRESHOLD_KEYS[row]], flags)
     for axis in figure.axes:
@@ -109,6 +111,22 @@ def _with_gaps(verdicts: Sequence[Verdict]) -> list[Verdict]:
         empty = Verdict(before.time + 1, UNKNOWN, (), (), rmse, {}, actual=nothing, predicted=nothing)
         filled.insert(index + 1, empty)
     return filled
+
+
+def _times(verdicts: Sequence[Verdict]) -> np.ndarray:
+    return np.array([verdict.time for verdict in verdicts]).astype("datetime64[ns]")
+
+
+def _levels(
+    bundle: Bundle, thresholds: dict[str, float], verdicts: Sequence[Verdict]
+) -> dict[str, tuple[np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]]:
+    """Of each metric's level, in its physical unit: what it was (n,), and expected_levels."""
+    actual = physical(bundle, np.array([verdict.actual for verdict in verdicts]))
+    expected = expected_levels(bundle, thresholds, np.array([verdict.predicted for verdict in verdicts]))
+    return {
+        metric: (actual[:, bundle.features.index(level)], expected[metric])
+        for metric, level in LEVELS.items()
+    }
 
 
 def _flags(verdicts: Sequence[Verdict], name: str) -> dict[str, np.ndarray]:
@@ -195,7 +213,7 @@ def _label_times(*axes: Axes) -> None:
         axis.set_xlabel("time [UTC]")
 
 
-def _add_legend(figure: Figure) -> None:
+def _add_legend(figure: Figure, top: float = 0.972) -> None:
     handles = {}
     for axis in figure.axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
@@ -204,7 +222,7 @@ def _add_legend(figure: Figure) -> None:
         handles.values(),
         handles.keys(),
         loc="upper right",
-        bbox_to_anchor=(1.0, 0.972),
+        bbox_to_anchor=(1.0, top),
         ncols=len(handles),
         frameon=False,
     )
@@ -321,5 +339,45 @@ def make_plot_dir(folder: str | Path) -> None:
 def plot_alert(bundle: Bundle, thresholds: dict[str, float], alert: Alert, folder: str | Path) -> Path:
     """Write the picture of an alert into the folder; returns its path. Raises UserError where it cannot."""
     path = Path(folder) / alert.filename
-    plot_detection(bundle, thresholds, alert.records, (), path, alert.title)
+    figure = draw_alert(bundle, thresholds, alert)
+    replace_file(path, lambda part: figure.savefig(part, dpi=110, pil_kwargs={"compress_level": 1}))
     return path
+
+
+def draw_alert(bundle: Bundle, thresholds: dict[str, float], alert: Alert) -> Figure:
+    """The picture of plot_alert: the level of each metric, its causes in red, its time shaded.
+
+    Records before it, of an earlier alert for one, have no dots: what is marked is this alert alone.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(13, 9))
+    figure.subplots_adjust(left=0.075, right=0.975, bottom=0.095, top=0.89, hspace=0.14, wspace=0.17)
+    axes = figure.subplots(len(METRICS) // 2, 2, sharex=True)
+    verdicts = _with_gaps(alert.records)
+    times = _times(verdicts)
+    is_during = np.array([verdict.time >= alert.first_anomaly for verdict in verdicts])
+    # Of a long alert the first records are not drawn.
+    span = np.array([max(alert.first_anomaly, verdicts[0].time), alert.end]).astype("datetime64[ns]")
+    is_dot_inside = False
+    for axis, (name, (level, expected)) in zip(
+        axes.flat, _levels(bundle, thresholds, verdicts).items(), strict=True
+    ):
+        flags = {word: flagged & is_during for word, flagged in _flags(verdicts, name).items()}
+        is_cause = name in alert.causes
+        # Red on the green of what is allowed is brown: no more of it than shows the time.
+        label, alpha = ("this alert", 0.15) if is_cause else ("_", 0.05)
+        axis.axvspan(*span, color="tab:red", alpha=alpha, linewidth=0, label=label)
+        _draw_level(axis, name, times, level, expected, flags)
+        axis.margins(x=0.01)
+        axis.spines[["top", "right"]].set_visible(False)
+        if is_cause:
+            axis.yaxis.label.set(color="red", weight="bold")
+        is_inside = (expected[0] <= level) & (level <= expected[2])
+        is_dot_inside |= len(METRICS[name]) > 1 and bool((is_inside & (flags["anomaly"] | flags["alert"])).any())
+    _label_times(*axes[-1])
+    _add_legend(figure, 0.95)
+    figure.suptitle(alert.title, x=0.075, y=0.985, ha="left", va="top", wrap=True)
+    notes = [_NO_CAUSE] * (not alert.causes) + [_DOT_INSIDE] * is_dot_inside
+    figure.text(0.075, 0.012, "\n".join(notes), fontsize="small", color="0.3")
+    return figure

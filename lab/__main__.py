@@ -10,25 +10,34 @@ import signal
 import subprocess
 import sys
 
-from lab import parts
-from lab.edge import PROGRAMS
-from lab.run import make_parser
-
 STOP_SECONDS = 30
 
 
 def main() -> int:
+    """Run the lab; 0 done, 1 a fault that the user can mend, 130 interrupted."""
+    try:
+        return _run()
+    except KeyboardInterrupt:
+        print("lab: interrupted, all that it had started is ended", file=sys.stderr)
+        return 130
+
+
+def _run() -> int:
+    # Imported here, for an interruption while it goes on is to end in one line too.
+    from lab import parts
+    from lab.run import make_parser
+
     make_parser().parse_args()
     try:
-        unshare = parts.find_all(PROGRAMS)["unshare"]
+        unshare = parts.find_all(parts.PACKAGES)["unshare"]
     except FileNotFoundError as error:
         print(f"lab: {error}", file=sys.stderr)
         return 1
     # An ordinary user may make namespaces inside a user namespace, in which it is root.
-    user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+    user: list[str] = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
     namespaces = [*user, "--net", "--pid", "--mount-proc", "--fork", "--kill-child"]
     if subprocess.run([unshare, *namespaces, "true"], capture_output=True).returncode:
-        print("lab: this user may not make namespaces; run the lab as root", file=sys.stderr)
+        print("lab: namespaces cannot be made here; run the lab as root of the host", file=sys.stderr)
         return 1
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     command = [unshare, *namespaces, sys.executable, "-m", "lab.run", *sys.argv[1:]]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -62,36 +61,20 @@ def _iperf(*arguments: str) -> Callable[[Edge], AbstractContextManager[None]]:
 
 def memory_at_once(edge: Edge) -> AbstractContextManager[None]:
     """A fifth of the memory."""
-    return _take_memory(edge, MEMORY_SHARE)
+    return _take_memory(edge, 1)
 
 
-@contextlib.contextmanager
-def memory_slowly(edge: Edge) -> Iterator[None]:
+def memory_slowly(edge: Edge) -> AbstractContextManager[None]:
     """A fifth of the memory in MEMORY_STEPS steps, one a scrape."""
-    ended = threading.Event()
-    with contextlib.ExitStack() as taken:
-
-        def take() -> None:
-            for _ in range(MEMORY_STEPS):
-                taken.enter_context(_take_memory(edge, MEMORY_SHARE / MEMORY_STEPS))
-                if ended.wait(edge.scrape_seconds):
-                    return
-
-        taker = threading.Thread(target=take)
-        taker.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            taker.join()
+    microseconds = int(edge.scrape_seconds * 1e6)
+    return _take_memory(edge, MEMORY_STEPS, "--backoff", str(microseconds))
 
 
-def _take_memory(edge: Edge, share: float) -> AbstractContextManager[None]:
-    taken = str(int(edge.total_memory_bytes * share))
+def _take_memory(edge: Edge, steps: int, *arguments: str) -> AbstractContextManager[None]:
+    taken = ["--vm", str(steps), "--vm-bytes", str(int(edge.total_memory_bytes * MEMORY_SHARE))]
     # Written to once, then held: the memory is what is attacked, not the CPU.
-    return edge.running(
-        "stress-ng", "--vm", "1", "--vm-bytes", taken, "--vm-keep", "--vm-hang", "0", "--vm-method", "write64"
-    )
+    held = ["--vm-keep", "--vm-hang", "0", "--vm-method", "write64"]
+    return edge.running("stress-ng", *taken, *held, *arguments)
 
 
 @contextlib.contextmanager

@@ -15,30 +15,21 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import influx_utils
 from lab import parts
 from lab.influxd import Influxd
 
 PROJECT = Path(__file__).resolve().parent.parent
-PROGRAMS = (
-    "influxd",
-    "prometheus",
-    "promtool",
-    "prometheus-node-exporter",
-    "stress-ng",
-    "iperf3",
-    "ip",
-    "nsenter",
-    "unshare",
-)
 DATABASE = "metrics_db"
 INFLUXDB_PORT, PROMETHEUS_PORT, NODE_PORT, RAN_PORT, IPERF_PORT = 8086, 9090, 9100, 9099, 5201
 EDGE_INTERFACE, FAR_INTERFACE = "edge0", "ue0"
 EDGE_ADDRESS, FAR_ADDRESS = "10.77.0.1", "10.77.0.2"
-# Ordinary life goes fast, so that minutes of it show all that it knows: setpoints in one scrape.
+# Setpoints of ordinary life in one scrape: it goes fast, so that a few minutes show all of it.
 PACE = 12
+# A fifth of it is attacked.
+NEEDED_MEMORY_SHARE = 0.35
 READY_SECONDS = 20
 STOP_SECONDS = 5
 
@@ -54,13 +45,14 @@ class Edge:
         self.folder = folder
         self.scrape_seconds = scrape_seconds
         self._seed = seed
-        self._programs = parts.find_all(PROGRAMS)
+        self._programs = parts.find_all(parts.PACKAGES)
         self._stack = contextlib.ExitStack()
+        self._influxd = Influxd(folder / "influxdb")
         self._far: subprocess.Popen | None = None
-        self._exporters: dict[str, subprocess.Popen] = {}
-        self._living: dict[str, subprocess.Popen] = {}
+        self._parts: dict[str, subprocess.Popen] = {}
 
     def __enter__(self) -> Self:
+        _check_memory()
         with self._stack:
             self._start()
             # Whatever fails until here ends what has started; from here on __exit__ does.
@@ -74,14 +66,11 @@ class Edge:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._ip("link", "set", "lo", "up")
         life = [sys.executable, "-m", "lab.life"]
-        self._far = self._living["far"] = self.start(
-            "far", [self._programs["unshare"], "--net", *life, "serve"]
-        )
+        self._far = self.start("far", [self._programs["unshare"], "--net", *life, "serve"], is_part=True)
         self._link()
-        influxd = Influxd(self.folder / "influxdb")
-        influxd.port = INFLUXDB_PORT
+        self._influxd.port = INFLUXDB_PORT
         try:
-            self._stack.enter_context(influxd)
+            self._stack.enter_context(self._influxd)
         except RuntimeError as error:
             raise LabError(str(error)) from None
         self.client = influx_utils.initializeConnection("127.0.0.1", INFLUXDB_PORT, "", "")
@@ -91,16 +80,17 @@ class Edge:
             self.start_exporter(name)
         self._start_prometheus()
         step = self.scrape_seconds / PACE
-        self._living["life"] = self.start(
-            "life", [*life, "live", FAR_ADDRESS, f"--seed={self._seed}", f"--step_seconds={step}"]
-        )
-        self._living["iperf3"] = self.start("iperf3", [*self._beyond(), self._programs["iperf3"], "-s"])
+        alive = [*life, "live", FAR_ADDRESS, f"--seed={self._seed}", f"--step_seconds={step}"]
+        self.start("life", alive, is_part=True)
+        self.start("iperf3", [*self._beyond(), self._programs["iperf3"], "-s"], is_part=True)
 
     def _ip(self, *arguments: str, far: bool = False) -> None:
         command = [*(self._beyond() if far else []), self._programs["ip"], *arguments]
         done = subprocess.run(command, capture_output=True, text=True, env=parts.environment())
         if done.returncode:
-            raise LabError(f"ip {' '.join(arguments)} failed: {done.stderr.strip()}; run the lab as root")
+            raise LabError(
+                f"ip {' '.join(arguments)} failed: {done.stderr.strip()}; run the lab as root of the host"
+            )
 
     def _beyond(self) -> list[str]:
         """What comes before a command that runs on the far side of the link."""
@@ -147,8 +137,13 @@ class Edge:
             PROMETHEUS_PORT,
         )
 
-    def start(self, name: str, command: list[str], **settings: object) -> subprocess.Popen:
-        """Start one process, its words in `<name>.log`; it is ended when the edge is."""
+    def start(
+        self, name: str, command: list[str], is_part: bool = False, **settings: Any
+    ) -> subprocess.Popen:
+        """Start one process, its words in `<name>.log`; it is ended when the edge is.
+
+        is_part: it has to live until it is given to `end`; check() watches over that.
+        """
         log = self._stack.enter_context((self.folder / f"{name}.log").open("ab"))
         process = subprocess.Popen(
             command,
@@ -162,15 +157,31 @@ class Edge:
             },
         )
         self._stack.callback(stop, process)
+        if is_part:
+            self._parts[name] = process
         return process
+
+    def end(self, name: str) -> None:
+        """End one of the parts in order."""
+        stop(self._parts.pop(name))
+
+    def check(self) -> None:
+        """LabError if a part that has to live has ended."""
+        for name, process in self._parts.items():
+            if process.poll() is not None:
+                raise LabError(f"{name} ended by itself, see {self.last_words(name)}")
+        try:
+            _ = self._influxd.pid
+        except RuntimeError:
+            raise LabError(f"influxd ended by itself, see {self._influxd.log}") from None
 
     def last_words(self, name: str) -> str:
         """Name and last line of a process's log."""
         log = self.folder / f"{name}.log"
         return f"{log}: {log.read_text(errors='replace').strip().rpartition(chr(10))[2]}"
 
-    def _start_server(self, name: str, command: list[str], port: int, **settings: object) -> subprocess.Popen:
-        process = self.start(name, command, **settings)
+    def _start_server(self, name: str, command: list[str], port: int, **settings: Any) -> None:
+        process = self.start(name, command, is_part=True, **settings)
 
         def is_up() -> bool:
             if process.poll() is not None:
@@ -180,13 +191,6 @@ class Edge:
             return False
 
         wait_until(is_up, name)
-        return process
-
-    def check(self) -> None:
-        """LabError if a part that nobody kills has ended."""
-        for name, process in self._living.items():
-            if process.poll() is not None:
-                raise LabError(f"{name} ended by itself, see {self.last_words(name)}")
 
     # --- what can be done to it ------------------------------------------------------------------
 
@@ -228,7 +232,7 @@ class Edge:
 
     def tell_gnb(self, words: str) -> None:
         """What is done to the gNB from now on, as lab/ran_exporter.py reads it."""
-        process = self._exporters["ran"]
+        process = self._parts["ran_exporter"]
         assert process.stdin is not None
         process.stdin.write(f"{words}\n".encode())
         process.stdin.flush()
@@ -246,12 +250,24 @@ class Edge:
             command.append(f"--record_seconds={self.scrape_seconds / PACE}")
             port = RAN_PORT
         stdin = subprocess.PIPE if name == "ran" else subprocess.DEVNULL
-        self._exporters[name] = self._start_server(f"{name}_exporter", command, port, stdin=stdin)
+        self._start_server(f"{name}_exporter", command, port, stdin=stdin)
 
     def kill_exporter(self, name: str) -> None:
         """End the exporter `node` or `ran` as a crash would."""
-        self._exporters[name].kill()
-        self._exporters[name].wait()
+        process = self._parts.pop(f"{name}_exporter")
+        process.kill()
+        process.wait()
+
+
+def _check_memory() -> None:
+    """LabError if the attacks on the memory would take what others need."""
+    known = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    total, available = (int(known[name].split()[0]) for name in ("MemTotal", "MemAvailable"))
+    if available < NEEDED_MEMORY_SHARE * total:
+        raise LabError(
+            f"only {available / total:.0%} of the memory is available, the attacks need"
+            f" {NEEDED_MEMORY_SHARE:.0%}: end other programs first"
+        )
 
 
 def stop(process: subprocess.Popen) -> None:

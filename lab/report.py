@@ -2,18 +2,19 @@
 
 Polls are counted as in evaluation.py: the first record of an attack is poll 1 after its onset, the first
 record after it poll 1 after its end. Seconds are those of the wall clock, up to the line that test mode
-wrote.
+logged. Of an exporter that dies, what counts is when its metrics were said to be unknown, and known again.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
-import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -34,167 +35,172 @@ from utils import (
     saveDictJson,
 )
 
-_NORMAL = re.compile(r"INFO (\S+Z) normal \(")
-_UNKNOWN = re.compile(r"WARNING (\S+Z) unknown: ([\w, ]+) \(")
-_ANOMALY = re.compile(r"WARNING (\{.*\})$")
+_LINE = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}) [A-Z]+ (.*)")
+_NORMAL = re.compile(r"(\S+Z) normal \(")
+_UNKNOWN = re.compile(r"(\S+Z) unknown: ([\w, ]+) \(")
 _HEADINGS = (
     "attack",
-    "polls to anomaly",
+    "polls to first",
     "s to anomaly",
     "s to alert",
     "polls to silence",
     "s to silence",
     "causes given",
-    "true",
+    "true causes",
+    "found",
 )
 
 
 class Log:
-    """What test mode says, as it says it: `verdicts` by the record's time, and when (`said_at`)."""
+    """What test mode said, by the record's time: `verdicts`, and `said_at` in seconds since 1970."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
         self.verdicts: dict[int, Verdict] = {}
         self.said_at: dict[int, float] = {}
-        self.last_line = ""
-        self.has_ended = False
+        for line in path.read_text().splitlines():
+            if found := _LINE.match(line):
+                self._take(found[1], found[2])
 
-    def read(self, lines: IO[bytes]) -> None:
-        """Take in all lines, and keep them in the file `path`."""
-        with self.path.open("wb") as copy:
-            for line in lines:
-                copy.write(line)
-                copy.flush()
-                self.last_line = line.decode(errors="replace").rstrip()
-                self._take(self.last_line)
-        self.has_ended = True
-
-    def _take(self, line: str) -> None:
+    def _take(self, said_at: str, words: str) -> None:
         status, causes, unknown = NORMAL, (), ()
-        if found := _NORMAL.search(line):
+        if found := _NORMAL.match(words):
             when = parse_time(found[1])
-        elif found := _UNKNOWN.search(line):
+        elif found := _UNKNOWN.match(words):
             when, status = parse_time(found[1]), UNKNOWN
             unknown = tuple(found[2].split(", "))
             # An anomaly of which something is unknown takes two lines, the anomaly first.
             if when in self.verdicts:
                 status, causes = self.verdicts[when].status, self.verdicts[when].causes
-        elif found := _ANOMALY.search(line):
-            anomaly = json.loads(found[1])
+        elif words.startswith("{"):
+            anomaly = json.loads(words)
             when, status = parse_time(anomaly["time"]), anomaly["severity"]
             causes = tuple(name for name in METRICS if name in anomaly["possible_cause"].split(" | "))
         else:
             return
-        self.said_at.setdefault(when, time.time())
+        moment = datetime.strptime(said_at, "%Y-%m-%d %H:%M:%S,%f").replace(tzinfo=UTC)
+        self.said_at.setdefault(when, moment.timestamp())
         self.verdicts[when] = Verdict(when, status, causes, unknown, {}, {})
 
 
 def judge_attack(
-    attacked: Attacked,
-    verdicts: Sequence[Verdict],
-    next_start: float,
-    said_at: dict[int, float] | None = None,
-) -> dict[str, Any]:
-    """The row of one attack; numbers are None where nothing was flagged."""
+    attacked: Attacked, verdicts: Sequence[Verdict], next_start: float, said_at: dict[int, float]
+) -> tuple[dict[str, Any], set[int]]:
+    """The row of one attack, and the times of the records after it whose flags are still its own.
+
+    Of what is flagged, that counts which names a true cause, and after the end that which names a cause
+    given during the attack. What was named already before the onset finds nothing. Numbers are None where
+    nothing was flagged.
+    """
     start, end = attacked.window
+    true = set(attacked.causes)
+    before = next((v for v in reversed(verdicts) if v.time < start), None)
     during = [v for v in verdicts if start <= v.time < end]
     after = [v for v in verdicts if end <= v.time < next_start * 1e9]
-    tail = evaluation.records_to_last_flag(np.array([v.is_anomaly for v in after], dtype=bool))
-    given = [name for name in METRICS if any(name in v.causes for v in during)]
-    unknown = [name for name in METRICS if any(name in v.unknown for v in during)]
-    said = said_at or {v.time: v.time / 1e9 for v in verdicts}
+    given = {name for v in during for name in v.causes}
+    unknown = {name for v in during for name in v.unknown}
+    is_up = before is not None and before.status == ALERT and bool(true & set(before.causes))
 
-    def first(chosen: Iterable[bool]) -> int | None:
-        return next((i for i, is_chosen in enumerate(chosen) if is_chosen), None)
+    def counts(verdict: Verdict, causes: set[str]) -> bool:
+        return bool(causes & set(verdict.unknown if attacked.kills_exporter else verdict.causes))
 
-    # An alert that is already up at the onset finds nothing.
-    before = next((v for v in reversed(verdicts) if v.time < start), None)
-    is_up = before is not None and before.status == ALERT
-    anomaly = None if is_up else first(v.is_anomaly for v in during)
-    alert = None if is_up else first(v.status == ALERT for v in during)
-    unseen = first(set(attacked.causes) <= set(v.unknown) for v in during)
+    if attacked.kills_exporter:
+        first = _first(during, lambda v: true <= set(v.unknown))
+        alert = None
+        is_found = first is not None and unknown == true and not given
+        effects = true
+    else:
+        first = None if is_up else _first(during, lambda v: counts(v, true))
+        alert = None if is_up else _first(during, lambda v: v.status == ALERT and counts(v, true))
+        is_found = first is not None and true <= given
+        effects = given
+    own = np.array([counts(v, effects) for v in after], dtype=bool)
+    tail = evaluation.records_to_last_flag(own)
+    last = after[tail - 1] if tail else next((v for v in reversed(during) if counts(v, effects)), None)
+
+    def seconds(verdict: Verdict | None, since: float) -> float | None:
+        return None if verdict is None else round(said_at.get(verdict.time, verdict.time / 1e9) - since, 1)
+
     row = {
         "attack": attacked.name,
         "start": format_time(start),
         "end": format_time(end),
         "true_causes": list(attacked.causes),
-        "causes": given,
-        "unknown": unknown,
-        "polls_to_anomaly": None if anomaly is None else anomaly + 1,
-        "seconds_to_anomaly": None if anomaly is None else said[during[anomaly].time] - attacked.start,
-        "seconds_to_alert": None if alert is None else said[during[alert].time] - attacked.start,
+        "causes": [name for name in METRICS if name in given],
+        "unknown": [name for name in METRICS if name in unknown],
+        "kills_exporter": attacked.kills_exporter,
+        "polls_to_first": None if first is None else first + 1,
+        "seconds_to_first": seconds(None if first is None else during[first], attacked.start),
+        "seconds_to_alert": seconds(None if alert is None else during[alert], attacked.start),
         "polls_to_silence": tail,
-        "seconds_to_silence": max(said[after[tail - 1].time] - attacked.end, 0.0) if tail else 0.0,
+        "seconds_to_silence": None if last is None else max(seconds(last, attacked.end), 0.0),
         "records": len(during),
         "flagged": sum(v.is_anomaly for v in during),
+        "is_found": is_found,
     }
-    if attacked.kills_exporter:
-        row["polls_to_unknown"] = None if unseen is None else unseen + 1
-        row["is_found"] = unseen is not None and set(unknown) == set(attacked.causes) and not given
-    else:
-        row["is_found"] = anomaly is not None and set(attacked.causes) <= set(given)
-    return {key: round(value, 1) if isinstance(value, float) else value for key, value in row.items()}
+    return row, {v.time for v, is_own in zip(after[:tail], own[:tail], strict=True) if is_own}
+
+
+def _first(verdicts: Sequence[Verdict], is_it: Callable[[Verdict], bool]) -> int | None:
+    return next((i for i, verdict in enumerate(verdicts) if is_it(verdict)), None)
 
 
 def judge(
     attacked: Sequence[Attacked],
     verdicts: Sequence[Verdict],
     begin: float,
-    said_at: dict[int, float] | None = None,
+    said_at: dict[int, float],
 ) -> dict[str, Any]:
-    """All attacks, and what was flagged in ordinary life: before the first attack, and between them."""
-    verdicts = [v for v in verdicts if v.time >= begin * 1e9]
-    bounds = [one.start for one in attacked] + [float("inf")]
-    rows = [
-        judge_attack(one, verdicts, following, said_at)
-        for one, following in zip(attacked, bounds[1:], strict=True)
+    """All attacks, and what was flagged in ordinary life: before the first attack, and between them.
+
+    What was said before `begin` (seconds since 1970), while training and test mode's own start were still
+    to be seen, is counted as `settling`.
+    """
+    rows, own = [], set()
+    for one, next_start in zip(attacked, [*(one.start for one in attacked[1:]), math.inf], strict=True):
+        row, tail = judge_attack(one, verdicts, next_start, said_at)
+        rows.append(row)
+        own |= tail
+    windows = [one.window for one in attacked]
+    calm = [
+        v for v in verdicts if v.time not in own and not any(start <= v.time < end for start, end in windows)
     ]
-    is_calm = np.ones(len(verdicts), dtype=bool)
-    times = np.array([v.time for v in verdicts])
-    for one, row in zip(attacked, rows, strict=True):
-        start, end = one.window
-        after = int(np.searchsorted(times, end))
-        is_calm[(times >= start) & (times < end)] = False
-        is_calm[after : after + row["polls_to_silence"]] = False
-    before = times < attacked[0].window[0]
-    delays = [row["polls_to_anomaly"] for row in rows if "polls_to_unknown" not in row]
-    found = [delay for delay in delays if delay is not None]
+    polls = [row["polls_to_first"] for row in rows if not row["kills_exporter"]]
+    found = [count for count in polls if count is not None]
+    first_start = attacked[0].window[0]
     return {
         "attacks": rows,
         "found": sum(row["is_found"] for row in rows),
-        "polls_to_anomaly_median": float(np.median(found)) if found else None,
-        "polls_to_anomaly_worst": max(found) if found and len(found) == len(delays) else None,
-        "polls_to_silence_worst": max(row["polls_to_silence"] for row in rows),
-        "ordinary_before": _calm_flags(verdicts, is_calm & before),
-        "calm_between": _calm_flags(verdicts, is_calm & ~before),
+        "polls_to_first_median": float(np.median(found)) if found else None,
+        "polls_to_first_worst": max(found) if found and len(found) == len(polls) else None,
+        "polls_to_silence_worst": max(
+            (row["polls_to_silence"] for row in rows if not row["kills_exporter"]), default=None
+        ),
+        "settling": _count([v for v in calm if v.time < begin * 1e9]),
+        "ordinary_before": _count([v for v in calm if begin * 1e9 <= v.time < first_start]),
+        "calm_between": _count([v for v in calm if v.time >= first_start]),
     }
 
 
-def _calm_flags(verdicts: Sequence[Verdict], chosen: np.ndarray) -> dict[str, int]:
-    anomalies = np.array([v.is_anomaly for v in verdicts]) & chosen
-    alerts = np.array([v.status == ALERT for v in verdicts]) & chosen
-    unknown = np.array([v.status == UNKNOWN for v in verdicts]) & chosen
+def _count(calm: Sequence[Verdict]) -> dict[str, int]:
     return {
-        "records": int(chosen.sum()),
-        "false_anomalies": int(anomalies.sum()),
-        "false_alerts": evaluation.episodes(alerts),
-        "unknown": int(unknown.sum()),
+        "records": len(calm),
+        "false_anomalies": sum(v.is_anomaly for v in calm),
+        "false_alerts": evaluation.episodes(np.array([v.status == ALERT for v in calm], dtype=bool)),
+        "unknown": sum(v.status == UNKNOWN for v in calm),
     }
 
 
 def table(judged: dict[str, Any]) -> str:
-    """One row for each attack, columns aligned; `-` where nothing was flagged."""
+    """One row for each attack, columns aligned; `-` where there is nothing to count."""
     rows = [_HEADINGS]
     for row in judged["attacks"]:
-        dies = "polls_to_unknown" in row
-        polls = row["polls_to_unknown"] if dies else row["polls_to_anomaly"]
-        causes = f"unknown: {', '.join(row['unknown']) or '-'}" if dies else " | ".join(row["causes"])
-        if dies and row["causes"]:
-            causes += f"; wrongly {' | '.join(row['causes'])}"
-        cells = [polls, row["seconds_to_anomaly"], row["seconds_to_alert"]]
-        cells += [row["polls_to_silence"], row["seconds_to_silence"], causes or None]
-        verdict = "yes" if row["is_found"] else f"NO, it is {' | '.join(row['true_causes'])}"
-        rows.append((row["attack"], *("-" if cell is None else str(cell) for cell in cells), verdict))
+        causes = " | ".join(row["causes"])
+        if row["kills_exporter"]:
+            causes = f"unknown: {', '.join(row['unknown'])}" + (f"; wrongly {causes}" if causes else "")
+        numbers = ("polls_to_first", "seconds_to_first", "seconds_to_alert", "polls_to_silence")
+        cells = ["-" if row[key] is None else str(row[key]) for key in (*numbers, "seconds_to_silence")]
+        true = " | ".join(row["true_causes"])
+        rows.append((row["attack"], *cells, causes or "-", true, "yes" if row["is_found"] else "NO"))
     widths = [max(len(row[i]) for row in rows) for i in range(len(_HEADINGS))]
     lines = [
         "  ".join(
@@ -204,6 +210,7 @@ def table(judged: dict[str, Any]) -> str:
         for row in rows
     ]
     for key, words in (
+        ("settling", "while settling (not judged)"),
         ("ordinary_before", "ordinary life before"),
         ("calm_between", "calm between"),
     ):
@@ -213,10 +220,10 @@ def table(judged: dict[str, Any]) -> str:
             f" {calm['false_alerts']} false alerts, {calm['unknown']} unknown"
         )
     lines.append(
-        f"found with the true cause: {judged['found']} of {len(judged['attacks'])}; polls to the first"
-        f" anomaly: median {_or_dash(judged['polls_to_anomaly_median'])}, worst"
-        f" {_or_dash(judged['polls_to_anomaly_worst'])}; polls to silence: worst"
-        f" {judged['polls_to_silence_worst']}"
+        f"found with the true causes: {judged['found']} of {len(judged['attacks'])}; polls to the first"
+        f" anomaly: median {_or_dash(judged['polls_to_first_median'])}, worst"
+        f" {_or_dash(judged['polls_to_first_worst'])}; polls to silence: worst"
+        f" {_or_dash(judged['polls_to_silence_worst'])}"
     )
     return "\n".join(lines)
 
@@ -226,39 +233,33 @@ def _or_dash(number: float | None) -> str:
 
 
 def write(
-    said: Log,
-    begin: float,
-    attacked: Sequence[Attacked],
-    database: dict[str, Any],
-    interval_seconds: float,
+    log: Log, begin: float, attacked: Sequence[Attacked], database: dict[str, Any], interval_seconds: float
 ) -> None:
-    """Print the table of the run; write it to lab.json and timeline.png.
+    """Print the tables of the run in the working folder; write them to lab.json, and timeline.png.
 
     database: what InfluxDB holds at the end, `anomalies_stored` (their number) and `measurements`.
     """
-    verdicts = [said.verdicts[when] for when in sorted(said.verdicts)]
-    ours = judge(attacked, verdicts, begin, said.said_at)
+    verdicts = [log.verdicts[when] for when in sorted(log.verdicts)]
+    ours = judge(attacked, verdicts, begin, log.said_at)
     bundle = autoencoder.load_bundle(autoencoder.DEFAULT_MODEL, getFeatures(), N_STEPS)
     thresholds = detector.load_thresholds("data/thresholds.json")
     frame = resample_records(loadDataset("data/run.csv"), interval_seconds)
-    scores = detector.score_dataset(bundle, frame)
-    documented = judge(attacked, detector.detect(thresholds, frame, window_alone(scores)), begin)
-    timeline.draw(frame, verdicts, attacked, Path("timeline.png"))
-    said_anomalies = sum(v.is_anomaly for v in verdicts)
-    print(
-        f"{table(ours)}\n\nThe same records by the documented rule, window RMSE over its threshold alone:\n"
-    )
-    print(
-        f"{table(documented)}\n\nanomalies said: {said_anomalies},"
-        f" stored in InfluxDB: {database['anomalies_stored']}"
-    )
+    by_window = detector.detect(thresholds, frame, window_alone(detector.score_dataset(bundle, frame)))
+    documented = judge(attacked, by_window, begin, log.said_at)
+    is_judged = frame.index.as_unit("ns").asi8 >= begin * 1e9
+    timeline.draw(frame[is_judged], verdicts, attacked, Path("timeline.png"))
+    anomalies_said = sum(v.is_anomaly for v in verdicts)
+    print(table(ours))
+    print("\nThe same records by the documented rule, window RMSE over its threshold alone:\n")
+    print(table(documented))
+    print(f"\nanomalies said: {anomalies_said}, stored in InfluxDB: {database['anomalies_stored']}")
     saveDictJson(
         {
             "interval_seconds": interval_seconds,
             "begin": format_time(int(begin * 1e9)),
             "ours": ours,
             "documented_rule": documented,
-            "anomalies_said": said_anomalies,
+            "anomalies_said": anomalies_said,
             **database,
         },
         "lab.json",

@@ -6,7 +6,6 @@ Standard input is a leash: once it is closed, the run ends.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import logging
 import math
 import os
@@ -18,17 +17,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from detector import ALERT_RECORDS
 from find_anomalies import make_parser as make_program_parser
 from lab import parts, report
 from lab.attacks import ATTACKS, SHORT, Attack, Attacked
-from lab.edge import PROJECT, Edge, LabError, stop, wait_until
-from utils import UserError
+from lab.edge import PROJECT, Edge, LabError, wait_until
+from utils import WINDOW_RECORDS, UserError
 
 logger = logging.getLogger("lab")
 
@@ -37,20 +37,24 @@ NODE_FILE = "--node_file=node.json"
 
 @dataclass(frozen=True)
 class Plan:
-    """How long each part of a run takes, in records; `before_seconds` at least, of judged ordinary life."""
+    """How long each part of a run takes, in records: `recorded` to train on, twice `tested` for --evaluate,
+    twice `settle` around the start of test mode, each attack and the calm after it. before_seconds: of
+    ordinary life that is judged before the first attack.
+    """
 
     recorded: int = 420
     tested: int = 45
     before_seconds: float = 600.0
     settle: int = 30
     attack: int = 15
-    calm: int = 25
+    # So long that a rule of the window alone falls silent too.
+    calm: int = WINDOW_RECORDS + ALERT_RECORDS
     epochs: int = 110
     attacks: tuple[Attack, ...] = ATTACKS
 
 
 SHORT_PLAN = Plan(
-    recorded=60, tested=12, settle=4, before_seconds=5.0, attack=10, calm=10, epochs=60, attacks=SHORT
+    recorded=60, tested=5, settle=5, before_seconds=5.0, attack=10, calm=10, epochs=40, attacks=SHORT
 )
 
 
@@ -61,77 +65,73 @@ class Program:
         self._edge = edge
         self._interval_seconds = interval_seconds
 
-    def _start(self, mode: str, *options: str, **settings: Any) -> subprocess.Popen:
+    def _start(self, name: str, mode: str, *options: str, is_part: bool = False) -> subprocess.Popen:
         options = ("--mode", mode, f"--interval={self._interval_seconds:g}", *options)
         logger.info("python find_anomalies.py %s", " ".join(options))
         command = [sys.executable, str(PROJECT / "find_anomalies.py"), *options]
         # Its options may also stand in the environment, where the lab's user may have some of another node.
-        named = {name.upper() for name in re.findall(r"--(\w+)", make_program_parser().format_help())}
-        environment = {name: value for name, value in parts.environment().items() if name not in named}
-        return self._edge.start(mode, command, cwd=self._edge.folder, env=environment, **settings)
+        named = {option.upper() for option in re.findall(r"--(\w+)", make_program_parser().format_help())}
+        environment = {key: value for key, value in parts.environment().items() if key not in named}
+        environment["TZ"] = "UTC"
+        return self._edge.start(name, command, is_part, cwd=self._edge.folder, env=environment)
 
-    def run(self, mode: str, *options: str) -> None:
-        """Run to the end; LabError with its last words if it fails. What it prints goes to `<mode>.log`."""
-        process = self._start(mode, *options)
-        if process.wait():
-            raise LabError(f"--mode {mode} failed, see {self._edge.last_words(mode)}")
+    def run(self, name: str, mode: str, *options: str) -> None:
+        """Run to the end; LabError with its last words if it fails. What it prints goes to `<name>.log`."""
+        if self._start(name, mode, *options).wait():
+            raise LabError(f"--mode {mode} failed, see {self._edge.last_words(name)}")
 
-    @contextlib.contextmanager
-    def watching(self) -> Iterator[report.Log]:
-        """Test mode against the live database, for as long as the `with` lasts, and what it says."""
-        said = report.Log(self._edge.folder / "test_mode.log")
-        process = self._start("test", NODE_FILE, stderr=subprocess.PIPE)
-        assert process.stderr is not None
-        reader = threading.Thread(target=said.read, args=(process.stderr,))
-        reader.start()
-        try:
-            yield said
-            if process.poll() is not None:
-                raise LabError(f"test mode ended by itself, see {said.path}: {said.last_line}")
-        finally:
-            stop(process)
-            reader.join()
+    def watch(self) -> None:
+        """Start test mode against the live database as the part `test_mode`."""
+        self._start("test_mode", "test", NODE_FILE, "--plot_dir=alerts", is_part=True)
 
 
 def run(output: Path, interval_seconds: float, seed: int, plan: Plan) -> None:
     """The whole run, its files in `output`; raises LabError."""
-    with Edge(output, interval_seconds, seed) as edge:
-        program = Program(edge, interval_seconds)
-        edge.write_node_file(output / "node.json")
-        for name in ("data", "model", "plots"):
-            (output / name).mkdir()
-        _learn(edge, program, interval_seconds, plan)
-        # Training, and the start of test mode, take more of the CPU than ordinary life does.
-        _wait("calm", plan.settle * interval_seconds)
-        with program.watching() as said:
-            wait_until(lambda: bool(said.verdicts or said.has_ended), "test mode", 60 + 40 * interval_seconds)
-            _wait("calm", plan.settle * interval_seconds)
-            begin = time.time()
-            _wait("ordinary life, judged", plan.before_seconds)
-            attacked = _attack(edge, interval_seconds, plan, random.Random(seed))
-        lasted = time.time() - begin
-        program.run("collect", NODE_FILE, "--output=data/run.csv", f"--since={lasted:.0f}s")
-        database = _look(edge)
-        # Drawn live, pictures would take CPU of the host that is watched.
-        program.run("test", "--replay=data/run.csv", "--plot=run.png", "--plot_dir=alerts")
-    for servers_data in ("influxdb", "prometheus"):
-        shutil.rmtree(output / servers_data)
+    for name in ("data", "model", "plots"):
+        (output / name).mkdir(parents=True)
+    try:
+        with Edge(output, interval_seconds, seed) as edge:
+            begin, attacked, database = _live(edge, interval_seconds, seed, plan)
+    finally:
+        for servers_data in ("influxdb", "prometheus"):
+            shutil.rmtree(output / servers_data, ignore_errors=True)
     # The report names its files as find_anomalies.py does, from the folder of the run.
     os.chdir(output)
-    report.write(said, begin, attacked, database, interval_seconds)
+    report.write(report.Log(Path("test_mode.log")), begin, attacked, database, interval_seconds)
+
+
+def _live(
+    edge: Edge, interval_seconds: float, seed: int, plan: Plan
+) -> tuple[float, list[Attacked], dict[str, Any]]:
+    """From the first record to the last: when judging began, what was done, what InfluxDB holds then."""
+    program = Program(edge, interval_seconds)
+    edge.write_node_file(edge.folder / "node.json")
+    _learn(edge, program, interval_seconds, plan)
+    # Training, and the start of test mode, take more of the CPU than ordinary life does.
+    _wait(edge, "calm", plan.settle * interval_seconds)
+    program.watch()
+    _wait(edge, "calm", plan.settle * interval_seconds)
+    begin = time.time()
+    _wait(edge, "ordinary life, judged", plan.before_seconds)
+    attacked = _attack(edge, interval_seconds, plan, random.Random(seed))
+    edge.end("test_mode")
+    # With the window before it, so that all of it can be judged again.
+    lasted = time.time() - begin + WINDOW_RECORDS * interval_seconds
+    program.run("collect_run", "collect", NODE_FILE, "--output=data/run.csv", f"--since={lasted:.0f}s")
+    return begin, attacked, _look(edge)
 
 
 def _learn(edge: Edge, program: Program, interval_seconds: float, plan: Plan) -> None:
-    """Record ordinary life and train on it; two shorter stretches make the thresholds honest."""
+    """Record ordinary life and train on it; --evaluate has two more stretches of it to judge."""
     # What training reads stays in the page cache, and would be missing from the free memory afterwards.
     edge.start("warm", [sys.executable, "-c", "import tensorflow, pandas, matplotlib.figure"]).wait()
     wait_until(lambda: _has_all(edge), "the first sample of each series", 60 + 2 * interval_seconds)
     for name, records in (("normal", plan.recorded), ("normal_2", plan.tested), ("normal_3", plan.tested)):
-        seconds = records * interval_seconds
-        _wait(f"ordinary life, recorded into {name}.csv", seconds)
-        program.run("collect", NODE_FILE, f"--output=data/{name}.csv", f"--since={seconds:.0f}s")
+        seconds, output = records * interval_seconds, f"data/{name}.csv"
+        _wait(edge, f"ordinary life, recorded into {output}", seconds)
+        program.run(f"collect_{name}", "collect", NODE_FILE, f"--output={output}", f"--since={seconds:.0f}s")
     testsets = ("--cpu_testset=data/normal_2.csv", "--iperf_testset=data/normal_3.csv")
-    program.run("train", "--evaluate", *testsets, f"--epochs={plan.epochs}")
+    program.run("train", "train", "--evaluate", *testsets, f"--epochs={plan.epochs}")
 
 
 def _has_all(edge: Edge) -> bool:
@@ -148,13 +148,12 @@ def _attack(edge: Edge, interval_seconds: float, plan: Plan, rng: random.Random)
     """All attacks of the plan, each followed by calm; their true windows."""
     attacked = []
     for attack in plan.attacks:
-        edge.check()
         start = time.time()
         with attack.launch(edge):
-            _wait(attack.name, plan.attack * interval_seconds)
+            _wait(edge, attack.name, plan.attack * interval_seconds)
         attacked.append(Attacked(attack.name, attack.causes, attack.kills_exporter, start, time.time()))
         # An attack begins at any moment between two scrapes.
-        _wait("calm", (plan.calm + rng.random()) * interval_seconds)
+        _wait(edge, "calm", (plan.calm + rng.random()) * interval_seconds)
     return attacked
 
 
@@ -167,9 +166,13 @@ def _look(edge: Edge) -> dict[str, Any]:
     }
 
 
-def _wait(what: str, seconds: float) -> None:
+def _wait(edge: Edge, what: str, seconds: float) -> None:
+    """Let time pass while all parts live."""
     logger.info("%s: %.0f s", what, seconds)
-    time.sleep(seconds)
+    deadline = time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0:
+        edge.check()
+        time.sleep(min(left, 0.5))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -184,8 +187,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         threading.Thread(target=_end_with_leash, daemon=True).start()
         run(output, options.interval, options.seed, plan)
-    except (LabError, UserError, OSError) as error:
+    except (LabError, UserError, FileNotFoundError) as error:
         print(f"lab: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"lab: {error}; free some space, or name another --output_dir", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("lab: interrupted, all that it had started is ended", file=sys.stderr)
@@ -210,6 +216,12 @@ def _interval(text: str) -> float:
     return seconds
 
 
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number, 0 or more")
+    return int(text)
+
+
 def make_parser() -> argparse.ArgumentParser:
     """The options of `python -m lab`."""
     parser = argparse.ArgumentParser(
@@ -227,7 +239,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output_dir", default="plots/lab", help="each run has a folder in it (default: %(default)s)"
     )
-    parser.add_argument("--seed", type=int, default=1, help="of ordinary life (default: %(default)s)")
+    parser.add_argument("--seed", type=_seed, default=1, help="of ordinary life (default: %(default)s)")
     return parser
 
 

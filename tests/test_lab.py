@@ -21,7 +21,6 @@ import pandas as pd
 import pytest
 
 import formatters
-from lab.edge import PROGRAMS
 from lab.parts import PACKAGES, environment, find
 from lab.report import table
 from utils import loadDataset
@@ -169,8 +168,8 @@ def test_short_run_finds_both_attacks_with_their_true_causes(short_run: ShortRun
     for row in rows:
         assert row["is_found"]
         assert set(row["true_causes"]) <= set(row["causes"])
-        assert 1 <= row["polls_to_anomaly"] <= row["records"]
-        assert 0 <= row["seconds_to_anomaly"] <= row["seconds_to_alert"]
+        assert 1 <= row["polls_to_first"] <= row["records"]
+        assert 0 <= row["seconds_to_first"] <= row["seconds_to_alert"]
     assert short_run.result["ours"]["found"] == 2
 
 
@@ -367,7 +366,7 @@ def test_missing_parts_are_said_in_one_line(tmp_path: Path) -> None:
     lab.settings["env"]["PATH"] = str(tmp_path / "path")
     done = lab.run()
     # The sbin folders are searched whatever PATH says.
-    missing = [program for program in PROGRAMS if shutil.which(program, path="/usr/sbin:/sbin") is None]
+    missing = [program for program in PACKAGES if shutil.which(program, path="/usr/sbin:/sbin") is None]
     packages = " ".join(dict.fromkeys(PACKAGES[program] for program in missing))
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
@@ -382,6 +381,7 @@ def test_missing_parts_are_said_in_one_line(tmp_path: Path) -> None:
         (["--long"], "unrecognized arguments: --long"),
         (["--interval", "0.5"], "argument --interval: '0.5' is not a number from 1 to 60"),
         (["--interval", "soon"], "argument --interval: 'soon' is not a number from 1 to 60"),
+        (["--seed", "-1"], "argument --seed: '-1' is not a whole number, 0 or more"),
         (["twice"], "unrecognized arguments: twice"),
     ],
 )
