@@ -89,13 +89,19 @@ def main() -> None:
     gnb = Gnb(options.seed, options.record_seconds)
     registry = CollectorRegistry()
     registry.register(gnb)
-    _, thread = start_http_server(options.port, "127.0.0.1", registry)
-    for line in sys.stdin:
-        try:
-            gnb.tell(line)
-        except ValueError as error:
-            print(f"ran_exporter: {error}", file=sys.stderr)
-    thread.join()
+    try:
+        _, thread = start_http_server(options.port, "127.0.0.1", registry)
+    except OSError as error:
+        parser.exit(1, f"ran_exporter: port {options.port}: {error.strerror}; name another --port\n")
+    try:
+        for line in sys.stdin:
+            try:
+                gnb.tell(line)
+            except ValueError as error:
+                print(f"ran_exporter: {error}", file=sys.stderr)
+        thread.join()
+    except KeyboardInterrupt:
+        parser.exit(130)
 
 
 if __name__ == "__main__":

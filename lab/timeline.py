@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from detector import ALERT, LEVELS, Verdict
+from detector import ALERT, LEVELS, UNKNOWN, Verdict
 from lab.attacks import Attacked
 from pictures import level_unit
 from utils import METRICS, replace_file
@@ -16,88 +17,194 @@ from utils import METRICS, replace_file
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-# What is said of one metric in one record, and how that is drawn.
-_WORDS = ("normal", "unknown", "anomaly", "alert")
-_COLOURS = ("#e8f3e8", "0.62", "gold", "red")
-_MARGIN_RECORDS = 60
+# What is said of one metric in one record, and how that is drawn; what stands last is seen best.
+_COLOURS = {"normal": "#e8f3e8", "unknown": "0.62", "anomaly": "gold", "alert": "red"}
+# The last row: all metrics together, of which none alone is the cause.
+_ROWS = (*METRICS, "overall")
+# Attacks as they are shaded behind the levels: on this metric, on others.
+_ON_THIS, _ON_OTHERS = ("tab:red", 0.25), ("0.5", 0.12)
+# Of the height of a level's axis; with less between them the labels of two ticks touch.
+_TICK_DISTANCE = 0.3
+# Between ticks, times a power of ten.
+_STEPS = [1, 2, 5, 10]
 
 
 def draw(
     frame: pd.DataFrame, verdicts: Sequence[Verdict], attacked: Sequence[Attacked], filename: Path
 ) -> None:
-    """Write the picture: verdicts per metric, the true causes framed; below it the level of each metric.
-
-    frame: the resampled records of the run. Ordinary life before the first attack is cut short.
-    """
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import NullLocator
-
-    interval = float(np.median(np.diff(frame.index.as_unit("ns").asi8))) / 1e9
-    origin = attacked[0].start - _MARGIN_RECORDS * interval
-    frame = frame[frame.index.as_unit("ns").asi8 >= origin * 1e9]
-    minutes = (frame.index.as_unit("ns").asi8 / 1e9 - origin) / 60
-    figure = Figure(figsize=(16, 13))
-    figure.subplots_adjust(left=0.1, right=0.99, bottom=0.04, top=0.88, hspace=0.12)
-    axes = figure.subplots(
-        len(METRICS) + 1, 1, sharex=True, gridspec_kw={"height_ratios": [4.5] + [1] * len(METRICS)}
-    )
-    _draw_verdicts(axes[0], verdicts, attacked, origin, interval)
-    for axis, name in zip(axes[1:], METRICS, strict=True):
-        unit, divisor = level_unit(name)
-        level = frame[LEVELS[name]].to_numpy() / divisor
-        axis.plot(minutes, level, color="0.25", linewidth=0.8)
-        if unit != "%":
-            # Logarithmic above ordinary life, so that it does not lie flat below the attacks.
-            axis.set_yscale("symlog", linthresh=max(float(np.nanmedian(level)), 1.0))
-            axis.yaxis.set_minor_locator(NullLocator())
-        axis.set_ylim(bottom=0)
-        axis.set_ylabel(f"{name}\n[{unit}]", rotation=0, ha="right", va="center")
-        axis.spines[["top", "right"]].set_visible(False)
-        for one in attacked:
-            is_cause = name in one.causes
-            colour, alpha = ("tab:red", 0.25) if is_cause else ("0.5", 0.12)
-            axis.axvspan(*_span(one, origin), color=colour, alpha=alpha, linewidth=0)
-    axes[0].set_xlim(0, minutes[-1])
-    axes[-1].set_xlabel("minutes")
+    """Write the picture of draw_run."""
+    figure = draw_run(frame, verdicts, attacked)
     replace_file(filename, lambda path: figure.savefig(path, dpi=100))
 
 
-def _draw_verdicts(
-    axis: Axes, verdicts: Sequence[Verdict], attacked: Sequence[Attacked], origin: float, interval: float
-) -> None:
-    from matplotlib.colors import ListedColormap
-    from matplotlib.patches import Patch, Rectangle
+def draw_run(frame: pd.DataFrame, verdicts: Sequence[Verdict], attacked: Sequence[Attacked]) -> Figure:
+    """Verdicts per metric, the true causes framed, and below them the level of each metric.
 
-    metrics = list(METRICS)
-    shown = [verdict for verdict in verdicts if verdict.time >= origin * 1e9]
-    count = round((shown[-1].time / 1e9 - origin) / interval) + 1
-    cells = np.full((len(metrics), count), np.nan)
-    for verdict in shown:
-        column = min(int((verdict.time / 1e9 - origin) / interval), count - 1)
-        for row, name in enumerate(metrics):
-            word = "unknown" if name in verdict.unknown else "normal"
-            if name in verdict.causes:
-                word = "alert" if verdict.status == ALERT else "anomaly"
-            cells[row, column] = _WORDS.index(word)
-    edges = np.arange(count + 1) * interval / 60
-    axis.pcolormesh(
-        edges, np.arange(len(metrics) + 1), cells, cmap=ListedColormap(_COLOURS), vmin=-0.5, vmax=3.5
+    frame: the resampled records of the run. The picture begins with the first of them; what was said or
+    done earlier is left out.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    times = frame.index.as_unit("ns").asi8 / 1e9
+    interval = float(np.median(np.diff(times))) if len(times) > 1 else 1.0
+    # Without a record there is at least something that was done.
+    origin = float(times[0]) if len(times) else attacked[0].start
+    left = -interval / 2 / 60
+    shown = [verdict for verdict in verdicts if _minute(verdict, origin) >= left]
+    attacked = [one for one in attacked if one.end > origin]
+    ends = [*times[-1:], *(verdict.time / 1e9 for verdict in shown[-1:]), *(one.end for one in attacked)]
+    right = (max(ends) + interval / 2 - origin) / 60
+    figure = Figure(figsize=(16, 13))
+    figure.subplots_adjust(left=0.11, right=0.95, bottom=0.045, top=0.85, hspace=0.12)
+    axes = figure.subplots(
+        len(METRICS) + 1, 1, sharex=True, gridspec_kw={"height_ratios": [5] + [1] * len(METRICS)}
     )
-    for one in attacked:
-        start, end = _span(one, origin)
-        for name in one.causes:
-            place = (start, metrics.index(name))
-            axis.add_patch(Rectangle(place, end - start, 1, fill=False, edgecolor="black", linewidth=1.6))
-        axis.text(start, -0.15, one.name, rotation=35, ha="left", va="bottom", rotation_mode="anchor")
-    axis.set_ylim(len(metrics), 0)
-    axis.set_yticks(np.arange(len(metrics)) + 0.5, metrics)
-    axis.tick_params(axis="y", length=0)
-    axis.spines[:].set_visible(False)
-    patches = [Patch(color=colour, label=word) for word, colour in zip(_WORDS, _COLOURS, strict=True)]
-    patches.append(Patch(fill=False, edgecolor="black", label="truly attacked"))
-    axis.legend(handles=patches, loc="upper left", bbox_to_anchor=(0, 1.4), ncols=5, frameon=False)
+    _draw_verdicts(axes[0], shown, origin, interval)
+    _draw_truth(axes[0], attacked, origin)
+    for axis, name in zip(axes[1:], METRICS, strict=True):
+        for one in attacked:
+            colour, alpha = _ON_THIS if name in one.causes else _ON_OTHERS
+            axis.axvspan(*_span(one, origin), color=colour, alpha=alpha, linewidth=0)
+        _draw_level(axis, name, (times - origin) / 60, frame[LEVELS[name]].to_numpy(dtype=float))
+    axes[0].set_xlim(left, right)
+    axes[-1].xaxis.set_major_locator(MaxNLocator(12, steps=_STEPS))
+    axes[-1].set_xlabel(f"minutes since {datetime.fromtimestamp(origin, UTC):%Y-%m-%d %H:%M:%S} UTC")
+    _add_legends(figure)
+    return figure
+
+
+def _minute(verdict: Verdict, origin: float) -> float:
+    return (verdict.time / 1e9 - origin) / 60
 
 
 def _span(one: Attacked, origin: float) -> tuple[float, float]:
-    return (one.start - origin) / 60, (one.end - origin) / 60
+    """From minute to minute, as far as it is in the picture."""
+    return max(one.start - origin, 0.0) / 60, (one.end - origin) / 60
+
+
+# --- verdicts ------------------------------------------------------------------------------------
+
+
+def _word(verdict: Verdict, row: str) -> str:
+    """What a verdict says of a metric, or of all together: that alone is said where no metric is named."""
+    named = [name for name in (*verdict.causes, *verdict.unknown) if name in METRICS]
+    if row in verdict.causes or (row == "overall" and verdict.is_anomaly and not verdict.causes):
+        return "alert" if verdict.status == ALERT else "anomaly"
+    if row in verdict.unknown or (row == "overall" and verdict.status == UNKNOWN and not named):
+        return "unknown"
+    return "normal"
+
+
+def _draw_verdicts(axis: Axes, verdicts: Sequence[Verdict], origin: float, interval: float) -> None:
+    # What nothing is said of is unknown.
+    axis.set_facecolor(_COLOURS["unknown"])
+    slots = _slots([_minute(verdict, origin) for verdict in verdicts], interval / 60)
+    for row, name in enumerate(_ROWS):
+        words = [_word(verdict, name) for verdict in verdicts]
+        for word, colour in _COLOURS.items():
+            bars = _joined([slot for slot, said in zip(slots, words, strict=True) if said == word])
+            # One record of a long run is narrower than a pixel: its outline is seen.
+            outline = 1.0 if word in ("anomaly", "alert") else 0.0
+            if bars:
+                axis.broken_barh(bars, (row, 1), color=colour, linewidth=outline, label=f"{name} {word}")
+    for row in range(1, len(_ROWS)):
+        axis.axhline(row, color="white", linewidth=3.0 if _ROWS[row] == "overall" else 0.8)
+    axis.set_ylim(len(_ROWS), 0)
+    axis.set_yticks(np.arange(len(_ROWS)) + 0.5, [*METRICS, "overall\n(no single cause)"])
+    axis.tick_params(axis="y", length=0)
+    axis.spines[:].set_visible(False)
+
+
+def _slots(minutes: Sequence[float], interval: float) -> list[tuple[float, float]]:
+    """Start and end of what each record stands for: up to half way to the next, if that is not missing."""
+    times = np.array(minutes)
+    is_next = np.diff(times) < 1.5 * interval
+    middles = (times[:-1] + times[1:]) / 2
+    starts, ends = times - interval / 2, times + interval / 2
+    starts[1:][is_next] = ends[:-1][is_next] = middles[is_next]
+    return list(zip(starts.tolist(), ends.tolist(), strict=True))
+
+
+def _joined(slots: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Start and length; slots without anything between them are one."""
+    bars: list[tuple[float, float]] = []
+    for start, end in slots:
+        if bars and sum(bars[-1]) >= start - 1e-9:
+            start = bars.pop()[0]
+        bars.append((start, end - start))
+    return bars
+
+
+def _draw_truth(axis: Axes, attacked: Sequence[Attacked], origin: float) -> None:
+    from matplotlib.patches import Rectangle
+
+    for one in attacked:
+        start, end = _span(one, origin)
+        for name in one.causes:
+            place = (start, _ROWS.index(name))
+            axis.add_patch(
+                Rectangle(place, end - start, 1, fill=False, edgecolor="black", linewidth=1.6, zorder=3)
+            )
+        axis.text(start, -0.15, one.name, rotation=35, ha="left", va="bottom", rotation_mode="anchor")
+
+
+# --- levels --------------------------------------------------------------------------------------
+
+
+def _draw_level(axis: Axes, name: str, minutes: np.ndarray, level: np.ndarray) -> None:
+    from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
+
+    unit, divisor = level_unit(name)
+    level = level / divisor
+    axis.plot(minutes, level, color="0.25", linewidth=0.8)
+    axis.set_ylabel(f"{name}\n[{unit}]", rotation=0, ha="right", va="center")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.yaxis.set_label_coords(-0.048, 0.5)
+    axis.yaxis.set_major_locator(MaxNLocator(3, steps=_STEPS))
+    known = level[np.isfinite(level)]
+    threshold = max(float(np.median(known)), 1.0) if len(known) else 1.0
+    if unit != "%" and known.max(initial=0.0) > 10 * threshold:
+        # Logarithmic above ordinary life, so that it does not lie flat below the attacks.
+        axis.set_yscale("symlog", linthresh=threshold)
+        ticks = _ticks(axis, threshold, float(known.max()))
+        axis.yaxis.set_major_locator(FixedLocator(ticks))
+        axis.yaxis.set_major_formatter(FixedFormatter([f"{tick:,.0f}" for tick in ticks]))
+        axis.yaxis.set_minor_locator(NullLocator())
+    axis.set_ylim(bottom=0)
+
+
+def _ticks(axis: Axes, threshold: float, top: float) -> list[float]:
+    """Zero, and powers of ten above the threshold, the highest first, as far as there is room for labels."""
+    height = axis.yaxis.get_transform().transform
+    ticks = [0.0]
+    ceiling = np.inf
+    for exponent in range(int(np.log10(top)), int(np.log10(threshold)), -1):
+        place = float(height(10.0**exponent) / height(top))
+        if _TICK_DISTANCE <= place <= ceiling - _TICK_DISTANCE:
+            ticks.append(10.0**exponent)
+            ceiling = place
+    return ticks
+
+
+# --- legends -------------------------------------------------------------------------------------
+
+
+def _add_legends(figure: Figure) -> None:
+    from matplotlib.patches import Patch
+
+    words = dict.fromkeys(_COLOURS) | {"unknown": "unknown, or nothing said"}
+    said = [Patch(color=colour, label=words[word] or word) for word, colour in _COLOURS.items()]
+    said.append(Patch(fill=False, edgecolor="black", linewidth=1.6, label="truly attacked"))
+    done = [
+        Patch(color=colour, alpha=alpha, linewidth=0, label=label)
+        for (colour, alpha), label in ((_ON_THIS, "attack on this metric"), (_ON_OTHERS, "attack on others"))
+    ]
+    figure.text(0.11, 0.985, "Above: what test mode said of each metric", va="top", weight="bold")
+    figure.text(0.11, 0.962, "Below: the metrics themselves", va="top", weight="bold")
+    for handles, top in ((said, 0.993), (done, 0.97)):
+        figure.legend(
+            handles=handles, loc="upper left", bbox_to_anchor=(0.36, top), ncols=len(handles), frameon=False
+        )

@@ -292,6 +292,30 @@ def test_the_actual_values_are_not_clipped() -> None:
 # --- what is expected, and what is allowed -------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "value", "expected"),
+    [
+        (100.0, 500.0, 500.0, 1.0),
+        (100.0, 500.0, 900.0, 2.0),
+        (100.0, 500.0, 300.0, 0.5),
+        (100.0, 500.0, 100.0, 0.0),
+        # A hundredth of the range, 4, is as good as zero: ln(54 / 104), ln(4 / 104).
+        (100.0, 500.0, 50.0, -0.655407),
+        (100.0, 500.0, 0.0, -3.258097),
+        # Where the range is narrow, the plain distance is the further one.
+        (100.0, 101.0, 90.0, -10.0),
+        # What came near zero in training, and what may be below it, has no log scale.
+        (0.0, 500.0, -50.0, -0.1),
+        (-100.0, 300.0, -200.0, -0.25),
+        (1e-6, 500.0, 0.0, -2e-7),
+        (100.0, 500.0, NAN, NAN),
+    ],
+)
+def test_values_in_units_of_the_trained_range(low: float, high: float, value: float, expected: float) -> None:
+    values = normalised(bundle(always_half, low, high), np.full((2, 12), value))
+    np.testing.assert_allclose(values, np.full((2, 12), expected), atol=1e-6)
+
+
 def test_normalised_values_have_an_inverse() -> None:
     trained = bundle(always_half, 10.0, 30.0)
     values = np.linspace(0.0, 100.0, 24).reshape(2, 12)
@@ -419,6 +443,23 @@ def test_an_attack_is_flagged_in_its_middle_as_at_its_edges_and_what_follows_is_
     verdicts = judge(values, predictor=last_input)
     assert flagged(verdicts) == list(range(50, 120))
     assert {verdict.possible_cause for verdict in verdicts[50:120]} == {"cpu"}
+
+
+@pytest.mark.parametrize(
+    ("low", "expected"),
+    [
+        (100.0, list(range(50, 120))),
+        # What was next to nothing in training may be so again: only the edges show.
+        (0.0, [50, 120]),
+    ],
+)
+def test_traffic_that_stops_is_flagged_for_as_long_as_it_is_gone(low: float, expected: list[int]) -> None:
+    values = records(160, 350.0)
+    values[50:120, [NET_DOWN, NET_UP]] = 0.0
+    scores = score(bundle(last_input, low, 500.0), values)
+    verdicts = detect(thresholds(), frame_of(values), scores)
+    assert flagged(verdicts) == expected
+    assert {verdicts[i].possible_cause for i in expected} == {"net_down | net_up"}
 
 
 @pytest.mark.parametrize("level", [1.2, 2.0, 1e7])

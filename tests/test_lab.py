@@ -342,8 +342,8 @@ def test_run_interrupted_while_it_starts_ends_in_one_line(tmp_path: Path) -> Non
         ("prometheus-node-exporter", r"node_exporter did not start, see \S+/node_exporter\.log: boom"),
         ("influxd", r"influxd did not start, see \S+/influxdb/influxd\.log: boom"),
         ("promtool", r"promtool refuses deploy/prometheus\.yml: boom"),
-        ("ip", r"ip link set lo up failed: boom; run the lab as root"),
-        ("unshare", r"this user may not make namespaces; run the lab as root"),
+        ("ip", r"ip link set lo up failed: boom; run the lab as root of the host"),
+        ("unshare", r"namespaces cannot be made here; run the lab as root of the host"),
     ],
 )
 def test_a_part_that_does_not_start_is_said_in_one_line(tmp_path: Path, program: str, message: str) -> None:

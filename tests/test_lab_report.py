@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
 
 from autoencoder import Bundle
 from detector import Verdict, detect, score
@@ -373,32 +375,157 @@ def test_documented_rule_flags_all_records_whose_window_has_the_spike() -> None:
 
 # --- the picture ---------------------------------------------------------------------------------
 
+COLOURS = {"normal": "#e8f3e8", "unknown": "0.62", "anomaly": "gold", "alert": "red"}
 
-def picture(tmp_path: Path, verdicts: list[Verdict]) -> np.ndarray:
-    """The pixels (height, width, 3) of the timeline of a run of 70 s."""
+
+def frame_of(seconds: int) -> pd.DataFrame:
+    """The records of verdicts_of, without the 30th."""
+    times = pd.to_datetime([at(second + 0.5) for second in range(seconds)], utc=True)
+    frame = pd.DataFrame(1.0, columns=getFeatures(), index=times)
+    frame.iloc[30:31] = np.nan
+    return frame
+
+
+def drawn(
+    verdicts: list[Verdict],
+    attacked: Sequence[Attacked] = (ALL_CPUS, LINK_DOWN),
+    frame: pd.DataFrame | None = None,
+) -> list[Axes]:
+    """The axes of the timeline of a run of 70 s, drawn: verdicts first, then one for each metric."""
+    figure = timeline.draw_run(frame_of(70) if frame is None else frame, verdicts, attacked)
+    figure.canvas.draw()
+    return figure.axes
+
+
+def shown(axis: Axes) -> dict[str, str]:
+    """Of each row what is seen in the middle of each second of the picture, in the letters of STATUS."""
+    letters = {to_rgba(COLOURS[word]): letter for letter, word in STATUS.items()}
+    rows = [text.get_text().split()[0] for text in axis.get_yticklabels()]
+    left, right = axis.get_xlim()
+    seen = np.full((len(rows), round((right - left) * 60)), letters[axis.get_facecolor()])
+    for bars in axis.collections:
+        for path in bars.get_paths():
+            (start, top), (end, bottom) = path.vertices.min(axis=0), path.vertices.max(axis=0)
+            columns = slice(*(round((minute - left) * 60) for minute in (start, end)))
+            seen[round(top) : round(bottom), columns] = letters[tuple(bars.get_facecolor()[0])]
+    return dict(zip(rows, map("".join, seen.tolist()), strict=True))
+
+
+def test_timeline_is_written(tmp_path: Path) -> None:
     from matplotlib.image import imread
 
-    times = pd.to_datetime([at(second + 0.5) for second in range(70)], utc=True)
-    frame = pd.DataFrame(1.0, columns=getFeatures(), index=times)
-    frame.iloc[30] = np.nan
-    timeline.draw(frame, verdicts, [ALL_CPUS, LINK_DOWN], tmp_path / "timeline.png")
+    cells = verdicts_of("." * 10 + "aaaAAAAAAA" + "." * 40 + "u" * 10, ["cpu"], ["mem"])
+    timeline.draw(frame_of(70), cells, [ALL_CPUS, LINK_DOWN], tmp_path / "timeline.png")
     assert (tmp_path / "timeline.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
     assert [path.name for path in tmp_path.iterdir()] == ["timeline.png"]
-    return np.round(imread(tmp_path / "timeline.png")[..., :3] * 255).astype(int)
+    picture = np.round(imread(tmp_path / "timeline.png")[..., :3] * 255).astype(int)
+    assert min(picture.shape[:2]) > 1000
+    # In a picture of 70 s x 9 rows, 1350 x 350 pixels large, a cell is about 19 x 40.
+    for records, colour in ((7, (255, 0, 0)), (3, (255, 215, 0)), (10, (158, 158, 158))):
+        assert records * 500 < (picture == colour).all(axis=-1).sum() < records * 1500, colour
 
 
-def count(pixels: np.ndarray, *colour: int) -> int:
-    return int((pixels == colour).all(axis=-1).sum())
+def test_timeline_shows_what_was_said_of_each_metric() -> None:
+    life = "." * 10 + "aaaAAAAAAA" + "." * 39 + "a" + "u" * 10
+    rows = shown(drawn(verdicts_of(life, ["cpu", "net_up"], ["mem"]))[0])
+    assert list(rows) == [*METRICS, "overall"]
+    calm = "." * 70
+    expected = dict.fromkeys(rows, calm) | dict.fromkeys(["cpu", "net_up"], life.replace("u", "."))
+    assert rows == expected | {"mem": calm[:60] + "u" * 10}
 
 
-def test_timeline_shows_what_was_said(tmp_path: Path) -> None:
-    calm = picture(tmp_path, verdicts_of("." * 70))
-    assert min(calm.shape[:2]) > 1000
-    red, gold, grey = (255, 0, 0), (255, 215, 0), (158, 158, 158)
-    cells = verdicts_of("." * 10 + "aaaAAAAAAA" + "." * 40 + "u" * 10, ["cpu"], ["mem"])
-    shown = picture(tmp_path, cells)
-    # In a picture of 70 s x 8 metrics, 1400 x 300 pixels large, a cell is about 20 x 30.
-    added = {colour: count(shown, *colour) - count(calm, *colour) for colour in (red, gold, grey)}
-    assert 7 * 300 < added[red] < 7 * 1000
-    assert 3 * 300 < added[gold] < 3 * 1000
-    assert 10 * 300 < added[grey] < 10 * 1000
+@pytest.mark.parametrize(
+    ("unknown", "seen"), [((), "....aaaAAA....uu...."), (("overall",), "....aaaAAA....uu....")]
+)
+def test_timeline_shows_an_anomaly_of_no_metric(unknown: tuple[str, ...], seen: str) -> None:
+    rows = shown(drawn(verdicts_of("....aaaAAA....uu....", [], unknown), frame=frame_of(20), attacked=())[0])
+    assert rows == dict.fromkeys(METRICS, "." * 20) | {"overall": seen}
+
+
+def test_timeline_shows_both_of_an_anomaly_of_which_something_is_unknown() -> None:
+    verdict = Verdict(at(0.5), "alert", ("cpu",), ("mem",), {}, {})
+    rows = shown(drawn([verdict], frame=frame_of(1), attacked=())[0])
+    assert rows == dict.fromkeys([*METRICS, "overall"], ".") | {"cpu": "A", "mem": "u"}
+
+
+def test_timeline_shows_as_unknown_what_nothing_is_said_of() -> None:
+    verdicts = verdicts_of("." * 70)
+    # Nothing of 5 s, of a single one, and of the last two.
+    del verdicts[68:], verdicts[40], verdicts[20:25]
+    seen = "." * 20 + "u" * 5 + "." * 15 + "u" + "." * 27 + "uu"
+    assert shown(drawn(verdicts)[0]) == dict.fromkeys([*METRICS, "overall"], seen)
+
+
+def test_timeline_has_no_gaps_where_records_come_early_and_late() -> None:
+    verdicts = verdicts_of("." * 10)
+    verdicts[4] = Verdict(at(4.3), "normal", (), (), {}, {})
+    verdicts[7] = Verdict(at(7.7), "normal", (), (), {}, {})
+    axis = drawn(verdicts, (), frame_of(10))[0]
+    assert [len(bars.get_paths()) for bars in axis.collections] == [1] * 9
+
+
+@pytest.mark.parametrize("verdicts", [[], verdicts_of("aaaA", ["cpu"], first=-10)])
+def test_timeline_of_a_run_that_nothing_is_said_of(verdicts: list[Verdict]) -> None:
+    axes = drawn(verdicts)
+    assert shown(axes[0]) == dict.fromkeys([*METRICS, "overall"], "u" * 70)
+    assert len(axes[0].patches) == 3
+    # Nor is anything known of it.
+    axes = drawn(verdicts, frame=frame_of(70) * np.nan)
+    assert shown(axes[0]) == dict.fromkeys([*METRICS, "overall"], "u" * 70)
+    assert axes[0].get_xlim() == pytest.approx((-0.5 / 60, 69.5 / 60))
+
+
+def test_timeline_of_a_run_without_records_shows_what_was_done() -> None:
+    axes = drawn([], frame=frame_of(0))
+    assert axes[0].get_xlim() == pytest.approx((-0.5 / 60, 40.5 / 60))
+    assert [patch.get_x() for patch in axes[0].patches] == pytest.approx([0.0, 0.5, 0.5])
+    assert axes[-1].get_xlabel() == "minutes since 2026-03-02 00:00:10 UTC"
+
+
+def test_timeline_is_of_the_whole_run_and_says_when_it_began() -> None:
+    axes = drawn(verdicts_of("." * 70))
+    for axis in axes:
+        assert axis.get_xlim() == pytest.approx((-0.5 / 60, 69.5 / 60))
+    assert axes[-1].get_xlabel() == "minutes since 2026-03-02 00:00:00 UTC"
+    assert axes[1].lines[0].get_xdata() == pytest.approx(np.arange(70) / 60)
+    assert np.flatnonzero(np.isnan(axes[1].lines[0].get_ydata())).tolist() == [30]
+    # What was said and done before the first record is left out.
+    axes = drawn(verdicts_of("." * 25 + "aaaA" + "." * 41, ["cpu"]), frame=frame_of(70).iloc[27:])
+    assert axes[-1].get_xlabel() == "minutes since 2026-03-02 00:00:27 UTC"
+    assert shown(axes[0])["cpu"] == "aA" + "." * 41
+    assert [text.get_text() for text in axes[0].texts] == ["link down"]
+
+
+def test_timeline_frames_what_was_truly_attacked() -> None:
+    axes = drawn(verdicts_of("." * 70))
+    frames = [(patch.get_x() * 60, patch.get_width() * 60, patch.get_y()) for patch in axes[0].patches]
+    rows = [list(METRICS).index(name) for name in ("cpu", "net_down", "net_up")]
+    # Minute 0 is that of the record of 0.5 s.
+    assert np.array(frames) == pytest.approx(
+        np.array([(9.5, 10.0, rows[0]), (39.5, 10.0, rows[1]), (39.5, 10.0, rows[2])])
+    )
+    assert [text.get_text() for text in axes[0].texts] == ["all CPUs", "link down"]
+    for axis, name in zip(axes[1:], METRICS, strict=True):
+        is_red = [patch.get_facecolor()[0] > patch.get_facecolor()[1] for patch in axis.patches]
+        assert is_red == [name in one.causes for one in (ALL_CPUS, LINK_DOWN)], name
+
+
+@pytest.mark.parametrize(
+    ("calm", "attack", "labels"),
+    [
+        (2e6, 5e7, ["0", "10,000"]),
+        (7e5, 5e7, ["0", "1,000", "10,000"]),
+        (0.0, 6e6, ["0", "10", "1,000"]),
+        (1e3, 1e9, ["0", "1,000", "1,000,000"]),
+    ],
+)
+def test_labels_of_byte_rates_do_not_touch(calm: float, attack: float, labels: list[str]) -> None:
+    frame = frame_of(70)
+    frame[:] = calm
+    frame.iloc[40:50] = attack
+    for axis in drawn([], frame=frame)[4:8]:
+        texts = [text for text in axis.get_yticklabels() if text.get_text()]
+        boxes = [text.get_window_extent() for text in texts]
+        assert {text.get_text() for text in texts} == set(labels)
+        for i, box in enumerate(boxes):
+            assert not any(box.overlaps(other) for other in boxes[i + 1 :])

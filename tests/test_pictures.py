@@ -11,12 +11,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from autoencoder import Bundle
 from detector import Verdict
-from pictures import Alert, AlertRecorder, draw_detection, make_plot_dir, plot_alert, plot_detection
-from utils import UserError, getFeatures
+from pictures import (
+    Alert,
+    AlertRecorder,
+    draw_alert,
+    draw_detection,
+    make_plot_dir,
+    plot_alert,
+    plot_detection,
+)
+from utils import METRICS, UserError, getFeatures
 
 SECOND = 10**9
 START = 1_772_409_600 * SECOND  # 2026-03-02T00:00:00Z
@@ -390,10 +399,139 @@ def test_an_alert_is_drawn_into_a_folder(tmp_path: Path) -> None:
     alert = Alert(FIRST, FIRST + MINUTE, FIRST + MINUTE, False, ("cpu",), tuple(drawn_verdicts("naaa!n")))
     path = plot_alert(BUNDLE, THRESHOLDS, alert, tmp_path)
     assert path == tmp_path / "alert_20260306T120014Z.png"
-    assert imread(path).shape[:2] == SHAPE[:2]
+    assert imread(path).shape[:2] == (990, 1430)
+    assert path.read_bytes().startswith(b"\x89PNG\r\n")
     # Nothing else, and the same alert is the same file.
     plot_alert(BUNDLE, THRESHOLDS, alert, tmp_path)
     assert list(tmp_path.iterdir()) == [path]
+
+
+# Of matplotlib's dates, which are days since 1970.
+DAY_OF_START = START / SECOND / 86_400
+
+
+def drawn_alert(
+    pattern: str,
+    actual: Sequence[float] | float = 9.5,
+    causes: tuple[str, ...] = ("cpu",),
+    first: int | None = None,
+) -> Figure:
+    """The picture of an alert over such records, its first anomaly by default that of the last row."""
+    verdicts = drawn_verdicts(pattern, actual, causes)
+    if first is None:
+        first = pattern.rindex("aaa!")
+    time = START + first * 15 * SECOND
+    start = max(time, verdicts[0].time)
+    alert = Alert(time, start, verdicts[-1].time, False, causes, tuple(verdicts))
+    return draw_alert(BUNDLE, THRESHOLDS, alert)
+
+
+def dots(axis: Axes) -> dict[str, list[int]]:
+    """The records that have a dot, by what it means."""
+    found = {}
+    for area in axis.collections:
+        if area.get_label() in ("anomaly", "alert"):
+            times = area.get_offsets()[:, 0] - DAY_OF_START
+            found[area.get_label()] = [round(time * 86_400 / 15) for time in times]
+    return found
+
+
+def notes(figure: Figure) -> list[str]:
+    """The footnotes: all text below the axes."""
+    return [
+        text for note in figure.texts if note.get_position()[1] < 0.1 for text in note.get_text().splitlines()
+    ]
+
+
+def test_the_picture_of_an_alert_has_the_levels_alone() -> None:
+    verdicts = drawn_verdicts("nnaaa!n", 9.5)
+    alert = Alert(START, START, verdicts[-1].time, False, ("cpu",), tuple(verdicts))
+    figure = draw_alert(BUNDLE, THRESHOLDS, alert)
+    assert [axis.get_ylabel().split()[0] for axis in figure.axes] == list(METRICS)
+    assert [axis.get_xlabel() for axis in figure.axes] == [""] * 6 + ["time [UTC]"] * 2
+    assert figure.get_suptitle() == alert.title
+    for axis in figure.axes:
+        assert len(line(axis, "actual").get_xdata()) == len(line(axis, "expected").get_xdata()) == 7
+        assert len(band(axis)) == 1
+    (legend,) = figure.legends
+    assert sorted(text.get_text() for text in legend.get_texts()) == sorted(
+        ["actual", "alert", "allowed", "anomaly", "expected", "this alert"]
+    )
+
+
+@pytest.mark.parametrize("causes", [("cpu",), ("cpu_tx", "net_5g_up", "mem"), tuple(METRICS), ()])
+def test_the_picture_of_an_alert_marks_its_causes(causes: tuple[str, ...]) -> None:
+    for name, axis in zip(METRICS, drawn_alert("nnaaa!n", causes=causes).axes, strict=True):
+        label, is_cause = axis.yaxis.label, name in causes
+        assert (label.get_color() == "red", label.get_weight() == "bold") == (is_cause, is_cause), name
+        assert dots(axis) == ({"anomaly": [2, 3, 4], "alert": [5]} if is_cause else {}), name
+
+
+@pytest.mark.parametrize(
+    ("pattern", "first", "span"),
+    [
+        ("nnaaa!n", 2, (2, 6)),
+        ("aaa!!", 0, (0, 4)),
+        # Its first records are too old to be drawn.
+        ("!!!!!n", -50, (0, 5)),
+    ],
+)
+def test_the_picture_of_an_alert_shades_its_time(pattern: str, first: int, span: tuple[int, int]) -> None:
+    strong, faint = [], []
+    for axis in drawn_alert(pattern, first=first).axes:
+        (shade,) = axis.patches
+        days = np.array([shade.get_x(), shade.get_x() + shade.get_width()]) - DAY_OF_START
+        assert days * 86_400 / 15 == pytest.approx(span, abs=1e-3)
+        assert shade.get_facecolor()[0] > 2 * shade.get_facecolor()[1]
+        (strong if axis.yaxis.label.get_color() == "red" else faint).append(shade.get_alpha())
+        # All that is drawn is in sight, and hardly more.
+        low, high = (np.array(axis.get_xlim()) - DAY_OF_START) * 86_400 / 15
+        assert -0.2 < low < 0 and len(pattern) - 1 < high < len(pattern) - 0.8
+    assert min(strong) > max(faint) > 0
+
+
+def test_only_records_of_the_alert_have_dots() -> None:
+    axes = {axis.get_ylabel().split()[0]: axis for axis in drawn_alert("naaa!!nannaaa!!n").axes}
+    assert dots(axes["cpu"]) == {"anomaly": [10, 11, 12], "alert": [13, 14]}
+    # What the earlier one was is still there as a curve.
+    assert line(axes["cpu"], "actual").get_ydata() == pytest.approx(np.full(16, 3900.0))
+
+
+INSIDE = "A dot inside the band of what is allowed: the level itself was, but it changed too fast."
+NO_CAUSE = "Unknown cause: no metric alone is far enough from what was expected, all of them together are."
+
+
+@pytest.mark.parametrize(
+    ("pattern", "actual", "causes", "expected"),
+    [
+        # All dots are outside.
+        ("nnaaa!n", 9.5, ("cpu",), []),
+        # The records that are no anomaly of it are no dots.
+        ("nnaaa!n", [0.5, 0.5, *[9.5] * 4, 0.5], ("cpu",), []),
+        ("nnaaa!n", [9.5] * 5 + [0.5, 9.5], ("cpu",), [INSIDE]),
+        ("nnaaa!n", [9.5, 9.5, 0.5, *[9.5] * 4], ("net_up", "mem"), [INSIDE]),
+        # A metric without a rate.
+        ("nnaaa!n", 0.5, ("net_up", "net_5g_down"), []),
+        # An earlier alert's.
+        ("naaa!naaa!n", [0.5] * 5 + [9.5] * 6, ("cpu",), []),
+        # What is unknown is neither.
+        ("nnaaa!n", NAN, ("cpu",), []),
+        ("nnaaa!n", 0.5, (), [NO_CAUSE]),
+    ],
+)
+def test_a_footnote_explains_a_dot_inside_the_band(
+    pattern: str, actual: Sequence[float] | float, causes: tuple[str, ...], expected: list[str]
+) -> None:
+    assert notes(drawn_alert(pattern, actual, causes)) == expected
+
+
+def test_missing_records_of_an_alert_are_a_gap_without_dots() -> None:
+    verdicts = drawn_verdicts("nnaaa!!!n", 9.5)
+    del verdicts[6]
+    alert = Alert(verdicts[2].time, verdicts[5].time, verdicts[-1].time, True, ("cpu",), tuple(verdicts))
+    axis = draw_alert(BUNDLE, THRESHOLDS, alert).axes[0]
+    assert np.isnan(line(axis, "actual").get_ydata()).tolist() == [False] * 6 + [True] + [False] * 2
+    assert dots(axis) == {"anomaly": [2, 3, 4], "alert": [5, 7]}
 
 
 def test_the_folder_of_the_pictures_is_made(tmp_path: Path) -> None:
