@@ -38,7 +38,7 @@ ALERT_PICTURE_RECORDS = 1440
 FAR_ABOVE = 1000.0
 
 # Footnotes of an alert's picture.
-_DOT_INSIDE = "A dot inside what is allowed: the level itself was, but it changed too fast."
+_DOT_INSIDE = "A dot inside the band of what is allowed: the level itself was, how fast it changed was not."
 _NO_CAUSE = "Unknown cause: no metric alone is far enough from what was expected, all of them together are."
 
 # Last word of a level's column -> unit in which it is drawn, and what divides the column to get there.
@@ -340,6 +340,7 @@ def plot_alert(bundle: Bundle, thresholds: dict[str, float], alert: Alert, folde
     """Write the picture of an alert into the folder; returns its path. Raises UserError where it cannot."""
     path = Path(folder) / alert.filename
     figure = draw_alert(bundle, thresholds, alert)
+    # A tenth larger than by default, but written sooner: test mode waits for it.
     replace_file(path, lambda part: figure.savefig(part, dpi=110, pil_kwargs={"compress_level": 1}))
     return path
 
@@ -366,15 +367,16 @@ def draw_alert(bundle: Bundle, thresholds: dict[str, float], alert: Alert) -> Fi
         flags = {word: flagged & is_during for word, flagged in _flags(verdicts, name).items()}
         is_cause = name in alert.causes
         # Red on the green of what is allowed is brown: no more of it than shows the time.
-        label, alpha = ("this alert", 0.15) if is_cause else ("_", 0.05)
-        axis.axvspan(*span, color="tab:red", alpha=alpha, linewidth=0, label=label)
+        label = "this alert" if is_cause or not alert.causes else "_"
+        axis.axvspan(*span, color="tab:red", alpha=0.15 if is_cause else 0.05, linewidth=0, label=label)
         _draw_level(axis, name, times, level, expected, flags)
         axis.margins(x=0.01)
         axis.spines[["top", "right"]].set_visible(False)
         if is_cause:
             axis.yaxis.label.set(color="red", weight="bold")
-        is_inside = (expected[0] <= level) & (level <= expected[2])
-        is_dot_inside |= len(METRICS[name]) > 1 and bool((is_inside & (flags["anomaly"] | flags["alert"])).any())
+        is_inside = (flags["anomaly"] | flags["alert"]) & (expected[0] <= level) & (level <= expected[2])
+        # Of a metric without a rate there is none, but for what rounding does at the edge.
+        is_dot_inside |= len(METRICS[name]) > 1 and bool(is_inside.any())
     _label_times(*axes[-1])
     _add_legend(figure, 0.95)
     figure.suptitle(alert.title, x=0.075, y=0.985, ha="left", va="top", wrap=True)

@@ -497,7 +497,7 @@ def test_only_records_of_the_alert_have_dots() -> None:
     assert line(axes["cpu"], "actual").get_ydata() == pytest.approx(np.full(16, 3900.0))
 
 
-INSIDE = "A dot inside the band of what is allowed: the level itself was, but it changed too fast."
+INSIDE = "A dot inside the band of what is allowed: the level itself was, how fast it changed was not."
 NO_CAUSE = "Unknown cause: no metric alone is far enough from what was expected, all of them together are."
 
 
