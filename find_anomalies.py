@@ -546,7 +546,7 @@ def _draw_alerts(
 ) -> None:
     """Start a process that draws a picture of each.
 
-    A picture takes a second or two of CPU. At the lowest priority that counts as `nice` time and not as
+    A picture takes about a second of CPU. At the lowest priority that counts as `nice` time and not as
     the user time that is watched here, or each alert on the watched host itself would be followed by one
     more anomaly; and no poll waits for it.
     """

@@ -340,7 +340,7 @@ def plot_alert(bundle: Bundle, thresholds: dict[str, float], alert: Alert, folde
     """Write the picture of an alert into the folder; returns its path. Raises UserError where it cannot."""
     path = Path(folder) / alert.filename
     figure = draw_alert(bundle, thresholds, alert)
-    # A tenth larger than by default, but written sooner: test mode waits for it.
+    # A tenth larger than by default, for less CPU of a host that may be the watched one.
     replace_file(path, lambda part: figure.savefig(part, dpi=110, pil_kwargs={"compress_level": 1}))
     return path
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import requests
 from conftest import Database, connect
@@ -16,9 +18,10 @@ from prometheus_writer import write_samples
 
 import formatters
 from detector import ALERT, ANOMALY, NORMAL, UNKNOWN, Verdict
-from find_anomalies import Monitor, describe_verdict, seconds_to_next_poll
+from find_anomalies import Monitor, _draw_alerts, describe_verdict, seconds_to_next_poll
 from influx_utils import INFLUX_ERRORS
 from lab.influxd import Influxd
+from pictures import Alert
 from utils import DEFAULT_NODE, METRICS, Node, UserError, getAnomalyColumns
 
 SECOND = 10**9
@@ -574,3 +577,29 @@ def verdict(status: str, rmse: float = 0.0, unknown: tuple[str, ...] = (), **spe
 )
 def test_the_line_of_a_verdict(given: Verdict, missing: list[str], line: str) -> None:
     assert describe_verdict(given, missing) == line
+
+
+# --- pictures ------------------------------------------------------------------------------------
+
+
+class Witness:
+    """Stands for a bundle, and notes which process draws, and its priority."""
+
+    def __init__(self, note: Path) -> None:
+        self._note = note
+
+    @property
+    def features(self) -> list[str]:
+        self._note.write_text(f"{os.getpid()} {os.nice(0)}")
+        raise UserError("seen enough")
+
+
+def test_pictures_are_drawn_at_the_lowest_priority_by_a_process_that_nobody_waits_for(tmp_path: Path) -> None:
+    anything = np.zeros(12)
+    record = Verdict(0, ALERT, ("cpu",), (), {}, {}, actual=anything, predicted=anything)
+    alert = Alert(0, 0, 0, False, ("cpu",), (record,))
+    _draw_alerts([alert], Witness(tmp_path / "note"), {}, str(tmp_path))
+    process_id, status = os.wait()
+    assert (tmp_path / "note").read_text() == f"{process_id} 19"
+    assert status == 0
+    assert process_id != os.getpid()
