@@ -215,7 +215,7 @@ class Edge:
 
     @contextlib.contextmanager
     def running(self, program: str, *arguments: str) -> Iterator[None]:
-        """Let a program of PROGRAMS run inside the `with`; LabError if it ended before."""
+        """Let a program of parts.PACKAGES run inside the `with`; LabError if it ended before."""
         process = self.start(program, [self._programs[program], *arguments])
         try:
             yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import uuid
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -11,6 +12,10 @@ import requests
 from influxdb import InfluxDBClient
 
 from lab.influxd import Influxd
+
+
+# A shell has what it runs in the background ignore SIGINT, and so would all that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Database(NamedTuple):

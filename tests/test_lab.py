@@ -209,9 +209,9 @@ def test_short_run_prints_its_tables_and_nothing_else(short_run: ShortRun) -> No
         f"anomalies said: {result['anomalies_said']}, stored in InfluxDB: {result['anomalies_stored']}\n"
     )
     lines = short_run.done.stdout.splitlines()
-    assert re.fullmatch(r"attack +polls to anomaly .* causes given +true", lines[0])
-    assert re.fullmatch(r"all CPUs +\d+ +[\d.]+ +[\d.]+ +\d+ +[\d.]+  .*\bcpu\b.*  yes", lines[1])
-    assert re.fullmatch(r"TCP up +\d+ +[\d.]+ +[\d.]+ +\d+ +[\d.]+  .*\bnet_up\b.*  yes", lines[2])
+    assert re.fullmatch(r"attack +polls to first .* causes given +true causes +found", lines[0])
+    assert re.fullmatch(r"all CPUs +\d+ +[\d.]+ +[\d.]+ +\d+ +[\d.]+  .*\bcpu\b.*  cpu +yes", lines[1])
+    assert re.fullmatch(r"TCP up +\d+ +[\d.]+ +[\d.]+ +\d+ +[\d.]+  .*\bnet_up\b.*  net_up +yes", lines[2])
     assert "Traceback" not in short_run.done.stderr
 
 
