@@ -13,7 +13,6 @@ from influxdb import InfluxDBClient
 
 from lab.influxd import Influxd
 
-
 # A shell has what it runs in the background ignore SIGINT, and so would all that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
