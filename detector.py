@@ -30,6 +30,7 @@ from utils import (
     RECORD_SECONDS,
     WINDOW_RECORDS,
     UserError,
+    feature_ranges,
     format_time,
     getAnomalyColumns,
     loadDictJson,
@@ -106,7 +107,7 @@ def normalised(bundle: Bundle, values: np.ndarray) -> np.ndarray:
     Below the range, what never came near zero in training counts on a log scale, as far as that is the
     further: traffic that stops is next to nothing on the scale of its bursts, but no small change.
     """
-    lows, widths = _ranges(bundle)
+    lows, widths = feature_ranges(bundle.stats, bundle.features)
     linear = normalize(values, bundle.stats, bundle.features)
     zero = NEXT_TO_ZERO * widths
     with np.errstate(invalid="ignore"):
@@ -119,7 +120,7 @@ def physical(bundle: Bundle, values: np.ndarray) -> np.ndarray:
 
     What no quantity can be, less than zero, becomes zero for features that were above it in training.
     """
-    lows, widths = _ranges(bundle)
+    lows, widths = feature_ranges(bundle.stats, bundle.features)
     linear = lows + values * widths
     zero = NEXT_TO_ZERO * widths
     level = np.maximum(np.exp(np.minimum(values, 0.0)) * (np.abs(lows) + zero) - zero, 0.0)
@@ -149,14 +150,6 @@ def expected_levels(
         metric: tuple(bound[:, bundle.features.index(level)] for bound in bounds)
         for metric, level in LEVELS.items()
     }
-
-
-def _ranges(bundle: Bundle) -> tuple[np.ndarray, np.ndarray]:
-    """Lower end and width (features,) of the trained ranges; a range of width 0 counts as width 1."""
-    lows, highs = (
-        np.array([bundle.stats[f"{feature}_{end}"] for feature in bundle.features]) for end in ("min", "max")
-    )
-    return lows, np.where(highs == lows, 1.0, highs - lows)
 
 
 def score_dataset(bundle: Bundle, frame: pd.DataFrame) -> Scores:
@@ -215,6 +208,10 @@ class Verdict:
     def is_anomaly(self) -> bool:
         """Whether it is an anomaly, alerted or not."""
         return self.status in (ANOMALY, ALERT)
+
+    def blames(self, name: str) -> bool:
+        """Whether this metric makes it an anomaly; `overall` does where no metric does alone."""
+        return name in self.causes or (name == "overall" and self.is_anomaly and not self.causes)
 
     @property
     def possible_cause(self) -> str:

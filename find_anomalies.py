@@ -494,8 +494,6 @@ def watch(options: argparse.Namespace, bundle: autoencoder.Bundle, thresholds: d
     monitor = Monitor(client, node, judge, options.influx_measurement, options.interval)
     logger.info("watching %s, database %s, every %g s", server, options.influx_db, options.interval)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    # Processes that draw pictures are nobody's to wait for.
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     connected = False
     silent_polls = 0
     recorder = pictures.AlertRecorder()
@@ -550,20 +548,30 @@ def _draw_alerts(
     the user time that is watched here, or each alert on the watched host itself would be followed by one
     more anomaly; and no poll waits for it.
     """
-    if os.fork():
-        return
-    try:
-        os.nice(19)
-        for alert in alerts:
+    import multiprocessing
+
+    # Forked, it has all that it draws already.
+    process = multiprocessing.get_context("fork").Process(
+        target=_draw_calmly, args=(alerts, bundle, thresholds, folder)
+    )
+    process.start()
+
+
+def _draw_calmly(
+    alerts: Sequence[pictures.Alert],
+    bundle: autoencoder.Bundle,
+    thresholds: dict[str, float],
+    folder: str,
+) -> None:
+    os.nice(19)
+    # Ctrl-C ends test mode; the picture is still finished.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for alert in alerts:
+        try:
             path = pictures.plot_alert(bundle, thresholds, alert, folder)
             logger.info("%s: the picture of an alert", path)
-    except UserError as error:
-        logger.error("%s", error)
-    except Exception:
-        # The end of this process: nobody above could say it.
-        logger.exception("the picture of an alert could not be drawn")
-    finally:
-        os._exit(0)
+        except UserError as error:
+            logger.error("%s", error)
 
 
 def _log_silence(silent_polls: int, newest_sample: int | None) -> None:

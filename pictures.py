@@ -131,7 +131,7 @@ def _levels(
 
 def _flags(verdicts: Sequence[Verdict], name: str) -> dict[str, np.ndarray]:
     """Which records (n,) are anomalies, and which alerts, because of this metric; overall: of none."""
-    caused = [name in v.causes or (name == "overall" and v.is_anomaly and not v.causes) for v in verdicts]
+    caused = [verdict.blames(name) for verdict in verdicts]
     alerted = np.array([v.status == ALERT for v in verdicts]) & caused
     return {"anomaly": np.array(caused) & ~alerted, "alert": alerted}
 

@@ -456,9 +456,14 @@ def normalizeFeature(df: pd.DataFrame, feature: str, min: float, max: float) -> 
 
 def normalize(values: np.ndarray, stats: dict[str, float], features: Sequence[str]) -> np.ndarray:
     """normalizeFeature for a plain array (n, features) in physical units."""
-    low = np.array([stats[f"{feature}_min"] for feature in features])
-    width = np.array([stats[f"{feature}_max"] for feature in features]) - low
-    return (values - low) / np.where(width == 0, 1.0, width)
+    low, width = feature_ranges(stats, features)
+    return (values - low) / width
+
+
+def feature_ranges(stats: dict[str, float], features: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Lower end and width (features,) of the trained ranges; a range of width 0 counts as width 1."""
+    low, high = (np.array([stats[f"{feature}_{end}"] for feature in features]) for end in ("min", "max"))
+    return low, np.where(high == low, 1.0, high - low)
 
 
 def saveNormalizationStats(

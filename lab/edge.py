@@ -48,7 +48,6 @@ class Edge:
         self._programs = parts.find_all(parts.PACKAGES)
         self._stack = contextlib.ExitStack()
         self._influxd = Influxd(folder / "influxdb")
-        self._far: subprocess.Popen | None = None
         self._parts: dict[str, subprocess.Popen] = {}
 
     def __enter__(self) -> Self:
@@ -66,7 +65,7 @@ class Edge:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._ip("link", "set", "lo", "up")
         life = [sys.executable, "-m", "lab.life"]
-        self._far = self.start("far", [self._programs["unshare"], "--net", *life, "serve"], is_part=True)
+        self.start("far", [self._programs["unshare"], "--net", *life, "serve"], is_part=True)
         self._link()
         self._influxd.port = INFLUXDB_PORT
         try:
@@ -94,15 +93,13 @@ class Edge:
 
     def _beyond(self) -> list[str]:
         """What comes before a command that runs on the far side of the link."""
-        assert self._far is not None
-        return [self._programs["nsenter"], f"--net=/proc/{self._far.pid}/ns/net"]
+        return [self._programs["nsenter"], f"--net=/proc/{self._parts['far'].pid}/ns/net"]
 
     def _link(self) -> None:
-        own = os.readlink("/proc/self/ns/net")
-        assert self._far is not None
-        wait_until(lambda: os.readlink(f"/proc/{self._far.pid}/ns/net") != own, "the far network namespace")
+        own, far = os.readlink("/proc/self/ns/net"), self._parts["far"].pid
+        wait_until(lambda: os.readlink(f"/proc/{far}/ns/net") != own, "the far network namespace")
         self._ip("link", "add", EDGE_INTERFACE, "type", "veth", "peer", "name", FAR_INTERFACE)
-        self._ip("link", "set", FAR_INTERFACE, "netns", str(self._far.pid))
+        self._ip("link", "set", FAR_INTERFACE, "netns", str(far))
         self._ip("addr", "add", f"{EDGE_ADDRESS}/30", "dev", EDGE_INTERFACE)
         self._ip("addr", "add", f"{FAR_ADDRESS}/30", "dev", FAR_INTERFACE, far=True)
         self._ip("link", "set", EDGE_INTERFACE, "up")
@@ -178,7 +175,8 @@ class Edge:
     def last_words(self, name: str) -> str:
         """Name and last line of a process's log."""
         log = self.folder / f"{name}.log"
-        return f"{log}: {log.read_text(errors='replace').strip().rpartition(chr(10))[2]}"
+        *_, last_line = ["", *log.read_text(errors="replace").strip().splitlines()]
+        return f"{log}: {last_line}"
 
     def _start_server(self, name: str, command: list[str], port: int, **settings: Any) -> None:
         process = self.start(name, command, is_part=True, **settings)

@@ -23,6 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import formatters
 from detector import ALERT_RECORDS
 from find_anomalies import make_parser as make_program_parser
 from lab import parts, report
@@ -136,12 +137,7 @@ def _learn(edge: Edge, program: Program, interval_seconds: float, plan: Plan) ->
 
 def _has_all(edge: Edge) -> bool:
     stored = {row["name"] for row in edge.client.get_list_measurements()}
-    return {
-        "node_cpu_seconds_total",
-        "node_network_receive_bytes_total",
-        "rx_cpu_time",
-        "dl_bitrate",
-    } <= stored
+    return set(formatters.MEASUREMENTS) <= stored
 
 
 def _attack(edge: Edge, interval_seconds: float, plan: Plan, rng: random.Random) -> list[Attacked]:
@@ -187,7 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         threading.Thread(target=_end_with_leash, daemon=True).start()
         run(output, options.interval, options.seed, plan)
-    except (LabError, UserError, FileNotFoundError) as error:
+    except (LabError, UserError, parts.MissingPart) as error:
         print(f"lab: {error}", file=sys.stderr)
         return 1
     except OSError as error:

@@ -91,7 +91,7 @@ def _span(one: Attacked, origin: float) -> tuple[float, float]:
 def _word(verdict: Verdict, row: str) -> str:
     """What a verdict says of a metric, or of all together: that alone is said where no metric is named."""
     named = [name for name in (*verdict.causes, *verdict.unknown) if name in METRICS]
-    if row in verdict.causes or (row == "overall" and verdict.is_anomaly and not verdict.causes):
+    if verdict.blames(row):
         return "alert" if verdict.status == ALERT else "anomaly"
     if row in verdict.unknown or (row == "overall" and verdict.status == UNKNOWN and not named):
         return "unknown"

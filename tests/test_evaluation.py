@@ -8,37 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from verdict_patterns import SECOND, START, verdicts_of, window
 
 from detector import Scores, Verdict
 from evaluation import is_same_node, load_attacks, summarise, table
 from utils import UserError
-
-SECOND = 10**9
-START = 1_772_409_600 * SECOND  # 2026-03-02T00:00:00Z
-STATUS = {"n": "normal", "a": "anomaly", "!": "alert", "?": "unknown"}
-
-
-def verdicts_of(
-    pattern: str, step_seconds: float = 864.0, causes: tuple[str, ...] = ("cpu",)
-) -> list[Verdict]:
-    """n normal, a anomaly, ! alert, ? unknown. By default 100 records are a day, so one is 0.01 of it."""
-    return [
-        Verdict(
-            START + int(i * step_seconds * SECOND),
-            STATUS[letter],
-            causes if letter in "a!" else (),
-            (),
-            {},
-            {},
-        )
-        for i, letter in enumerate(pattern)
-    ]
-
-
-def window(first: int, end: int, step_seconds: float = 864.0) -> tuple[int, int]:
-    """An attack from record `first` to before record `end`."""
-    return START + int(first * step_seconds * SECOND), START + int(end * step_seconds * SECOND)
-
 
 # --- the numbers ---------------------------------------------------------------------------------
 

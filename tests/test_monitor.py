@@ -588,8 +588,7 @@ class Witness:
     def __init__(self, note: Path) -> None:
         self._note = note
 
-    @property
-    def features(self) -> list[str]:
+    def __getattr__(self, name: str) -> None:
         self._note.write_text(f"{os.getpid()} {os.nice(0)}")
         raise UserError("seen enough")
 

@@ -13,6 +13,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from verdict_patterns import SECOND, START, verdicts_of, window
 
 from autoencoder import Bundle
 from detector import Verdict
@@ -27,45 +28,7 @@ from pictures import (
 )
 from utils import METRICS, UserError, getFeatures
 
-SECOND = 10**9
-START = 1_772_409_600 * SECOND  # 2026-03-02T00:00:00Z
-STATUS = {"n": "normal", "a": "anomaly", "!": "alert", "?": "unknown"}
-THRESHOLDS = {
-    f"{name}_threshold": 0.1
-    for name in (
-        "cpu",
-        "cpu_rx",
-        "cpu_tx",
-        "net_down",
-        "net_up",
-        "net_5g_down",
-        "net_5g_up",
-        "mem",
-        "overall",
-    )
-}
-
-
-def verdicts_of(
-    pattern: str, step_seconds: float = 864.0, causes: tuple[str, ...] = ("cpu",)
-) -> list[Verdict]:
-    """n normal, a anomaly, ! alert, ? unknown. By default 100 records are a day, so one is 0.01 of it."""
-    return [
-        Verdict(
-            START + int(i * step_seconds * SECOND),
-            STATUS[letter],
-            causes if letter in "a!" else (),
-            (),
-            {},
-            {},
-        )
-        for i, letter in enumerate(pattern)
-    ]
-
-
-def window(first: int, end: int, step_seconds: float) -> tuple[int, int]:
-    """An attack from record `first` to before record `end`."""
-    return START + int(first * step_seconds * SECOND), START + int(end * step_seconds * SECOND)
+THRESHOLDS = {f"{name}_threshold": 0.1 for name in (*METRICS, "overall")}
 
 
 # --- the picture ---------------------------------------------------------------------------------
