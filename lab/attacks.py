@@ -11,7 +11,7 @@ from lab.edge import FAR_ADDRESS, Edge
 
 FLOOD_BITS_PER_SECOND = "400M"
 MEMORY_SHARE = 0.2
-MEMORY_STEPS = 15
+MEMORY_STEPS = 8
 
 
 @dataclass(frozen=True)
