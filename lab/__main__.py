@@ -30,7 +30,7 @@ def _run() -> int:
     make_parser().parse_args()
     try:
         unshare = parts.find_all(parts.PACKAGES)["unshare"]
-    except FileNotFoundError as error:
+    except parts.MissingPart as error:
         print(f"lab: {error}", file=sys.stderr)
         return 1
     # An ordinary user may make namespaces inside a user namespace, in which it is root.
