@@ -309,6 +309,16 @@ def load_bundle(model_filename: str | Path, features: list[str], n_steps: int) -
     return Bundle(features, n_steps, stats, means, Predictor(network), interval_seconds)
 
 
+def warn_of_interval(bundle: Bundle, interval_seconds: float) -> None:
+    """Say so where records are not as far apart as those that the model was trained on."""
+    if bundle.interval_seconds != interval_seconds:
+        logger.warning(
+            "the model was trained on records of %g s, --interval is %g s: changes between records differ",
+            bundle.interval_seconds,
+            interval_seconds,
+        )
+
+
 def _stats_sha256(stats: dict[str, Any]) -> str:
     """Of the numbers, not of the text: reformatting the file by hand changes nothing."""
     return hashlib.sha256(json.dumps(stats, sort_keys=True).encode()).hexdigest()

@@ -18,7 +18,7 @@ import math
 from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -299,6 +299,35 @@ class Detector:
         self._row = _Row()
         self._last_slot: int | None = None
 
+    def replace_bundle(self, bundle: Bundle) -> None:
+        """Judge by another model from now on; the window, in physical units, stays."""
+        self._bundle = bundle
+
+    def forget(self) -> None:
+        """Begin anew: what comes next has nothing to do with what was."""
+        self._window.clear()
+        self._row = _Row()
+        self._last_slot = None
+
+    def state(self) -> dict[str, Any]:
+        """For `restore`, in JSON."""
+        return {
+            "window": [values.tolist() for values in self._window],
+            "anomalies": self._row.anomalies,
+            "unknowns": self._row.unknowns,
+            "last_slot": self._last_slot,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on where another process stopped. Raises ValueError for a window of other features."""
+        window = [np.array(values, dtype=float) for values in state["window"]]
+        if any(values.shape != (len(self._bundle.features),) for values in window):
+            raise ValueError("a window of other features")
+        self.forget()
+        self._window.extend(window)
+        self._row.anomalies, self._row.unknowns = state["anomalies"], state["unknowns"]
+        self._last_slot = state["last_slot"]
+
     def observe(self, time: int, columns: dict[str, float]) -> Verdict:
         """Verdict on the record of `time` (ns), later than all before; skipped slots count as missing."""
         slot = time // self._interval_ns
@@ -378,11 +407,17 @@ def update_thresholds(filename: str | Path, proposed: dict[str, float]) -> list[
     What this program wrote is remembered beside the file (`thresholds.proposed.json`): a value that still
     equals it is refreshed, any other is a person's and stays.
     """
-    given, written = _read_both(filename)
-    by_person = [key for key in THRESHOLD_KEYS if key in given and given[key] != written.get(key)]
+    given, _ = _read_both(filename)
+    _, by_person = compare_thresholds(filename)
     saveDictJson(proposed, _proposed_path(filename))
     saveDictJson({key: (given if key in by_person else proposed)[key] for key in THRESHOLD_KEYS}, filename)
     return by_person
+
+
+def compare_thresholds(filename: str | Path) -> tuple[dict[str, float], list[str]]:
+    """What this program wrote last into a thresholds file, and the keys that a person set."""
+    given, written = _read_both(filename)
+    return written, [key for key in THRESHOLD_KEYS if key in given and given[key] != written.get(key)]
 
 
 def fill_thresholds(filename: str | Path) -> list[str]:

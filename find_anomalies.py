@@ -22,11 +22,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import autoencoder
+import daemon
 import detector
 import evaluation
 import formatters
 import influx_utils
 import pictures
+import service
+import store
 from utils import (
     METRICS,
     N_STEPS,
@@ -66,16 +69,11 @@ stats_json = STATS_JSON
 
 DEFAULT_EPOCHS = 10
 DEFAULT_PERCENTILE = 99.0
-# Prometheus sends a sample up to 5 s after its scrape; a third of a slot is left for that.
-SETTLE_SHARE = 1 / 3
-# Enough for a full window on each of the records that decide whether the first verdict is an alert.
-HISTORY_RECORDS = WINDOW_RECORDS + detector.ALERT_RECORDS
 COLLECT_CHUNK_SECONDS = 3600
 # A network that has not learnt has the training mean's error; this much of it is still refused.
 LEARNT_SHARE = 0.95
 # Fewer held-out sequences than this say little, so the network is then judged on all.
 MIN_HELD_OUT = 100
-PENDING_ANOMALIES = 1000
 
 
 # --- train ---------------------------------------------------------------------------------------
@@ -312,8 +310,11 @@ def run_train(options: argparse.Namespace) -> None:
 # --- test ----------------------------------------------------------------------------------------
 
 
-def replay(bundle: autoencoder.Bundle, thresholds: dict[str, float], options: argparse.Namespace) -> None:
+def replay(options: argparse.Namespace) -> None:
     """Print one JSON line for each anomaly of the dataset --replay; draw it and its alerts where asked to."""
+    thresholds = detector.load_thresholds(options.thresholds_file)
+    bundle = autoencoder.load_bundle(options.model, getFeatures(), N_STEPS)
+    autoencoder.warn_of_interval(bundle, options.interval)
     frame = resample_records(loadDataset(options.replay), options.interval)
     scores = detector.score_dataset(bundle, frame)
     verdicts = detector.detect(thresholds, frame, scores)
@@ -338,250 +339,31 @@ def replay(bundle: autoencoder.Bundle, thresholds: dict[str, float], options: ar
             logger.info("%s: the picture of an alert", path)
 
 
-class Monitor:
-    """Polls one node: new samples -> records -> verdicts -> anomalies in InfluxDB.
-
-    A slot is judged once it is over and all series have a sample in it; what has not come when other
-    samples are half a slot further is missing. Slots are told from the samples' own times; `clock` only
-    adds that a slot is over where no newer sample shows it.
-    """
-
-    def __init__(
-        self,
-        client: InfluxDBClient,
-        node: Node,
-        judge: detector.Detector,
-        influx_measurement: str,
-        interval_seconds: float,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self._client = client
-        self._node = node
-        self._judge = judge
-        self._measurement = influx_measurement
-        self._interval_seconds = interval_seconds
-        self._interval_ns = int(interval_seconds * 1e9)
-        self._clock = clock
-        self._last_record: formatters.Record = {}
-        self._judged_before: int | None = None
-        self._newest: int | None = None
-        self._stale_polls = 0
-        pinned = {"node_instance": node.node_instance, "ran_instance": node.ran_instance}
-        self._instances = {key: name for key, name in pinned.items() if name is not None}
-        self._pending: deque[tuple[detector.Verdict, str | None]] = deque(maxlen=PENDING_ANOMALIES)
-
-    def poll(self) -> list[tuple[detector.Verdict, list[str]]]:
-        """Judge what has come since the last poll: verdicts, each with the series that it lacked.
-
-        The first poll fills the window from history and returns the newest verdict alone. Raises one of
-        INFLUX_ERRORS or UserError; the next poll then takes up where the last good one stopped.
-        """
-        since = self._judged_before
-        history_seconds = math.ceil((HISTORY_RECORDS + 2) * self._interval_seconds)
-        try:
-            samples = influx_utils.get_samples(
-                self._client, self._node, f"now() - {history_seconds}s" if since is None else since
-            )
-        except UserError:
-            # What cannot be told apart now is given up, or every later poll would meet it again.
-            if since is not None:
-                self._judged_before = int(self._clock() * 1e9) // self._interval_ns * self._interval_ns
-            raise
-        self._note_instances(influx_utils.instances_of(samples))
-        slots = formatters.slot_records(samples, self._interval_seconds)
-        newest = formatters.record_time(slots[-1][1]) if slots else self._newest
-        self._stale_polls = self._stale_polls + 1 if newest == self._newest else 0
-        self._newest = newest
-        verdicts = []
-        instance = self._instances.get("node_instance") or None
-        for start, record in slots:
-            missing = formatters.missing_series(record, self._node)
-            if not self._is_settled(start, bool(missing)):
-                break
-            columns, self._last_record = formatters.format_record(record, self._last_record, self._node)
-            verdict = self._judge.observe(formatters.record_time(record), columns)
-            verdicts.append((verdict, missing))
-            self._judged_before = start + self._interval_ns
-        if since is None:
-            verdicts = verdicts[-1:]
-        self._pending.extend((verdict, instance) for verdict, _ in verdicts if verdict.is_anomaly)
-        return verdicts
-
-    def _note_instances(self, instances: dict[str, set[str]]) -> None:
-        """Remember which exporters are watched, and say when another one takes the place of one."""
-        for key, names in instances.items():
-            for name in names:
-                before = self._instances.get(key, name)
-                if name != before:
-                    logger.warning(
-                        "samples now come from %s, before from %s; pin '%s' in --node_file if that is wrong",
-                        name,
-                        before,
-                        key,
-                    )
-                self._instances[key] = name
-
-    def _is_settled(self, slot_start: int, lacks_series: bool) -> bool:
-        now = self._newest or 0
-        # Samples may all come late by more than a slot: while any come, the clock says nothing of the rest.
-        if not lacks_series or self._stale_polls >= 2:
-            now = max(now, int(self._clock() * 1e9))
-        return now >= slot_start + self._interval_ns * (1.5 if lacks_series else 1)
-
-    def write_anomalies(self) -> None:
-        """Store what is not stored yet, oldest first; what is refused as malformed is logged instead.
-
-        Raises one of INFLUX_ERRORS if the server cannot be reached, keeping what was not written.
-        """
-        while self._pending:
-            verdict, instance = self._pending[0]
-            try:
-                influx_utils.insertAnomalies(
-                    self._client,
-                    self._measurement,
-                    [verdict.time],
-                    np.array([list(verdict.values.values())]),
-                    verdict.possible_cause,
-                    verdict.status,
-                    instance,
-                )
-            except influx_utils.InfluxDBClientError as error:
-                if error.code != 400:
-                    raise
-                # InfluxDB will never take this point; those behind it must not wait for it.
-                logger.error("InfluxDB refused to store %s: %s", verdict.to_json(), error)
-            self._pending.popleft()
-
-    @property
-    def newest_sample(self) -> int | None:
-        """Time of the newest sample seen (ns)."""
-        return self._newest
-
-
-def describe_verdict(verdict: detector.Verdict, missing: Sequence[str]) -> str:
-    """The log line of one poll; a second one where an anomaly leaves something unknown."""
-    when = format_time(verdict.time)
-    reason = f"no sample of {', '.join(missing)}" if missing else "too few usable records before it"
-    unknown = f"{when} unknown: {', '.join(verdict.unknown) or 'overall'} ({reason})"
-    if verdict.is_anomaly:
-        return verdict.to_json() + (f"\n{unknown}" if missing else "")
-    if verdict.status == detector.UNKNOWN:
-        return unknown
-    nearest = max(verdict.shares, key=lambda name: verdict.shares[name])
-    return f"{when} normal (nearest to an anomaly: {nearest}, {verdict.shares[nearest]:.0%})"
-
-
-def seconds_to_next_poll(interval_seconds: float, clock: Callable[[], float] = time.time) -> float:
-    """A poll comes SETTLE_SHARE of a slot after the end of each; counted from the clock, none drifts."""
-    pause = interval_seconds - (clock() - interval_seconds * SETTLE_SHARE) % interval_seconds
-    # Woken a moment early, the poll of this deadline is done already.
-    return pause if pause > 0.05 * interval_seconds else pause + interval_seconds
-
-
-def _connect(options: argparse.Namespace) -> tuple[str, InfluxDBClient]:
-    """The server as messages name it, and a client of it."""
-    client = influx_utils.initializeConnection(
-        options.influx_host, options.influx_port, options.influx_user, options.influx_pass
-    )
-    return f"{options.influx_host}:{options.influx_port}", client
-
-
-def watch(options: argparse.Namespace, bundle: autoencoder.Bundle, thresholds: dict[str, float]) -> None:
+def watch(options: argparse.Namespace) -> None:
     """Poll InfluxDB for ever, or once with --once."""
+    # Nothing that it writes is for everyone to read.
+    os.umask(0o027)
     node = load_node(options.node_file)
     server, client = _connect(options)
-    judge = detector.Detector(bundle, thresholds, options.interval)
-    monitor = Monitor(client, node, judge, options.influx_measurement, options.interval)
-    logger.info("watching %s, database %s, every %g s", server, options.influx_db, options.interval)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    connected = False
-    silent_polls = 0
-    recorder = pictures.AlertRecorder()
-    while True:
-        alerts: list[pictures.Alert | None] = []
-        try:
-            if not connected:
-                influx_utils.checkDatabase(client, options.influx_db)
-                connected = True
-            verdicts = monitor.poll()
-            if options.plot_dir:
-                alerts = [recorder.observe(verdict) for verdict, _ in verdicts]
-            for verdict, missing in verdicts:
-                level = logging.INFO if verdict.status == detector.NORMAL else logging.WARNING
-                for line in describe_verdict(verdict, missing).splitlines():
-                    logger.log(level, "%s", line)
-            silent_polls = 0 if verdicts else silent_polls + 1
-            if silent_polls:
-                _log_silence(silent_polls, monitor.newest_sample)
-            monitor.write_anomalies()
-        except influx_utils.INFLUX_ERRORS as error:
-            line = influx_utils.describe_error(error, server, options.influx_db)
-            if options.once:
-                raise UserError(line) from None
-            logger.error("poll failed: %s", line)
-        except UserError as error:
-            if options.once or monitor.newest_sample is None:
-                raise
-            logger.error("poll failed: %s", error)
-        # After the anomalies are stored, or could not be.
-        if ended := [alert for alert in alerts if alert]:
-            _draw_alerts(ended, bundle, thresholds, options.plot_dir)
-        if options.once:
-            if silent_polls:
-                raise UserError(
-                    f"{server}, database {options.influx_db}: no sample of this node that is recent enough to"
-                    " judge; check the exporters, --influx_db and --node_file"
-                )
-            return
-        time.sleep(seconds_to_next_poll(options.interval))
-
-
-def _draw_alerts(
-    alerts: Sequence[pictures.Alert],
-    bundle: autoencoder.Bundle,
-    thresholds: dict[str, float],
-    folder: str,
-) -> None:
-    """Start a process that draws a picture of each.
-
-    A picture takes about a second of CPU. At the lowest priority that counts as `nice` time and not as
-    the user time that is watched here, or each alert on the watched host itself would be followed by one
-    more anomaly; and no poll waits for it.
-    """
-    import multiprocessing
-
-    # Forked, it has all that it draws already.
-    process = multiprocessing.get_context("fork").Process(
-        target=_draw_calmly, args=(alerts, bundle, thresholds, folder)
+    settings = daemon.Settings(
+        server=server,
+        database=options.influx_db,
+        measurement=options.influx_measurement,
+        interval_seconds=options.interval,
+        catch_up_seconds=options.catch_up,
+        drift_seconds=options.drift,
+        thresholds_file=options.thresholds_file,
+        model=options.model,
+        plot_dir=options.plot_dir,
+        once=options.once,
     )
-    process.start()
-
-
-def _draw_calmly(
-    alerts: Sequence[pictures.Alert],
-    bundle: autoencoder.Bundle,
-    thresholds: dict[str, float],
-    folder: str,
-) -> None:
-    os.nice(19)
-    # Ctrl-C ends test mode; the picture is still finished.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for alert in alerts:
-        try:
-            path = pictures.plot_alert(bundle, thresholds, alert, folder)
-            logger.info("%s: the picture of an alert", path)
-        except UserError as error:
-            logger.error("%s", error)
-
-
-def _log_silence(silent_polls: int, newest_sample: int | None) -> None:
-    """A slot may be late once; from the second poll on without a new record nothing is known of the node."""
-    if newest_sample is None:
-        logger.warning("unknown: no recent sample of this node in the database")
-    elif silent_polls > 1:
-        logger.warning("unknown: no new record since %s", format_time(newest_sample))
-    else:
-        logger.info("waiting for the samples of this record")
+    ending = service.Ending()
+    ending.install()
+    metrics = service.Metrics()
+    if options.metrics_port is not None:
+        metrics.serve(options.metrics_address, options.metrics_port)
+    with store.Store(options.state_dir, options.spool_limit) as kept:
+        daemon.Daemon(settings, client, node, kept, metrics, ending).run()
 
 
 def run_test(options: argparse.Namespace) -> None:
@@ -594,23 +376,28 @@ def run_test(options: argparse.Namespace) -> None:
         raise UserError("--plot draws what --replay judges; give both")
     if options.plot and Path(options.plot).suffix != ".png":
         raise UserError(f"{options.plot}: a picture's name must end in .png")
-    thresholds = detector.load_thresholds(options.thresholds_file)
-    bundle = autoencoder.load_bundle(options.model, getFeatures(), N_STEPS)
-    if bundle.interval_seconds != options.interval:
-        logger.warning(
-            "the model was trained on records of %g s, --interval is %g s: changes between records differ",
-            bundle.interval_seconds,
-            options.interval,
-        )
     if options.plot_dir:
         pictures.make_plot_dir(options.plot_dir)
     if options.replay:
-        replay(bundle, thresholds, options)
+        replay(options)
     else:
-        watch(options, bundle, thresholds)
+        watch(options)
 
 
 # --- collect -------------------------------------------------------------------------------------
+
+
+def _connect(options: argparse.Namespace) -> tuple[str, InfluxDBClient]:
+    """The server as messages name it, and a client of it."""
+    client = influx_utils.initializeConnection(
+        options.influx_host,
+        options.influx_port,
+        options.influx_user,
+        options.influx_pass,
+        options.influx_ssl,
+        options.influx_ca,
+    )
+    return f"{options.influx_host}:{options.influx_port}", client
 
 
 def run_collect(options: argparse.Namespace) -> None:
@@ -661,6 +448,27 @@ def run_collect(options: argparse.Namespace) -> None:
     for series, number in sorted(gaps.items()):
         every = ": check --node_file" if number == count else ""
         print(f"gap: {series} is missing in {number} of {count} records{every}")
+
+
+# --- thresholds ----------------------------------------------------------------------------------
+
+
+def check_thresholds(options: argparse.Namespace) -> None:
+    """--check_thresholds: each threshold beside what evaluation proposed, and what it flags of normal life."""
+    filename = options.thresholds_file
+    proposed, by_person = detector.compare_thresholds(filename)
+    thresholds = detector.load_thresholds(filename)
+    bundle = autoencoder.load_bundle(options.model, getFeatures(), N_STEPS)
+    frame = resample_records(loadDataset(options.trainset), options.interval)
+    verdicts = detector.detect(thresholds, frame, detector.score_dataset(bundle, frame))
+    print(f"{'threshold':<22} {'in force':>9} {'proposed':>9}  flags of {options.trainset}")
+    for name, key in zip((*METRICS, "overall"), detector.THRESHOLD_KEYS, strict=True):
+        share = sum(verdict.blames(name) for verdict in verdicts) / len(verdicts)
+        before = f"{proposed[key]:>9.4f}" if key in proposed else f"{'-':>9}"
+        origin = "  set by a person" if key in by_person else ""
+        print(f"{key:<22} {thresholds[key]:>9.4f} {before}  {share:.3%}{origin}")
+    total = sum(verdict.is_anomaly for verdict in verdicts) / len(verdicts)
+    print(f"\n{filename} is valid; together they flag {total:.3%} of {len(verdicts)} records")
 
 
 # --- command line --------------------------------------------------------------------------------
@@ -764,6 +572,8 @@ def make_parser() -> argparse.ArgumentParser:
     )
     option("influx_user", "", "InfluxDB user", metavar="USER")
     option("influx_pass", "", "that user's password; better set as INFLUX_PASS", metavar="PASSWORD")
+    option("influx_ssl", False, "speak TLS to InfluxDB", **switch)
+    option("influx_ca", None, "certificate authority of InfluxDB, where it is not a public one", metavar="PEM")
     option(
         "influx_db", "metrics_db", "database of metrics and anomalies (default: %(default)s)", metavar="DB"
     )
@@ -790,6 +600,42 @@ def make_parser() -> argparse.ArgumentParser:
     option("replay", None, "test: judge a recorded dataset instead of InfluxDB", metavar="CSV")
     option("plot", None, "replay: draw metrics, RMSEs, anomalies and alerts", metavar="PNG")
     option("plot_dir", None, "test: folder for a picture of each alert, drawn when it ends", metavar="DIR")
+    option(
+        "state_dir",
+        os.environ.get("STATE_DIRECTORY") or "state",
+        "test: folder for what InfluxDB does not have yet, and for where judging stopped (default: %(default)s)",
+        metavar="DIR",
+    )
+    option(
+        "spool_limit",
+        100_000,
+        "test: anomalies kept while InfluxDB is away (default: %(default)s)",
+        type=_number(int, 1, 10_000_000),
+        metavar="N",
+    )
+    option(
+        "catch_up",
+        "1h",
+        "test: how far back records that were missed are judged (default: %(default)s)",
+        type=_seconds,
+        metavar="TIME",
+    )
+    option(
+        "drift",
+        "6h",
+        "test: a metric over its threshold for most of this time has a new normal (default: %(default)s)",
+        type=_seconds,
+        metavar="TIME",
+    )
+    option(
+        "metrics_port",
+        None,
+        "test: serve metrics of the service itself to Prometheus",
+        type=_number(int, 1, 65535),
+        metavar="PORT",
+    )
+    option("metrics_address", "127.0.0.1", "test: address to serve them on (default: %(default)s)", metavar="IP")
+    option("check_thresholds", False, "check the thresholds file and show what it flags, no --mode", **switch)
     option("output", None, "collect: file to write", metavar="CSV")
     option(
         "since",
@@ -805,14 +651,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 done, 1 a fault that the user can mend."""
     parser = make_parser()
     options = parser.parse_args(arguments)
-    if options.mode is None:
+    if options.mode is None and not options.check_thresholds:
         parser.error("--mode is needed: train, test or collect")
     # A pipe that reads the anomalies must not wait for a buffer to fill.
     sys.stdout.reconfigure(line_buffering=True)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    if os.environ.get("JOURNAL_STREAM"):
+        logging.getLogger().handlers[0].setFormatter(service.JournalFormatter())
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
     try:
-        {"train": run_train, "test": run_test, "collect": run_collect}[options.mode](options)
+        if options.check_thresholds:
+            check_thresholds(options)
+        else:
+            {"train": run_train, "test": run_test, "collect": run_collect}[options.mode](options)
     except UserError as error:
         print(f"find_anomalies.py: {error}", file=sys.stderr)
         return 1

@@ -22,7 +22,7 @@ from utils import ANOMALY_FIELDS, Node, UserError
 logger = logging.getLogger(__name__)
 
 # A hung server must not hold a poll for ever; one attempt, since the next poll is the retry.
-TIMEOUT_SECONDS = 5.0
+TIMEOUT_SECONDS = 4.0
 ATTEMPTS = 1
 
 # What a request may raise when the server is away, hung, restarting or refuses.
@@ -39,11 +39,17 @@ _SERIES_TAGS = {
 
 
 def initializeConnection(
-    influx_host: str, influx_port: int, influx_user: str, influx_pass: str
+    influx_host: str,
+    influx_port: int,
+    influx_user: str,
+    influx_pass: str,
+    is_encrypted: bool = False,
+    ca_file: str | None = None,
 ) -> InfluxDBClient:
     """A client that gives up after TIMEOUT_SECONDS and speaks to the server directly, past any proxy.
 
-    Nothing is sent yet: the first request shows whether the server is there.
+    is_encrypted: speak TLS, and only to a server whose certificate is signed by one that `ca_file` (PEM)
+    holds, or by a public one. Nothing is sent yet: the first request shows whether the server is there.
     """
     session = requests.Session()
     # An empty `proxies` alone still lets requests take HTTP_PROXY and .netrc from the environment.
@@ -56,6 +62,8 @@ def initializeConnection(
         timeout=TIMEOUT_SECONDS,
         retries=ATTEMPTS,
         proxies={},
+        ssl=is_encrypted,
+        verify_ssl=ca_file or True,
         session=session,
     )
 
@@ -81,6 +89,8 @@ def describe_error(error: Exception, server: str, db_name: str) -> str:
     server = f"InfluxDB at {server}"
     if isinstance(error, requests.Timeout):
         return f"{server} did not answer within {TIMEOUT_SECONDS:g} s; check the server"
+    if isinstance(error, requests.exceptions.SSLError):
+        return f"{server} did not prove who it is ({_one_line(error)}); check --influx_ssl and --influx_ca"
     if isinstance(error, requests.RequestException):
         return f"{server} cannot be reached; check --influx_host, --influx_port and that it runs"
     code = getattr(error, "code", None)
@@ -88,13 +98,28 @@ def describe_error(error: Exception, server: str, db_name: str) -> str:
         return f"{server} refused the credentials; check --influx_user and --influx_pass"
     if code == 403:
         return f"{server}: the user has no right to the database {db_name}; grant it READ and WRITE"
-    reason = re.sub(r"\s+", " ", str(error)).strip()
+    reason = _one_line(error)
     if "database not found" in reason:
         return f"{server} has no database {db_name}; check --influx_db"
     return (
-        f"{server} answered with an error ({reason[:200]});"
+        f"{server} answered with an error ({reason});"
         " check --influx_db, --influx_measurement and the server's log"
     )
+
+
+def kind_of(error: Exception) -> str:
+    """A few words for a label: unreachable, timeout, credentials, rights, database, error."""
+    if isinstance(error, requests.Timeout):
+        return "timeout"
+    if isinstance(error, requests.RequestException):
+        return "unreachable"
+    if "database not found" in str(error):
+        return "database"
+    return {401: "credentials", 403: "rights"}.get(getattr(error, "code", None), "error")
+
+
+def _one_line(error: Exception) -> str:
+    return re.sub(r"\s+", " ", str(error)).strip()[:200]
 
 
 def getLastRecords(
@@ -174,20 +199,55 @@ def insertAnomalies(
     anomaly_np: (n, 8), the columns of getAnomalyColumns(); values that are not finite are left out, as
     InfluxDB refuses them. Writing the same anomaly again changes nothing.
     """
+    points = [
+        point
+        for timestamp, values in zip(timestamps, np.atleast_2d(anomaly_np), strict=True)
+        if (point := anomaly_point(influx_measurement, timestamp, values, tag_msg, severity, instance))
+    ]
+    if points:
+        client.write_points(points, time_precision="n")
+
+
+def anomaly_point(
+    influx_measurement: str,
+    timestamp: int,
+    values: Sequence[float],
+    tag_msg: str,
+    severity: str,
+    instance: str | None,
+) -> dict[str, Any] | None:
+    """The point that insertAnomalies writes for one anomaly; None if none of its values is finite."""
     tags = {"possible_cause": tag_msg, "severity": severity}
     if instance is not None:
         # InfluxDB refuses a tag that ends in a backslash.
         tags["instance"] = instance.rstrip("\\")
-    points = []
-    for timestamp, values in zip(timestamps, np.atleast_2d(anomaly_np), strict=True):
-        named = zip(ANOMALY_FIELDS, values, strict=True)
-        fields = {name: float(value) for name, value in named if math.isfinite(value)}
-        if fields:
-            points.append(
-                {"measurement": influx_measurement, "time": int(timestamp), "tags": tags, "fields": fields}
-            )
-    if points:
-        client.write_points(points, time_precision="n")
+    named = zip(ANOMALY_FIELDS, values, strict=True)
+    fields = {name: float(value) for name, value in named if math.isfinite(value)}
+    if not fields:
+        return None
+    return {"measurement": influx_measurement, "time": int(timestamp), "tags": tags, "fields": fields}
+
+
+def write_points(
+    client: InfluxDBClient, db_name: str, points: Sequence[dict[str, Any]]
+) -> list[tuple[dict[str, Any], str]]:
+    """Write points, oldest first; returns those that InfluxDB will never take, each with its reason.
+
+    Raises one of INFLUX_ERRORS if the points are to be sent again, for one because their database was gone
+    (it is created then); those that were written change nothing when they are sent twice.
+    """
+    try:
+        client.write_points(list(points), time_precision="n", database=db_name)
+    except InfluxDBClientError as error:
+        if error.code == 404:
+            client.create_database(db_name)
+        if error.code != 400:
+            raise
+        # Of a batch all but the malformed ones may be stored; only one by one it is told which those are.
+        if len(points) == 1:
+            return [(points[0], _one_line(error))]
+        return [refused for point in points for refused in write_points(client, db_name, [point])]
+    return []
 
 
 def _select(measurement: str, node: Node, span: str, column: str = '"value"') -> str:

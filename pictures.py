@@ -5,11 +5,14 @@ matplotlib is imported where something is drawn: test mode needs it for --plot a
 
 from __future__ import annotations
 
+import logging
+import os
+import signal
 import tempfile
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,11 +29,13 @@ from detector import (
     expected_levels,
     physical,
 )
-from utils import METRICS, WINDOW_RECORDS, UserError, replace_file
+from utils import METRICS, WINDOW_RECORDS, UserError, format_duration, replace_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+logger = logging.getLogger(__name__)
 
 # Of an alert that lasts longer than this (6 h of 15 s), the newest records are drawn.
 ALERT_PICTURE_RECORDS = 1440
@@ -261,21 +266,13 @@ class Alert:
         cause = " | ".join(self.causes) or UNKNOWN_CAUSE
         until = ", still up at" if self.is_open else " to"
         return (
-            f"{cause}: alert from {start:{form}}{until} {end:{form}} UTC{day} ({_duration(end - start)}),"
+            f"{cause}: alert from {start:{form}}{until} {end:{form}} UTC{day} ({format_duration((end - start).total_seconds())}),"
             f" first anomaly {first:{form}}"
         )
 
 
 def _moment(time: int) -> datetime:
     return datetime.fromtimestamp(time // 10**9, UTC)
-
-
-def _duration(span: timedelta) -> str:
-    """17 min 45 s."""
-    minutes, seconds = divmod(int(span.total_seconds()), 60)
-    hours, minutes = divmod(minutes, 60)
-    parts = [(hours, "h"), (minutes, "min"), (seconds, "s")]
-    return " ".join(f"{number} {unit}" for number, unit in parts if number) or "0 s"
 
 
 class AlertRecorder:
@@ -383,3 +380,35 @@ def draw_alert(bundle: Bundle, thresholds: dict[str, float], alert: Alert) -> Fi
     notes = [_NO_CAUSE] * (not alert.causes) + [_DOT_INSIDE] * is_dot_inside
     figure.text(0.075, 0.012, "\n".join(notes), fontsize="small", color="0.3")
     return figure
+
+
+def draw_alerts(
+    alerts: Sequence[Alert], bundle: Bundle, thresholds: dict[str, float], folder: str | Path
+) -> None:
+    """Start a process that draws a picture of each.
+
+    A picture takes about a second of CPU. At the lowest priority that counts as `nice` time and not as
+    the user time that is watched here, or each alert on the watched host itself would be followed by one
+    more anomaly; and no poll waits for it.
+    """
+    import multiprocessing
+
+    # Forked, it has all that it draws already.
+    process = multiprocessing.get_context("fork").Process(
+        target=_draw_calmly, args=(alerts, bundle, thresholds, folder)
+    )
+    process.start()
+
+
+def _draw_calmly(
+    alerts: Sequence[Alert], bundle: Bundle, thresholds: dict[str, float], folder: str | Path
+) -> None:
+    os.nice(19)
+    # Ctrl-C ends test mode; the picture is still finished.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for alert in alerts:
+        try:
+            path = plot_alert(bundle, thresholds, alert, folder)
+            logger.info("%s: the picture of an alert", path)
+        except UserError as error:
+            logger.error("%s", error)

@@ -257,6 +257,9 @@ def replace_files(writers: dict[str | Path, Callable[[Path], Any]]) -> None:
     """replace_file for files that belong together: none is moved before all are written."""
     ready: list[tuple[Path, Path]] = []
     target = Path()
+    # It can only be asked by setting it.
+    mask = os.umask(0o077)
+    os.umask(mask)
     try:
         for filename, write in writers.items():
             target = Path(filename)
@@ -268,7 +271,7 @@ def replace_files(writers: dict[str | Path, Callable[[Path], Any]]) -> None:
             temporary = Path(name)
             ready.append((temporary, target))
             write(temporary)
-            temporary.chmod(0o644)
+            temporary.chmod(0o666 & ~mask)
             with temporary.open("rb") as written:
                 os.fsync(written.fileno())
         for temporary, target in ready:
@@ -416,6 +419,14 @@ def format_time(nanoseconds: int) -> str:
     text = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
     milliseconds = rest // 1_000_000
     return f"{text}.{milliseconds:03d}Z" if milliseconds else f"{text}Z"
+
+
+def format_duration(seconds: float) -> str:
+    """17 min 45 s."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = [(hours, "h"), (minutes, "min"), (rest, "s")]
+    return " ".join(f"{number} {unit}" for number, unit in parts if number) or "0 s"
 
 
 def resample_records(frame: pd.DataFrame, interval_seconds: float = RECORD_SECONDS) -> pd.DataFrame:

@@ -68,13 +68,11 @@ class Log:
         elif found := _UNKNOWN.match(words):
             when, status = parse_time(found[1]), UNKNOWN
             unknown = tuple(found[2].split(", "))
-            # An anomaly of which something is unknown takes two lines, the anomaly first.
-            if when in self.verdicts:
-                status, causes = self.verdicts[when].status, self.verdicts[when].causes
         elif words.startswith("{"):
             anomaly = json.loads(words)
             when, status = parse_time(anomaly["time"]), anomaly["severity"]
             causes = tuple(name for name in METRICS if name in anomaly["possible_cause"].split(" | "))
+            unknown = tuple(name for name in METRICS if anomaly["rmse"][name] is None)
         else:
             return
         moment = datetime.strptime(said_at, "%Y-%m-%d %H:%M:%S,%f").replace(tzinfo=UTC)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import time
@@ -18,16 +19,17 @@ from prometheus_writer import write_samples
 
 import formatters
 from detector import ALERT, ANOMALY, NORMAL, UNKNOWN, Verdict
-from find_anomalies import Monitor, _draw_alerts, describe_verdict, seconds_to_next_poll
 from influx_utils import INFLUX_ERRORS
 from lab.influxd import Influxd
-from pictures import Alert
+from monitor import Monitor, describe_unknown, describe_verdict, seconds_to_next_poll
+from pictures import Alert, draw_alerts
 from utils import DEFAULT_NODE, METRICS, Node, UserError, getAnomalyColumns
 
 SECOND = 10**9
 INTERVAL = 15.0
 # Slot 20 is the one in which the test runs, and all that it needs is within the history of a first poll.
 NOW_SLOT = 20
+CATCH_UP_SECONDS = 1800.0
 # A poll comes a third of a slot after the end of one.
 LATER = 1 / 3
 RAN_SERIES = ["dl_bitrate{cellId=2}", "ul_bitrate{cellId=2}", "rx_cpu_time", "tx_cpu_time"]
@@ -50,6 +52,16 @@ class Judge:
     def __init__(self, anomalies: Callable[[int], bool]) -> None:
         self.seen: list[tuple[int, dict[str, float]]] = []
         self._is_anomaly = anomalies
+        self.forgotten = 0
+
+    def forget(self) -> None:
+        self.forgotten += 1
+
+    def state(self) -> list[int]:
+        return [time for time, _ in self.seen]
+
+    def restore(self, state: list[int]) -> None:
+        self.seen = [(time, {}) for time in state]
 
     def observe(self, time: int, columns: dict[str, float]) -> Verdict:
         self.seen.append((time, columns))
@@ -72,8 +84,13 @@ class Edge:
         self.interval = interval
         self.begin = self.now = time.time() // interval * interval - NOW_SLOT * interval
         self.judge = Judge(lambda time: self.slot(time) in anomalies)
+        self.node = node
+        self.restart()
+
+    def restart(self) -> None:
+        """Another process takes the place of this one, with nothing but what it is given."""
         self.monitor = Monitor(
-            client, node, self.judge, "detected_anomalies", interval, clock=lambda: self.now
+            self.client, self.node, self.judge, self.interval, CATCH_UP_SECONDS, clock=lambda: self.now
         )
 
     def at(self, slots: float) -> int:
@@ -151,7 +168,6 @@ def test_a_poll_is_one_request(influxd: Influxd, database: Database) -> None:
         session.hooks["response"].append(lambda answer, **_: requested.append(answer.request.url))
         for polls, slots in enumerate([2, 4, 4.5, 9], start=1):
             edge.poll(slots)
-            edge.monitor.write_anomalies()
             assert len(requested) == polls
     assert edge.judged == [0, 1, 2, 3]
 
@@ -165,8 +181,6 @@ def test_the_first_poll_judges_the_history_and_gives_the_newest_verdict_alone(da
     assert edge.judged == list(range(edge.judged[0], 20))
     assert edge.judged[0] in (-16, -15, -14)
     assert edge.monitor.newest_sample == edge.at(19.94)
-    edge.monitor.write_anomalies()
-    assert edge.anomaly_slots() == [19]
 
 
 def test_the_first_poll_of_an_empty_database_gives_nothing_and_the_next_is_a_first_one_still(
@@ -376,89 +390,7 @@ def test_a_second_instance_is_refused_and_nothing_is_judged(edge: Edge) -> None:
     assert edge.judged == list(range(10))
 
 
-# --- anomalies -----------------------------------------------------------------------------------
-
-
-def test_an_anomaly_is_stored_with_the_time_and_the_values_of_its_record(database: Database) -> None:
-    edge = Edge(database.client, anomalies=[3, 5])
-    edge.scrape(0, 1, 2)
-    edge.poll(3)
-    edge.scrape(3, 4, 5, 6)
-    assert edge.poll(7) == [(3, []), (4, []), (5, []), (6, [])]
-    assert edge.anomalies() == []
-    edge.monitor.write_anomalies()
-    edge.monitor.write_anomalies()
-    tags = {"possible_cause": "cpu | mem", "severity": "anomaly", "instance": "edge:9100"}
-    fields = {
-        "cpu_usage": pytest.approx(50.0),
-        "mem_usage": 25.0,
-        "net_down_usage": 3000.0,
-        "net_up_usage": 6000.0,
-        "cpu_rx_usage": 13.5,
-        "cpu_tx_usage": 5.5,
-        "net_down_5g_usage": 15_000.0,
-        "net_up_5g_usage": 1500.0,
-    }
-    assert edge.anomalies() == [{"time": edge.at(slot + 0.94), **tags, **fields} for slot in (3, 5)]
-
-
-def test_an_anomaly_without_the_node_exporter_is_stored_with_what_is_known(database: Database) -> None:
-    edge = Edge(database.client, anomalies=[3])
-    edge.scrape(0, 1, 2)
-    edge.poll(3)
-    edge.scrape(3, without=formatters.NODE_MEASUREMENTS)
-    edge.scrape(4)
-    assert edge.poll(5) == [(3, NODE_SERIES), (4, [])]
-    edge.monitor.write_anomalies()
-    (point,) = edge.anomalies()
-    fields = {name: value for name, value in point.items() if name.endswith("_usage") and value is not None}
-    assert fields == {
-        "cpu_rx_usage": 13.5,
-        "cpu_tx_usage": 5.5,
-        "net_down_5g_usage": 15_000.0,
-        "net_up_5g_usage": 1500.0,
-    }
-
-
-def test_an_anomaly_has_the_pinned_instance_though_its_exporter_is_silent(database: Database) -> None:
-    node = Node(node_instance="edge:9100", ran_instance="gnb:9099")
-    edge = Edge(database.client, anomalies=[3], node=node)
-    edge.scrape(0, 1, 2)
-    edge.poll(3)
-    edge.scrape(3, 4, without=formatters.NODE_MEASUREMENTS)
-    edge.poll(5)
-    edge.monitor.write_anomalies()
-    assert [point.get("instance") for point in edge.anomalies()] == ["edge:9100"]
-
-
 # --- a server that fails -------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("fail", "mend"),
-    [(Influxd.pause, Influxd.resume), (Influxd.kill, Influxd.start), (Influxd.stop, Influxd.start)],
-)
-def test_an_anomaly_that_could_not_be_written_is_delivered_once_by_a_later_poll(
-    tmp_path: Path, fail: Callable[[Influxd], None], mend: Callable[[Influxd], None]
-) -> None:
-    with Influxd(tmp_path) as server, connect(server, timeout=1, database="db") as client:
-        client.create_database("db")
-        edge = Edge(client, anomalies=[3, 4, 7])
-        edge.scrape(0, 1, 2)
-        edge.poll(3)
-        edge.scrape(3, 4)
-        assert edge.poll(5) == [(3, []), (4, [])]
-        fail(server)
-        with pytest.raises(INFLUX_ERRORS):
-            edge.monitor.write_anomalies()
-        with pytest.raises(INFLUX_ERRORS):
-            edge.poll(6)
-        mend(server)
-        edge.scrape(5, 6, 7)
-        assert edge.poll(8) == [(5, []), (6, []), (7, [])]
-        edge.monitor.write_anomalies()
-        assert edge.anomaly_slots() == [3, 4, 7]
-        assert edge.judged == list(range(8))
 
 
 def test_a_poll_after_the_server_was_away_takes_up_where_the_last_good_one_stopped(tmp_path: Path) -> None:
@@ -481,6 +413,72 @@ def test_a_poll_after_the_server_was_away_takes_up_where_the_last_good_one_stopp
         assert edge.poll(6) == [(3, []), (4, []), (5, [])]
         assert edge.judged == [0, 1, 2, 3, 4, 5]
         assert edge.judge.seen[3][1]["bytes_received"] == 3000.0
+
+
+# --- what was missed -----------------------------------------------------------------------------
+
+
+def test_another_process_takes_up_where_the_one_before_stopped(edge: Edge) -> None:
+    state = json.loads(json.dumps(edge.monitor.state()))
+    before = list(edge.judge.seen)
+    edge.scrape(10, 11, 12)
+    edge.restart()
+    edge.monitor.restore(state)
+    assert edge.poll(13) == [(10, []), (11, []), (12, [])]
+    assert [time for time, _ in edge.judge.seen[:10]] == [time for time, _ in before]
+    # The first record's change is counted from the last one that the process before saw.
+    assert edge.judge.seen[10][1]["bytes_received"] == 3000.0
+    assert edge.judge.seen[10][1]["cpu_user_rate"] == pytest.approx(0.0, abs=1e-9)
+
+
+def test_records_that_are_too_old_are_given_up_and_the_window_before_the_others_is_filled(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    edge = Edge(database.client)
+    edge.begin -= 300 * INTERVAL
+    edge.scrape(*range(4))
+    edge.poll(4)
+    edge.scrape(*range(4, 300))
+    # 1800 s are 120 slots before the newest sample, in slot 299.
+    assert edge.poll(300 + LATER) == [(slot, []) for slot in range(179, 300)]
+    # 36 slots fill the window.
+    assert edge.judged[4:] == list(range(143, 300))
+    assert edge.judge.forgotten == 1
+    assert "are not judged: they are more than --catch_up before the newest" in caplog.text
+    edge.scrape(300)
+    assert edge.poll(301 + LATER) == [(300, [])]
+
+
+def test_a_clock_that_is_far_ahead_of_the_samples_gives_nothing_up(edge: Edge) -> None:
+    edge.scrape(10, 11)
+    assert edge.poll(10_000) == [(10, []), (11, [])]
+    assert edge.judge.forgotten == 0
+
+
+def test_when_the_clock_of_the_samples_goes_back_judging_begins_anew(
+    edge: Edge, caplog: pytest.LogCaptureFixture
+) -> None:
+    # What was judged last is an hour ahead of all that comes from now on.
+    state = edge.monitor.state()
+    state["judged_before"] += 3600 * SECOND
+    edge.restart()
+    edge.monitor.restore(state)
+    found = []
+    for slot in range(10, 18):
+        edge.scrape(slot)
+        found += edge.poll(slot + 1)
+    assert "the clock of the samples went back by" in caplog.text
+    assert edge.judge.forgotten == 1
+    # Two silent polls may be an outage; in the third it shows that samples do come.
+    assert found == [(slot, []) for slot in range(12, 18)]
+
+
+def test_when_the_clock_of_the_samples_goes_ahead_judging_goes_on(edge: Edge) -> None:
+    edge.scrape(10, 11)
+    assert edge.poll(12) == [(10, []), (11, [])]
+    edge.begin -= 2 * INTERVAL
+    edge.scrape(16, 17)
+    assert edge.poll(18) == [(16, []), (17, [])]
 
 
 # --- the time of a poll, and its line ------------------------------------------------------------
@@ -570,13 +568,19 @@ def verdict(status: str, rmse: float = 0.0, unknown: tuple[str, ...] = (), **spe
             ' "net_5g_down": 0.5, "net_5g_up": 0.5, "mem": null, "overall": 0.5},'
             ' "values": {"cpu_usage": 98.3123, "mem_usage": 88.7, "net_down_usage": 7001.0,'
             ' "net_up_usage": null, "cpu_rx_usage": 13.7, "cpu_tx_usage": 5.5,'
-            ' "net_down_5g_usage": 1000000.0, "net_up_5g_usage": 0.0}}\n'
-            "2021-01-12T09:13:15Z unknown: mem (no sample of node_memory_MemFree_bytes)",
+            ' "net_down_5g_usage": 1000000.0, "net_up_5g_usage": 0.0}}',
         ),
     ],
 )
 def test_the_line_of_a_verdict(given: Verdict, missing: list[str], line: str) -> None:
     assert describe_verdict(given, missing) == line
+
+
+def test_what_is_unknown_is_said_without_a_time_so_that_it_is_said_once() -> None:
+    assert (
+        describe_unknown(verdict(ALERT, 0.5, unknown=("mem",)), ["node_memory_MemFree_bytes"])
+        == "unknown: mem (no sample of node_memory_MemFree_bytes)"
+    )
 
 
 # --- pictures ------------------------------------------------------------------------------------
@@ -597,7 +601,7 @@ def test_pictures_are_drawn_at_the_lowest_priority_by_a_process_that_nobody_wait
     anything = np.zeros(12)
     record = Verdict(0, ALERT, ("cpu",), (), {}, {}, actual=anything, predicted=anything)
     alert = Alert(0, 0, 0, False, ("cpu",), (record,))
-    _draw_alerts([alert], Witness(tmp_path / "note"), {}, str(tmp_path))
+    draw_alerts([alert], Witness(tmp_path / "note"), {}, str(tmp_path))
     process_id, status = os.wait()
     assert (tmp_path / "note").read_text() == f"{process_id} 19"
     assert status == 0

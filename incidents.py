@@ -1,0 +1,145 @@
+"""What is worth saying of many verdicts: an incident opens or closes, a normal has changed.
+
+Verdicts come every 15 s; an operator hears of a change once. All of it can be kept over a restart.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from detector import ALERT, ALERT_RECORDS, THRESHOLD_KEYS, UNKNOWN_CAUSE, Verdict
+from utils import METRICS, format_duration, format_time
+
+NAMES = (*METRICS, "overall")
+
+
+class Incidents:
+    """Takes verdicts one by one; says once when an incident opens, and once when it closes.
+
+    It opens with an alert, and closes ALERT_RECORDS records after its row of anomalies has ended, if no
+    anomaly comes until then: an attack that pauses for a record is one incident.
+    """
+
+    def __init__(self) -> None:
+        self._open: dict[str, Any] | None = None
+        self._quiet = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether an incident goes on."""
+        return self._open is not None
+
+    def observe(self, verdict: Verdict, thresholds: dict[str, float]) -> list[str]:
+        """What there is to say after this verdict: nothing, that one opens, or that one closes."""
+        if self._open is None:
+            if verdict.status != ALERT:
+                return []
+            self._quiet = 0
+            self._open = {"opened": verdict.time, "causes": [], "peaks": {}}
+            self._note(verdict, thresholds)
+            return [
+                f"{format_time(verdict.time)} incident opens: {self._causes()}"
+                f" ({ALERT_RECORDS} anomalies in a row)"
+            ]
+        if verdict.is_anomaly:
+            self._quiet = 0
+            self._note(verdict, thresholds)
+            return []
+        if verdict.in_a_row:
+            return []
+        self._quiet += 1
+        return [self._close()] if self._quiet >= ALERT_RECORDS else []
+
+    def _note(self, anomaly: Verdict, thresholds: dict[str, float]) -> None:
+        """Remember the causes, and by how much each was over its threshold at most."""
+        incident = self._open
+        incident["last"] = anomaly.time
+        incident["causes"] = [
+            name for name in METRICS if name in incident["causes"] or name in anomaly.causes
+        ]
+        for name, key in zip(NAMES, THRESHOLD_KEYS, strict=True):
+            if anomaly.blames(name):
+                ratio = anomaly.rmse[name] / max(thresholds[key], 1e-9)
+                incident["peaks"][name] = max(ratio, incident["peaks"].get(name, 0.0))
+
+    def _causes(self) -> str:
+        return " | ".join(self._open["causes"]) or UNKNOWN_CAUSE
+
+    def _close(self) -> str:
+        incident = self._open
+        lasted = format_duration((incident["last"] - incident["opened"]) / 1e9)
+        peaks = ", ".join(
+            f"{name} {incident['peaks'][name]:.1f}" for name in NAMES if name in incident["peaks"]
+        )
+        line = (
+            f"{format_time(incident['last'])} incident closes: {self._causes()} for {lasted} since"
+            f" {format_time(incident['opened'])}; peak RMSE in thresholds: {peaks}"
+        )
+        self._open = None
+        return line
+
+    def state(self) -> dict[str, Any]:
+        """For `restore`, in JSON."""
+        return {"open": self._open, "quiet": self._quiet}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on where another process stopped."""
+        self._open, self._quiet = state["open"], state["quiet"]
+
+
+class Drift:
+    """Which metrics were over their threshold for most of the last `records` records.
+
+    That is a changed normal rather than an attack. It is over when they were for less than a quarter.
+    """
+
+    def __init__(self, records: int) -> None:
+        self._records = records
+        self._over = {name: deque(maxlen=records) for name in NAMES}
+        self._counts = dict.fromkeys(NAMES, 0)
+        self.drifting: list[str] = []
+
+    def observe(self, verdict: Verdict, thresholds: dict[str, float]) -> tuple[list[str], list[str]]:
+        """The metrics of which it begins with this verdict, and those of which it ends."""
+        begun, ended = [], []
+        for name, key in zip(NAMES, THRESHOLD_KEYS, strict=True):
+            rmse = verdict.rmse[name]
+            self._count(name, not math.isnan(rmse) and rmse > thresholds[key])
+            if name not in self.drifting and 2 * self._counts[name] > self._records:
+                begun.append(name)
+            elif name in self.drifting and 4 * self._counts[name] < self._records:
+                ended.append(name)
+        self.drifting = [
+            name for name in NAMES if (name in self.drifting or name in begun) and name not in ended
+        ]
+        return begun, ended
+
+    def _count(self, name: str, is_over: bool) -> None:
+        history = self._over[name]
+        if len(history) == self._records:
+            self._counts[name] -= history[0]
+        history.append(is_over)
+        self._counts[name] += is_over
+
+    def state(self) -> dict[str, Any]:
+        """For `restore`, in JSON: a hexadecimal digit for four records, the newest last."""
+        return {"drifting": self.drifting, "over": {name: _pack(self._over[name]) for name in NAMES}}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on where another process stopped; of a longer history the newest part counts."""
+        self.drifting = state["drifting"]
+        for name, packed in state["over"].items():
+            self._over[name] = deque(_unpack(packed), maxlen=self._records)
+            self._counts[name] = sum(self._over[name])
+
+
+def _pack(flags: Sequence[bool]) -> str:
+    # A leading 1 keeps the number of flags.
+    return f"{int('1' + ''.join('01'[flag] for flag in flags), 2):x}"
+
+
+def _unpack(packed: str) -> list[bool]:
+    return [digit == "1" for digit in f"{int(packed, 16):b}"[1:]]

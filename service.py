@@ -1,0 +1,176 @@
+"""How the daemon lives among others: what it tells systemd and Prometheus, says in the log, and when it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from detector import ALERT, THRESHOLD_KEYS, UNKNOWN_CAUSE, Verdict
+from utils import METRICS, UserError
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+logger = logging.getLogger(__name__)
+
+# syslog's severities, which the journal reads from the beginning of a line.
+_JOURNAL_LEVELS = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL": 2}
+
+
+# --- log -----------------------------------------------------------------------------------------
+
+
+class JournalFormatter(logging.Formatter):
+    """Lines for the journal, which has its own clock: `journalctl -p warning` then shows state changes."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """`<4>` and the message."""
+        return f"<{_JOURNAL_LEVELS[record.levelname]}>{record.levelname} {record.getMessage()}"
+
+
+class Notices:
+    """Says a fault once when it begins or changes, and once when it has ended."""
+
+    def __init__(self) -> None:
+        self._said: dict[str, str] = {}
+
+    def fault(self, topic: str, message: str, level: int = logging.ERROR) -> None:
+        """The fault of this topic at the moment."""
+        if self._said.get(topic) != message:
+            logger.log(level, "%s", message)
+        self._said[topic] = message
+
+    def mended(self, topic: str, message: str) -> None:
+        """There is no fault of this topic at the moment."""
+        if self._said.pop(topic, None) is not None:
+            logger.warning("%s", message)
+
+
+# --- systemd -------------------------------------------------------------------------------------
+
+
+def notify_systemd(words: str, environment: Mapping[str, str] = os.environ) -> None:
+    """Send `READY=1`, `WATCHDOG=1`, `STATUS=...` (sd_notify(3)); nothing where systemd does not listen."""
+    address = environment.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    # An abstract socket's name begins with a zero byte.
+    address = "\0" + address[1:] if address.startswith("@") else address
+    # Whether systemd listens or not, the node is watched.
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifier:
+        notifier.sendto(words.encode(), address)
+
+
+class Ending:
+    """SIGTERM, SIGINT end the process: at once while it reads or waits, after the write while it writes.
+
+    SIGHUP ends a wait, so that what a person changed counts at once.
+    """
+
+    def __init__(self) -> None:
+        self._is_asked = False
+        self._is_deferred = False
+        self._wake = threading.Event()
+
+    def install(self) -> None:
+        """Take the signals of this process."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._end)
+        signal.signal(signal.SIGHUP, lambda *_: self._wake.set())
+
+    def _end(self, number: int, frame: FrameType | None) -> None:
+        self._is_asked = True
+        if not self._is_deferred:
+            raise SystemExit(0)
+
+    @contextlib.contextmanager
+    def deferred(self) -> Iterator[None]:
+        """What is inside the `with` is finished first."""
+        self._is_deferred = True
+        try:
+            yield
+        finally:
+            self._is_deferred = False
+        if self._is_asked:
+            raise SystemExit(0)
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass, until SIGHUP comes."""
+        self._wake.wait(seconds)
+        self._wake.clear()
+
+
+# --- Prometheus ----------------------------------------------------------------------------------
+
+
+class Metrics:
+    """What Prometheus may scrape of the daemon itself; without a port, nothing is counted or served."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        from prometheus_client import CollectorRegistry, Counter, Gauge
+
+        self.registry = registry or CollectorRegistry()
+        self._last_good_poll = time.monotonic()
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"find_anomalies_{name}", text, labels, registry=self.registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"find_anomalies_{name}", text, labels, registry=self.registry)
+
+        self.polls = counter("polls", "Polls that came to their end, whatever it was")
+        self.skipped = counter("skipped_polls", "Polls that a slow one left no time for")
+        self.failures = counter("poll_failures", "Polls that failed", "kind")
+        self.unknown = counter("unknown_verdicts", "Records that lacked a sample of this series", "series")
+        self.anomalies = counter("anomalies", "Records that are anomalies", "cause")
+        self.alerts = counter("alerts", "Anomalies that are at least the 4th in a row", "cause")
+        self.dropped = counter("spool_dropped", "Points dropped, for the spool was full")
+        self.refused = counter("refused_points", "Points that InfluxDB refused for good")
+        self.spool_depth = gauge("spool_depth", "Points that InfluxDB does not have yet")
+        self.incident = gauge("incident_open", "1 while an incident goes on")
+        self.rmse = gauge("rmse", "RMSE over the window of the newest record", "metric")
+        self.threshold = gauge("threshold", "The threshold in force", "metric")
+        self.drift = gauge("drift", "1 where what is normal has changed", "metric")
+        age = gauge("seconds_since_last_good_poll", "Since the last poll that did not fail, or the start")
+        age.set_function(lambda: time.monotonic() - self._last_good_poll)
+
+    def serve(self, address: str, port: int) -> None:
+        """Serve http://address:port/metrics from a thread of its own; UserError where it cannot listen."""
+        from prometheus_client import start_http_server
+
+        try:
+            start_http_server(port, address, self.registry)
+        except OSError as error:
+            raise UserError(
+                f"{address}:{port}: cannot be listened on ({error.strerror or error}); name another"
+                " --metrics_port or --metrics_address"
+            ) from None
+
+    def good_poll(self) -> None:
+        """A poll did not fail."""
+        self._last_good_poll = time.monotonic()
+
+    def show(self, verdict: Verdict, missing: list[str]) -> None:
+        """Count one verdict, and the series that its record lacked."""
+        for series in missing:
+            self.unknown.labels(series).inc()
+        # One label for each cause: combinations of eight would be many series.
+        for cause in (verdict.causes or (UNKNOWN_CAUSE,)) if verdict.is_anomaly else ():
+            self.anomalies.labels(cause).inc()
+            if verdict.status == ALERT:
+                self.alerts.labels(cause).inc()
+        for name, rmse in verdict.rmse.items():
+            self.rmse.labels(name).set(rmse)
+
+    def show_thresholds(self, thresholds: dict[str, float]) -> None:
+        """The thresholds in force."""
+        for name, key in zip((*METRICS, "overall"), THRESHOLD_KEYS, strict=True):
+            self.threshold.labels(name).set(thresholds[key])

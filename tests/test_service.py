@@ -1,0 +1,188 @@
+"""How the daemon lives among others: systemd, the journal, signals, Prometheus, faults said once."""
+
+import logging
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from detector import ALERT, ANOMALY, NORMAL, THRESHOLD_KEYS, Verdict
+from incidents import NAMES
+from lab.influxd import free_port
+from service import JournalFormatter, Metrics, Notices, notify_systemd
+from utils import UserError
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+@pytest.mark.parametrize("is_abstract", [False, True])
+def test_systemd_is_told_through_its_socket(tmp_path: Path, is_abstract: bool) -> None:
+    name = f"@find-anomalies-{os.getpid()}" if is_abstract else str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind("\0" + name[1:] if is_abstract else name)
+        systemd.settimeout(5)
+        notify_systemd("READY=1\nSTATUS=normal", {"NOTIFY_SOCKET": name})
+        assert systemd.recv(1000) == b"READY=1\nSTATUS=normal"
+
+
+@pytest.mark.parametrize("environment", [{}, {"NOTIFY_SOCKET": "/nowhere/notify"}])
+def test_without_systemd_nothing_is_told(environment: dict[str, str]) -> None:
+    notify_systemd("READY=1", environment)
+
+
+def test_the_journal_gets_priorities_and_no_second_clock() -> None:
+    formatter = JournalFormatter()
+    lines = [
+        formatter.format(logging.LogRecord("a", level, "f", 1, "say %s", ("it",), None))
+        for level in (logging.INFO, logging.WARNING, logging.ERROR)
+    ]
+    assert lines == ["<6>INFO say it", "<4>WARNING say it", "<3>ERROR say it"]
+
+
+def test_a_fault_is_said_once_and_its_end_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    notices = Notices()
+    for _ in range(3):
+        notices.mended("server", "back")
+    for fault in ("away", "away", "hung", "hung", "away"):
+        notices.fault("server", fault)
+    notices.fault("model", "broken", logging.WARNING)
+    for _ in range(3):
+        notices.mended("server", "back")
+    assert [(r.levelname, r.message) for r in caplog.records] == [
+        ("ERROR", "away"),
+        ("ERROR", "hung"),
+        ("ERROR", "away"),
+        ("WARNING", "broken"),
+        ("WARNING", "back"),
+    ]
+
+
+ENDING = """
+import sys, time
+from service import Ending
+ending = Ending()
+ending.install()
+print("ready", flush=True)
+if sys.argv[1] == "writing":
+    with ending.deferred():
+        time.sleep(1.0)
+        print("written", flush=True)
+    print("never", flush=True)
+begin = time.monotonic()
+ending.wait(60)
+print("woken", flush=True)
+ending.wait(60)
+"""
+
+
+def start(words: str) -> subprocess.Popen:
+    process = subprocess.Popen(
+        [sys.executable, "-c", ENDING, words], cwd=PROJECT, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(("words", "said"), [("waiting", ""), ("writing", "written\n")])
+def test_a_signal_ends_a_wait_at_once_and_a_write_when_it_is_done(
+    number: signal.Signals, words: str, said: str
+) -> None:
+    process = start(words)
+    time.sleep(0.2)
+    process.send_signal(number)
+    assert process.communicate(timeout=5) == (said, None)
+    assert process.returncode == 0
+
+
+def test_hangup_ends_a_wait_and_not_the_process() -> None:
+    process = start("waiting")
+    process.send_signal(signal.SIGHUP)
+    assert process.stdout.readline() == "woken\n"
+    process.terminate()
+    assert process.wait(5) == 0
+    process.stdout.close()
+
+
+def scrape(port: int) -> dict[str, float]:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+        lines = answer.read().decode().splitlines()
+    return {
+        name: float(value)
+        for name, value in (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+        if "_created" not in name
+    }
+
+
+def test_what_prometheus_scrapes() -> None:
+    metrics = Metrics()
+    port = free_port("127.0.0.1")
+    metrics.serve("127.0.0.1", port)
+    metrics.show_thresholds(dict(zip(THRESHOLD_KEYS, range(9), strict=True)))
+    rmse = {name: 0.25 for name in NAMES}
+    metrics.show(Verdict(0, NORMAL, (), (), rmse, {}), [])
+    metrics.show(Verdict(0, ANOMALY, ("cpu", "mem"), (), rmse, {}), ["rx_cpu_time"])
+    metrics.show(Verdict(0, ALERT, ("cpu",), (), rmse | {"cpu": 4.5}, {}), ["rx_cpu_time"])
+    metrics.show(Verdict(0, ALERT, (), (), rmse | {"cpu": 4.5}, {}), [])
+    found = scrape(port)
+    expected = {
+        'find_anomalies_anomalies_total{cause="cpu"}': 2,
+        'find_anomalies_anomalies_total{cause="mem"}': 1,
+        'find_anomalies_anomalies_total{cause="unknown cause"}': 1,
+        'find_anomalies_alerts_total{cause="cpu"}': 1,
+        'find_anomalies_alerts_total{cause="unknown cause"}': 1,
+        'find_anomalies_unknown_verdicts_total{series="rx_cpu_time"}': 2,
+        'find_anomalies_rmse{metric="cpu"}': 4.5,
+        'find_anomalies_rmse{metric="mem"}': 0.25,
+        'find_anomalies_threshold{metric="cpu"}': 0,
+        'find_anomalies_threshold{metric="overall"}': 8,
+        "find_anomalies_spool_depth": 0,
+    }
+    assert {name: found.get(name) for name in expected} == expected
+
+
+def test_the_age_of_the_last_good_poll_grows_until_the_next() -> None:
+    metrics = Metrics()
+    port = free_port("127.0.0.1")
+    metrics.serve("127.0.0.1", port)
+    time.sleep(0.3)
+    before = scrape(port)["find_anomalies_seconds_since_last_good_poll"]
+    metrics.good_poll()
+    after = scrape(port)["find_anomalies_seconds_since_last_good_poll"]
+    assert before >= 0.3
+    assert after < before
+
+
+def test_a_port_that_is_taken_is_one_line() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=rf"127\.0\.0\.1:{port}: cannot be listened on \(.*--metrics_port"):
+            Metrics().serve("127.0.0.1", port)
+
+
+# --- what is deployed ----------------------------------------------------------------------------
+
+
+def test_the_alert_rules_use_metrics_that_exist_and_promtool_accepts_them() -> None:
+    from lab import parts
+
+    rules = PROJECT / "deploy/alerts.yml"
+    checked = subprocess.run(
+        [parts.find("promtool"), "check", "rules", rules], capture_output=True, text=True, env=parts.environment()
+    )
+    assert checked.returncode == 0, checked.stderr
+    registry = Metrics().registry
+    known = {name for family in registry.collect() for name in (family.name, f"{family.name}_total")}
+    used = set(re.findall(r"find_anomalies_\w+", "\n".join(re.findall(r"expr: (.*)", rules.read_text()))))
+    assert used
+    assert used <= known
