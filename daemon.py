@@ -154,7 +154,7 @@ class Daemon:
         is_ready = False
         while True:
             begin = time.monotonic()
-            is_away = self._poll()
+            is_away = self.poll()
             notify_systemd("\n".join(["READY=1"] * (not is_ready) + ["WATCHDOG=1", f"STATUS={self._status}"]))
             is_ready = True
             if settings.once:
@@ -198,7 +198,7 @@ class Daemon:
 
     # --- one poll --------------------------------------------------------------------------------
 
-    def _poll(self) -> bool:
+    def poll(self) -> bool:
         """One poll, whatever comes of it; whether the server is away."""
         self._metrics.polls.inc()
         self._refresh()

@@ -1,0 +1,620 @@
+"""The faults of the daemon's neighbours, each against the real thing: what it promises in the README's table.
+
+Most run the daemon in this process, slot by slot, on a simulated node of which all slots are past, so that
+nothing waits; what it must store is worked out without it, by showing the same records to a detector.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import requests
+from conftest import connect
+from influxdb import InfluxDBClient
+from prometheus_writer import write_samples
+
+import autoencoder
+import formatters
+from daemon import Daemon, Settings
+from detector import Detector, load_thresholds
+from influx_utils import initializeConnection
+from lab.influxd import Influxd, free_port
+from lab.simulate import Attack, simulate
+from service import Ending, Metrics
+from store import FILE_NAME, Store
+from utils import DEFAULT_NODE, N_STEPS, getFeatures
+
+ROOT = Path(__file__).resolve().parent.parent
+SECOND = 10**9
+INTERVAL = 15
+# All slots are within the history that a first poll reads; the attack takes the middle ones.
+SLOTS = 30
+FIRST = 13
+ATTACKED = range(16, 24)
+
+
+def lives(begin: int) -> formatters.Record:
+    """Samples of all slots, none missed, with an attack on the CPU."""
+    attacks = [Attack("cpu", begin + ATTACKED[0] * INTERVAL, begin + (ATTACKED[-1] + 1) * INTERVAL)]
+    for seed in range(100):
+        samples = simulate(seed, begin, SLOTS * INTERVAL, attacks, interval_seconds=INTERVAL)
+        if len(samples[formatters.MEMORY_FREE]) == len(samples[formatters.RX_CPU]) == SLOTS:
+            return samples
+    raise AssertionError("no whole life")
+
+
+class Edge:
+    """A node, its server, and the daemon that watches it; a slot at a time."""
+
+    def __init__(self, server: Influxd, folder: Path, user: str = "", password: str = "") -> None:
+        self.server = server
+        self.folder = folder
+        self.thresholds_file = folder / "thresholds.json"
+        shutil.copy(ROOT / "data/thresholds.json", self.thresholds_file)
+        self.begin = int(time.time()) // INTERVAL * INTERVAL - SLOTS * INTERVAL
+        self.samples = lives(self.begin)
+        self.client = connect(server, timeout=2, database="edge", username=user, password=password)
+        self.client.create_database("edge")
+        self.port = server.port
+        self.user, self.password = user, password
+        self.model = ROOT / "model/5g_edge_autoencoder.h5"
+        self.drift_seconds = 21600.0
+        self.spool_limit = 1000
+        self.metrics = Metrics()
+        self.store: Store | None = None
+        self.start()
+
+    def start(self) -> None:
+        """Start the daemon, in place of the one that ran; what it kept is all it knows."""
+        self.stop()
+        self.store = Store(self.folder / "state", self.spool_limit)
+        settings = Settings(
+            server=f"127.0.0.1:{self.port}",
+            database="edge",
+            measurement="detected_anomalies",
+            interval_seconds=INTERVAL,
+            catch_up_seconds=3600.0,
+            drift_seconds=self.drift_seconds,
+            thresholds_file=str(self.thresholds_file),
+            model=str(self.model),
+        )
+        client = initializeConnection("127.0.0.1", self.port, self.user, self.password)
+        client._timeout = 1.0
+        self.daemon = Daemon(settings, client, DEFAULT_NODE, self.store, self.metrics, Ending())
+
+    def stop(self) -> None:
+        if self.store is not None:
+            self.store.__exit__()
+
+    def feed(self, *slots: int, without: tuple[str, ...] = ()) -> None:
+        """The exporters' samples of these slots reach the server."""
+        first, last = min(slots), max(slots)
+        span = ((self.begin + first * INTERVAL) * SECOND, (self.begin + (last + 1) * INTERVAL) * SECOND)
+        part = {
+            name: [point for point in points if span[0] <= point["time"] < span[1]]
+            for name, points in self.samples.items()
+            if name not in without
+        }
+        write_samples(self.client, part)
+
+    def live(self, *slots: int) -> None:
+        """Slot after slot is fed and judged."""
+        for slot in slots:
+            self.feed(slot)
+            assert self.daemon.poll() is False
+
+    def expected(self, first: int = FIRST, last: int = SLOTS) -> list[tuple[int, str, str]]:
+        """Time, severity and cause of the anomalies in these slots, by the detector alone."""
+        bundle = autoencoder.load_bundle(ROOT / "model/5g_edge_autoencoder.h5", getFeatures(), N_STEPS)
+        judge = Detector(bundle, load_thresholds(ROOT / "data/thresholds.json"), INTERVAL)
+        found, last_record = [], {}
+        for start, record in formatters.slot_records(self.samples, INTERVAL):
+            columns, last_record = formatters.format_record(record, last_record)
+            verdict = judge.observe(formatters.record_time(record), columns)
+            slot = (start // SECOND - self.begin) // INTERVAL
+            if verdict.is_anomaly and first - 1 <= slot < last:
+                found.append((verdict.time, verdict.status, verdict.possible_cause))
+        assert len(found) >= 4 or last < ATTACKED[-1]
+        return found
+
+    def stored(self) -> list[tuple[int, str, str]]:
+        """What InfluxDB holds, oldest first; a point twice would be here twice."""
+        points = self.client.query('SELECT * FROM "detected_anomalies"', epoch="ns").get_points()
+        return sorted((p["time"], p["severity"], p["possible_cause"]) for p in points)
+
+
+@pytest.fixture
+def edge(tmp_path: Path) -> Iterator[Edge]:
+    """A server of its own, the first slots judged; the next slot is FIRST."""
+    with Influxd(tmp_path / "influxd") as server:
+        edge = Edge(server, tmp_path)
+        edge.feed(*range(FIRST))
+        assert edge.daemon.poll() is False
+        yield edge
+        edge.stop()
+
+
+def said(caplog: pytest.LogCaptureFixture, level: int = logging.WARNING) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= level]
+
+
+def test_undisturbed_it_stores_what_the_detector_finds(edge: Edge) -> None:
+    edge.live(*range(FIRST, SLOTS))
+    assert edge.stored() == edge.expected()
+
+
+# --- a server that fails -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fail", "mend", "words"),
+    [
+        pytest.param(Influxd.kill, Influxd.start, "cannot be reached", id="crashed"),
+        pytest.param(Influxd.stop, Influxd.start, "cannot be reached", id="stopped"),
+        pytest.param(Influxd.pause, Influxd.resume, "did not answer within", id="hung"),
+    ],
+)
+def test_a_server_that_is_away_loses_nothing_and_is_said_once(
+    edge: Edge,
+    fail: Callable[[Influxd], None],
+    mend: Callable[[Influxd], None],
+    words: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    edge.live(*range(FIRST, 18))
+    caplog.clear()
+    fail(edge.server)
+    assert [edge.daemon.poll() for _ in range(3)] == [True] * 3
+    assert len(said(caplog)) == 1
+    assert words in said(caplog)[0]
+    mend(edge.server)
+    edge.live(*range(18, SLOTS))
+    assert edge.stored() == edge.expected()
+    assert [line for line in said(caplog) if "takes part again" in line] == [
+        f"InfluxDB at 127.0.0.1:{edge.port} takes part again"
+    ]
+
+
+def test_a_server_that_is_away_at_the_start_is_waited_for(tmp_path: Path) -> None:
+    with Influxd(tmp_path / "influxd") as server:
+        edge = Edge(server, tmp_path)
+        edge.feed(*range(FIRST))
+        server.kill()
+        assert [edge.daemon.poll() for _ in range(2)] == [True, True]
+        server.start()
+        assert edge.daemon.poll() is False
+        edge.live(*range(FIRST, SLOTS))
+        assert edge.stored() == edge.expected()
+        edge.stop()
+
+
+def test_anomalies_that_cannot_be_written_wait_in_order_over_a_restart(edge: Edge) -> None:
+    edge.live(*range(FIRST, 17))
+    # The write fails, the read does not: the records of the attack are judged before the server goes.
+    edge.feed(17, 18, 19)
+    write, edge.daemon._send = edge.daemon._send, lambda: None
+    assert edge.daemon.poll() is False
+    edge.daemon._send = write
+    edge.server.kill()
+    assert edge.store.depth == 3
+    edge.start()
+    assert edge.store.depth == 3
+    assert edge.daemon.poll() is True
+    edge.server.start()
+    edge.live(*range(20, SLOTS))
+    assert edge.store.depth == 0
+    assert edge.stored() == edge.expected()
+
+
+def test_a_daemon_that_restarts_at_every_slot_judges_as_one_that_never_did(
+    edge: Edge, caplog: pytest.LogCaptureFixture
+) -> None:
+    for slot in range(FIRST, SLOTS):
+        edge.start()
+        edge.live(slot)
+    assert edge.stored() == edge.expected()
+    assert len([line for line in said(caplog) if "incident opens" in line]) == 1
+    assert len([line for line in said(caplog) if "incident closes" in line]) == 1
+
+
+def test_an_attack_while_the_daemon_was_stopped_is_in_the_database_afterwards(
+    edge: Edge, caplog: pytest.LogCaptureFixture
+) -> None:
+    edge.live(FIRST)
+    edge.stop()
+    edge.feed(*range(FIRST + 1, SLOTS))
+    caplog.set_level(logging.INFO)
+    edge.start()
+    assert edge.daemon.poll() is False
+    assert edge.stored() == edge.expected()
+    caught_up = [line for line in said(caplog, logging.INFO) if line.startswith("caught up: 16 records from")]
+    assert len(caught_up) == 1
+
+
+def test_state_of_another_node_is_not_taken_up_but_what_it_kept_is_sent(
+    edge: Edge, caplog: pytest.LogCaptureFixture
+) -> None:
+    edge.store.add({"watched": "another"}, "edge", [
+        {"measurement": "other", "time": 1, "tags": {}, "fields": {"cpu_usage": 1.0}}
+    ])
+    edge.start()
+    edge.live(*range(FIRST, SLOTS))
+    assert "--state_dir is of another node, server or interval: judging begins anew" in said(caplog)
+    assert edge.stored() == edge.expected()
+    assert list(edge.client.query("SELECT * FROM other").get_points())[0]["cpu_usage"] == 1.0
+
+
+class Proxy:
+    """A real HTTP server between the daemon and InfluxDB, which passes on or does what it is told."""
+
+    def __init__(self, port: int) -> None:
+        self.status: int | None = None
+        self.delay_seconds = 0.0
+        proxy = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def pass_on(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                time.sleep(proxy.delay_seconds)
+                if proxy.status is not None:
+                    status, content, kind = proxy.status, b'{"error": "not today"}', "application/json"
+                else:
+                    with requests.Session() as session:
+                        session.trust_env = False
+                        answer = session.request(
+                            self.command, f"http://127.0.0.1:{port}{self.path}", data=body, timeout=5
+                        )
+                    status, content = answer.status_code, answer.content
+                    kind = answer.headers.get("Content-Type", "")
+                self.send_response(status)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            do_GET = do_POST = pass_on
+
+            def log_message(self, *arguments: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", free_port("127.0.0.1")), Handler)
+        self.port = self._server.server_address[1]
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.mark.parametrize("status", [500, 503])
+def test_a_server_that_answers_with_an_error_is_asked_again(
+    edge: Edge, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    proxy = Proxy(edge.server.port)
+    edge.port = proxy.port
+    edge.start()
+    edge.live(*range(FIRST, 18))
+    caplog.clear()
+    proxy.status = status
+    assert [edge.daemon.poll() for _ in range(3)] == [True] * 3
+    assert len(said(caplog)) == 1
+    assert "answered with an error" in said(caplog)[0]
+    proxy.status = None
+    edge.live(*range(18, SLOTS))
+    proxy.close()
+    assert edge.stored() == edge.expected()
+
+
+def test_answers_slower_than_the_timeout_are_a_fault_and_no_record_is_lost(edge: Edge) -> None:
+    proxy = Proxy(edge.server.port)
+    edge.port = proxy.port
+    edge.start()
+    edge.live(*range(FIRST, 18))
+    proxy.delay_seconds = 1.5
+    edge.feed(18)
+    assert edge.daemon.poll() is True
+    proxy.delay_seconds = 0.0
+    edge.live(*range(19, SLOTS))
+    time.sleep(1.0)
+    proxy.close()
+    assert edge.stored() == edge.expected()
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> Iterator[tuple[Edge, InfluxDBClient]]:
+    """A server that asks for a password, and its administrator."""
+    with Influxd(tmp_path / "influxd", auth=True) as server:
+        with connect(server) as first:
+            first.query("CREATE USER root WITH PASSWORD 'first' WITH ALL PRIVILEGES", method="POST")
+        with connect(server, username="root", password="first") as admin:
+            admin.query("CREATE USER edge WITH PASSWORD 'secret' WITH ALL PRIVILEGES", method="POST")
+            edge = Edge(server, tmp_path, "edge", "secret")
+            edge.feed(*range(FIRST))
+            assert edge.daemon.poll() is False
+            yield edge, admin
+            edge.stop()
+
+
+def test_a_password_that_is_withdrawn_loses_nothing(
+    guarded: tuple[Edge, InfluxDBClient], caplog: pytest.LogCaptureFixture
+) -> None:
+    edge, admin = guarded
+    edge.live(*range(FIRST, 18))
+    caplog.clear()
+    edge.feed(18)
+    admin.query("SET PASSWORD FOR edge = 'other'", method="POST")
+    assert [edge.daemon.poll() for _ in range(3)] == [True] * 3
+    assert said(caplog) == [
+        f"InfluxDB at 127.0.0.1:{edge.port} refused the credentials; check --influx_user and --influx_pass"
+    ]
+    admin.query("SET PASSWORD FOR edge = 'secret'", method="POST")
+    edge.live(*range(19, SLOTS))
+    assert edge.stored() == edge.expected()
+
+
+def test_a_right_to_write_that_is_withdrawn_loses_nothing(
+    guarded: tuple[Edge, InfluxDBClient], caplog: pytest.LogCaptureFixture
+) -> None:
+    edge, admin = guarded
+    edge.live(*range(FIRST, 16))
+    edge.feed(*range(16, 20))
+    admin.query("REVOKE ALL PRIVILEGES FROM edge", method="POST")
+    admin.query("GRANT READ ON edge TO edge", method="POST")
+    caplog.clear()
+    assert [edge.daemon.poll() for _ in range(3)] == [True] * 3
+    assert len([line for line in said(caplog) if "has no right to the database" in line]) == 1
+    assert edge.store.depth == len(edge.expected(last=20))
+    admin.query("GRANT ALL PRIVILEGES TO edge", method="POST")
+    edge.live(*range(20, SLOTS))
+    assert edge.stored() == edge.expected()
+
+
+def test_a_database_that_is_dropped_is_created_again_and_watching_goes_on(edge: Edge) -> None:
+    edge.live(*range(FIRST, 15))
+    edge.client.drop_database("edge")
+    assert edge.daemon.poll() is True
+    assert edge.daemon.poll() is False
+    edge.live(*range(15, SLOTS))
+    # What was before it is gone with the database, the counters' last values are not.
+    assert edge.stored() == edge.expected()
+
+
+def test_a_point_that_influxdb_refuses_for_good_does_not_hold_the_others(
+    edge: Edge, caplog: pytest.LogCaptureFixture
+) -> None:
+    edge.live(*range(FIRST, 16))
+    bad = {"measurement": "detected_anomalies", "time": 1, "tags": {}, "fields": {"cpu_usage": "text"}}
+    edge.store.add(edge.store.state(), "edge", [bad])
+    edge.live(16)
+    refused = [line for line in said(caplog, logging.ERROR) if "refused to store" in line]
+    assert len(refused) == 1
+    assert "field type conflict" in refused[0]
+    edge.live(*range(17, SLOTS))
+    assert edge.stored() == edge.expected()
+    assert edge.store.depth == 0
+
+
+# --- a disk that is full, a spool that is ----------------------------------------------------------
+
+
+def test_a_full_disk_stops_nothing_and_is_said_once(edge: Edge, caplog: pytest.LogCaptureFixture) -> None:
+    edge.live(*range(FIRST, 17))
+    caplog.clear()
+    # As a full disk answers; the state is longer than what is left.
+    edge.store._database.execute("VACUUM")
+    edge.store._database.execute("PRAGMA max_page_count = 1")
+    edge.live(*range(17, 20))
+    assert len([line for line in said(caplog) if "cannot be written" in line]) <= 1
+    edge.store._database.execute("PRAGMA max_page_count = 1000000")
+    edge.live(*range(20, SLOTS))
+    assert edge.stored() == edge.expected()
+
+
+def test_a_full_spool_drops_the_oldest_and_says_how_many(
+    edge: Edge, caplog: pytest.LogCaptureFixture
+) -> None:
+    edge.spool_limit = 3
+    edge.start()
+    edge.feed(*range(FIRST, SLOTS))
+    write, edge.daemon._send = edge.daemon._send, lambda: None
+    edge.daemon.poll()
+    edge.daemon._send = write
+    expected = edge.expected()
+    assert (edge.store.depth, edge.store.dropped) == (3, len(expected) - 3)
+    assert any("the spool is full" in line for line in said(caplog))
+    edge.daemon.poll()
+    assert edge.stored() == expected[-3:]
+
+
+# --- what the samples may hold ---------------------------------------------------------------------
+
+
+def unknown_lines(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [line for line in said(caplog) if line.startswith("unknown: ")]
+
+
+def test_a_series_that_is_missing_is_unknown_and_said_once(
+    edge: Edge, caplog: pytest.LogCaptureFixture
+) -> None:
+    edge.live(FIRST)
+    caplog.clear()
+    for slot in (14, 15):
+        edge.feed(slot, without=(formatters.RX_CPU,))
+        edge.daemon.poll()
+    # Whether slot 15 lacks it is known once the others are half a slot further.
+    edge.feed(16)
+    edge.daemon.poll()
+    edge.live(17, 18)
+    assert unknown_lines(caplog) == ["unknown: cpu_rx (no sample of rx_cpu_time)"]
+    assert [line for line in said(caplog) if "known again" in line] == ["all metrics are known again"]
+
+
+def test_without_any_sample_the_silence_is_said_once_and_nothing_is_normal(
+    edge: Edge, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    caplog.clear()
+    for _ in range(6):
+        assert edge.daemon.poll() is False
+    lines = said(caplog, logging.INFO)
+    assert lines[0] == "waiting for the samples of this record"
+    assert len(lines) == 2
+    assert lines[1].startswith("unknown: no new record since ")
+    edge.live(*range(FIRST, SLOTS))
+    assert edge.stored() == edge.expected()
+
+
+def test_samples_that_come_twice_and_out_of_order_change_nothing(edge: Edge) -> None:
+    for slot in range(FIRST, SLOTS):
+        edge.feed(slot)
+        edge.feed(slot)
+        edge.daemon.poll()
+        edge.feed(slot - 1)
+        edge.daemon.poll()
+    assert edge.stored() == edge.expected()
+
+
+def test_an_empty_database_is_waited_in(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with Influxd(tmp_path / "influxd") as server:
+        edge = Edge(server, tmp_path)
+        assert [edge.daemon.poll() for _ in range(4)] == [False] * 4
+        assert said(caplog) == ["unknown: no recent sample of this node in the database"]
+        edge.feed(*range(FIRST))
+        edge.live(*range(FIRST, SLOTS))
+        assert edge.stored() == edge.expected()
+        edge.stop()
+
+
+# --- files that people change ----------------------------------------------------------------------
+
+
+def edit(edge: Edge, **changes: object) -> None:
+    content = json.loads(edge.thresholds_file.read_text()) | changes
+    edge.thresholds_file.write_text(json.dumps(content))
+
+
+def test_an_edit_of_the_thresholds_counts_from_the_next_poll_and_is_said(
+    edge: Edge, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = json.loads(edge.thresholds_file.read_text())
+    edge.live(*range(FIRST, 16))
+    caplog.clear()
+    edit(edge, cpu_threshold=1000, overall_threshold=1000, mem_threshold=before["mem_threshold"])
+    edge.live(16, 17, 18)
+    name = edge.thresholds_file
+    assert said(caplog) == [
+        f"{name}: cpu_threshold changed from {before['cpu_threshold']:g} to 1000",
+        f"{name}: overall_threshold changed from {before['overall_threshold']:g} to 1000",
+    ]
+    assert [time for time, _, _ in edge.stored() if time >= (edge.begin + 16 * INTERVAL) * SECOND] == []
+    edit(edge, cpu_threshold=before["cpu_threshold"])
+    edge.live(19)
+    assert edge.stored()[-1][2] == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [
+        pytest.param('{"cpu_threshold": 0.1,\n "mem', "line 2: not valid JSON", id="half saved"),
+        pytest.param('{"cpu_treshold": 0.1}', "unknown key 'cpu_treshold'; the keys are", id="unknown key"),
+        pytest.param('{"cpu_threshold": "high"}', 'cpu_threshold is "high"; it must be a number', id="text"),
+        pytest.param('{"cpu_threshold": -1}', "cpu_threshold is -1; it must be a number, 0 or more", id="negative"),
+        pytest.param("", "line 1: not valid JSON", id="empty"),
+        pytest.param(None, "no such file; check the path", id="deleted"),
+    ],
+)
+def test_a_broken_edit_keeps_the_last_good_thresholds_and_is_said_once(
+    edge: Edge, broken: str | None, words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    good = edge.thresholds_file.read_text()
+    edge.live(*range(FIRST, 15))
+    caplog.clear()
+    edge.thresholds_file.unlink() if broken is None else edge.thresholds_file.write_text(broken)
+    edge.live(15, 16, 17)
+    faults = said(caplog, logging.ERROR)
+    assert len(faults) == 1
+    assert words in faults[0]
+    assert faults[0].startswith(str(edge.thresholds_file))
+    assert faults[0].endswith("Until then the last good thresholds are in force")
+    edge.thresholds_file.write_text(good)
+    edge.live(*range(18, SLOTS))
+    assert [line for line in said(caplog) if "can be read again" in line] == [
+        f"{edge.thresholds_file} can be read again"
+    ]
+    assert edge.stored() == edge.expected()
+
+
+def test_another_bundle_judges_from_the_next_poll_and_a_mixture_never(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = tmp_path / "model/copy.h5"
+    model.parent.mkdir()
+    shipped = ROOT / "model/5g_edge_autoencoder.h5"
+    for suffix in (".h5", ".tflite", ".json"):
+        shutil.copy(shipped.with_suffix(suffix), model.with_suffix(suffix))
+    stats = model.with_name("copy_normalization_stats.json")
+    shutil.copy(ROOT / "data/normalization_stats.json", stats)
+    with Influxd(tmp_path / "influxd") as server:
+        edge = Edge(server, tmp_path)
+        edge.model = model
+        edge.start()
+        edge.feed(*range(FIRST))
+        edge.daemon.poll()
+        edge.live(13, 14)
+        caplog.clear()
+        good = stats.read_text()
+        stats.write_text(json.dumps(json.loads(good) | {"mem_rate_max": 99.0}))
+        edge.live(15, 16)
+        faults = said(caplog, logging.ERROR)
+        assert len(faults) == 1
+        assert "does not belong to" in faults[0]
+        assert faults[0].endswith("Until then the last good model judges")
+        stats.write_text(good)
+        edge.live(*range(17, SLOTS))
+        assert f"{model} can be used again" in said(caplog)
+        assert f"{model}: another model judges from now on" in said(caplog)
+        assert edge.stored() == edge.expected()
+        edge.stop()
+
+
+# --- calm ----------------------------------------------------------------------------------------
+
+
+def test_an_incident_is_said_when_it_opens_and_when_it_closes(
+    edge: Edge, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    edge.live(*range(FIRST, SLOTS))
+    changes = said(caplog)
+    assert len(changes) == 2
+    assert "incident opens: cpu" in changes[0]
+    assert "incident closes: cpu" in changes[1]
+    per_poll = [record for record in caplog.records if record.levelno == logging.INFO]
+    # One line a poll, and the first of the daemon itself.
+    assert len(per_poll) <= (SLOTS - FIRST) + 2
+
+
+def test_a_metric_over_its_threshold_most_of_the_time_is_drift_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Influxd(tmp_path / "influxd") as server:
+        edge = Edge(server, tmp_path)
+        edge.drift_seconds = 6 * INTERVAL
+        edge.start()
+        edge.feed(*range(FIRST))
+        edge.daemon.poll()
+        edge.live(*range(FIRST, 24))
+        drifts = [line for line in said(caplog) if line.startswith("drift: cpu ")]
+        assert len(drifts) == 1
+        assert "--mode collect, --mode train --evaluate" in drifts[0]
+        # Its anomalies go on being stored.
+        assert edge.stored() == edge.expected(last=24)
+        edge.stop()
