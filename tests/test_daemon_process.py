@@ -1,0 +1,324 @@
+"""The daemon as a process: signals, crashes, deadlines, a year in fast motion, systemd, what it may write."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Database, connect
+from prometheus_writer import write_samples
+
+import autoencoder
+import formatters
+from detector import Detector, load_thresholds
+from lab import parts
+from lab.influxd import Influxd
+from lab.simulate import Attack, simulate
+from store import FILE_NAME, Store
+from utils import N_STEPS, getFeatures
+
+ROOT = Path(__file__).resolve().parent.parent
+SECOND = 10**9
+
+
+def lives(begin: int, seconds: int, attack: tuple[int, int] | None = None) -> formatters.Record:
+    """Samples of every second, none missed; an attack on the CPU between these seconds."""
+    attacks = [Attack("cpu", begin + attack[0], begin + attack[1])] if attack else []
+    for seed in range(1000):
+        samples = simulate(seed, begin, seconds, attacks, interval_seconds=1)
+        if len(samples[formatters.MEMORY_FREE]) == len(samples[formatters.RX_CPU]) == seconds:
+            return samples
+    raise AssertionError("no whole life")
+
+
+class Process:
+    """`--mode test --interval 1` with its state in a folder of its own."""
+
+    def __init__(self, port: int, database: str, folder: Path, *options: str, **environment: str) -> None:
+        self.log = folder / "daemon.log"
+        self.state = folder / "state"
+        words = ["--mode=test", "--interval=1", f"--influx_port={port}", "--influx_host=127.0.0.1"]
+        words += [f"--influx_db={database}", f"--state_dir={self.state}", *options]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "find_anomalies.py", *words],
+                cwd=ROOT,
+                env={"PATH": os.environ["PATH"], **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+            )
+
+    def said(self) -> str:
+        return self.log.read_text()
+
+    def wait_for(self, wanted: Callable[[str], Any], seconds: float = 30) -> str:
+        """The log, once `wanted` of it is true."""
+        deadline = time.monotonic() + seconds
+        while not wanted(said := self.said()):
+            assert self.process.poll() is None, said
+            assert time.monotonic() < deadline, said
+            time.sleep(0.02)
+        return said
+
+    def end(self, number: int = signal.SIGTERM, seconds: float = 5) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(seconds)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Callable[..., Process]]:
+    """Starts daemons; none outlives the test."""
+    started: list[Process] = []
+
+    def start(port: int, database: str, *options: str, **environment: str) -> Process:
+        started.append(Process(port, database, tmp_path, *options, **environment))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.process.kill()
+        one.process.wait()
+
+
+def stored(client: Any) -> list[tuple[int, str, str]]:
+    points = client.query('SELECT * FROM "detected_anomalies"', epoch="ns").get_points()
+    return sorted((p["time"], p["severity"], p["possible_cause"]) for p in points)
+
+
+def expected(samples: formatters.Record, since: int) -> list[tuple[int, str, str]]:
+    """Anomalies from a second on, by the detector alone."""
+    bundle = autoencoder.load_bundle(ROOT / "model/5g_edge_autoencoder.h5", getFeatures(), N_STEPS)
+    judge = Detector(bundle, load_thresholds(ROOT / "data/thresholds.json"), 1)
+    found, last_record = [], {}
+    for start, record in formatters.slot_records(samples, 1):
+        columns, last_record = formatters.format_record(record, last_record)
+        verdict = judge.observe(formatters.record_time(record), columns)
+        if verdict.is_anomaly and start >= since * SECOND:
+            found.append((verdict.time, verdict.status, verdict.possible_cause))
+    return found
+
+
+# --- crashes -------------------------------------------------------------------------------------
+
+
+def test_twenty_crashes_of_daemon_and_server_lose_no_anomaly_and_store_none_twice(
+    tmp_path: Path, run: Callable[..., Process]
+) -> None:
+    rng = random.Random(7)
+    with Influxd(tmp_path / "influxd") as server, connect(server, timeout=2) as client:
+        client.create_database("edge")
+        client.switch_database("edge")
+        begin = int(time.time()) - 60
+        # From ten seconds after now on, anomalies come every second.
+        samples = lives(begin, 130, attack=(70, 130))
+        write_samples(client, samples)
+        daemon = run(server.port, "edge")
+        daemon.wait_for(lambda said: " normal (" in said)
+        for _ in range(20):
+            time.sleep(rng.uniform(0.3, 2.8))
+            if rng.random() < 0.5:
+                daemon.process.kill()
+                daemon.process.wait()
+                time.sleep(rng.uniform(0, 0.5))
+                daemon = run(server.port, "edge")
+            else:
+                server.kill()
+                time.sleep(rng.uniform(0, 1.5))
+                server.start()
+        time.sleep(max(0.0, begin + 132 - time.time()))
+        daemon.wait_for(lambda said: "no new record" in said or "waiting" in said.rstrip().rpartition("\n")[2])
+        wanted = expected(samples, begin + 65)
+        assert len(wanted) > 30
+        deadline = time.monotonic() + 10
+        while stored(client) != wanted and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert stored(client) == wanted
+        assert daemon.end() == 0
+
+
+def test_a_thousand_anomalies_are_delivered_within_five_seconds_of_the_server(
+    tmp_path: Path, run: Callable[..., Process]
+) -> None:
+    points = [
+        {"measurement": "detected_anomalies", "time": number * SECOND, "tags": {"severity": "anomaly"},
+         "fields": {"cpu_usage": 1.0}}
+        for number in range(1, 1001)
+    ]
+    with Store(tmp_path / "state", 100_000) as store:
+        store.add({"watched": None}, "edge", points)
+    with Influxd(tmp_path / "influxd") as server, connect(server, timeout=2, database="edge") as client:
+        client.create_database("edge")
+        server.kill()
+        daemon = run(server.port, "edge")
+        daemon.wait_for(lambda said: "cannot be reached" in said)
+        # By now the daemon asks as rarely as it ever does.
+        time.sleep(12)
+        server.start()
+        begin = time.monotonic()
+        while len(list(client.query("SELECT cpu_usage FROM detected_anomalies").get_points())) < 1000:
+            assert time.monotonic() - begin < 5
+            time.sleep(0.05)
+        assert daemon.end() == 0
+    with sqlite3.connect(tmp_path / "state" / FILE_NAME) as left:
+        assert left.execute("SELECT count(*) FROM spool").fetchone() == (0,)
+    left.close()
+
+
+# --- signals -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_in_the_middle_of_a_poll_ends_it_within_five_seconds(
+    number: int, tmp_path: Path, run: Callable[..., Process]
+) -> None:
+    with Influxd(tmp_path / "influxd") as server, connect(server, database="edge") as client:
+        client.create_database("edge")
+        write_samples(client, lives(int(time.time()) - 60, 100))
+        daemon = run(server.port, "edge")
+        daemon.wait_for(lambda said: " normal (" in said)
+        server.pause()
+        time.sleep(1.5)
+        assert daemon.end(number) == 0
+        server.resume()
+    assert "Traceback" not in daemon.said()
+
+
+def test_hangup_has_the_thresholds_read_at_once(
+    tmp_path: Path, influxd: Influxd, database: Database, run: Callable[..., Process]
+) -> None:
+    file = tmp_path / "thresholds.json"
+    shutil.copy(ROOT / "data/thresholds.json", file)
+    daemon = run(influxd.port, database.name, f"--thresholds_file={file}", "--interval=60")
+    daemon.wait_for(lambda said: "no recent sample" in said)
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"mem_threshold": 7}))
+    daemon.process.send_signal(signal.SIGHUP)
+    daemon.wait_for(lambda said: "mem_threshold changed from" in said, 5)
+    assert daemon.end() == 0
+
+
+# --- a long time ---------------------------------------------------------------------------------
+
+
+def test_ten_thousand_polls_need_no_more_memory_than_a_hundred(
+    tmp_path: Path, influxd: Influxd, database: Database
+) -> None:
+    polls = 10_000
+    begin = int(time.time()) - polls - 100
+    samples = lives_in_chunks(begin, polls)
+    child = subprocess.Popen(
+        [sys.executable, "tests/fast_motion.py", str(influxd.port), database.name, str(tmp_path / "state"),
+         str(begin * SECOND), "1"],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=(tmp_path / "log").open("wb"),
+        text=True,
+    )
+    sizes = []
+    try:
+        for chunk in samples:
+            write_samples(database.client, chunk)
+            child.stdin.write("\n")
+            child.stdin.flush()
+            sizes.append(int(child.stdout.readline()))
+    finally:
+        child.stdin.close()
+        child.wait(20)
+        child.stdout.close()
+    assert len(sizes) == polls
+    assert sizes[-1] <= 1.02 * sizes[99]
+    log = (tmp_path / "log").read_text()
+    assert "Traceback" not in log
+    # One line a poll at INFO, at most.
+    assert log.count("INFO:") <= polls + 10
+
+
+def lives_in_chunks(begin: int, seconds: int) -> list[formatters.Record]:
+    """The samples of each second by themselves."""
+    chunks: list[formatters.Record] = [{} for _ in range(seconds)]
+    for name, points in simulate(3, begin, seconds, interval_seconds=1).items():
+        for point in points:
+            chunks[min(point["time"] // SECOND - begin, seconds - 1)].setdefault(name, []).append(point)
+    return chunks
+
+
+# --- systemd and Prometheus ------------------------------------------------------------------------
+
+
+def test_systemd_hears_of_the_first_poll_and_of_each_later_one(
+    tmp_path: Path, influxd: Influxd, database: Database, run: Callable[..., Process]
+) -> None:
+    write_samples(database.client, lives(int(time.time()) - 60, 90))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(20)
+        daemon = run(influxd.port, database.name, NOTIFY_SOCKET=str(tmp_path / "notify"))
+        told = [systemd.recv(4096).decode().split("\n") for _ in range(3)]
+        assert daemon.end() == 0
+    assert [words[0] for words in told] == ["READY=1", "WATCHDOG=1", "WATCHDOG=1"]
+    assert told[0][1] == "WATCHDOG=1"
+    assert all(words[-1].startswith("STATUS=") for words in told)
+    assert " normal (nearest to an anomaly: " in told[2][-1]
+
+
+def test_systemd_accepts_the_unit_and_finds_little_exposed() -> None:
+    unit = ROOT / "deploy/find-anomalies.service"
+    analyze = parts.find("systemd-analyze")
+    # It looks whether the program is there.
+    text = re.sub(r"ExecStart=\S+", f"ExecStart={sys.executable}", unit.read_text())
+    text = text.replace("WorkingDirectory=/opt/find_anomalies", f"WorkingDirectory={ROOT}")
+    copy = ROOT / ".cache" / "units" / unit.name
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    copy.write_text(text)
+    environment = parts.environment()
+    checked = subprocess.run([analyze, "verify", copy], capture_output=True, text=True, env=environment)
+    assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
+    rated = subprocess.run(
+        [analyze, "security", "--offline=true", "--threshold=20", "--no-pager", copy],
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
+    assert rated.returncode == 0, rated.stdout
+    exposure = re.search(r"Overall exposure level for \S+: ([\d.]+)", rated.stdout)
+    assert exposure
+    assert float(exposure[1]) <= 2.0
+
+
+# --- what it may write -----------------------------------------------------------------------------
+
+
+def test_it_writes_to_its_state_folder_alone_and_not_for_everyone(
+    tmp_path: Path, influxd: Influxd, database: Database
+) -> None:
+    write_samples(database.client, lives(int(time.time()) - 60, 90))
+    state = tmp_path / "state"
+    state.mkdir()
+    command = [sys.executable, "find_anomalies.py", "--mode=test", "--once", "--interval=1"]
+    command += [f"--influx_port={influxd.port}", f"--influx_db={database.name}", f"--state_dir={state}"]
+    script = 'mount --bind / / && mount -o remount,bind,ro / && mount --bind "$0" "$0" && exec "$@"'
+    done = subprocess.run(
+        [parts.find("unshare"), "--mount", "sh", "-c", script, str(state), *command],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    modes = {path.name: oct(path.stat().st_mode & 0o777) for path in state.iterdir()}
+    assert modes
+    assert all(int(mode, 8) & 0o027 == 0 for mode in modes.values()), modes
