@@ -16,6 +16,8 @@ parts=(
     ip=iproute2
     unshare=util-linux
     nsenter=util-linux
+    openssl=openssl
+    systemd-analyze=systemd
 )
 
 missing=()  # programs that are not installed

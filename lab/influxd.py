@@ -10,6 +10,7 @@ import os
 import random
 import signal
 import socket
+import ssl
 import subprocess
 import time
 from pathlib import Path
@@ -35,6 +36,10 @@ store-enabled = false
 bind-address = "{host}:{port}"
 auth-enabled = {auth}
 log-enabled = false
+{https}"""
+HTTPS = """\
+https-enabled = true
+https-certificate = {certificate}
 """
 
 
@@ -56,14 +61,16 @@ class Influxd:
     """One influxd process, its files in `folder`; as a context manager it runs inside the `with`.
 
     `port` is chosen by the first start and kept by every later one. With `auth`, create the first
-    user with `CREATE USER ... WITH ALL PRIVILEGES`, the only statement that needs no password.
+    user with `CREATE USER ... WITH ALL PRIVILEGES`, the only statement that needs no password. With
+    `certificate`, a PEM file that also holds its key, it speaks TLS and nothing else.
     """
 
     host = "127.0.0.1"
 
-    def __init__(self, folder: Path, auth: bool = False) -> None:
+    def __init__(self, folder: Path, auth: bool = False, certificate: Path | None = None) -> None:
         self.folder = folder.resolve()
         self.auth = auth
+        self.certificate = certificate
         self.port = 0
         self.log = self.folder / "influxd.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -140,6 +147,7 @@ class Influxd:
                 port=port,
                 backup_port=free_port(self.host),
                 auth=str(self.auth).lower(),
+                https=HTTPS.format(certificate=json.dumps(str(self.certificate))) if self.certificate else "",
                 **paths,
             )
         )
@@ -171,7 +179,12 @@ class Influxd:
             return log.read().decode(errors="replace")
 
     def _answers(self, port: int) -> bool:
-        connection = http.client.HTTPConnection(self.host, port, timeout=1)
+        if self.certificate:
+            # Whether the server is up is asked here, not whether it can prove who it is.
+            trusting = ssl._create_unverified_context()  # noqa: S323
+            connection = http.client.HTTPSConnection(self.host, port, timeout=1, context=trusting)
+        else:
+            connection = http.client.HTTPConnection(self.host, port, timeout=1)
         try:
             connection.request("GET", "/ping")
             return connection.getresponse().status == 204

@@ -18,6 +18,8 @@ PACKAGES = {
     "ip": "iproute2",
     "unshare": "util-linux",
     "nsenter": "util-linux",
+    "openssl": "openssl",
+    "systemd-analyze": "systemd",
 }
 UNPACKED = Path(__file__).resolve().parent.parent / ".cache/parts"
 
@@ -51,6 +53,8 @@ def find_all(programs: Iterable[str], unpacked: Path = UNPACKED) -> dict[str, st
 def environment(unpacked: Path = UNPACKED) -> dict[str, str]:
     """The environment to run the programs in: the unpacked ones need the libraries unpacked with them."""
     folders = [os.environ.get("LD_LIBRARY_PATH", "")]
-    folders += [str(folder) for folder in sorted(unpacked.glob("usr/lib/*-linux-gnu*")) if folder.is_dir()]
+    # systemd keeps its own libraries in a folder of their own.
+    for pattern in ("usr/lib/*-linux-gnu*", "usr/lib/*-linux-gnu*/systemd"):
+        folders += [str(folder) for folder in sorted(unpacked.glob(pattern)) if folder.is_dir()]
     libraries = os.pathsep.join(filter(None, folders))
     return {**os.environ} | ({"LD_LIBRARY_PATH": libraries} if libraries else {})
