@@ -1,7 +1,7 @@
 PYTHON ?= python3
 PIP_INSTALL := .venv/bin/python -m pip install --disable-pip-version-check -q
 
-.PHONY: run test train lint data benchmark lab clean
+.PHONY: run test train lint data benchmark lab fuzz clean
 
 # Standard output carries the anomalies and nothing else, so that it can be piped.
 run: .venv/.run
@@ -28,6 +28,10 @@ benchmark: .venv/.run
 lab: .venv/.run
 	@lab/get_parts.sh
 	@.venv/bin/python -m lab
+
+fuzz: .venv/.dev
+	@lab/get_parts.sh
+	FUZZ_EXAMPLES=10000 .venv/bin/python -m pytest -k fuzzed
 
 clean:
 	rm -rf .venv .cache .pytest_cache .ruff_cache .hypothesis plots/*

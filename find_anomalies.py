@@ -11,9 +11,8 @@ import logging
 import math
 import os
 import re
-import signal
+import ssl
 import sys
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -389,6 +388,8 @@ def run_test(options: argparse.Namespace) -> None:
 
 def _connect(options: argparse.Namespace) -> tuple[str, InfluxDBClient]:
     """The server as messages name it, and a client of it."""
+    if options.influx_ca:
+        _check_ca(options)
     client = influx_utils.initializeConnection(
         options.influx_host,
         options.influx_port,
@@ -398,6 +399,19 @@ def _connect(options: argparse.Namespace) -> tuple[str, InfluxDBClient]:
         options.influx_ca,
     )
     return f"{options.influx_host}:{options.influx_port}", client
+
+
+def _check_ca(options: argparse.Namespace) -> None:
+    if not options.influx_ssl:
+        raise UserError("--influx_ca is for TLS; give --influx_ssl as well")
+    if not Path(options.influx_ca).exists():
+        raise UserError(f"{options.influx_ca}: no such file; check --influx_ca")
+    try:
+        ssl.create_default_context(cafile=options.influx_ca)
+    except OSError as error:
+        raise UserError(
+            f"{options.influx_ca}: holds no certificate in PEM form ({error}); check --influx_ca"
+        ) from None
 
 
 def run_collect(options: argparse.Namespace) -> None:
