@@ -135,7 +135,6 @@ class Daemon:
         }
         self._is_connected = False
         self._retry_seconds = FIRST_RETRY_SECONDS
-        self._silent_polls = 0
         self._status = ""
 
     def _load_bundle(self) -> autoencoder.Bundle:
@@ -159,7 +158,8 @@ class Daemon:
             is_ready = True
             if settings.once:
                 return
-            self._note_slowness(time.monotonic() - begin)
+            if not is_away:
+                self._note_slowness(time.monotonic() - begin)
             self._ending.wait(self._pause(is_away))
 
     def _pause(self, is_away: bool) -> float:
@@ -189,12 +189,15 @@ class Daemon:
         state = self._store.state()
         if state is None:
             return
-        if state["watched"] != self._watched:
+        if state.get("watched") != self._watched:
             logger.warning("--state_dir is of another node, server or interval: judging begins anew")
             return
-        self._monitor.restore(state["monitor"])
-        self._incidents.restore(state["incidents"])
-        self._drift.restore(state["drift"])
+        try:
+            self._monitor.restore(state["monitor"])
+            self._incidents.restore(state["incidents"])
+            self._drift.restore(state["drift"])
+        except (KeyError, TypeError, ValueError) as error:
+            logger.warning("%s holds no state (%r): judging begins anew", self._store.path, error)
 
     # --- one poll --------------------------------------------------------------------------------
 
@@ -317,7 +320,6 @@ class Daemon:
         if not judged:
             self._say_silence()
             return
-        self._silent_polls = 0
         self._notices.mended("silence", "records come again")
         if len(judged) <= CATCHING_UP_RECORDS:
             for verdict, missing in judged:
@@ -337,8 +339,7 @@ class Daemon:
     def _say_silence(self) -> None:
         """A slot may be late once; from the second poll on without a new record nothing is known of the node."""
         newest = self._monitor.newest_sample
-        self._silent_polls += 1
-        if newest is not None and self._silent_polls == 1:
+        if newest is not None and self._monitor.silent_polls <= 1:
             logger.info("waiting for the samples of this record")
             return
         words = "no recent sample of this node in the database"

@@ -34,6 +34,7 @@ class Monitor:
     adds that a slot is over where no newer sample shows it.
 
     Records that were missed are judged too, as far back as `catch_up_seconds` before the newest sample.
+    `silent_polls` counts the polls since the last verdict.
     """
 
     def __init__(
@@ -59,6 +60,8 @@ class Monitor:
         self._newest: int | None = None
         self._newest_in_silence: int | None = None
         self._stale_polls = 0
+        self._polled_at: float | None = None
+        self.silent_polls = 0
         pinned = {"node_instance": node.node_instance, "ran_instance": node.ran_instance}
         self._instances = {key: name for key, name in pinned.items() if name is not None}
 
@@ -94,7 +97,8 @@ class Monitor:
         self._note_instances(influx_utils.instances_of(samples))
         slots = formatters.slot_records(samples, self._interval_seconds)
         newest = formatters.record_time(slots[-1][1]) if slots else self._newest
-        self._stale_polls = self._stale_polls + 1 if newest == self._newest else 0
+        is_due = self._is_due()
+        self._stale_polls = self._stale_polls + is_due if newest == self._newest else 0
         self._newest = newest
         judged = []
         for start, record in slots:
@@ -106,9 +110,16 @@ class Monitor:
             if self._reported_from is None or start >= self._reported_from:
                 judged.append((verdict, missing))
             self._judged_before = start + self._interval_ns
+        self.silent_polls = 0 if judged else self.silent_polls + is_due
         if self._stale_polls >= 2:
             self._look_for_clock_step()
         return judged[-1:] if since is None else judged
+
+    def _is_due(self) -> bool:
+        """Whether a new record may be expected: not right after another poll, as when a server is back."""
+        now, before = self._clock(), self._polled_at
+        self._polled_at = now
+        return before is None or not 0 <= now - before < 0.5 * self._interval_seconds
 
     @property
     def _history_ns(self) -> int:
