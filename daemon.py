@@ -119,9 +119,7 @@ class Daemon:
         )
         judge = detector.Detector(self._bundle.content, self._thresholds.content, settings.interval_seconds)
         self._judge = judge
-        self._monitor = Monitor(
-            client, node, judge, settings.interval_seconds, settings.catch_up_seconds
-        )
+        self._monitor = Monitor(client, node, judge, settings.interval_seconds, settings.catch_up_seconds)
         self._incidents = Incidents()
         self._drift = Drift(max(1, round(settings.drift_seconds / settings.interval_seconds)))
         self._recorder = pictures.AlertRecorder()
@@ -136,6 +134,7 @@ class Daemon:
         self._is_connected = False
         self._retry_seconds = FIRST_RETRY_SECONDS
         self._status = ""
+        self._restore()
 
     def _load_bundle(self) -> autoencoder.Bundle:
         bundle = autoencoder.load_bundle(self._settings.model, getFeatures(), N_STEPS)
@@ -144,10 +143,12 @@ class Daemon:
 
     def run(self) -> None:
         """Poll until a signal ends it, or once. Raises UserError for what only its user can mend."""
-        self._restore()
         settings = self._settings
         logger.info(
-            "watching %s, database %s, every %g s", settings.server, settings.database, settings.interval_seconds
+            "watching %s, database %s, every %g s",
+            settings.server,
+            settings.database,
+            settings.interval_seconds,
         )
         self._metrics.show_thresholds(self._thresholds.content)
         is_ready = False
@@ -313,7 +314,9 @@ class Daemon:
             self._notices.mended("store", f"{self._store.path} can be written again")
         if dropped := self._store.dropped - dropped:
             self._metrics.dropped.inc(dropped)
-            self._notices.fault("spool", "the spool is full: its oldest anomalies are dropped, see --spool_limit")
+            self._notices.fault(
+                "spool", "the spool is full: its oldest anomalies are dropped, see --spool_limit"
+            )
 
     def _say(self, judged: Sequence[Judged]) -> None:
         """One line for a record; one for all of them after an outage."""

@@ -13,7 +13,6 @@ import os
 import re
 import ssl
 import sys
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +34,6 @@ from utils import (
     RECORD_SECONDS,
     STATS_JSON,
     WINDOW_RECORDS,
-    Node,
     UserError,
     format_time,
     getFeatures,
@@ -587,7 +585,9 @@ def make_parser() -> argparse.ArgumentParser:
     option("influx_user", "", "InfluxDB user", metavar="USER")
     option("influx_pass", "", "that user's password; better set as INFLUX_PASS", metavar="PASSWORD")
     option("influx_ssl", False, "speak TLS to InfluxDB", **switch)
-    option("influx_ca", None, "certificate authority of InfluxDB, where it is not a public one", metavar="PEM")
+    option(
+        "influx_ca", None, "certificate authority of InfluxDB, where it is not a public one", metavar="PEM"
+    )
     option(
         "influx_db", "metrics_db", "database of metrics and anomalies (default: %(default)s)", metavar="DB"
     )
@@ -648,7 +648,9 @@ def make_parser() -> argparse.ArgumentParser:
         type=_number(int, 1, 65535),
         metavar="PORT",
     )
-    option("metrics_address", "127.0.0.1", "test: address to serve them on (default: %(default)s)", metavar="IP")
+    option(
+        "metrics_address", "127.0.0.1", "test: address to serve them on (default: %(default)s)", metavar="IP"
+    )
     option("check_thresholds", False, "check the thresholds file and show what it flags, no --mode", **switch)
     option("output", None, "collect: file to write", metavar="CSV")
     option(

@@ -111,7 +111,7 @@ class Monitor:
                 judged.append((verdict, missing))
             self._judged_before = start + self._interval_ns
         self.silent_polls = 0 if judged else self.silent_polls + is_due
-        if self._stale_polls >= 2:
+        if self._stale_polls > 2:
             self._look_for_clock_step()
         return judged[-1:] if since is None else judged
 

@@ -64,7 +64,9 @@ class Store:
         except (OSError, sqlite3.Error) as error:
             reason = getattr(error, "strerror", None) or error
             if "locked" in str(error):
-                raise UserError(f"{folder}: in use by another process; give each its own --state_dir") from None
+                raise UserError(
+                    f"{folder}: in use by another process; give each its own --state_dir"
+                ) from None
             raise UserError(
                 f"{folder}: cannot be used ({reason}); give its user the right, free some space,"
                 " or name another --state_dir"
@@ -158,7 +160,8 @@ class Store:
     def oldest(self, count: int) -> Batch | None:
         """The next points to send, at most `count`; None if none waits."""
         rows = self._database.execute(
-            "SELECT id, database, point FROM spool WHERE id > ? ORDER BY id LIMIT ?", (self._sent_up_to, count)
+            "SELECT id, database, point FROM spool WHERE id > ? ORDER BY id LIMIT ?",
+            (self._sent_up_to, count),
         ).fetchall()
         if rows:
             name = rows[0][1]

@@ -29,7 +29,7 @@ from influx_utils import initializeConnection
 from lab.influxd import Influxd, free_port
 from lab.simulate import Attack, simulate
 from service import Ending, Metrics
-from store import FILE_NAME, Store
+from store import Store
 from utils import DEFAULT_NODE, N_STEPS, getFeatures
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -65,7 +65,7 @@ class Edge:
         self.client.create_database("edge")
         self.port = server.port
         self.user, self.password = user, password
-        self.model = ROOT / "model/5g_edge_autoencoder.h5"
+        self.model = autoencoder.DEFAULT_MODEL
         self.drift_seconds = 21600.0
         self.spool_limit = 1000
         self.metrics = Metrics()
@@ -113,7 +113,7 @@ class Edge:
 
     def expected(self, first: int = FIRST, last: int = SLOTS) -> list[tuple[int, str, str]]:
         """Time, severity and cause of the anomalies in these slots, by the detector alone."""
-        bundle = autoencoder.load_bundle(ROOT / "model/5g_edge_autoencoder.h5", getFeatures(), N_STEPS)
+        bundle = autoencoder.load_bundle(autoencoder.DEFAULT_MODEL, getFeatures(), N_STEPS)
         judge = Detector(bundle, load_thresholds(ROOT / "data/thresholds.json"), INTERVAL)
         found, last_record = [], {}
         for start, record in formatters.slot_records(self.samples, INTERVAL):
@@ -242,9 +242,11 @@ def test_an_attack_while_the_daemon_was_stopped_is_in_the_database_afterwards(
 def test_state_of_another_node_is_not_taken_up_but_what_it_kept_is_sent(
     edge: Edge, caplog: pytest.LogCaptureFixture
 ) -> None:
-    edge.store.add({"watched": "another"}, "edge", [
-        {"measurement": "other", "time": 1, "tags": {}, "fields": {"cpu_usage": 1.0}}
-    ])
+    edge.store.add(
+        {"watched": "another"},
+        "edge",
+        [{"measurement": "other", "time": 1, "tags": {}, "fields": {"cpu_usage": 1.0}}],
+    )
     edge.start()
     edge.live(*range(FIRST, SLOTS))
     assert "--state_dir is of another node, server or interval: judging begins anew" in said(caplog)
@@ -390,14 +392,14 @@ def test_a_database_that_is_dropped_is_created_again_and_watching_goes_on(edge: 
 def test_a_point_that_influxdb_refuses_for_good_does_not_hold_the_others(
     edge: Edge, caplog: pytest.LogCaptureFixture
 ) -> None:
-    edge.live(*range(FIRST, 16))
+    edge.live(*range(FIRST, 18))
     bad = {"measurement": "detected_anomalies", "time": 1, "tags": {}, "fields": {"cpu_usage": "text"}}
     edge.store.add(edge.store.state(), "edge", [bad])
-    edge.live(16)
+    edge.live(18)
     refused = [line for line in said(caplog, logging.ERROR) if "refused to store" in line]
     assert len(refused) == 1
     assert "field type conflict" in refused[0]
-    edge.live(*range(17, SLOTS))
+    edge.live(*range(19, SLOTS))
     assert edge.stored() == edge.expected()
     assert edge.store.depth == 0
 
@@ -528,7 +530,9 @@ def test_an_edit_of_the_thresholds_counts_from_the_next_poll_and_is_said(
         pytest.param('{"cpu_threshold": 0.1,\n "mem', "line 2: not valid JSON", id="half saved"),
         pytest.param('{"cpu_treshold": 0.1}', "unknown key 'cpu_treshold'; the keys are", id="unknown key"),
         pytest.param('{"cpu_threshold": "high"}', 'cpu_threshold is "high"; it must be a number', id="text"),
-        pytest.param('{"cpu_threshold": -1}', "cpu_threshold is -1; it must be a number, 0 or more", id="negative"),
+        pytest.param(
+            '{"cpu_threshold": -1}', "cpu_threshold is -1; it must be a number, 0 or more", id="negative"
+        ),
         pytest.param("", "line 1: not valid JSON", id="empty"),
         pytest.param(None, "no such file; check the path", id="deleted"),
     ],
@@ -559,7 +563,7 @@ def test_another_bundle_judges_from_the_next_poll_and_a_mixture_never(
 ) -> None:
     model = tmp_path / "model/copy.h5"
     model.parent.mkdir()
-    shipped = ROOT / "model/5g_edge_autoencoder.h5"
+    shipped = Path(autoencoder.DEFAULT_MODEL)
     for suffix in (".h5", ".tflite", ".json"):
         shutil.copy(shipped.with_suffix(suffix), model.with_suffix(suffix))
     stats = model.with_name("copy_normalization_stats.json")

@@ -101,7 +101,7 @@ def stored(client: Any) -> list[tuple[int, str, str]]:
 
 def expected(samples: formatters.Record, since: int) -> list[tuple[int, str, str]]:
     """Anomalies from a second on, by the detector alone."""
-    bundle = autoencoder.load_bundle(ROOT / "model/5g_edge_autoencoder.h5", getFeatures(), N_STEPS)
+    bundle = autoencoder.load_bundle(autoencoder.DEFAULT_MODEL, getFeatures(), N_STEPS)
     judge = Detector(bundle, load_thresholds(ROOT / "data/thresholds.json"), 1)
     found, last_record = [], {}
     for start, record in formatters.slot_records(samples, 1):
@@ -140,7 +140,9 @@ def test_twenty_crashes_of_daemon_and_server_lose_no_anomaly_and_store_none_twic
                 time.sleep(rng.uniform(0, 1.5))
                 server.start()
         time.sleep(max(0.0, begin + 132 - time.time()))
-        daemon.wait_for(lambda said: "no new record" in said or "waiting" in said.rstrip().rpartition("\n")[2])
+        daemon.wait_for(
+            lambda said: "no new record" in said or "waiting" in said.rstrip().rpartition("\n")[2]
+        )
         wanted = expected(samples, begin + 65)
         assert len(wanted) > 30
         deadline = time.monotonic() + 10
@@ -154,8 +156,12 @@ def test_a_thousand_anomalies_are_delivered_within_five_seconds_of_the_server(
     tmp_path: Path, run: Callable[..., Process]
 ) -> None:
     points = [
-        {"measurement": "detected_anomalies", "time": number * SECOND, "tags": {"severity": "anomaly"},
-         "fields": {"cpu_usage": 1.0}}
+        {
+            "measurement": "detected_anomalies",
+            "time": number * SECOND,
+            "tags": {"severity": "anomaly"},
+            "fields": {"cpu_usage": 1.0},
+        }
         for number in range(1, 1001)
     ]
     with Store(tmp_path / "state", 100_000) as store:
@@ -220,8 +226,15 @@ def test_ten_thousand_polls_need_no_more_memory_than_a_hundred(
     begin = int(time.time()) - polls - 100
     samples = lives_in_chunks(begin, polls)
     child = subprocess.Popen(
-        [sys.executable, "tests/fast_motion.py", str(influxd.port), database.name, str(tmp_path / "state"),
-         str(begin * SECOND), "1"],
+        [
+            sys.executable,
+            "tests/fast_motion.py",
+            str(influxd.port),
+            database.name,
+            str(tmp_path / "state"),
+            str(begin * SECOND),
+            "1",
+        ],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -67,16 +67,16 @@ def test_causes_come_in_a_fixed_order_with_their_peaks() -> None:
     one = verdicts("aaaa", {"mem": 1.0})
     two = verdicts("n" * 4 + "aa" + "nnnn", {"cpu": 3.25, "mem": 0.75})
     lines = [line for v in [*one, *two[4:]] for line in incidents.observe(v, THRESHOLDS)]
-    assert lines[-1].endswith("incident closes: cpu | mem for 30 s since 2026-03-06T12:00:45Z;"
-                              " peak RMSE in thresholds: cpu 6.5, mem 2.0")
+    assert lines[-1].endswith(
+        "incident closes: cpu | mem for 30 s since 2026-03-06T12:00:45Z;"
+        " peak RMSE in thresholds: cpu 6.5, mem 2.0"
+    )
 
 
 def test_without_a_metric_over_its_threshold_the_cause_is_unknown() -> None:
     incidents = Incidents()
     lines = [
-        line
-        for v in verdicts("aaaannnn", {"overall": 1.5})
-        for line in incidents.observe(v, THRESHOLDS)
+        line for v in verdicts("aaaannnn", {"overall": 1.5}) for line in incidents.observe(v, THRESHOLDS)
     ]
     assert "incident opens: unknown cause" in lines[0]
     assert lines[1].endswith("peak RMSE in thresholds: overall 3.0")

@@ -436,13 +436,12 @@ def test_records_that_are_too_old_are_given_up_and_the_window_before_the_others_
 ) -> None:
     edge = Edge(database.client)
     edge.begin -= 300 * INTERVAL
-    edge.scrape(*range(4))
-    edge.poll(4)
+    edge.monitor.restore(edge.monitor.state() | {"judged_before": edge.at(4)})
     edge.scrape(*range(4, 300))
     # 1800 s are 120 slots before the newest sample, in slot 299.
     assert edge.poll(300 + LATER) == [(slot, []) for slot in range(179, 300)]
     # 36 slots fill the window.
-    assert edge.judged[4:] == list(range(143, 300))
+    assert edge.judged == list(range(143, 300))
     assert edge.judge.forgotten == 1
     assert "are not judged: they are more than --catch_up before the newest" in caplog.text
     edge.scrape(300)
@@ -469,8 +468,8 @@ def test_when_the_clock_of_the_samples_goes_back_judging_begins_anew(
         found += edge.poll(slot + 1)
     assert "the clock of the samples went back by" in caplog.text
     assert edge.judge.forgotten == 1
-    # Two silent polls may be an outage; in the third it shows that samples do come.
-    assert found == [(slot, []) for slot in range(12, 18)]
+    # Three silent polls may be an outage; in the fourth it shows that samples do come.
+    assert found == [(slot, []) for slot in range(13, 18)]
 
 
 def test_when_the_clock_of_the_samples_goes_ahead_judging_goes_on(edge: Edge) -> None:

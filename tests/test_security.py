@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import requests
 from conftest import Database, connect
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -26,7 +25,7 @@ from detector import THRESHOLD_KEYS, load_thresholds
 from influx_utils import INFLUX_ERRORS, describe_error, initializeConnection
 from lab import parts
 from lab.influxd import Influxd
-from utils import ANOMALY_FIELDS, Node, UserError, getColumnNames, load_node, loadDataset
+from utils import ANOMALY_FIELDS, UserError, getColumnNames, load_node, loadDataset
 
 ROOT = Path(__file__).resolve().parent.parent
 # `make fuzz` sets it to 10,000.
@@ -65,7 +64,17 @@ def signed(folder: Path, ca: Path, alternative: str) -> Path:
     request, key, extensions = (folder / name for name in ("server.csr", "server.key", "extensions"))
     extensions.write_text(f"subjectAltName={alternative}\nkeyUsage=critical,digitalSignature\n")
     openssl(
-        "req", "-new", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=influxdb", "-keyout", key, "-out", request
+        "req",
+        "-new",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-subj",
+        "/CN=influxdb",
+        "-keyout",
+        key,
+        "-out",
+        request,
     )
     openssl(
         *("x509", "-req", "-in", request, "-CA", ca, "-CAkey", ca.with_suffix(".key"), "-CAcreateserial"),
@@ -123,13 +132,19 @@ def test_a_certificate_for_another_host_is_no_proof(authorities: tuple[Path, Pat
         assert "did not prove who it is" in refusal(client)
 
 
-def test_the_options_reach_the_client(encrypted: Influxd, authorities: tuple[Path, Path], tmp_path: Path) -> None:
+def test_the_options_reach_the_client(
+    encrypted: Influxd, authorities: tuple[Path, Path], tmp_path: Path
+) -> None:
     command = [sys.executable, "find_anomalies.py", "--mode=test", "--once", "--influx_ssl"]
     command += [f"--influx_port={encrypted.port}", "--influx_host=127.0.0.1", f"--state_dir={tmp_path}"]
     said = []
     for ca in authorities:
         done = subprocess.run(
-            [*command, f"--influx_ca={ca}"], cwd=ROOT, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True
+            [*command, f"--influx_ca={ca}"],
+            cwd=ROOT,
+            env={"PATH": os.environ["PATH"]},
+            capture_output=True,
+            text=True,
         )
         assert done.returncode == 1
         said.append(done.stderr.splitlines()[-1])
@@ -204,12 +219,18 @@ def test_the_names_of_a_node_file_select_their_series_and_nothing_else(
     name: str, database: Database, tmp_path: Path
 ) -> None:
     file = tmp_path / "node.json"
-    file.write_text(json.dumps({"cpus": [name], "interfaces": [name], "cell_id": name, "node_instance": name}))
+    file.write_text(
+        json.dumps({"cpus": [name], "interfaces": [name], "cell_id": name, "node_instance": name})
+    )
     node = load_node(file)
     now = 1_772_798_400 * 10**9
     points = [
-        {"measurement": formatters.CPU_SECONDS, "time": now, "fields": {"value": value},
-         "tags": {"cpu": cpu, "mode": "user", "instance": cpu}}
+        {
+            "measurement": formatters.CPU_SECONDS,
+            "time": now,
+            "fields": {"value": value},
+            "tags": {"cpu": cpu, "mode": "user", "instance": cpu},
+        }
         for cpu, value in ((name, 1.0), ("another", 2.0))
     ]
     database.client.write_points(points)
@@ -315,7 +336,9 @@ def test_a_fuzzed_thresholds_file_is_loaded_or_refused_in_one_line(content: byte
 
 
 cells = st.one_of(
-    st.sampled_from(["", "nan", "1", "-1.5", "1e400", "2021-01-12T09:13:15Z", "0x1", "1_0", '"', "'", "\x00"]),
+    st.sampled_from(
+        ["", "nan", "1", "-1.5", "1e400", "2021-01-12T09:13:15Z", "0x1", "1_0", '"', "'", "\x00"]
+    ),
     st.text(max_size=6),
     st.floats().map(str),
 )
@@ -357,7 +380,13 @@ names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=1
     st.lists(numbers, min_size=8, max_size=8), st.integers(-(2**63), 2**63 - 1), names, names, names, names
 )
 def test_a_fuzzed_anomaly_is_stored_or_refused_and_forges_nothing(
-    database: Database, values: list[float], moment: int, measurement: str, cause: str, severity: str, instance: str
+    database: Database,
+    values: list[float],
+    moment: int,
+    measurement: str,
+    cause: str,
+    severity: str,
+    instance: str,
 ) -> None:
     point = influx_utils.anomaly_point(measurement, moment, values, cause, severity, instance)
     finite = {name for name, value in zip(ANOMALY_FIELDS, values, strict=True) if math.isfinite(value)}

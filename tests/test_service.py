@@ -166,7 +166,9 @@ def test_a_port_that_is_taken_is_one_line() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(UserError, match=rf"127\.0\.0\.1:{port}: cannot be listened on \(.*--metrics_port"):
+        with pytest.raises(
+            UserError, match=rf"127\.0\.0\.1:{port}: cannot be listened on \(.*--metrics_port"
+        ):
             Metrics().serve("127.0.0.1", port)
 
 
@@ -178,7 +180,10 @@ def test_the_alert_rules_use_metrics_that_exist_and_promtool_accepts_them() -> N
 
     rules = PROJECT / "deploy/alerts.yml"
     checked = subprocess.run(
-        [parts.find("promtool"), "check", "rules", rules], capture_output=True, text=True, env=parts.environment()
+        [parts.find("promtool"), "check", "rules", rules],
+        capture_output=True,
+        text=True,
+        env=parts.environment(),
     )
     assert checked.returncode == 0, checked.stderr
     registry = Metrics().registry

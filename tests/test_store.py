@@ -100,7 +100,9 @@ def test_a_disk_that_refuses_keeps_the_points_in_memory_until_it_does_not(tmp_pa
         # As a full disk answers: SQLITE_FULL at the first page more.
         store._database.execute("PRAGMA max_page_count = 1")
         big = {"n": "x" * 100_000}
-        with pytest.raises(StoreError, match=r"cannot be written \(database or disk is full\); free some space"):
+        with pytest.raises(
+            StoreError, match=r"cannot be written \(database or disk is full\); free some space"
+        ):
             store.add(big, "db", [point(2)])
         assert store.state() == {"n": 1}
         assert store.depth == 2
@@ -138,7 +140,9 @@ def test_state_and_points_stay_together_when_the_process_is_killed(tmp_path: Pat
         process.stdout.close()
     with sqlite3.connect(tmp_path / FILE_NAME) as database:
         number = json.loads(database.execute("SELECT content FROM state").fetchone()[0])["number"]
-        stored = [json.loads(row[0])["time"] for row in database.execute("SELECT point FROM spool ORDER BY id")]
+        stored = [
+            json.loads(row[0])["time"] for row in database.execute("SELECT point FROM spool ORDER BY id")
+        ]
     database.close()
     assert number >= said >= 100
     assert stored == [sign * n for n in range(1, number + 1) for sign in (1, -1)]
