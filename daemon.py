@@ -164,7 +164,7 @@ class Daemon:
             self._ending.wait(self._pause(is_away))
 
     def _pause(self, is_away: bool) -> float:
-        """Seconds to the next poll: its own time in ordinary life, a few with jitter while the server is away."""
+        """Seconds to the next poll: its own time in ordinary life; a few while the server is away."""
         if not is_away:
             self._retry_seconds = FIRST_RETRY_SECONDS
             return seconds_to_next_poll(self._settings.interval_seconds)
@@ -340,7 +340,7 @@ class Daemon:
             self._notices.mended("unknown", "all metrics are known again")
 
     def _say_silence(self) -> None:
-        """A slot may be late once; from the second poll on without a new record nothing is known of the node."""
+        """A slot may be late once; from the second poll without a new record on, the node is unknown."""
         newest = self._monitor.newest_sample
         if newest is not None and self._monitor.silent_polls <= 1:
             logger.info("waiting for the samples of this record")

@@ -466,7 +466,7 @@ def run_collect(options: argparse.Namespace) -> None:
 
 
 def check_thresholds(options: argparse.Namespace) -> None:
-    """--check_thresholds: each threshold beside what evaluation proposed, and what it flags of normal life."""
+    """--check_thresholds: each threshold beside the one proposed, and what it flags of normal life."""
     filename = options.thresholds_file
     proposed, by_person = detector.compare_thresholds(filename)
     thresholds = detector.load_thresholds(filename)
@@ -617,7 +617,7 @@ def make_parser() -> argparse.ArgumentParser:
     option(
         "state_dir",
         os.environ.get("STATE_DIRECTORY") or "state",
-        "test: folder for what InfluxDB does not have yet, and for where judging stopped (default: %(default)s)",
+        "test: folder for anomalies not delivered yet, and for where judging stopped (default: %(default)s)",
         metavar="DIR",
     )
     option(

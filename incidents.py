@@ -5,9 +5,6 @@ Verdicts come every 15 s; an operator hears of a change once. All of it can be k
 
 from __future__ import annotations
 
-import math
-from collections import deque
-from collections.abc import Sequence
 from typing import Any
 
 from detector import ALERT, ALERT_RECORDS, THRESHOLD_KEYS, UNKNOWN_CAUSE, Verdict
@@ -98,48 +95,36 @@ class Drift:
 
     def __init__(self, records: int) -> None:
         self._records = records
-        self._over = {name: deque(maxlen=records) for name in NAMES}
-        self._counts = dict.fromkeys(NAMES, 0)
+        # A bit for each record, the newest last.
+        self._over = dict.fromkeys(NAMES, 0)
         self.drifting: list[str] = []
 
     def observe(self, verdict: Verdict, thresholds: dict[str, float]) -> tuple[list[str], list[str]]:
         """The metrics of which it begins with this verdict, and those of which it ends."""
         begun, ended = [], []
         for name, key in zip(NAMES, THRESHOLD_KEYS, strict=True):
-            rmse = verdict.rmse[name]
-            self._count(name, not math.isnan(rmse) and rmse > thresholds[key])
-            if name not in self.drifting and 2 * self._counts[name] > self._records:
+            # Of an unknown record, whose RMSE is NaN, nothing is over.
+            is_over = bool(verdict.rmse[name] > thresholds[key])
+            self._over[name] = self._newest(self._over[name] << 1 | is_over)
+            count = self._over[name].bit_count()
+            if name not in self.drifting and 2 * count > self._records:
                 begun.append(name)
-            elif name in self.drifting and 4 * self._counts[name] < self._records:
+            elif name in self.drifting and 4 * count < self._records:
                 ended.append(name)
         self.drifting = [
             name for name in NAMES if (name in self.drifting or name in begun) and name not in ended
         ]
         return begun, ended
 
-    def _count(self, name: str, is_over: bool) -> None:
-        history = self._over[name]
-        if len(history) == self._records:
-            self._counts[name] -= history[0]
-        history.append(is_over)
-        self._counts[name] += is_over
+    def _newest(self, over: int) -> int:
+        return over & ((1 << self._records) - 1)
 
     def state(self) -> dict[str, Any]:
-        """For `restore`, in JSON: a hexadecimal digit for four records, the newest last."""
-        return {"drifting": self.drifting, "over": {name: _pack(self._over[name]) for name in NAMES}}
+        """For `restore`, in JSON: a hexadecimal digit for four records."""
+        return {"drifting": self.drifting, "over": {name: f"{over:x}" for name, over in self._over.items()}}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on where another process stopped; of a longer history the newest part counts."""
         self.drifting = state["drifting"]
-        for name, packed in state["over"].items():
-            self._over[name] = deque(_unpack(packed), maxlen=self._records)
-            self._counts[name] = sum(self._over[name])
-
-
-def _pack(flags: Sequence[bool]) -> str:
-    # A leading 1 keeps the number of flags.
-    return f"{int('1' + ''.join('01'[flag] for flag in flags), 2):x}"
-
-
-def _unpack(packed: str) -> list[bool]:
-    return [digit == "1" for digit in f"{int(packed, 16):b}"[1:]]
+        for name, over in state["over"].items():
+            self._over[name] = self._newest(int(over, 16))

@@ -78,8 +78,8 @@ class Monitor:
     def poll(self) -> list[Judged]:
         """Judge what has come since the last poll: verdicts, each with the series that its record lacked.
 
-        The very first poll fills the window from history and returns the newest verdict alone. Raises one of
-        INFLUX_ERRORS or UserError; the next poll then takes up where the last good one stopped.
+        The very first poll fills the window from history and returns the newest verdict alone. Raises one
+        of INFLUX_ERRORS or UserError; the next poll then takes up where the last good one stopped.
         """
         since = self._judged_before
         if since is not None and self._now() - since > self._catch_up_ns:
@@ -198,7 +198,7 @@ class Monitor:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on where another process stopped. Raises KeyError, TypeError, ValueError for what is no state."""
+        """Go on where another process stopped. Raises KeyError, TypeError, ValueError if it is no state."""
         self._judge.restore(state["judge"])
         self._last_record = state["last_record"]
         self._instances = {**state["instances"], **self._instances}

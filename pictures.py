@@ -265,8 +265,9 @@ class Alert:
         form, day = ("%H:%M:%S", f" on {end:%Y-%m-%d}") if one_day else ("%Y-%m-%d %H:%M:%S", "")
         cause = " | ".join(self.causes) or UNKNOWN_CAUSE
         until = ", still up at" if self.is_open else " to"
+        lasted = format_duration((end - start).total_seconds())
         return (
-            f"{cause}: alert from {start:{form}}{until} {end:{form}} UTC{day} ({format_duration((end - start).total_seconds())}),"
+            f"{cause}: alert from {start:{form}}{until} {end:{form}} UTC{day} ({lasted}),"
             f" first anomaly {first:{form}}"
         )
 

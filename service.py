@@ -1,4 +1,4 @@
-"""How the daemon lives among others: what it tells systemd and Prometheus, says in the log, and when it ends."""
+"""How the daemon lives among others: what it tells systemd, Prometheus and the log, and when it ends."""
 
 from __future__ import annotations
 

@@ -282,7 +282,7 @@ class Proxy:
                 self.end_headers()
                 self.wfile.write(content)
 
-            do_GET = do_POST = pass_on
+            do_GET = do_POST = pass_on  # noqa: N815 the names that http.server calls
 
             def log_message(self, *arguments: object) -> None:
                 pass
