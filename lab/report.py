@@ -72,7 +72,7 @@ class Log:
             anomaly = json.loads(words)
             when, status = parse_time(anomaly["time"]), anomaly["severity"]
             causes = tuple(name for name in METRICS if name in anomaly["possible_cause"].split(" | "))
-            unknown = tuple(name for name in METRICS if anomaly["rmse"][name] is None)
+            unknown = tuple(name for name, rmse in anomaly["rmse"].items() if rmse is None)
         else:
             return
         moment = datetime.strptime(said_at, "%Y-%m-%d %H:%M:%S,%f").replace(tzinfo=UTC)

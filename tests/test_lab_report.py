@@ -15,10 +15,10 @@ from matplotlib.colors import to_rgba
 
 from autoencoder import Bundle
 from detector import Verdict, detect, score
-from find_anomalies import describe_verdict
 from lab import timeline
 from lab.attacks import Attacked
 from lab.report import Log, judge, judge_attack, table, window_alone
+from monitor import describe_verdict
 from utils import METRICS, getAnomalyColumns, getFeatures
 
 SECOND = 10**9
@@ -62,19 +62,19 @@ def verdicts_of(
 SAID = """\
 2026-03-02 00:00:01,103 INFO watching localhost:8086, database metrics_db, every 1 s
 2026-03-02 00:00:02,104 WARNING unknown: no recent sample of this node in the database
-2026-03-02 00:00:03,104 WARNING 2026-03-02T00:00:02.810Z unknown: overall (too few usable records before it)
+2026-03-02 00:00:03,104 INFO 2026-03-02T00:00:02.810Z unknown: overall (too few usable records before it)
 2026-03-02 00:00:04,105 INFO 2026-03-02T00:00:03.811Z normal (nearest to an anomaly: net_5g_down, 18%)
 2026-03-02 00:00:05,104 INFO waiting for the samples of this record
-2026-03-02 00:00:06,104 WARNING 2026-03-02T00:00:05Z unknown: mem (no sample of node_memory_MemFree_bytes)
-2026-03-02 00:00:07,104 WARNING 2026-03-02T00:00:06.812Z unknown: cpu_rx, cpu_tx, net_5g_down, net_5g_up \
+2026-03-02 00:00:06,104 INFO 2026-03-02T00:00:05Z unknown: mem (no sample of node_memory_MemFree_bytes)
+2026-03-02 00:00:07,104 INFO 2026-03-02T00:00:06.812Z unknown: cpu_rx, cpu_tx, net_5g_down, net_5g_up \
 (no sample of dl_bitrate{cellId=2}, ul_bitrate{cellId=2}, rx_cpu_time, tx_cpu_time)
-2026-03-02 00:00:08,104 WARNING {"time": "2026-03-02T00:00:07.813Z", "possible_cause": "cpu | net_up", \
+2026-03-02 00:00:08,104 INFO {"time": "2026-03-02T00:00:07.813Z", "possible_cause": "cpu | net_up", \
 "severity": "anomaly", "rmse": {"cpu": 2.93, "mem": null}, "values": {"cpu_usage": 98.3}}
-2026-03-02 00:00:08,104 WARNING 2026-03-02T00:00:07.813Z unknown: mem \
-(no sample of node_memory_MemFree_bytes)
-2026-03-02 00:00:09,104 WARNING {"time": "2026-03-02T00:00:08.814Z", "possible_cause": "unknown cause", \
+2026-03-02 00:00:08,104 WARNING unknown: mem (no sample of node_memory_MemFree_bytes)
+2026-03-02 00:00:09,104 INFO {"time": "2026-03-02T00:00:08.814Z", "possible_cause": "unknown cause", \
 "severity": "alert", "rmse": {"cpu": 2.93}, "values": {"cpu_usage": 98.3}}
-2026-03-02 00:00:10,104 ERROR poll failed: localhost:8086 does not answer
+2026-03-02 00:00:09,105 WARNING 2026-03-02T00:00:08.814Z incident opens: cpu (4 anomalies in a row)
+2026-03-02 00:00:10,104 ERROR InfluxDB at localhost:8086 did not answer within 4 s; check the server
 2026-03-02 00:00:11,104 INFO plots/20260302T000005Z_cpu.png: the picture of an alert
 2026-03-02 00:00:12,104 WARNING unknown: no new record since 2026-03-02T00:00:08.814Z
 """
@@ -96,7 +96,7 @@ def test_log_takes_what_is_said_of_records_and_nothing_else(tmp_path: Path) -> N
         Verdict(at(8.814), "alert", (), (), {}, {}),
     ]
     assert list(said.verdicts) == [verdict.time for verdict in said.verdicts.values()]
-    # Each at the time of its line; of the pair, the first line's.
+    # Each at the time of its line.
     assert list(said.said_at.values()) == [START + s for s in (3.104, 4.105, 6.104, 7.104, 8.104, 9.104)]
     assert list(said.said_at) == list(said.verdicts)
 
@@ -120,10 +120,8 @@ def test_log_takes_what_test_mode_really_says(
     numbers = {name: math.nan if name in unknown else 0.25 for name in (*METRICS, "overall")}
     values = dict.fromkeys(getAnomalyColumns(), 1.5)
     verdict = Verdict(at(7.25), status, causes, unknown, numbers, values, shares={"cpu": 0.2})
-    level = "INFO" if status == "normal" else "WARNING"
-    lines = describe_verdict(verdict, missing).splitlines()
-    text = "".join(f"2026-03-02 00:00:08,104 {level} {line}\n" for line in lines)
-    assert read(tmp_path, text).verdicts == {at(7.25): Verdict(at(7.25), status, causes, unknown, {}, {})}
+    line = f"2026-03-02 00:00:08,104 INFO {describe_verdict(verdict, missing)}\n"
+    assert read(tmp_path, line).verdicts == {at(7.25): Verdict(at(7.25), status, causes, unknown, {}, {})}
 
 
 # --- one attack ----------------------------------------------------------------------------------

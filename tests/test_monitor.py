@@ -166,7 +166,7 @@ def test_a_poll_is_one_request(influxd: Influxd, database: Database) -> None:
         edge = Edge(client)
         edge.scrape(*range(4))
         session.hooks["response"].append(lambda answer, **_: requested.append(answer.request.url))
-        for polls, slots in enumerate([2, 4, 4.5, 9], start=1):
+        for polls, slots in enumerate([2, 4, 4.4, 9], start=1):
             edge.poll(slots)
             assert len(requested) == polls
     assert edge.judged == [0, 1, 2, 3]
