@@ -386,6 +386,7 @@ def run_test(options: argparse.Namespace) -> None:
 
 def _connect(options: argparse.Namespace) -> tuple[str, InfluxDBClient]:
     """The server as messages name it, and a client of it."""
+    influx_utils.check_names(options.influx_db, options.influx_measurement)
     if options.influx_ca:
         _check_ca(options)
     client = influx_utils.initializeConnection(

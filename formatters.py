@@ -70,7 +70,7 @@ def formatMemoryFreeBytes(
     More free than there is in total is a wrong total: nothing is known then.
     """
     point, last_point = _find(json_array), _find(last_record)
-    if _get(point, "value") > total_memory_bytes:
+    if total_memory_bytes <= 0 or _get(point, "value") > total_memory_bytes:
         return NAN, NAN, NAN
     used = total_memory_bytes - _get(point, "value")
     last_used = total_memory_bytes - _get(last_point, "value")

@@ -68,6 +68,16 @@ def initializeConnection(
     )
 
 
+def check_names(db_name: str, measurement: str) -> None:
+    """Raise UserError for names that InfluxDB refuses, which it would say of every request only."""
+    if not db_name.isprintable() or db_name in (".", "..") or set(db_name) & set("/\\"):
+        raise UserError(f"--influx_db {db_name!r} is no name for a database; use letters, digits and _")
+    if not measurement.isprintable() or measurement.endswith("\\"):
+        raise UserError(
+            f"--influx_measurement {measurement!r} is no name for a measurement; use letters, digits and _"
+        )
+
+
 def checkDatabase(client: InfluxDBClient, db_name: str) -> None:
     """Select the database for all further requests, creating it if it does not exist.
 

@@ -13,7 +13,7 @@ import lab.parts
 from lab.parts import PACKAGES, MissingPart, environment, find, find_all
 
 SCRIPT = Path(lab.parts.__file__).with_name("get_parts.sh")
-VERSION_OPTION = {"influxd": "version", "ip": "-V"}
+VERSION_OPTION = {"influxd": "version", "ip": "-V", "openssl": "version"}
 
 
 def write_program(path: Path, says: str) -> str:
