@@ -60,6 +60,8 @@ MIN_PREDICTIONS = PREDICTIONS // 3
 FAR_OUTSIDE = 0.25
 # Below the trained range levels count on a log scale; this share of the range is as good as zero there.
 NEXT_TO_ZERO = 0.01
+# In trained ranges; no quantity gets there, and the squares of what is cut to it stay finite.
+FURTHEST = 1e12
 
 NORMAL, ANOMALY, ALERT, UNKNOWN = "normal", "anomaly", "alert", "unknown"
 
@@ -108,9 +110,9 @@ def normalised(bundle: Bundle, values: np.ndarray) -> np.ndarray:
     further: traffic that stops is next to nothing on the scale of its bursts, but no small change.
     """
     lows, widths = feature_ranges(bundle.stats, bundle.features)
-    linear = normalize(values, bundle.stats, bundle.features)
     zero = NEXT_TO_ZERO * widths
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
+        linear = np.clip(normalize(values, bundle.stats, bundle.features), -FURTHEST, FURTHEST)
         shortfall = np.log((np.maximum(values, 0.0) + zero) / (np.abs(lows) + zero))
     return np.where((values < lows) & (lows > 0), np.minimum(linear, shortfall), linear)
 

@@ -142,13 +142,14 @@ class Monitor:
             format_time(self._judged_before),
             format_time(begin),
         )
-        self._begin_anew(begin - self._history_ns)
-        self._reported_from = begin
+        self._begin_anew(begin)
 
-    def _begin_anew(self, judged_before: int) -> None:
+    def _begin_anew(self, reported_from: int) -> None:
+        """The next poll reads the window that comes before this time, too."""
         self._judge.forget()
         self._last_record = {}
-        self._judged_before = judged_before
+        self._judged_before = reported_from - self._history_ns
+        self._reported_from = reported_from
 
     def _look_for_clock_step(self) -> None:
         """Samples that come with times before those judged already: the clock that stamps them went back."""
@@ -157,13 +158,14 @@ class Monitor:
             return
         before, self._newest_in_silence = self._newest_in_silence, newest
         if before is not None and before < newest < self._judged_before - self._interval_ns:
+            # What came in the silence is judged now.
+            begin = self._slot_of(newest) - (self.silent_polls - 1) * self._interval_ns
             logger.warning(
                 "the clock of the samples went back by %s; judging begins anew at %s",
                 format_duration((self._judged_before - newest) / 1e9),
-                format_time(newest),
+                format_time(begin),
             )
-            self._begin_anew(self._slot_of(newest))
-            self._reported_from = None
+            self._begin_anew(begin)
             self._newest = None
 
     def _note_instances(self, instances: dict[str, set[str]]) -> None:

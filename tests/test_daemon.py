@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import shutil
 import threading
 import time
@@ -39,6 +40,9 @@ INTERVAL = 15
 SLOTS = 30
 FIRST = 13
 ATTACKED = range(16, 24)
+
+# What becomes of a sample of a measurement on its way; None if it gets lost.
+Change = Callable[[str, formatters.Point], formatters.Point | None]
 
 
 def lives(begin: int) -> formatters.Record:
@@ -94,16 +98,23 @@ class Edge:
         if self.store is not None:
             self.store.__exit__()
 
-    def feed(self, *slots: int, without: tuple[str, ...] = ()) -> None:
-        """The exporters' samples of these slots reach the server."""
-        first, last = min(slots), max(slots)
-        span = ((self.begin + first * INTERVAL) * SECOND, (self.begin + (last + 1) * INTERVAL) * SECOND)
-        part = {
-            name: [point for point in points if span[0] <= point["time"] < span[1]]
-            for name, points in self.samples.items()
-            if name not in without
-        }
+    def feed(self, *slots: int, change: Change | None = None) -> None:
+        """The exporters' samples of these slots reach the server, each as `change` makes it, if it does."""
+        part: formatters.Record = {}
+        for name, point in self.in_slots(min(slots), max(slots)):
+            if (changed := change(name, point) if change else point) is not None:
+                part.setdefault(name, []).append(changed)
         write_samples(self.client, part)
+
+    def in_slots(self, first: int, last: int) -> list[tuple[str, formatters.Point]]:
+        """Each sample from the beginning of one slot to the end of another, with its measurement."""
+        begin, end = (self.begin + first * INTERVAL) * SECOND, (self.begin + (last + 1) * INTERVAL) * SECOND
+        return [
+            (n, point)
+            for n, points in self.samples.items()
+            for point in points
+            if begin <= point["time"] < end
+        ]
 
     def live(self, *slots: int) -> None:
         """Slot after slot is fed and judged."""
@@ -345,6 +356,21 @@ def guarded(tmp_path: Path) -> Iterator[tuple[Edge, InfluxDBClient]]:
             edge.stop()
 
 
+def test_a_password_that_is_wrong_from_the_start_is_waited_for(
+    guarded: tuple[Edge, InfluxDBClient], caplog: pytest.LogCaptureFixture
+) -> None:
+    edge, admin = guarded
+    admin.query("SET PASSWORD FOR edge = 'other'", method="POST")
+    edge.start()
+    assert [edge.daemon.poll() for _ in range(3)] == [True] * 3
+    assert said(caplog) == [
+        f"InfluxDB at 127.0.0.1:{edge.port} refused the credentials; check --influx_user and --influx_pass"
+    ]
+    admin.query("SET PASSWORD FOR edge = 'secret'", method="POST")
+    edge.live(*range(FIRST, SLOTS))
+    assert edge.stored() == edge.expected()
+
+
 def test_a_password_that_is_withdrawn_loses_nothing(
     guarded: tuple[Edge, InfluxDBClient], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -445,20 +471,139 @@ def unknown_lines(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [line for line in said(caplog) if line.startswith("unknown: ")]
 
 
+def without_rx(name: str, point: formatters.Point) -> formatters.Point | None:
+    return None if name == formatters.RX_CPU else point
+
+
+def without_one_cpu(name: str, point: formatters.Point) -> formatters.Point | None:
+    return None if point.get("cpu") == "1" else point
+
+
+def rx_is(value: float) -> Change:
+    return lambda name, point: point | {"value": value} if name == formatters.RX_CPU else point
+
+
+def rx_is_stale(name: str, point: formatters.Point) -> formatters.Point:
+    # A dead exporter's last sample is sent again and again.
+    old = (int(time.time()) // INTERVAL * INTERVAL - SLOTS * INTERVAL) * SECOND
+    return point | {"time": old, "value": 5.0} if name == formatters.RX_CPU else point
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        pytest.param(without_rx, "unknown: cpu_rx (no sample of rx_cpu_time)", id="measurement"),
+        pytest.param(
+            without_one_cpu, "unknown: cpu (no sample of node_cpu_seconds_total{cpu=1})", id="series"
+        ),
+        pytest.param(rx_is_stale, "unknown: cpu_rx (no sample of rx_cpu_time)", id="stale"),
+        # InfluxDB drops what is no number.
+        pytest.param(rx_is(math.nan), "unknown: cpu_rx (no sample of rx_cpu_time)", id="NaN"),
+    ],
+)
 def test_a_series_that_is_missing_is_unknown_and_said_once(
-    edge: Edge, caplog: pytest.LogCaptureFixture
+    edge: Edge, change: Change, line: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     edge.live(FIRST)
     caplog.clear()
     for slot in (14, 15):
-        edge.feed(slot, without=(formatters.RX_CPU,))
+        edge.feed(slot, change=change)
         edge.daemon.poll()
     # Whether slot 15 lacks it is known once the others are half a slot further.
     edge.feed(16)
     edge.daemon.poll()
     edge.live(17, 18)
-    assert unknown_lines(caplog) == ["unknown: cpu_rx (no sample of rx_cpu_time)"]
+    assert unknown_lines(caplog) == [line]
     assert [line for line in said(caplog) if "known again" in line] == ["all metrics are known again"]
+    assert edge.store.depth == 0
+
+
+def test_a_measurement_that_never_was_there_is_unknown_and_the_others_are_judged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Influxd(tmp_path / "influxd") as server:
+        edge = Edge(server, tmp_path)
+        edge.feed(*range(FIRST), change=without_rx)
+        for slot in range(FIRST, SLOTS):
+            edge.feed(slot, change=without_rx)
+            assert edge.daemon.poll() is False
+        assert unknown_lines(caplog) == ["unknown: cpu_rx (no sample of rx_cpu_time)"]
+        assert edge.stored() == edge.expected()
+        edge.stop()
+
+
+def huge(name: str, point: formatters.Point) -> formatters.Point:
+    # Their sums and differences are infinite; InfluxDB takes no infinity itself.
+    return point | {"value": -1.7e308 if point.get("cpu") == "1" else 1.7e308}
+
+
+def zero(name: str, point: formatters.Point) -> formatters.Point:
+    return point | {"value": 0.0}
+
+
+@pytest.mark.parametrize("change", [huge, zero])
+def test_numbers_at_the_end_of_their_range_stop_nothing_and_store_nothing_but_numbers(
+    edge: Edge, change: Change, caplog: pytest.LogCaptureFixture
+) -> None:
+    edge.live(FIRST, 14)
+    for slot in (15, 16):
+        edge.feed(slot, change=change)
+        assert edge.daemon.poll() is False
+    edge.live(17, 18, 19)
+    assert edge.store.depth == 0
+    assert said(caplog, logging.ERROR) == []
+    for point in edge.client.query('SELECT * FROM "detected_anomalies"').get_points():
+        assert all(math.isfinite(value) for value in point.values() if isinstance(value, float))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_counters_that_begin_anew_are_no_alert_and_wrong_for_a_record_at_most(
+    edge: Edge, share: float
+) -> None:
+    counters = (formatters.CPU_SECONDS, formatters.RECEIVED, formatters.TRANSMITTED)
+    # They began anew after this share of the time between two scrapes.
+    zeros = {}
+    for slot, weight in ((FIRST, 1 - share), (14, share)):
+        for name, point in edge.in_slots(slot, slot):
+            key = (name, *formatters.series_tags(point))
+            zeros[key] = zeros.get(key, 0.0) + weight * point["value"]
+
+    def rebooted(name: str, point: formatters.Point) -> formatters.Point:
+        zero = zeros[name, *formatters.series_tags(point)]
+        return point | {"value": point["value"] - zero} if name in counters else point
+
+    edge.live(FIRST)
+    for slot in range(14, SLOTS):
+        edge.feed(slot, change=rebooted)
+        assert edge.daemon.poll() is False
+    hidden = range((edge.begin + 14 * INTERVAL) * SECOND, (edge.begin + 15 * INTERVAL) * SECOND)
+    stored = edge.stored()
+    # What was counted before the reset is hidden: of all of it at most that record looks too quiet.
+    assert [point for point in stored if point[0] not in hidden] == edge.expected()
+    assert [severity for moment, severity, _ in stored if moment in hidden] in (
+        [[]] if share == 0.0 else [[], ["anomaly"]]
+    )
+
+
+@pytest.mark.parametrize("hours", [1, -1])
+def test_a_clock_that_steps_by_an_hour_stops_nothing(
+    edge: Edge, hours: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    # As if all that was judged so far had come with times that are wrong by an hour.
+    state = edge.store.state()
+    state["monitor"]["judged_before"] += hours * 3600 * SECOND
+    state["monitor"]["judge"]["last_slot"] += hours * 3600 // INTERVAL
+    edge.store.add(state, "edge", [])
+    edge.start()
+    now = 0.0
+    edge.daemon._monitor._clock = lambda: now
+    for slot in range(FIRST, SLOTS):
+        now = edge.begin + (slot + 4 / 3) * INTERVAL
+        edge.live(slot)
+    went_back = [line for line in said(caplog) if "the clock of the samples went back by " in line]
+    assert len(went_back) == (hours > 0)
+    # What came while nobody could know that the clock had stepped is judged too.
+    assert edge.stored() == edge.expected()
 
 
 def test_without_any_sample_the_silence_is_said_once_and_nothing_is_normal(
