@@ -223,7 +223,9 @@ class Daemon:
         else:
             self._metrics.good_poll()
             self._notices.mended("poll", "records are judged again")
-            self._take(judged)
+            # What is kept is also said.
+            with self._ending.deferred():
+                self._take(judged)
         try:
             self._send()
         except influx_utils.INFLUX_ERRORS as error:
@@ -381,3 +383,8 @@ class Daemon:
                 logger.error("InfluxDB refused to store %s: %s", point, reason)
             self._metrics.spool_depth.set(self._store.depth)
         self._metrics.spool_depth.set(self._store.depth)
+        if batch is None:
+            self._notices.mended(
+                "spool",
+                f"InfluxDB has all anomalies but the {self._store.dropped} oldest, which were dropped",
+            )

@@ -6,6 +6,7 @@ nothing waits; what it must store is worked out without it, by showing the same 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import math
@@ -41,6 +42,7 @@ SLOTS = 30
 FIRST = 13
 ATTACKED = range(16, 24)
 
+ENDS = (("min", -1), ("max", 1))
 # What becomes of a sample of a measurement on its way; None if it gets lost.
 Change = Callable[[str, formatters.Point], formatters.Point | None]
 
@@ -462,6 +464,9 @@ def test_a_full_spool_drops_the_oldest_and_says_how_many(
     assert any("the spool is full" in line for line in said(caplog))
     edge.daemon.poll()
     assert edge.stored() == expected[-3:]
+    assert said(caplog)[-1] == (
+        f"InfluxDB has all anomalies but the {len(expected) - 3} oldest, which were dropped"
+    )
 
 
 # --- what the samples may hold ---------------------------------------------------------------------
@@ -731,10 +736,21 @@ def test_another_bundle_judges_from_the_next_poll_and_a_mixture_never(
         assert "does not belong to" in faults[0]
         assert faults[0].endswith("Until then the last good model judges")
         stats.write_text(good)
-        edge.live(*range(17, SLOTS))
+        edge.live(17, 18, 19)
         assert f"{model} can be used again" in said(caplog)
-        assert f"{model}: another model judges from now on" in said(caplog)
-        assert edge.stored() == edge.expected()
+        assert edge.stored() == edge.expected(last=20)
+        # A training that knew the CPU at all its loads.
+        wide = {
+            f"cpu_user_{kind}_{end}": 200.0 * sign for kind in ("rate", "percentage") for end, sign in ENDS
+        }
+        text = json.dumps(json.loads(good) | wide, sort_keys=True)
+        stats.write_text(text)
+        identity = json.loads(model.with_suffix(".json").read_text())
+        identity["sha256"]["stats"] = hashlib.sha256(text.encode()).hexdigest()
+        model.with_suffix(".json").write_text(json.dumps(identity))
+        edge.live(*range(20, SLOTS))
+        assert said(caplog).count(f"{model}: another model judges from now on") == 2
+        assert edge.stored() == edge.expected(last=20)
         edge.stop()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -20,6 +21,7 @@ from typing import Any
 import pytest
 from conftest import Database, connect
 from prometheus_writer import write_samples
+from test_daemon import Proxy
 
 import autoencoder
 import formatters
@@ -47,14 +49,22 @@ def lives(begin: int, seconds: int, attack: tuple[int, int] | None = None) -> fo
 class Process:
     """`--mode test --interval 1` with its state in a folder of its own."""
 
-    def __init__(self, port: int, database: str, folder: Path, *options: str, **environment: str) -> None:
+    def __init__(
+        self,
+        port: int,
+        database: str,
+        folder: Path,
+        *options: str,
+        within: tuple[str, ...] = (),
+        **environment: str,
+    ) -> None:
         self.log = folder / "daemon.log"
         self.state = folder / "state"
         words = ["--mode=test", "--interval=1", f"--influx_port={port}", "--influx_host=127.0.0.1"]
         words += [f"--influx_db={database}", f"--state_dir={self.state}", *options]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "find_anomalies.py", *words],
+                [*within, sys.executable, "find_anomalies.py", *words],
                 cwd=ROOT,
                 env={"PATH": os.environ["PATH"], **environment},
                 stdin=subprocess.DEVNULL,
@@ -84,8 +94,8 @@ def run(tmp_path: Path) -> Iterator[Callable[..., Process]]:
     """Starts daemons; none outlives the test."""
     started: list[Process] = []
 
-    def start(port: int, database: str, *options: str, **environment: str) -> Process:
-        started.append(Process(port, database, tmp_path, *options, **environment))
+    def start(port: int, database: str, *options: str, **settings: Any) -> Process:
+        started.append(Process(port, database, tmp_path, *options, **settings))
         return started[-1]
 
     yield start
@@ -184,6 +194,82 @@ def test_a_thousand_anomalies_are_delivered_within_five_seconds_of_the_server(
     left.close()
 
 
+def test_a_full_disk_stops_nothing_and_is_said_once(
+    tmp_path: Path, influxd: Influxd, database: Database, run: Callable[..., Process]
+) -> None:
+    now = int(time.time())
+    samples = lives(now - 60, 100, attack=(72, 90))
+    write_samples(database.client, samples)
+    (tmp_path / "state").mkdir()
+    mount = f'mount -t tmpfs -o size=8m tmpfs \'{tmp_path / "state"}\' && exec "$0" "$@"'
+    within = (parts.find("unshare"), "--mount", "sh", "-c", mount)
+    daemon = run(influxd.port, database.name, within=within)
+    daemon.wait_for(lambda said: " normal (" in said)
+    filler = Path(f"/proc/{daemon.process.pid}/root{tmp_path}/state/filler")
+    with pytest.raises(OSError, match="No space left"), filler.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(512))
+    daemon.wait_for(lambda said: "incident opens" in said, 40)
+    filler.unlink()
+    daemon.wait_for(lambda said: "can be written again" in said)
+    said = daemon.wait_for(lambda said: "incident closes" in said, 40)
+    assert daemon.end() == 0
+    assert said.count("cannot be written") == 1
+    assert "free some space. Until then a crash loses what InfluxDB does not have yet" in said
+    assert "Traceback" not in said
+    assert stored(database.client) == expected(samples, now)
+
+
+# --- deadlines -----------------------------------------------------------------------------------
+
+
+def test_answers_slower_than_the_interval_skip_polls_not_records_and_are_said_once(
+    tmp_path: Path, influxd: Influxd, database: Database, run: Callable[..., Process]
+) -> None:
+    write_samples(database.client, lives(int(time.time()) - 60, 100))
+    proxy = Proxy(influxd.port)
+    daemon = run(proxy.port, database.name)
+    daemon.wait_for(lambda said: " normal (" in said)
+    proxy.delay_seconds = 1.2
+    daemon.wait_for(lambda said: "a poll took longer than the 1 s between polls" in said)
+    time.sleep(6)
+    proxy.delay_seconds = 0
+    daemon.wait_for(lambda said: "polls are quick enough again" in said)
+    time.sleep(2)
+    assert daemon.end() == 0
+    proxy.close()
+    said = daemon.said()
+    assert said.count("a poll took longer") == 1
+    seconds = [int(moment) for moment in re.findall(r"INFO 20..-..-..T..:..:(..)\.\d+Z normal", said)]
+    assert len(seconds) > 8
+    assert [second % 60 for second in range(seconds[0], seconds[0] + len(seconds))] == seconds
+
+
+def test_while_the_server_is_away_it_is_asked_every_few_seconds_and_never_in_step(
+    tmp_path: Path, run: Callable[..., Process]
+) -> None:
+    asked: list[float] = []
+    with socket.create_server(("127.0.0.1", 0)) as closing:
+        closing.settimeout(0.1)
+        daemon = run(closing.getsockname()[1], "edge")
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            try:
+                connection, _ = closing.accept()
+            except TimeoutError:
+                continue
+            asked.append(time.monotonic())
+            connection.close()
+        assert daemon.end() == 0
+    # Each attempt asks twice at most; attempts come 0.25 to 4 s after another.
+    pauses = [later - before for before, later in itertools.pairwise(asked) if later - before > 0.2]
+    assert 5 <= len(pauses) <= 14
+    assert max(pauses) < 4.5
+    assert len({round(pause, 2) for pause in pauses[3:]}) > 1
+    assert len(asked) <= 2 * (len(pauses) + 1)
+    assert daemon.said().count("cannot be reached") == 1
+
+
 # --- signals -------------------------------------------------------------------------------------
 
 
@@ -225,22 +311,12 @@ def test_ten_thousand_polls_need_no_more_memory_than_a_hundred(
     polls = 10_000
     begin = int(time.time()) - polls - 100
     samples = lives_in_chunks(begin, polls)
-    child = subprocess.Popen(
-        [
-            sys.executable,
-            "tests/fast_motion.py",
-            str(influxd.port),
-            database.name,
-            str(tmp_path / "state"),
-            str(begin * SECOND),
-            "1",
-        ],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=(tmp_path / "log").open("wb"),
-        text=True,
-    )
+    command = [sys.executable, "tests/fast_motion.py", str(influxd.port), database.name]
+    command += [str(tmp_path / "state"), str(begin * SECOND), "1"]
+    with (tmp_path / "log").open("wb") as log:
+        child = subprocess.Popen(
+            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
+        )
     sizes = []
     try:
         for chunk in samples:

@@ -6,6 +6,7 @@ import ast
 import importlib
 import inspect
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -146,3 +147,11 @@ def test_test_mode_needs_neither_tensorflow_nor_pandas_nor_matplotlib(module: st
 @pytest.mark.parametrize("module", ["utils", "formatters", "autoencoder", "detector", "evaluation"])
 def test_modules_without_the_influxdb_client_do_not_load_pandas(module: str) -> None:
     assert heavy_packages_loaded_by(module, block_pandas=False) == []
+
+
+def test_every_test_that_the_table_of_faults_names_exists() -> None:
+    files = {"d": "daemon", "p": "daemon_process", "m": "monitor", "s": "store", "x": "security"}
+    named = re.findall(r"\b([dpmsx]) `(test_\w+)`", (ROOT / "tests/faults.md").read_text())
+    assert len(named) > 40
+    for letter, name in named:
+        assert f"\ndef {name}(" in (ROOT / f"tests/test_{files[letter]}.py").read_text(), name
