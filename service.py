@@ -112,7 +112,7 @@ class Ending:
 
 
 class Metrics:
-    """What Prometheus may scrape of the daemon itself; without a port, nothing is counted or served."""
+    """What Prometheus may scrape of the daemon itself."""
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         from prometheus_client import CollectorRegistry, Counter, Gauge

@@ -653,6 +653,44 @@ def test_a_missing_model_is_refused_in_one_line(tmp_path: Path) -> None:
     )
 
 
+# --- thresholds ----------------------------------------------------------------------------------
+
+
+def test_check_thresholds_shows_each_beside_its_proposal_and_what_it_flags(tmp_path: Path) -> None:
+    file = tmp_path / "thresholds.json"
+    proposed = json.loads((ROOT / "data/thresholds.json").read_text())
+    (tmp_path / "thresholds.proposed.json").write_text(json.dumps(proposed))
+    file.write_text(json.dumps(proposed | {"mem_threshold": 0.001, "cpu_tx_threshold": 1000}))
+    dataset = "data/cpu_attack.csv"
+    judged = run("--mode", "test", "--replay", dataset, "--thresholds_file", file)
+    causes = [json.loads(line)["possible_cause"].split(" | ") for line in judged.stdout.splitlines()]
+    records = int(re.search(r"(\d+) records", judged.stderr)[1])
+    done = run("--check_thresholds", "--thresholds_file", file, "--trainset", dataset)
+    assert (done.returncode, done.stderr) == (0, "")
+    heading, *rows, empty, total = done.stdout.splitlines()
+    assert heading.split() == ["threshold", "in", "force", "proposed", "flags", "of", dataset]
+    assert empty == ""
+    assert total == (f"{file} is valid; together they flag {len(causes) / records:.3%} of {records} records")
+    by_key = {row.split()[0]: row for row in rows}
+    assert list(by_key) == KEYS.split(", ")
+    for name in ("cpu", "mem", "cpu_tx"):
+        key = f"{name}_threshold"
+        share = sum(name in named for named in causes) / records
+        given = json.loads(file.read_text())[key]
+        origin = "" if name == "cpu" else "  set by a person"
+        assert by_key[key] == f"{key:<22} {given:>9.4f} {proposed[key]:>9.4f}  {share:.3%}{origin}"
+    assert sum("mem" in named for named in causes) > 100
+
+
+def test_check_thresholds_refuses_a_broken_file_in_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "thresholds.json"
+    file.write_text('{"cpu_threshold": 0.1,\n "mem_threshold": 0.1,,}')
+    done = run("--check_thresholds", "--thresholds_file", file)
+    assert outcome(done) == fault(
+        f"{file}, line 2: not valid JSON (Expecting property name enclosed in double quotes); mend that line"
+    )
+
+
 # --- InfluxDB ------------------------------------------------------------------------------------
 
 
