@@ -345,7 +345,6 @@ class Daemon:
         """A slot may be late once; from the second poll without a new record on, the node is unknown."""
         newest = self._monitor.newest_sample
         if newest is not None and self._monitor.silent_polls <= 1:
-            logger.info("waiting for the samples of this record")
             return
         words = "no recent sample of this node in the database"
         if newest is not None:

@@ -15,11 +15,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import Database, connect
+from influxdb import InfluxDBClient
 from prometheus_writer import write_samples
 from test_daemon import Proxy
 
@@ -34,6 +36,7 @@ from utils import N_STEPS, getFeatures
 
 ROOT = Path(__file__).resolve().parent.parent
 SECOND = 10**9
+POLLS = 10_000
 
 
 def lives(begin: int, seconds: int, attack: tuple[int, int] | None = None) -> formatters.Record:
@@ -125,6 +128,8 @@ def expected(samples: formatters.Record, since: int) -> list[tuple[int, str, str
 # --- crashes -------------------------------------------------------------------------------------
 
 
+# It sleeps most of the time, and so does the machine but for the year that goes by meanwhile.
+@pytest.mark.usefixtures("year")
 def test_twenty_crashes_of_daemon_and_server_lose_no_anomaly_and_store_none_twice(
     tmp_path: Path, run: Callable[..., Process]
 ) -> None:
@@ -150,9 +155,7 @@ def test_twenty_crashes_of_daemon_and_server_lose_no_anomaly_and_store_none_twic
                 time.sleep(rng.uniform(0, 1.5))
                 server.start()
         time.sleep(max(0.0, begin + 132 - time.time()))
-        daemon.wait_for(
-            lambda said: "no new record" in said or "waiting" in said.rstrip().rpartition("\n")[2]
-        )
+        daemon.wait_for(lambda said: "no new record" in said)
         wanted = expected(samples, begin + 65)
         assert len(wanted) > 30
         deadline = time.monotonic() + 10
@@ -198,7 +201,7 @@ def test_a_full_disk_stops_nothing_and_is_said_once(
     tmp_path: Path, influxd: Influxd, database: Database, run: Callable[..., Process]
 ) -> None:
     now = int(time.time())
-    samples = lives(now - 60, 100, attack=(72, 90))
+    samples = lives(now - 60, 90, attack=(67, 77))
     write_samples(database.client, samples)
     (tmp_path / "state").mkdir()
     mount = f'mount -t tmpfs -o size=8m tmpfs \'{tmp_path / "state"}\' && exec "$0" "$@"'
@@ -252,7 +255,7 @@ def test_while_the_server_is_away_it_is_asked_every_few_seconds_and_never_in_ste
     with socket.create_server(("127.0.0.1", 0)) as closing:
         closing.settimeout(0.1)
         daemon = run(closing.getsockname()[1], "edge")
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 15
         while time.monotonic() < deadline:
             try:
                 connection, _ = closing.accept()
@@ -263,7 +266,7 @@ def test_while_the_server_is_away_it_is_asked_every_few_seconds_and_never_in_ste
         assert daemon.end() == 0
     # Each attempt asks twice at most; attempts come 0.25 to 4 s after another.
     pauses = [later - before for before, later in itertools.pairwise(asked) if later - before > 0.2]
-    assert 5 <= len(pauses) <= 14
+    assert 4 <= len(pauses) <= 11
     assert max(pauses) < 4.5
     assert len({round(pause, 2) for pause in pauses[3:]}) > 1
     assert len(asked) <= 2 * (len(pauses) + 1)
@@ -305,35 +308,47 @@ def test_hangup_has_the_thresholds_read_at_once(
 # --- a long time ---------------------------------------------------------------------------------
 
 
-def test_ten_thousand_polls_need_no_more_memory_than_a_hundred(
-    tmp_path: Path, influxd: Influxd, database: Database
-) -> None:
-    polls = 10_000
-    begin = int(time.time()) - polls - 100
-    samples = lives_in_chunks(begin, polls)
-    command = [sys.executable, "tests/fast_motion.py", str(influxd.port), database.name]
-    command += [str(tmp_path / "state"), str(begin * SECOND), "1"]
-    with (tmp_path / "log").open("wb") as log:
-        child = subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
-        )
+def test_ten_thousand_polls_need_no_more_memory_than_a_hundred(year: Future[tuple[list[int], str]]) -> None:
+    sizes, log = year.result()
+    assert len(sizes) == POLLS
+    assert sizes[-1] <= 1.02 * sizes[99]
+    assert "Traceback" not in log
+    # One line a poll at INFO, at most; those of one that saw two slots are two.
+    assert log.count("INFO:") <= POLLS
+
+
+@pytest.fixture(scope="module")
+def year(influxd: Influxd, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Future]:
+    """Memory after each poll, in bytes, and the log; it begins with the first test that asks for it."""
+    folder = tmp_path_factory.mktemp("year")
+    with connect(influxd, database="year") as client, ThreadPoolExecutor(1) as executor:
+        client.create_database("year")
+        yield executor.submit(fast_motion, client, influxd.port, folder)
+        client.drop_database("year")
+
+
+def fast_motion(client: InfluxDBClient, port: int, folder: Path) -> tuple[list[int], str]:
+    begin = int(time.time()) - POLLS - 100
+    command = [sys.executable, "tests/fast_motion.py", str(port), "year"]
+    command += [str(folder / "state"), str(begin * SECOND), "1"]
+    pipe = subprocess.PIPE
+    with (folder / "log").open("wb") as log:
+        child = subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=log, text=True)
     sizes = []
     try:
-        for chunk in samples:
-            write_samples(database.client, chunk)
+        for number, chunk in enumerate(lives_in_chunks(begin, POLLS)):
+            # The next samples are written while a poll goes on.
+            write_samples(client, chunk)
+            if number:
+                sizes.append(int(child.stdout.readline()))
             child.stdin.write("\n")
             child.stdin.flush()
-            sizes.append(int(child.stdout.readline()))
+        sizes.append(int(child.stdout.readline()))
     finally:
         child.stdin.close()
         child.wait(20)
         child.stdout.close()
-    assert len(sizes) == polls
-    assert sizes[-1] <= 1.02 * sizes[99]
-    log = (tmp_path / "log").read_text()
-    assert "Traceback" not in log
-    # One line a poll at INFO, at most.
-    assert log.count("INFO:") <= polls + 10
+    return sizes, (folder / "log").read_text()
 
 
 def lives_in_chunks(begin: int, seconds: int) -> list[formatters.Record]:
@@ -399,10 +414,13 @@ def test_it_writes_to_its_state_folder_alone_and_not_for_everyone(
     state.mkdir()
     command = [sys.executable, "find_anomalies.py", "--mode=test", "--once", "--interval=1"]
     command += [f"--influx_port={influxd.port}", f"--influx_db={database.name}", f"--state_dir={state}"]
-    script = 'mount --bind / / && mount -o remount,bind,ro / && mount --bind "$0" "$0" && exec "$@"'
+    # A folder that was entered before is still that of the file system beneath.
+    script = """
+        mount --bind / / && mount --bind "$0" "$0" && mount -o remount,bind,ro / &&
+        cd / && cd "$1" && ! touch data/touched && shift && exec "$@"
+    """
     done = subprocess.run(
-        [parts.find("unshare"), "--mount", "sh", "-c", script, str(state), *command],
-        cwd=ROOT,
+        [parts.find("unshare"), "--mount", "sh", "-c", script, str(state), str(ROOT), *command],
         env={"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
         text=True,

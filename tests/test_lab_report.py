@@ -64,7 +64,6 @@ SAID = """\
 2026-03-02 00:00:02,104 WARNING unknown: no recent sample of this node in the database
 2026-03-02 00:00:03,104 INFO 2026-03-02T00:00:02.810Z unknown: overall (too few usable records before it)
 2026-03-02 00:00:04,105 INFO 2026-03-02T00:00:03.811Z normal (nearest to an anomaly: net_5g_down, 18%)
-2026-03-02 00:00:05,104 INFO waiting for the samples of this record
 2026-03-02 00:00:06,104 INFO 2026-03-02T00:00:05Z unknown: mem (no sample of node_memory_MemFree_bytes)
 2026-03-02 00:00:07,104 INFO 2026-03-02T00:00:06.812Z unknown: cpu_rx, cpu_tx, net_5g_down, net_5g_up \
 (no sample of dl_bitrate{cellId=2}, ul_bitrate{cellId=2}, rx_cpu_time, tx_cpu_time)
