@@ -295,11 +295,16 @@ def load_bundle(model_filename: str | Path, features: list[str], n_steps: int) -
         ) from None
     if trained_for != (features, n_steps):
         raise UserError(f"{paths.model}: was trained for other features or steps; train it again")
-    network = paths.litert.read_bytes()
-    found = {"litert": hashlib.sha256(network).hexdigest(), "stats": _stats_sha256(stats)}
-    # The edge node may have the LiteRT twin alone.
-    if paths.model.exists():
-        found["model"] = hashlib.sha256(paths.model.read_bytes()).hexdigest()
+    try:
+        network = paths.litert.read_bytes()
+        found = {"litert": hashlib.sha256(network).hexdigest(), "stats": _stats_sha256(stats)}
+        # The edge node may have the LiteRT twin alone.
+        if paths.model.exists():
+            found["model"] = hashlib.sha256(paths.model.read_bytes()).hexdigest()
+    except OSError as error:
+        raise UserError(
+            f"{error.filename}: cannot be read ({error.strerror}); give its user the right"
+        ) from None
     for part, checksum in found.items():
         if checksum != expected[part]:
             raise UserError(

@@ -6,6 +6,7 @@ takes up there.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import time
@@ -20,7 +21,14 @@ import detector
 import influx_utils
 import pictures
 from incidents import NAMES, Drift, Incidents
-from monitor import Judged, Monitor, describe_unknown, describe_verdict, seconds_to_next_poll
+from monitor import (
+    PATIENCE_RECORDS,
+    Judged,
+    Monitor,
+    describe_unknown,
+    describe_verdict,
+    seconds_to_next_poll,
+)
 from service import Ending, Metrics, Notices, notify_systemd
 from store import Store, StoreError
 from utils import N_STEPS, Node, UserError, format_time, getFeatures
@@ -44,13 +52,24 @@ STATE_VERSION = 1
 
 
 class WatchedFiles:
-    """What a few files hold, loaded again when one of them changes."""
+    """What a few files hold, loaded again when one of them changes.
 
-    def __init__(self, filenames: Sequence[str | Path], load: Callable[[], Any]) -> None:
+    Raises UserError if they cannot be loaded and there is nothing to `fall_back` on.
+    """
+
+    def __init__(
+        self, filenames: Sequence[str | Path], load: Callable[[], Any], fall_back: Any | None = None
+    ) -> None:
         self._paths = [Path(name) for name in filenames]
         self._load = load
-        self._seen = self._stamps()
-        self.content = load()
+        self._seen: list[tuple[int, int, int] | None] | None = self._stamps()
+        try:
+            self.content = load()
+        except UserError:
+            if fall_back is None:
+                raise
+            self.content = fall_back
+            self._seen = None
 
     def refresh(self) -> bool:
         """Whether `content` is new. Raises UserError, at every call, while the files cannot be loaded."""
@@ -110,19 +129,6 @@ class Daemon:
         self._metrics = metrics
         self._ending = ending
         self._notices = Notices()
-        self._thresholds = WatchedFiles(
-            [settings.thresholds_file], lambda: detector.load_thresholds(settings.thresholds_file)
-        )
-        paths = autoencoder.bundle_paths(settings.model)
-        self._bundle = WatchedFiles(
-            [paths.model, paths.litert, paths.identity, paths.stats], self._load_bundle
-        )
-        judge = detector.Detector(self._bundle.content, self._thresholds.content, settings.interval_seconds)
-        self._judge = judge
-        self._monitor = Monitor(client, node, judge, settings.interval_seconds, settings.catch_up_seconds)
-        self._incidents = Incidents()
-        self._drift = Drift(max(1, round(settings.drift_seconds / settings.interval_seconds)))
-        self._recorder = pictures.AlertRecorder()
         # What was judged elsewhere says nothing of what is judged here.
         self._watched = {
             "version": STATE_VERSION,
@@ -131,10 +137,35 @@ class Daemon:
             "interval_seconds": settings.interval_seconds,
             "node": asdict(node) | {"cpus": list(node.cpus), "interfaces": list(node.interfaces)},
         }
+        state = self._kept_state()
+        self._thresholds = WatchedFiles(
+            [settings.thresholds_file],
+            lambda: detector.load_thresholds(settings.thresholds_file),
+            state.get("thresholds"),
+        )
+        paths = autoencoder.bundle_paths(settings.model)
+        self._bundle = WatchedFiles(
+            [paths.model, paths.litert, paths.identity, paths.stats], self._load_bundle
+        )
+        judge = detector.Detector(self._bundle.content, self._thresholds.content, settings.interval_seconds)
+        self._judge = judge
+        self._monitor = Monitor(
+            client,
+            node,
+            judge,
+            settings.interval_seconds,
+            settings.catch_up_seconds,
+            # Whoever asks once wants what can be said now.
+            0 if settings.once else PATIENCE_RECORDS,
+        )
+        self._incidents = Incidents()
+        self._drift = Drift(max(1, round(settings.drift_seconds / settings.interval_seconds)))
+        self._recorder = pictures.AlertRecorder()
         self._is_connected = False
         self._retry_seconds = FIRST_RETRY_SECONDS
         self._status = ""
-        self._restore()
+        self._restore(state)
+        self._show_standing()
 
     def _load_bundle(self) -> autoencoder.Bundle:
         bundle = autoencoder.load_bundle(self._settings.model, getFeatures(), N_STEPS)
@@ -157,6 +188,8 @@ class Daemon:
             is_away = self.poll()
             notify_systemd("\n".join(["READY=1"] * (not is_ready) + ["WATCHDOG=1", f"STATUS={self._status}"]))
             is_ready = True
+            if self._monitor.has_more and not is_away:
+                continue
             if settings.once:
                 return
             if not is_away:
@@ -185,20 +218,37 @@ class Daemon:
         else:
             self._notices.mended("slow", "polls are quick enough again")
 
-    def _restore(self) -> None:
-        """Take up where the process before stopped, if it watched the same."""
-        state = self._store.state()
-        if state is None:
-            return
-        if state.get("watched") != self._watched:
+    def _kept_state(self) -> dict[str, Any]:
+        """What the process before kept, if it watched the same; else nothing."""
+        try:
+            state = self._store.state()
+        except StoreError as error:
+            logger.warning("%s; judging begins anew", error)
+            return {}
+        if state is not None and state.get("watched") != self._watched:
             logger.warning("--state_dir is of another node, server or interval: judging begins anew")
+            return {}
+        return state or {}
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        """Take up where the process before stopped."""
+        if not state:
             return
         try:
-            self._monitor.restore(state["monitor"])
             self._incidents.restore(state["incidents"])
             self._drift.restore(state["drift"])
+            self._monitor.restore(state["monitor"])
         except (KeyError, TypeError, ValueError) as error:
             logger.warning("%s holds no state (%r): judging begins anew", self._store.path, error)
+
+    def _show_standing(self) -> None:
+        """What goes on, with or without a poll."""
+        self._metrics.incident.set(self._incidents.is_open)
+        for name in NAMES:
+            self._metrics.drift.labels(name).set(name in self._drift.drifting)
+        # A store that cannot be read is said when something is sent.
+        with contextlib.suppress(StoreError):
+            self._metrics.spool_depth.set(self._store.depth)
 
     # --- one poll --------------------------------------------------------------------------------
 
@@ -215,7 +265,7 @@ class Daemon:
             self._note_away(error)
             return True
         except UserError as error:
-            if self._settings.once or self._monitor.newest_sample is None:
+            if self._settings.once or not self._monitor.has_begun:
                 raise
             self._metrics.failures.labels("refused").inc()
             self._notices.fault("poll", str(error))
@@ -231,6 +281,8 @@ class Daemon:
         except influx_utils.INFLUX_ERRORS as error:
             self._note_away(error)
             return True
+        except StoreError as error:
+            self._notices.fault("store", str(error))
         self._notices.mended("server", f"InfluxDB at {self._settings.server} takes part again")
         return False
 
@@ -280,9 +332,7 @@ class Daemon:
             self._say_drift(begun, ended)
         for verdict, missing in judged:
             self._metrics.show(verdict, missing)
-        self._metrics.incident.set(self._incidents.is_open)
-        for name in NAMES:
-            self._metrics.drift.labels(name).set(name in self._drift.drifting)
+        self._show_standing()
         if self._settings.plot_dir:
             ended_alerts = [self._recorder.observe(verdict) for verdict, _ in judged]
             if alerts := [alert for alert in ended_alerts if alert]:
@@ -306,6 +356,7 @@ class Daemon:
             "monitor": self._monitor.state(),
             "incidents": self._incidents.state(),
             "drift": self._drift.state(),
+            "thresholds": self._judge.thresholds,
         }
         dropped = self._store.dropped
         try:
@@ -354,6 +405,7 @@ class Daemon:
                 f"{self._settings.server}, database {self._settings.database}: {words}; check the exporters,"
                 " --influx_db and --node_file"
             )
+        self._metrics.show_silence()
         self._status = f"unknown: {words}"
         self._notices.fault("silence", self._status, logging.WARNING)
 
@@ -372,17 +424,24 @@ class Daemon:
     def _send(self) -> None:
         """Send what InfluxDB does not have yet, oldest first; what it will never take is logged instead."""
         deadline = time.monotonic() + SENDING_SECONDS
-        while (batch := self._store.oldest(BATCH_POINTS)) and time.monotonic() < deadline:
+        size = BATCH_POINTS
+        while time.monotonic() < deadline and (batch := self._store.oldest(size)):
             with self._ending.deferred():
-                refused = influx_utils.write_points(self._client, batch.database, batch.points)
+                reason = influx_utils.write_points(self._client, batch.database, batch.points)
+                if reason and len(batch.points) > 1:
+                    # Only of a single point it is sure that it is the one.
+                    size = len(batch.points) // 2
+                    continue
                 self._store.sent(batch)
-            for point, reason in refused:
+            size = min(2 * size, BATCH_POINTS)
+            if reason:
                 # Those behind it must not wait for it.
                 self._metrics.refused.inc()
-                logger.error("InfluxDB refused to store %s: %s", point, reason)
+                logger.error("InfluxDB refused to store %s: %s", batch.points[0], reason)
             self._metrics.spool_depth.set(self._store.depth)
-        self._metrics.spool_depth.set(self._store.depth)
-        if batch is None:
+        depth = self._store.depth
+        self._metrics.spool_depth.set(depth)
+        if not depth:
             self._notices.mended(
                 "spool",
                 f"InfluxDB has all anomalies but the {self._store.dropped} oldest, which were dropped",

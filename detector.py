@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import sys
 from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -378,7 +379,9 @@ def read_thresholds(filename: str | Path) -> dict[str, float]:
     for key, value in given.items():
         if key not in THRESHOLD_KEYS:
             raise UserError(f"{filename}: unknown key '{key}'; the keys are {', '.join(THRESHOLD_KEYS)}")
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+        # An integer of hundreds of digits is less than infinity, and no float.
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not is_number or not 0 <= value <= sys.float_info.max:
             raise UserError(f"{filename}: {key} is {json.dumps(value)}; it must be a number, 0 or more")
     return given
 

@@ -354,6 +354,7 @@ def watch(options: argparse.Namespace) -> None:
         plot_dir=options.plot_dir,
         once=options.once,
     )
+    service.check_watchdog(options.interval)
     ending = service.Ending()
     ending.install()
     metrics = service.Metrics()
@@ -471,17 +472,32 @@ def check_thresholds(options: argparse.Namespace) -> None:
     filename = options.thresholds_file
     proposed, by_person = detector.compare_thresholds(filename)
     thresholds = detector.load_thresholds(filename)
+    try:
+        verdicts = _normal_verdicts(options, thresholds)
+    except ModuleNotFoundError as error:
+        # The edge node, where people edit, has requirements-edge.txt alone.
+        logger.warning(
+            "%s is not installed here: what they flag of %s is not shown", error.name, options.trainset
+        )
+        verdicts = []
+    flags = f"  flags of {options.trainset}" if verdicts else ""
+    print(f"{'threshold':<22} {'in force':>9} {'proposed':>9}{flags}")
+    for name, key in zip((*METRICS, "overall"), detector.THRESHOLD_KEYS, strict=True):
+        before = f"{proposed[key]:>9.4f}" if key in proposed else f"{'-':>9}"
+        share = f"  {sum(v.blames(name) for v in verdicts) / len(verdicts):.3%}" if verdicts else ""
+        origin = "  set by a person" if key in by_person else ""
+        print(f"{key:<22} {thresholds[key]:>9.4f} {before}{share}{origin}")
+    together = ""
+    if verdicts:
+        total = sum(verdict.is_anomaly for verdict in verdicts) / len(verdicts)
+        together = f"; together they flag {total:.3%} of {len(verdicts)} records"
+    print(f"\n{filename} is valid{together}")
+
+
+def _normal_verdicts(options: argparse.Namespace, thresholds: dict[str, float]) -> list[detector.Verdict]:
     bundle = autoencoder.load_bundle(options.model, getFeatures(), N_STEPS)
     frame = resample_records(loadDataset(options.trainset), options.interval)
-    verdicts = detector.detect(thresholds, frame, detector.score_dataset(bundle, frame))
-    print(f"{'threshold':<22} {'in force':>9} {'proposed':>9}  flags of {options.trainset}")
-    for name, key in zip((*METRICS, "overall"), detector.THRESHOLD_KEYS, strict=True):
-        share = sum(verdict.blames(name) for verdict in verdicts) / len(verdicts)
-        before = f"{proposed[key]:>9.4f}" if key in proposed else f"{'-':>9}"
-        origin = "  set by a person" if key in by_person else ""
-        print(f"{key:<22} {thresholds[key]:>9.4f} {before}  {share:.3%}{origin}")
-    total = sum(verdict.is_anomaly for verdict in verdicts) / len(verdicts)
-    print(f"\n{filename} is valid; together they flag {total:.3%} of {len(verdicts)} records")
+    return detector.detect(thresholds, frame, detector.score_dataset(bundle, frame))
 
 
 # --- command line --------------------------------------------------------------------------------
@@ -673,7 +689,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # A pipe that reads the anomalies must not wait for a buffer to fill.
     sys.stdout.reconfigure(line_buffering=True)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    if os.environ.get("JOURNAL_STREAM"):
+    if service.is_journal():
         logging.getLogger().handlers[0].setFormatter(service.JournalFormatter())
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
     try:

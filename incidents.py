@@ -16,13 +16,15 @@ NAMES = (*METRICS, "overall")
 class Incidents:
     """Takes verdicts one by one; says once when an incident opens, and once when it closes.
 
-    It opens with an alert, and closes ALERT_RECORDS records after its row of anomalies has ended, if no
-    anomaly comes until then: an attack that pauses for a record is one incident.
+    It opens with an alert, has begun with the first anomaly of that row, and closes ALERT_RECORDS records
+    after a row of anomalies has ended, if none comes until then: an attack that pauses for a record is one.
     """
 
     def __init__(self) -> None:
         self._open: dict[str, Any] | None = None
         self._quiet = 0
+        # Of the row of anomalies that goes on.
+        self._row_began = 0
 
     @property
     def is_open(self) -> bool:
@@ -31,11 +33,13 @@ class Incidents:
 
     def observe(self, verdict: Verdict, thresholds: dict[str, float]) -> list[str]:
         """What there is to say after this verdict: nothing, that one opens, or that one closes."""
+        if verdict.is_anomaly and verdict.in_a_row == 1:
+            self._row_began = verdict.time
         if self._open is None:
             if verdict.status != ALERT:
                 return []
             self._quiet = 0
-            self._open = {"opened": verdict.time, "causes": [], "peaks": {}}
+            self._open = {"began": self._row_began, "causes": [], "peaks": {}}
             self._note(verdict, thresholds)
             return [
                 f"{format_time(verdict.time)} incident opens: {self._causes()}"
@@ -67,24 +71,24 @@ class Incidents:
 
     def _close(self) -> str:
         incident = self._open
-        lasted = format_duration((incident["last"] - incident["opened"]) / 1e9)
+        lasted = format_duration((incident["last"] - incident["began"]) / 1e9)
         peaks = ", ".join(
             f"{name} {incident['peaks'][name]:.1f}" for name in NAMES if name in incident["peaks"]
         )
         line = (
             f"{format_time(incident['last'])} incident closes: {self._causes()} for {lasted} since"
-            f" {format_time(incident['opened'])}; peak RMSE in thresholds: {peaks}"
+            f" {format_time(incident['began'])}; peak RMSE in thresholds: {peaks}"
         )
         self._open = None
         return line
 
     def state(self) -> dict[str, Any]:
         """For `restore`, in JSON."""
-        return {"open": self._open, "quiet": self._quiet}
+        return {"open": self._open, "quiet": self._quiet, "row_began": self._row_began}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on where another process stopped."""
-        self._open, self._quiet = state["open"], state["quiet"]
+        self._open, self._quiet, self._row_began = state["open"], state["quiet"], state["row_began"]
 
 
 class Drift:

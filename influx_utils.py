@@ -5,10 +5,11 @@ Times are integer nanoseconds since 1970, UTC, in queries, answers and points.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,11 @@ ATTEMPTS = 1
 
 # What a request may raise when the server is away, hung, restarting or refuses.
 INFLUX_ERRORS = (InfluxDBClientError, InfluxDBServerError, requests.RequestException)
+
+# A name, an IPv4 address, or an IPv6 address in brackets.
+_HOST = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?|\[[0-9A-Fa-f:.]+(%\w+)?\]")
+# What the client raises for an answer of something that is not InfluxDB.
+_ODD_ANSWER = (AttributeError, KeyError, IndexError, TypeError, ValueError)
 
 # What tells the series of one measurement apart.
 _SERIES_TAGS = {
@@ -51,14 +57,20 @@ def initializeConnection(
     is_encrypted: speak TLS, and only to a server whose certificate is signed by one that `ca_file` (PEM)
     holds, or by a public one. Nothing is sent yet: the first request shows whether the server is there.
     """
+    if not _HOST.fullmatch(influx_host):
+        # Not repeated: what is no name may hold a password.
+        raise UserError(
+            "--influx_host is no name of a host; give a name or an address, without anything else"
+        )
     session = requests.Session()
     # An empty `proxies` alone still lets requests take HTTP_PROXY and .netrc from the environment.
     session.trust_env = False
     return InfluxDBClient(
         host=influx_host,
         port=influx_port,
-        username=influx_user,
-        password=influx_pass,
+        # As text, requests would take them for latin-1.
+        username=influx_user.encode(),
+        password=influx_pass.encode(),
         timeout=TIMEOUT_SECONDS,
         retries=ATTEMPTS,
         proxies={},
@@ -85,13 +97,28 @@ def checkDatabase(client: InfluxDBClient, db_name: str) -> None:
     nothing yet; the first query does.
     """
     try:
-        if db_name not in {database["name"] for database in client.get_list_database()}:
-            client.create_database(db_name)
-            logger.info("created the database %s", db_name)
+        with _answers():
+            if db_name not in {database["name"] for database in client.get_list_database()}:
+                client.create_database(db_name)
+                logger.info("created the database %s", db_name)
     except InfluxDBClientError as error:
         if error.code != 403:
             raise
     client.switch_database(db_name)
+
+
+@contextlib.contextmanager
+def _answers() -> Iterator[None]:
+    """An answer that is not InfluxDB's, of a proxy or another program, is an error of the server."""
+    try:
+        yield
+    except requests.exceptions.JSONDecodeError:
+        raise InfluxDBServerError("not an answer of InfluxDB") from None
+    except requests.RequestException:
+        # Some of these are a ValueError, too.
+        raise
+    except _ODD_ANSWER:
+        raise InfluxDBServerError("not an answer of InfluxDB") from None
 
 
 def describe_error(error: Exception, server: str, db_name: str) -> str:
@@ -100,7 +127,8 @@ def describe_error(error: Exception, server: str, db_name: str) -> str:
     if isinstance(error, requests.Timeout):
         return f"{server} did not answer within {TIMEOUT_SECONDS:g} s; check the server"
     if isinstance(error, requests.exceptions.SSLError):
-        return f"{server} did not prove who it is ({_one_line(error)}); check --influx_ssl and --influx_ca"
+        reason = _one_line(_innermost(error))
+        return f"{server} did not prove who it is by TLS ({reason}); check --influx_ssl and --influx_ca"
     if isinstance(error, requests.RequestException):
         return f"{server} cannot be reached; check --influx_host, --influx_port and that it runs"
     code = getattr(error, "code", None)
@@ -126,6 +154,13 @@ def kind_of(error: Exception) -> str:
     if "database not found" in str(error):
         return "database"
     return {401: "credentials", 403: "rights"}.get(getattr(error, "code", None), "error")
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """The reason that libraries have wrapped into their own errors."""
+    while isinstance(inner := getattr(error, "reason", None) or next(iter(error.args), None), BaseException):
+        error = inner
+    return error
 
 
 def _one_line(error: Exception) -> str:
@@ -238,26 +273,23 @@ def anomaly_point(
     return {"measurement": influx_measurement, "time": int(timestamp), "tags": tags, "fields": fields}
 
 
-def write_points(
-    client: InfluxDBClient, db_name: str, points: Sequence[dict[str, Any]]
-) -> list[tuple[dict[str, Any], str]]:
-    """Write points, oldest first; returns those that InfluxDB will never take, each with its reason.
+def write_points(client: InfluxDBClient, db_name: str, points: Sequence[dict[str, Any]]) -> str | None:
+    """Write points, oldest first; why InfluxDB will never take one of them, None if it took all.
 
-    Raises one of INFLUX_ERRORS if the points are to be sent again, for one because their database was gone
-    (it is created then); those that were written change nothing when they are sent twice.
+    Of points of which it refuses one, the others may be stored or not. Raises one of INFLUX_ERRORS if the
+    points are to be sent again, for one because their database was gone (it is created then); those that
+    were written change nothing when they are sent twice.
     """
     try:
-        client.write_points(list(points), time_precision="n", database=db_name)
+        with _answers():
+            client.write_points(list(points), time_precision="n", database=db_name)
     except InfluxDBClientError as error:
         if error.code == 404:
             client.create_database(db_name)
         if error.code != 400:
             raise
-        # Of a batch all but the malformed ones may be stored; only one by one it is told which those are.
-        if len(points) == 1:
-            return [(points[0], _one_line(error))]
-        return [refused for point in points for refused in write_points(client, db_name, [point])]
-    return []
+        return _one_line(error)
+    return None
 
 
 def _select(measurement: str, node: Node, span: str, column: str = '"value"') -> str:
@@ -290,7 +322,8 @@ def _run(
 ) -> dict[str, list[dict[str, Any]]]:
     """Answers of all queries, one request: measurement -> points with `time`, `value` and their tags."""
     try:
-        answers = client.query(";".join(queries), epoch="ns")
+        with _answers():
+            answers = client.query(";".join(queries), epoch="ns")
     except InfluxDBClientError as error:
         if "not executed" not in str(error):
             raise
@@ -299,10 +332,11 @@ def _run(
         raise
     # The client answers a single statement without the list.
     answers = answers if isinstance(answers, list) else [answers]
-    if len(answers) < len(queries) or any(
-        series.get("partial") for answer in answers for series in answer.raw.get("series", [])
-    ):
-        raise UserError("InfluxDB cut its answer short; raise max-row-limit in its configuration")
+    # InfluxDB also says "partial" of more than 10,000 rows that are all there; nobody asks for as many.
+    if any(series.get("partial") for answer in answers for series in answer.raw.get("series", [])):
+        raise InfluxDBServerError("it was cut short; raise max-row-limit in InfluxDB's configuration")
+    if len(answers) < len(queries):
+        raise InfluxDBServerError("not an answer of InfluxDB")
     return {
         measurement: [
             {"time": point["time"], "value": point["value"], **(tags or {})}

@@ -23,6 +23,13 @@ SETTLE_SHARE = 1 / 3
 # Enough for a full window on each of the records that decide whether the first verdict is an alert.
 HISTORY_RECORDS = WINDOW_RECORDS + detector.ALERT_RECORDS
 
+# A poll that has much to catch up takes this much of it; InfluxDB answers that in a second.
+CHUNK_RECORDS, CHUNK_SECONDS = 240, 3600.0
+# Behind by more slots than a late exporter explains there was an outage. What waited for its end need not
+# come in step: remote write has shards, and each sends by itself. For a while, what lacks may still come.
+BEHIND_RECORDS = 4
+PATIENCE_RECORDS = 4
+
 Judged = tuple[detector.Verdict, list[str]]
 
 
@@ -33,8 +40,9 @@ class Monitor:
     samples are half a slot further is missing. Slots are told from the samples' own times; `clock` only
     adds that a slot is over where no newer sample shows it.
 
-    Records that were missed are judged too, as far back as `catch_up_seconds` before the newest sample.
-    `silent_polls` counts the polls since the last verdict.
+    Records that were missed are judged too, as far back as `catch_up_seconds` before the newest sample, and
+    for a while one that lacks series waits for them: what comes after an outage does not come in step.
+    `silent_polls` counts the polls since the last verdict; `has_more` asks for the next poll at once.
     """
 
     def __init__(
@@ -44,6 +52,7 @@ class Monitor:
         judge: detector.Detector,
         interval_seconds: float,
         catch_up_seconds: float,
+        patience_records: float = PATIENCE_RECORDS,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._client = client
@@ -52,6 +61,7 @@ class Monitor:
         self._interval_seconds = interval_seconds
         self._interval_ns = int(interval_seconds * 1e9)
         self._catch_up_ns = int(catch_up_seconds * 1e9)
+        self._patience_seconds = patience_records * interval_seconds
         self._clock = clock
         self._last_record: formatters.Record = {}
         # Records before the first are read; those before the second fill the window and are not reported.
@@ -61,7 +71,11 @@ class Monitor:
         self._newest_in_silence: int | None = None
         self._stale_polls = 0
         self._polled_at: float | None = None
+        self._is_behind = False
+        self._is_failing = False
+        self._patient_until = -math.inf
         self.silent_polls = 0
+        self.has_more = False
         pinned = {"node_instance": node.node_instance, "ran_instance": node.ran_instance}
         self._instances = {key: name for key, name in pinned.items() if name is not None}
 
@@ -75,27 +89,47 @@ class Monitor:
         """Time of the newest sample seen (ns)."""
         return self._newest
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether any record was judged, by this process or the one before."""
+        return self._judged_before is not None
+
     def poll(self) -> list[Judged]:
         """Judge what has come since the last poll: verdicts, each with the series that its record lacked.
 
         The very first poll fills the window from history and returns the newest verdict alone. Raises one
         of INFLUX_ERRORS or UserError; the next poll then takes up where the last good one stopped.
         """
-        since = self._judged_before
-        if since is not None and self._now() - since > self._catch_up_ns:
+        self.has_more = False
+        if self._judged_before is not None and self._now() - self._judged_before > self._catch_up_ns:
             self._limit_catch_up()
-            since = self._judged_before
+        since = self._judged_before
+        end = self._end_of_chunk()
+        self._note_outage()
+        self._is_failing = True
         try:
             samples = influx_utils.get_samples(
-                self._client, self._node, f"now() - {self._history_ns // 10**9}s" if since is None else since
+                self._client,
+                self._node,
+                f"now() - {self._history_ns // 10**9}s" if since is None else since,
+                "now()" if end is None else end,
             )
         except UserError:
             # What cannot be told apart now is given up, or every later poll would meet it again.
             if since is not None:
-                self._judged_before = self._slot_of(self._now())
+                self._give_up(self._slot_of(self._now()))
+            self._is_failing = False
             raise
+        self._is_failing = False
         self._note_instances(influx_utils.instances_of(samples))
         slots = formatters.slot_records(samples, self._interval_seconds)
+        if (
+            end is not None
+            and not slots
+            and (influx_utils.newest_sample_time(self._client, self._node) or 0) >= end
+        ):
+            # Nothing was recorded in this part.
+            self._judged_before = end
         newest = formatters.record_time(slots[-1][1]) if slots else self._newest
         is_due = self._is_due()
         self._stale_polls = self._stale_polls + is_due if newest == self._newest else 0
@@ -110,10 +144,38 @@ class Monitor:
             if self._reported_from is None or start >= self._reported_from:
                 judged.append((verdict, missing))
             self._judged_before = start + self._interval_ns
-        self.silent_polls = 0 if judged else self.silent_polls + is_due
-        if self._stale_polls > 2:
+        self.has_more = end is not None and self._judged_before != since
+        self.silent_polls = 0 if judged or self.has_more else self.silent_polls + is_due
+        if self._stale_polls > 2 and not judged:
             self._look_for_clock_step()
         return judged[-1:] if since is None else judged
+
+    def _end_of_chunk(self) -> int | None:
+        """Where this poll stops reading; None if it reads all there is."""
+        if self._judged_before is None:
+            return None
+        length = min(CHUNK_RECORDS, max(int(CHUNK_SECONDS / self._interval_seconds), 1)) * self._interval_ns
+        end = self._judged_before + length
+        return end if end < self._now() - self._interval_ns else None
+
+    def _note_outage(self) -> None:
+        """From its end on, what lacks is waited for."""
+        was_behind = self._is_behind
+        lag_ns = 0 if self._judged_before is None else self._now() - self._judged_before
+        self._is_behind = lag_ns > BEHIND_RECORDS * self._interval_ns
+        # Patience itself lets the records lag.
+        begins_to_lag = self._is_behind and not was_behind and self._clock() >= self._patient_until
+        if self._is_failing or begins_to_lag:
+            self._patient_until = self._clock() + self._patience_seconds
+
+    def _give_up(self, until: int) -> None:
+        if self._judged_before < until - self._interval_ns:
+            logger.warning(
+                "the records from %s to %s are not judged",
+                format_time(self._judged_before),
+                format_time(until),
+            )
+        self._judged_before = until
 
     def _is_due(self) -> bool:
         """Whether a new record may be expected: not right after another poll, as when a server is back."""
@@ -133,6 +195,9 @@ class Monitor:
 
     def _limit_catch_up(self) -> None:
         """Give up the records that are too old, and read the window that comes before the others."""
+        if self._reported_from is not None and self._judged_before < self._reported_from:
+            # That is done; the window before it is being read.
+            return
         newest = influx_utils.newest_sample_time(self._client, self._node)
         begin = self._slot_of((newest or 0) - self._catch_up_ns)
         if begin <= self._judged_before:
@@ -183,6 +248,9 @@ class Monitor:
                 self._instances[key] = name
 
     def _is_settled(self, slot_start: int, lacks_series: bool) -> bool:
+        # A clock that went back makes no patience longer.
+        if lacks_series and 0 < self._patient_until - self._clock() <= self._patience_seconds:
+            return False
         now = self._newest or 0
         # Samples may all come late by more than a slot: while any come, the clock says nothing of the rest.
         if not lacks_series or self._stale_polls >= 2:
@@ -193,6 +261,7 @@ class Monitor:
         """For `restore`, in JSON."""
         return {
             "judged_before": self._judged_before,
+            "newest": self._newest,
             "reported_from": self._reported_from,
             "last_record": self._last_record,
             "instances": self._instances,
@@ -205,6 +274,7 @@ class Monitor:
         self._last_record = state["last_record"]
         self._instances = {**state["instances"], **self._instances}
         self._judged_before, self._reported_from = state["judged_before"], state["reported_from"]
+        self._newest = state["newest"]
 
 
 def describe_verdict(verdict: detector.Verdict, missing: Sequence[str]) -> str:

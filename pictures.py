@@ -398,7 +398,10 @@ def draw_alerts(
     process = multiprocessing.get_context("fork").Process(
         target=_draw_calmly, args=(alerts, bundle, thresholds, folder)
     )
-    process.start()
+    try:
+        process.start()
+    except OSError as error:
+        logger.error("no picture is drawn: a process for it cannot be started (%s)", error.strerror)
 
 
 def _draw_calmly(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
+import select
 import signal
 import socket
-import threading
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from types import FrameType
@@ -26,6 +28,12 @@ _JOURNAL_LEVELS = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL": 
 
 
 # --- log -----------------------------------------------------------------------------------------
+
+
+def is_journal(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether standard error is the journal: a shell in a session of systemd inherits the variable alone."""
+    found = os.fstat(sys.stderr.fileno())
+    return environment.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
 
 
 class JournalFormatter(logging.Formatter):
@@ -69,6 +77,16 @@ def notify_systemd(words: str, environment: Mapping[str, str] = os.environ) -> N
         notifier.sendto(words.encode(), address)
 
 
+def check_watchdog(interval_seconds: float, environment: Mapping[str, str] = os.environ) -> None:
+    """Raise UserError if polls are too rare for systemd's watchdog, which would end the daemon."""
+    watchdog_seconds = int(environment.get("WATCHDOG_USEC", "0")) / 1e6
+    if 0 < watchdog_seconds < 2 * interval_seconds:
+        raise UserError(
+            f"--interval {interval_seconds:g} is more than half of the watchdog's {watchdog_seconds:g} s;"
+            f" set WatchdogSec={math.ceil(3 * interval_seconds)} or more in the unit"
+        )
+
+
 class Ending:
     """SIGTERM, SIGINT end the process: at once while it reads or waits, after the write while it writes.
 
@@ -78,13 +96,17 @@ class Ending:
     def __init__(self) -> None:
         self._is_asked = False
         self._is_deferred = False
-        self._wake = threading.Event()
+        self._waking, self._woken = socket.socketpair()
+        for end in (self._waking, self._woken):
+            end.setblocking(False)
 
     def install(self) -> None:
         """Take the signals of this process."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._end)
-        signal.signal(signal.SIGHUP, lambda *_: self._wake.set())
+        # Python writes each signal there; a handler that takes a lock could wait for itself.
+        signal.set_wakeup_fd(self._waking.fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGHUP, lambda *_: None)
 
     def _end(self, number: int, frame: FrameType | None) -> None:
         self._is_asked = True
@@ -104,8 +126,9 @@ class Ending:
 
     def wait(self, seconds: float) -> None:
         """Let time pass, until SIGHUP comes."""
-        self._wake.wait(seconds)
-        self._wake.clear()
+        if select.select([self._woken], [], [], seconds)[0]:
+            # Many signals end one wait; the pipe holds no more than this.
+            self._woken.recv(1 << 20)
 
 
 # --- Prometheus ----------------------------------------------------------------------------------
@@ -119,6 +142,7 @@ class Metrics:
 
         self.registry = registry or CollectorRegistry()
         self._last_good_poll = time.monotonic()
+        self._newest_record = math.nan
 
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"find_anomalies_{name}", text, labels, registry=self.registry)
@@ -126,7 +150,7 @@ class Metrics:
         def gauge(name: str, text: str, *labels: str) -> Gauge:
             return Gauge(f"find_anomalies_{name}", text, labels, registry=self.registry)
 
-        self.polls = counter("polls", "Polls that came to their end, whatever it was")
+        self.polls = counter("polls", "Polls begun")
         self.skipped = counter("skipped_polls", "Polls that a slow one left no time for")
         self.failures = counter("poll_failures", "Polls that failed", "kind")
         self.unknown = counter("unknown_verdicts", "Records that lacked a sample of this series", "series")
@@ -141,6 +165,8 @@ class Metrics:
         self.drift = gauge("drift", "1 where what is normal has changed", "metric")
         age = gauge("seconds_since_last_good_poll", "Since the last poll that did not fail, or the start")
         age.set_function(lambda: time.monotonic() - self._last_good_poll)
+        silence = gauge("seconds_since_newest_record", "Since the time of the newest record judged")
+        silence.set_function(lambda: time.time() - self._newest_record)
 
     def serve(self, address: str, port: int) -> None:
         """Serve http://address:port/metrics from a thread of its own; UserError where it cannot listen."""
@@ -169,6 +195,12 @@ class Metrics:
                 self.alerts.labels(cause).inc()
         for name, rmse in verdict.rmse.items():
             self.rmse.labels(name).set(rmse)
+        self._newest_record = verdict.time / 1e9
+
+    def show_silence(self) -> None:
+        """Nothing is known of the node at the moment."""
+        for name in (*METRICS, "overall"):
+            self.rmse.labels(name).set(math.nan)
 
     def show_thresholds(self, thresholds: dict[str, float]) -> None:
         """The thresholds in force."""

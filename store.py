@@ -110,8 +110,11 @@ class Store:
 
     def state(self) -> dict[str, Any] | None:
         """What the newest `add` was given; None before the first."""
-        row = self._database.execute("SELECT content FROM state").fetchone()
-        return None if row is None else json.loads(row[0])
+        rows = self._read("SELECT content FROM state")
+        try:
+            return json.loads(rows[0][0]) if rows else None
+        except ValueError as error:
+            raise StoreError(f"{self.path}: holds no state ({error})") from None
 
     def add(self, state: dict[str, Any], database: str, points: Sequence[dict[str, Any]]) -> None:
         """Keep the state, and points for a database of InfluxDB behind those that wait already.
@@ -134,7 +137,7 @@ class Store:
                     self._database.execute(
                         "DELETE FROM spool WHERE id IN (SELECT id FROM spool ORDER BY id LIMIT ?)", (excess,)
                     )
-        except sqlite3.Error as error:
+        except (sqlite3.Error, StoreError) as error:
             excess = len(self._unsaved) - self._limit
             for _ in range(excess):
                 self._unsaved.popleft()
@@ -154,15 +157,18 @@ class Store:
         return self._count() + len(self._unsaved)
 
     def _count(self) -> int:
-        query = "SELECT count(*) FROM spool WHERE id > ?"
-        return self._database.execute(query, (self._sent_up_to,)).fetchone()[0]
+        return self._read("SELECT count(*) FROM spool WHERE id > ?", self._sent_up_to)[0][0]
+
+    def _read(self, query: str, *parameters: int) -> list[tuple]:
+        try:
+            return self._database.execute(query, parameters).fetchall()
+        except sqlite3.Error as error:
+            raise StoreError(f"{self.path}: cannot be read ({error}); check the disk") from None
 
     def oldest(self, count: int) -> Batch | None:
         """The next points to send, at most `count`; None if none waits."""
-        rows = self._database.execute(
-            "SELECT id, database, point FROM spool WHERE id > ? ORDER BY id LIMIT ?",
-            (self._sent_up_to, count),
-        ).fetchall()
+        query = "SELECT id, database, point FROM spool WHERE id > ? ORDER BY id LIMIT ?"
+        rows = self._read(query, self._sent_up_to, count)
         if rows:
             name = rows[0][1]
             rows = list(takewhile(lambda row: row[1] == name, rows))

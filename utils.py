@@ -219,6 +219,8 @@ def loadDictJson(filename: str | Path) -> dict:
         raise UserError(f"{filename}: {error}; keep one of them") from None
     except ValueError as error:
         raise UserError(f"{filename}: holds a number that cannot be read ({error})") from None
+    except RecursionError:
+        raise UserError(f"{filename}: is nested too deeply; it must hold one flat JSON object") from None
     if not isinstance(loaded, dict):
         raise UserError(f'{filename}: must hold one JSON object, like {{"key": 1.0}}')
     return loaded

@@ -75,6 +75,8 @@ class Edge:
         self.drift_seconds = 21600.0
         self.spool_limit = 1000
         self.metrics = Metrics()
+        # As if what is fed came just now.
+        self.now = float(self.begin)
         self.store: Store | None = None
         self.start()
 
@@ -95,6 +97,7 @@ class Edge:
         client = initializeConnection("127.0.0.1", self.port, self.user, self.password)
         client._timeout = 1.0
         self.daemon = Daemon(settings, client, DEFAULT_NODE, self.store, self.metrics, Ending())
+        self.daemon._monitor._clock = lambda: self.now
 
     def stop(self) -> None:
         if self.store is not None:
@@ -102,6 +105,7 @@ class Edge:
 
     def feed(self, *slots: int, change: Change | None = None) -> None:
         """The exporters' samples of these slots reach the server, each as `change` makes it, if it does."""
+        self.now = self.begin + (max(slots) + 4 / 3) * INTERVAL
         part: formatters.Record = {}
         for name, point in self.in_slots(min(slots), max(slots)):
             if (changed := change(name, point) if change else point) is not None:
@@ -227,6 +231,21 @@ def test_anomalies_that_cannot_be_written_wait_in_order_over_a_restart(edge: Edg
     assert edge.stored() == edge.expected()
 
 
+def test_what_goes_on_is_shown_before_the_first_good_poll(edge: Edge) -> None:
+    edge.live(*range(FIRST, 21))
+    edge.feed(21, 22)
+    edge.daemon._send = lambda: None
+    edge.daemon.poll()
+    edge.server.kill()
+    edge.metrics = Metrics()
+    edge.start()
+    shown = {
+        name: edge.metrics.registry.get_sample_value(f"find_anomalies_{name}")
+        for name in ("spool_depth", "incident_open")
+    }
+    assert shown == {"spool_depth": 2, "incident_open": 1}
+
+
 def test_a_daemon_that_restarts_at_every_slot_judges_as_one_that_never_did(
     edge: Edge, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -272,6 +291,7 @@ class Proxy:
 
     def __init__(self, port: int) -> None:
         self.status: int | None = None
+        self.content = b'{"error": "not today"}'
         self.delay_seconds = 0.0
         proxy = self
 
@@ -280,7 +300,7 @@ class Proxy:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 time.sleep(proxy.delay_seconds)
                 if proxy.status is not None:
-                    status, content, kind = proxy.status, b'{"error": "not today"}', "application/json"
+                    status, content, kind = proxy.status, proxy.content, "application/json"
                 else:
                     with requests.Session() as session:
                         session.trust_env = False
@@ -324,6 +344,27 @@ def test_a_server_that_answers_with_an_error_is_asked_again(
     assert "answered with an error" in said(caplog)[0]
     proxy.status = None
     edge.live(*range(18, SLOTS))
+    proxy.close()
+    assert edge.stored() == edge.expected()
+
+
+@pytest.mark.parametrize("content", [b"{}", b"[]", b"null", b'{"results": []}', b"<html></html>", b""])
+def test_answers_that_are_not_influxdbs_are_a_fault_like_others(
+    edge: Edge, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    proxy = Proxy(edge.server.port)
+    edge.port = proxy.port
+    edge.start()
+    edge.live(FIRST)
+    caplog.clear()
+    proxy.status, proxy.content = 200, content
+    assert [edge.daemon.poll() for _ in range(3)] == [True] * 3
+    assert said(caplog) == [
+        f"InfluxDB at 127.0.0.1:{edge.port} answered with an error (not an answer of InfluxDB);"
+        " check --influx_db, --influx_measurement and the server's log"
+    ]
+    proxy.status = None
+    edge.live(*range(14, SLOTS))
     proxy.close()
     assert edge.stored() == edge.expected()
 
@@ -424,11 +465,15 @@ def test_a_point_that_influxdb_refuses_for_good_does_not_hold_the_others(
     # InfluxDB holds a field to its first type within a shard.
     moment = (edge.begin + 16 * INTERVAL) * SECOND
     bad = {"measurement": "detected_anomalies", "time": moment, "tags": {}, "fields": {"cpu_usage": "text"}}
-    edge.store.add(edge.store.state(), "edge", [bad])
+    good = {"measurement": "good", "time": 1, "tags": {}, "fields": {"cpu_usage": 1.0}}
+    edge.store.add(edge.store.state(), "edge", [bad, *({**good, "time": i} for i in range(1, 20)), bad])
     edge.live(18)
     refused = [line for line in said(caplog, logging.ERROR) if "refused to store" in line]
-    assert len(refused) == 1
-    assert "field type conflict" in refused[0]
+    assert len(refused) == 2
+    assert all("field type conflict" in line for line in refused)
+    assert [p["time"] for p in edge.client.query("SELECT * FROM good", epoch="ns").get_points()] == list(
+        range(1, 20)
+    )
     edge.live(*range(19, SLOTS))
     assert edge.stored() == edge.expected()
     assert edge.store.depth == 0
@@ -600,11 +645,7 @@ def test_a_clock_that_steps_by_an_hour_stops_nothing(
     state["monitor"]["judge"]["last_slot"] += hours * 3600 // INTERVAL
     edge.store.add(state, "edge", [])
     edge.start()
-    now = 0.0
-    edge.daemon._monitor._clock = lambda: now
-    for slot in range(FIRST, SLOTS):
-        now = edge.begin + (slot + 4 / 3) * INTERVAL
-        edge.live(slot)
+    edge.live(*range(FIRST, SLOTS))
     went_back = [line for line in said(caplog) if "the clock of the samples went back by " in line]
     assert len(went_back) == (hours > 0)
     # What came while nobody could know that the clock had stepped is judged too.
@@ -616,13 +657,12 @@ def test_without_any_sample_the_silence_is_said_once_and_nothing_is_normal(
 ) -> None:
     caplog.set_level(logging.INFO)
     caplog.clear()
-    edge.daemon._monitor._clock = iter(edge.begin + slot * INTERVAL for slot in range(10_000)).__next__
     for _ in range(6):
+        edge.now += INTERVAL
         assert edge.daemon.poll() is False
     lines = said(caplog, logging.INFO)
     assert len(lines) == 1
     assert lines[0].startswith("unknown: no new record since ")
-    edge.daemon._monitor._clock = time.time
     edge.live(*range(FIRST, SLOTS))
     assert edge.stored() == edge.expected()
 
@@ -751,6 +791,23 @@ def test_another_bundle_judges_from_the_next_poll_and_a_mixture_never(
         assert said(caplog).count(f"{model}: another model judges from now on") == 2
         assert edge.stored() == edge.expected(last=20)
         edge.stop()
+
+
+def test_broken_thresholds_at_a_restart_leave_the_last_good_ones_in_force(
+    edge: Edge, caplog: pytest.LogCaptureFixture
+) -> None:
+    edit(edge, cpu_threshold=0.2)
+    edge.live(FIRST)
+    edge.thresholds_file.write_text('{"cpu_threshold": 0.2')
+    caplog.clear()
+    edge.start()
+    edge.live(14, 15)
+    (fault,) = said(caplog, logging.ERROR)
+    assert fault.endswith("Until then the last good thresholds are in force")
+    assert edge.daemon._judge.thresholds["cpu_threshold"] == 0.2
+    shutil.copy(ROOT / "data/thresholds.json", edge.thresholds_file)
+    edge.live(*range(16, SLOTS))
+    assert edge.stored() == edge.expected()
 
 
 # --- calm ----------------------------------------------------------------------------------------

@@ -305,6 +305,20 @@ def test_hangup_has_the_thresholds_read_at_once(
     assert daemon.end() == 0
 
 
+def test_a_storm_of_hangups_stops_nothing(
+    influxd: Influxd, database: Database, run: Callable[..., Process]
+) -> None:
+    write_samples(database.client, lives(int(time.time()) - 60, 90))
+    daemon = run(influxd.port, database.name)
+    daemon.wait_for(lambda said: " normal (" in said)
+    for _ in range(20_000):
+        daemon.process.send_signal(signal.SIGHUP)
+    count = daemon.said().count(" normal (")
+    daemon.wait_for(lambda said: said.count(" normal (") > count + 2)
+    assert daemon.end() == 0
+    assert "Traceback" not in daemon.said()
+
+
 # --- a long time ---------------------------------------------------------------------------------
 
 

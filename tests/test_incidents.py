@@ -40,7 +40,8 @@ def said(pattern: str) -> list[str]:
 def test_an_incident_is_said_once_when_it_opens_and_once_when_it_closes() -> None:
     assert said("nn" + "a" * 44 + "nnnnnnnn") == [
         "2026-03-06T12:01:15Z incident opens: cpu (4 anomalies in a row)",
-        "2026-03-06T12:11:15Z incident closes: cpu for 10 min since 2026-03-06T12:01:15Z;"
+        # From the first anomaly of the row on.
+        "2026-03-06T12:11:15Z incident closes: cpu for 10 min 45 s since 2026-03-06T12:00:30Z;"
         " peak RMSE in thresholds: cpu 4.0",
     ]
 
@@ -68,7 +69,7 @@ def test_causes_come_in_a_fixed_order_with_their_peaks() -> None:
     two = verdicts("n" * 4 + "aa" + "nnnn", {"cpu": 3.25, "mem": 0.75})
     lines = [line for v in [*one, *two[4:]] for line in incidents.observe(v, THRESHOLDS)]
     assert lines[-1].endswith(
-        "incident closes: cpu | mem for 30 s since 2026-03-06T12:00:45Z;"
+        "incident closes: cpu | mem for 1 min 15 s since 2026-03-06T12:00:00Z;"
         " peak RMSE in thresholds: cpu 6.5, mem 2.0"
     )
 

@@ -332,9 +332,36 @@ def test_a_poll_after_missed_ones_judges_every_slot_in_order(edge: Edge) -> None
     edge.scrape(14, 12, 10, 13, 11)
     edge.scrape(15, without=["tx_cpu_time"])
     assert edge.poll(16 + LATER) == [(10, []), (11, []), (12, []), (13, []), (14, [])]
-    assert edge.poll(17 + LATER) == []
-    assert edge.poll(18 + LATER) == [(15, ["tx_cpu_time"])]
+    # After an outage, what lacks may still come for a while.
+    assert [edge.poll(slots + LATER) for slots in (17, 18, 19)] == [[], [], []]
+    assert edge.poll(20.1 + LATER) == [(15, ["tx_cpu_time"])]
     assert edge.judged == list(range(16))
+
+
+def test_series_that_do_not_come_back_in_step_after_an_outage_are_waited_for(edge: Edge) -> None:
+    edge.scrape(*range(10, 16), only=formatters.RAN_MEASUREMENTS)
+    assert edge.poll(16 + LATER) == []
+    edge.scrape(*range(10, 16), only=formatters.NODE_MEASUREMENTS)
+    edge.scrape(16)
+    assert edge.poll(17 + LATER) == [(slot, []) for slot in range(10, 17)]
+
+
+def test_much_to_catch_up_is_read_in_parts_and_a_gap_in_it_is_passed_over(database: Database) -> None:
+    edge = Edge(database.client)
+    edge.begin -= 1000 * INTERVAL
+    edge.scrape(*range(10))
+    edge.monitor._catch_up_ns = 10**15
+    edge.monitor._judged_before = edge.at(0)
+    assert edge.poll(10 + LATER) == [(slot, []) for slot in range(10)]
+    edge.scrape(*range(10, 300), *range(900, 910))
+    found = edge.poll(910 + LATER)
+    assert found == [(slot, []) for slot in range(10, 250)]
+    polls = 1
+    while edge.monitor.has_more:
+        found += edge.poll(910 + LATER)
+        polls += 1
+    assert found == [(slot, []) for slot in (*range(10, 300), *range(900, 910))]
+    assert polls == 5
 
 
 def test_a_slot_without_any_sample_is_passed_over(edge: Edge) -> None:
