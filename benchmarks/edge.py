@@ -195,6 +195,7 @@ def test_mode_cost() -> dict[str, float]:
 def _daemon(server: Influxd, folder: str) -> Iterator[subprocess.Popen]:
     arguments = ["--mode", "test", "--interval", "1"]
     arguments += ["--influx_host", server.host, "--influx_port", str(server.port)]
+    arguments += ["--state_dir", str(Path(folder, "state"))]
     # pandas would come along with the client here, but not on an edge node.
     code = "import sys; sys.modules['pandas'] = None; import find_anomalies; sys.exit(find_anomalies.main())"
     with Path(folder, "log").open("w") as log:

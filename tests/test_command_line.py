@@ -682,6 +682,22 @@ def test_check_thresholds_shows_each_beside_its_proposal_and_what_it_flags(tmp_p
     assert sum("mem" in named for named in causes) > 100
 
 
+def test_check_thresholds_without_pandas_still_says_whether_the_file_is_valid(tmp_path: Path) -> None:
+    code = "import sys; sys.modules['pandas'] = None; import find_anomalies; sys.exit(find_anomalies.main())"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--check_thresholds"],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0
+    assert logged(done.stderr) == [
+        "pandas is not installed here: what they flag of data/normal.csv is not shown"
+    ]
+    assert done.stdout.splitlines()[-1] == "data/thresholds.json is valid"
+
+
 def test_check_thresholds_refuses_a_broken_file_in_one_line(tmp_path: Path) -> None:
     file = tmp_path / "thresholds.json"
     file.write_text('{"cpu_threshold": 0.1,\n "mem_threshold": 0.1,,}')

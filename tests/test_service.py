@@ -1,6 +1,7 @@
 """How the daemon lives among others: systemd, the journal, signals, Prometheus, faults said once."""
 
 import logging
+import math
 import os
 import re
 import signal
@@ -16,7 +17,7 @@ import pytest
 from detector import ALERT, ANOMALY, NORMAL, THRESHOLD_KEYS, Verdict
 from incidents import NAMES
 from lab.influxd import free_port
-from service import JournalFormatter, Metrics, Notices, notify_systemd
+from service import JournalFormatter, Metrics, Notices, check_watchdog, notify_systemd
 from utils import UserError
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -44,6 +45,27 @@ def test_the_journal_gets_priorities_and_no_second_clock() -> None:
         for level in (logging.INFO, logging.WARNING, logging.ERROR)
     ]
     assert lines == ["<6>INFO say it", "<4>WARNING say it", "<3>ERROR say it"]
+
+
+def test_the_journal_is_told_from_a_shell_that_inherits_its_variable() -> None:
+    code = "from service import is_journal; print(is_journal())"
+    for stream in ("1:2", "", None):
+        environment = {"PATH": os.environ["PATH"]} | ({} if stream is None else {"JOURNAL_STREAM": stream})
+        done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, env=environment, capture_output=True)
+        assert done.stdout == b"False\n"
+    code = "import os; s = os.fstat(2); os.environ['JOURNAL_STREAM'] = f'{s.st_dev}:{s.st_ino}'\n" + code
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True)
+    assert done.stdout == b"True\n"
+
+
+def test_an_interval_that_the_watchdog_would_not_live_through_is_refused() -> None:
+    check_watchdog(90, {"WATCHDOG_USEC": "180000000"})
+    check_watchdog(1e6, {})
+    with pytest.raises(UserError) as caught:
+        check_watchdog(91, {"WATCHDOG_USEC": "180000000"})
+    assert str(caught.value) == (
+        "--interval 91 is more than half of the watchdog's 180 s; set WatchdogSec=273 or more in the unit"
+    )
 
 
 def test_a_fault_is_said_once_and_its_end_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -159,6 +181,19 @@ def test_the_age_of_the_last_good_poll_grows_until_the_next() -> None:
     after = scrape(port)["find_anomalies_seconds_since_last_good_poll"]
     assert before >= 0.3
     assert after < before
+
+
+def test_in_silence_the_newest_record_grows_old_and_no_rmse_is_shown() -> None:
+    metrics = Metrics()
+    registry = metrics.registry
+    age = "find_anomalies_seconds_since_newest_record"
+    assert math.isnan(registry.get_sample_value(age))
+    rmse = {name: 0.25 for name in NAMES}
+    metrics.show(Verdict(int((time.time() - 500) * 1e9), NORMAL, (), (), rmse, {}), [])
+    assert registry.get_sample_value(age) == pytest.approx(500, abs=5)
+    metrics.show_silence()
+    shown = [registry.get_sample_value("find_anomalies_rmse", {"metric": name}) for name in NAMES]
+    assert all(math.isnan(value) for value in shown)
 
 
 def test_a_port_that_is_taken_is_one_line() -> None:
