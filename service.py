@@ -96,16 +96,18 @@ class Ending:
     def __init__(self) -> None:
         self._is_asked = False
         self._is_deferred = False
-        self._waking, self._woken = socket.socketpair()
-        for end in (self._waking, self._woken):
-            end.setblocking(False)
+        # The two ends of a pipe, once signals are taken.
+        self._pipe: tuple[socket.socket, ...] = ()
 
     def install(self) -> None:
         """Take the signals of this process."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._end)
         # Python writes each signal there; a handler that takes a lock could wait for itself.
-        signal.set_wakeup_fd(self._waking.fileno(), warn_on_full_buffer=False)
+        self._pipe = socket.socketpair()
+        for end in self._pipe:
+            end.setblocking(False)
+        signal.set_wakeup_fd(self._pipe[0].fileno(), warn_on_full_buffer=False)
         signal.signal(signal.SIGHUP, lambda *_: None)
 
     def _end(self, number: int, frame: FrameType | None) -> None:
@@ -126,9 +128,9 @@ class Ending:
 
     def wait(self, seconds: float) -> None:
         """Let time pass, until SIGHUP comes."""
-        if select.select([self._woken], [], [], seconds)[0]:
+        for woken in select.select(self._pipe[1:], [], [], seconds)[0]:
             # Many signals end one wait; the pipe holds no more than this.
-            self._woken.recv(1 << 20)
+            woken.recv(1 << 20)
 
 
 # --- Prometheus ----------------------------------------------------------------------------------

@@ -197,7 +197,7 @@ def test_short_run_stored_what_test_mode_said(short_run: ShortRun) -> None:
     result = short_run.result
     assert result["anomalies_said"] == result["anomalies_stored"] > 0
     said = (short_run.folder / "test_mode.log").read_text()
-    assert len(re.findall(r' WARNING \{"time": ', said)) == result["anomalies_said"]
+    assert len(re.findall(r' INFO \{"time": ', said)) == result["anomalies_said"]
     assert result["measurements"] == sorted([*formatters.MEASUREMENTS, "detected_anomalies"])
 
 
