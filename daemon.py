@@ -296,10 +296,11 @@ class Daemon:
         else:
             name = self._settings.thresholds_file
             self._notices.mended("thresholds", f"{name} can be read again")
-            now = self._judge.thresholds = self._thresholds.content
-            for key in [key for key in now if is_new and now[key] != before[key]]:
-                logger.warning("%s: %s changed from %g to %g", name, key, before[key], now[key])
-            self._metrics.show_thresholds(now)
+            if is_new:
+                now = self._judge.thresholds = self._thresholds.content
+                for key in [key for key in now if now[key] != before[key]]:
+                    logger.warning("%s: %s changed from %g to %g", name, key, before[key], now[key])
+                self._metrics.show_thresholds(now)
         try:
             is_new = self._bundle.refresh()
         except UserError as error:

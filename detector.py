@@ -412,8 +412,8 @@ def update_thresholds(filename: str | Path, proposed: dict[str, float]) -> list[
     What this program wrote is remembered beside the file (`thresholds.proposed.json`): a value that still
     equals it is refreshed, any other is a person's and stays.
     """
-    given, _ = _read_both(filename)
-    _, by_person = compare_thresholds(filename)
+    given, written = _read_both(filename)
+    by_person = _set_by_person(given, written)
     saveDictJson(proposed, _proposed_path(filename))
     saveDictJson({key: (given if key in by_person else proposed)[key] for key in THRESHOLD_KEYS}, filename)
     return by_person
@@ -422,7 +422,11 @@ def update_thresholds(filename: str | Path, proposed: dict[str, float]) -> list[
 def compare_thresholds(filename: str | Path) -> tuple[dict[str, float], list[str]]:
     """What this program wrote last into a thresholds file, and the keys that a person set."""
     given, written = _read_both(filename)
-    return written, [key for key in THRESHOLD_KEYS if key in given and given[key] != written.get(key)]
+    return written, _set_by_person(given, written)
+
+
+def _set_by_person(given: dict[str, float], written: dict[str, float]) -> list[str]:
+    return [key for key in THRESHOLD_KEYS if key in given and given[key] != written.get(key)]
 
 
 def fill_thresholds(filename: str | Path) -> list[str]:

@@ -16,7 +16,8 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from detector import ALERT, THRESHOLD_KEYS, UNKNOWN_CAUSE, Verdict
-from utils import METRICS, UserError
+from incidents import NAMES
+from utils import UserError
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -201,10 +202,10 @@ class Metrics:
 
     def show_silence(self) -> None:
         """Nothing is known of the node at the moment."""
-        for name in (*METRICS, "overall"):
+        for name in NAMES:
             self.rmse.labels(name).set(math.nan)
 
     def show_thresholds(self, thresholds: dict[str, float]) -> None:
         """The thresholds in force."""
-        for name, key in zip((*METRICS, "overall"), THRESHOLD_KEYS, strict=True):
+        for name, key in zip(NAMES, THRESHOLD_KEYS, strict=True):
             self.threshold.labels(name).set(thresholds[key])
