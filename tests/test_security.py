@@ -10,8 +10,9 @@ import string
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -338,21 +339,27 @@ thresholds_files = st.one_of(
 )
 
 
+def loaded_or_refused(load: Callable[[str], Any], content: bytes, suffix: str) -> Any | None:
+    """What a loader makes of a file with this content; None if it refuses it, in one line that names it."""
+    with tempfile.NamedTemporaryFile(suffix=suffix) as file:
+        Path(file.name).write_bytes(content)
+        try:
+            return load(file.name)
+        except UserError as error:
+            assert str(error).startswith(file.name)
+            assert len(str(error).splitlines()) == 1
+    return None
+
+
 @fuzzed
 @given(thresholds_files)
 @example(b'{"cpu_threshold": 1' + 400 * b"0" + b"}")
 @example(100_000 * b"[")
 def test_a_fuzzed_thresholds_file_is_loaded_or_refused_in_one_line(content: bytes) -> None:
-    with tempfile.NamedTemporaryFile(suffix=".json") as file:
-        Path(file.name).write_bytes(content)
-        try:
-            thresholds = load_thresholds(file.name)
-        except UserError as error:
-            assert str(error).startswith(file.name)
-            assert len(str(error).splitlines()) == 1
-        else:
-            assert set(thresholds) == set(THRESHOLD_KEYS)
-            assert all(0 <= value < math.inf for value in thresholds.values())
+    thresholds = loaded_or_refused(load_thresholds, content, ".json")
+    if thresholds is not None:
+        assert set(thresholds) == set(THRESHOLD_KEYS)
+        assert all(0 <= value < math.inf for value in thresholds.values())
 
 
 cells = st.one_of(
@@ -379,17 +386,11 @@ datasets = st.one_of(
 @fuzzed
 @given(datasets)
 def test_a_fuzzed_dataset_is_loaded_or_refused_in_one_line(content: bytes) -> None:
-    with tempfile.NamedTemporaryFile(suffix=".csv") as file:
-        Path(file.name).write_bytes(content)
-        try:
-            frame = loadDataset(file.name)
-        except UserError as error:
-            assert str(error).startswith(file.name)
-            assert len(str(error).splitlines()) == 1
-        else:
-            assert len(frame) >= 2
-            assert frame.index.is_monotonic_increasing
-            assert not np.isinf(frame.to_numpy(dtype=float)).any()
+    frame = loaded_or_refused(loadDataset, content, ".csv")
+    if frame is not None:
+        assert len(frame) >= 2
+        assert frame.index.is_monotonic_increasing
+        assert not np.isinf(frame.to_numpy(dtype=float)).any()
 
 
 names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=10)
