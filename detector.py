@@ -238,7 +238,7 @@ def _finite(numbers: dict[str, float]) -> dict[str, float | None]:
     return {key: round(value, 4) if math.isfinite(value) else None for key, value in numbers.items()}
 
 
-class _Row:
+class Row:
     """Counts anomalies in a row. An unknown record neither counts nor breaks it; a window of them does."""
 
     def __init__(self) -> None:
@@ -264,7 +264,7 @@ def _judge(
     scores: Scores,
     index: int,
     thresholds: dict[str, float],
-    row: _Row,
+    row: Row,
 ) -> Verdict:
     """Verdict on the record that has this index in the scores."""
     window, record = scores.window[index], scores.record[index]
@@ -299,7 +299,7 @@ class Detector:
         self._bundle = bundle
         self._interval_ns = int(interval_seconds * 1e9)
         self._window: deque[np.ndarray] = deque(maxlen=WINDOW_RECORDS)
-        self._row = _Row()
+        self._row = Row()
         self._last_slot: int | None = None
 
     def replace_bundle(self, bundle: Bundle) -> None:
@@ -309,7 +309,7 @@ class Detector:
     def forget(self) -> None:
         """Begin anew: what comes next has nothing to do with what was."""
         self._window.clear()
-        self._row = _Row()
+        self._row = Row()
         self._last_slot = None
 
     def state(self) -> dict[str, Any]:
@@ -348,7 +348,7 @@ class Detector:
 
 def detect(thresholds: dict[str, float], frame: pd.DataFrame, scores: Scores) -> list[Verdict]:
     """Verdicts on all records of a resampled dataset, the same as Detector gives one by one."""
-    row = _Row()
+    row = Row()
     columns = getAnomalyColumns()
     stored = frame[columns].to_numpy(dtype=float).tolist()
     times = frame.index.as_unit("ns").asi8.tolist()

@@ -1,0 +1,148 @@
+"""Trained models as files: plain arrays and JSON in a NumPy archive, nothing that could be executed."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ports.detectors import DETECTORS, HOURS_IN_WEEK, Forecast, Model, Outlier
+from ports.preparation import BUCKET_MINUTES, PREPARATIONS, WEEK_MINUTES, Scaler, check_zone
+from ports.series import NAME
+from utils import UserError, format_time, parse_time, replace_file
+
+# Raised whenever files of before would be judged by differently.
+FORMAT = 1
+ENDING = ".npz"
+# kind, a width above zero, an offset that a logarithm can have.
+_SCALERS = (("log", True, True), ("standard", True, True))
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model and all that is needed to apply it. start, end: the training span, seconds since 1970.
+    versions: of the libraries that had a part in it.
+    """
+
+    series: str
+    detector: str
+    preparation: str
+    minutes: int
+    zone: str
+    start: int
+    end: int
+    versions: dict[str, str]
+    model: Model
+
+
+def model_path(folder: str | Path, series: str, detector: str) -> Path:
+    """Where the model of a series and detector is kept."""
+    return Path(folder) / f"{series}.{detector}{ENDING}"
+
+
+def pack(trained: Trained) -> bytes:
+    """The content of a model's file."""
+    model = trained.model
+    about = {
+        "format": FORMAT,
+        "series": trained.series,
+        "detector": trained.detector,
+        "preparation": trained.preparation,
+        "minutes": trained.minutes,
+        "zone": trained.zone,
+        "trained_from": format_time(trained.start * 10**9),
+        "trained_until": format_time(trained.end * 10**9),
+        "versions": trained.versions,
+        "scaler": asdict(model.scaler),
+    }
+    arrays = {"usual": model.usual}
+    if isinstance(model, Forecast):
+        about["limit"] = model.limit
+    else:
+        arrays |= {"grid": model.grid, "scores": model.scores}
+    content = io.BytesIO()
+    text = np.frombuffer(json.dumps(about, allow_nan=False).encode(), dtype=np.uint8)
+    np.savez_compressed(
+        content, about=text, **{name: array.astype(np.float32) for name, array in arrays.items()}
+    )
+    return content.getvalue()
+
+
+def save(content: bytes, path: Path) -> None:
+    """Replace a model's file."""
+    replace_file(path, lambda temporary: temporary.write_bytes(content))
+
+
+def load(path: Path) -> Trained:
+    """Read a model's file. Raises UserError for one that is missing, damaged or of another version."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            about = json.loads(archive["about"].tobytes())
+            arrays = {name: archive[name].astype(float) for name in archive.files if name != "about"}
+        if _is_number(about["format"]) and about["format"] != FORMAT:
+            raise UserError(
+                f"{path}: is a model of another version (format {about['format']}); train it anew"
+            )
+        trained = _trained(about, arrays)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such model; train it, or see why that failed") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except UserError:
+        raise
+    # NumPy, zipfile, zlib, json and ast each have errors of their own for a damaged file.
+    except Exception:
+        raise UserError(f"{path}: is damaged, or no model; train it anew") from None
+    if f"{trained.series}.{trained.detector}{ENDING}" != path.name:
+        raise UserError(
+            f"{path}: is the model of {trained.series} ({trained.detector}); give it its name back"
+        )
+    return trained
+
+
+def _trained(about: dict, arrays: dict[str, np.ndarray]) -> Trained:
+    """Raises anything for what does not fit together."""
+    minutes, detector, versions = about["minutes"], about["detector"], about["versions"]
+    scaler = Scaler(**about["scaler"])
+    usual = arrays.pop("usual")
+    model: Model
+    if "limit" in about:
+        model = Forecast(scaler, usual, about["limit"])
+        is_whole = not arrays and _is_number(model.limit) and model.limit > 0
+    else:
+        model = Outlier(scaler, usual, **arrays)
+        is_whole = (
+            len(model.grid) > 1
+            and bool((model.grid[:-1] <= model.grid[1:]).all())
+            and model.scores.shape in ((1, len(model.grid)), (HOURS_IN_WEEK, len(model.grid)))
+        )
+    is_whole = (
+        is_whole
+        and isinstance(minutes, int)
+        and minutes in BUCKET_MINUTES
+        and usual.shape == (WEEK_MINUTES // minutes,)
+        and all(np.isfinite(array).all() for array in (usual, *arrays.values()))
+        and (scaler.kind, scaler.width > 0, scaler.offset > 0 or scaler.kind != "log") in _SCALERS
+        and _is_number(scaler.width)
+        and _is_number(scaler.offset)
+        and about["preparation"] in PREPARATIONS
+        and detector in DETECTORS
+        and bool(NAME.fullmatch(about["series"]))
+        and about["series"].isprintable()
+        and all(isinstance(text, str) for pair in versions.items() for text in pair)
+    )
+    check_zone(about["zone"])
+    if about["format"] != FORMAT or not is_whole:
+        raise ValueError("not a whole model")
+    span = (parse_time(about[key]) // 10**9 for key in ("trained_from", "trained_until"))
+    return Trained(
+        about["series"], detector, about["preparation"], minutes, about["zone"], *span, versions, model
+    )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,126 @@
+"""From a model and samples to verdicts, by the alert rule that the edge detector has, too."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from detector import ALERT, ALERT_RECORDS, ANOMALY, Row
+from ports.detectors import Judged
+from ports.models import Trained
+from ports.preparation import PREPARATIONS, Buckets
+from ports.series import Series, series_tags
+from utils import WINDOW_RECORDS, format_time
+
+# Of this many buckets before a point its verdict may depend: so far apart can the four of an alert be.
+CONTEXT_BUCKETS = ALERT_RECORDS * WINDOW_RECORDS
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """An anomaly. time: the end of its bucket, seconds since 1970. severity: `anomaly`, or `alert` from the
+    fourth in a row on. traffic, expected, low, high: bytes; what has no bound is infinite.
+    """
+
+    series: str
+    detector: str
+    time: int
+    severity: str
+    traffic: float
+    expected: float
+    low: float
+    high: float
+    score: float
+
+    def to_json(self) -> str:
+        """One line for a program to read; a bound that there is not is null."""
+        named = {"time": format_time(self.time * 10**9), **self.tags, **self.fields}
+        return json.dumps(
+            {
+                key: None if isinstance(value, float) and math.isinf(value) else value
+                for key, value in named.items()
+            }
+        )
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """Of its point in InfluxDB."""
+        return {**series_tags(self.series), "severity": self.severity, "detector": self.detector}
+
+    @property
+    def fields(self) -> dict[str, float]:
+        """Of its point in InfluxDB."""
+        return {
+            "traffic": round(self.traffic, 1),
+            "expected": round(self.expected, 1),
+            "low": round(self.low, 1),
+            "high": round(self.high, 1),
+            "score": round(self.score, 4),
+        }
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """What is said of consecutive buckets (n,): statuses as in detector.py."""
+
+    trained: Trained
+    buckets: Buckets
+    judged: Judged
+    statuses: np.ndarray
+
+    @property
+    def times(self) -> np.ndarray:
+        """The end of each bucket, seconds since 1970 (n,)."""
+        return self.buckets.starts + self.buckets.minutes * 60
+
+    def after(self, time: int) -> Verdicts:
+        """Those of buckets that end after `time`."""
+        part = slice(int(np.searchsorted(self.times, time, side="right")), None)
+        judged = self.judged
+        parts = (judged.score[part], judged.expected[part], judged.low[part], judged.high[part])
+        return Verdicts(self.trained, self.buckets[part], Judged(*parts), self.statuses[part])
+
+    def anomalies(self) -> Iterator[Verdict]:
+        """In order."""
+        for index in np.flatnonzero(np.isin(self.statuses, (ANOMALY, ALERT))):
+            yield Verdict(
+                self.trained.series,
+                self.trained.detector,
+                int(self.times[index]),
+                str(self.statuses[index]),
+                *(
+                    float(values[index])
+                    for values in (
+                        self.buckets.traffic,
+                        self.judged.expected,
+                        self.judged.low,
+                        self.judged.high,
+                        self.judged.score,
+                    )
+                ),
+            )
+
+
+def judge(trained: Trained, series: Series, since: int) -> Verdicts:
+    """Of all buckets that end after `since` and of those in the samples before, which only lead up to them.
+
+    The verdicts after `since` are those that all samples together would give if `series` goes back
+    CONTEXT_BUCKETS and one more before it: of the first bucket a part may be missing. (By the workshop's
+    preparation, to which a gap is zeroes, only if no gap is as long as that.)
+    """
+    bucket_seconds = trained.minutes * 60
+    earliest = since // bucket_seconds * bucket_seconds - (CONTEXT_BUCKETS + 1) * bucket_seconds
+    buckets = PREPARATIONS[trained.preparation].buckets(series, trained.minutes, trained.zone)
+    buckets = buckets[buckets.starts > earliest]
+    judged = trained.model.judge(buckets)
+    return Verdicts(trained, buckets, judged, statuses(judged.score))
+
+
+def statuses(score: np.ndarray) -> np.ndarray:
+    """By the scores of consecutive points (n,): normal, anomaly, alert or unknown."""
+    row = Row()
+    return np.array([row.status(value > 1.0, math.isnan(value)) for value in score.tolist()], dtype=object)
