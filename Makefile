@@ -21,9 +21,11 @@ lint: .venv/.dev
 
 data: .venv/.run
 	@.venv/bin/python -m lab.simulate
+	@.venv/bin/python -m lab.simulate_ports
 
 benchmark: .venv/.run
 	@.venv/bin/python -m benchmarks
+	@.venv/bin/python -m benchmarks.ports
 
 lab: .venv/.run
 	@lab/get_parts.sh
@@ -38,7 +40,7 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/.run: requirements.txt requirements-edge.txt
-	@echo "Installing the packages of requirements.txt into .venv: once, a few minutes, about 2.5 GB." >&2
+	@echo "Installing the packages of requirements.txt into .venv: once, a few minutes, about 2.7 GB." >&2
 	@$(PYTHON) -m venv .venv
 	@$(PIP_INSTALL) -r requirements.txt
 	@touch $@

@@ -1,0 +1,264 @@
+"""The port detectors' figures: detection on simulated ports never tuned on, time, and size.
+
+`--captures` takes a folder of real series with labels in the form of data/ports, which is not part of this
+project; without it those rows are left out. Figures go to stdout and plots/benchmarks_ports.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import numpy as np
+
+from detector import ALERT
+from lab.simulate_ports import BRIEF, HOLIDAYS, TIMEZONE, simulate_port, write_port
+from ports import detectors
+from ports.comparison import Detection, detection, iterative_statuses
+from ports.detectors import DETECTORS
+from ports.jobs import DAY_SECONDS, Cluster, Training, fit_series, in_parallel, last_midnight
+from ports.preparation import PREPARATIONS, Buckets, Preparation
+from ports.series import Anomaly, Series, list_series, read_anomalies, read_series
+from ports.verdicts import judge, statuses
+from utils import saveDictJson
+
+UNSEEN_SEEDS = range(7000, 7020)
+TRAIN_DAYS = 63
+# The real series are two months long.
+CAPTURE_TRAIN_DAYS = 28
+THOUSAND = 1000
+THOUSAND_DAYS = 90
+PLAIN_SEEDS = (7000, 7001, 7002)
+
+
+def training_of(detector: str, preparation: str = "default", train_days: int = TRAIN_DAYS) -> Training:
+    """With all that has a default."""
+    minutes = PREPARATIONS[preparation].minutes
+    return Training((detector,), preparation, minutes, TIMEZONE, train_days, None)
+
+
+# --- detection -----------------------------------------------------------------------------------
+
+
+def unseen_port(seed: int) -> tuple[Series, int, list[Anomaly], list[Anomaly], list[Anomaly]]:
+    """A simulated port, when its judging begins, its brief anomalies, what else is wrong, and holidays."""
+    port = simulate_port(seed)
+    split = last_midnight(int(port.times[0]) + TRAIN_DAYS * DAY_SECONDS + 3600, TIMEZONE)
+    brief = [Anomaly(a.start, a.end) for a in port.anomalies if a.kind in BRIEF and a.start >= split]
+    rest = [Anomaly(a.start, a.end) for a in port.anomalies if a.kind not in BRIEF or a.start < split]
+    holidays = []
+    for day in HOLIDAYS:
+        start = datetime(day.year, day.month, day.day, tzinfo=ZoneInfo(TIMEZONE))
+        holidays.append(Anomaly(int(start.timestamp()), int((start + timedelta(days=1)).timestamp())))
+    return Series(f"1_{seed}_out", port.times, port.traffic), split, brief, rest, holidays
+
+
+def judge_unseen(
+    seed: int, detector: str, preparation: str, is_iterative: bool
+) -> tuple[str, Detection, Detection]:
+    """Of one port: the detector and preparation, what was detected, and the same with holidays excused."""
+    series, split, brief, rest, holidays = unseen_port(seed)
+    training = training_of(detector, preparation)
+    together = judge(fit_series(series, detector, replace(training, until=split)), series, split).after(split)
+    said = (
+        iterative_statuses(series, detector, training, split, together) if is_iterative else together.statuses
+    )
+    found = [
+        detection(together.buckets.starts, training.minutes * 60, said, brief, excused)
+        for excused in (rest, rest + holidays)
+    ]
+    return f"{detector} {preparation} {'nightly' if is_iterative else 'once'}", *found
+
+
+def detection_rows() -> dict[str, dict[str, Any]]:
+    """Every detector trained once, by both preparations; the default one as in service, too."""
+    once = [(detector, way, False) for detector in DETECTORS for way in PREPARATIONS]
+    service = next(iter(DETECTORS)), "default", True
+    tasks = [(seed, *way) for way in (service, *once) for seed in UNSEEN_SEEDS]
+    totals: dict[str, list[Detection]] = {}
+    for key, *found in in_parallel(
+        judge_unseen, tasks, len(tasks), Cluster(os.cpu_count() or 1), "detection"
+    ):
+        totals[key] = [a + b for a, b in zip(totals.get(key, [Detection(), Detection()]), found, strict=True)]
+    return {
+        key: {
+            "anomalies": total[0].known,
+            **total[0].rates(),
+            "false_reds_outside_holidays": total[1].rates()["false_reds"],
+        }
+        for key, total in sorted(totals.items())
+    }
+
+
+def capture_rows(folder: str) -> dict[str, dict[str, Any]]:
+    """Real series, trained each night, with the labels they have."""
+    labels = read_anomalies(Path(folder) / "anomalies.txt")
+    rows = {}
+    for name, path in list_series(folder).items():
+        series = read_series(path)
+        split = last_midnight(int(series.times[0]) + CAPTURE_TRAIN_DAYS * DAY_SECONDS + DAY_SECONDS, TIMEZONE)
+        known = [one for one in labels if one.series == name]
+        for detector in DETECTORS:
+            training = training_of(detector)
+            together = judge(fit_series(series, detector, replace(training, until=split)), series, split)
+            together = together.after(split)
+            said = iterative_statuses(series, detector, training, split, together)
+            late, early = (
+                [one for one in known if (one.end > split) == is_late] for is_late in (True, False)
+            )
+            found = detection(together.buckets.starts, training.minutes * 60, said, late, early)
+            rows[f"{name} {detector}"] = {**asdict(found), "alerted": int((said == ALERT).sum())}
+    return rows
+
+
+# --- time against the plain form -----------------------------------------------------------------
+
+
+def plain(detector: str, buckets: Buckets, preparation: Preparation, test: Buckets) -> np.ndarray:
+    """Scores of `test` by the library as its manual shows it, on the same values."""
+    scaler = preparation.fit_scaler(buckets.traffic[~np.isnan(buckets.traffic)])
+    values, new = scaler.transform(buckets.traffic), scaler.transform(test.traffic)
+    seen = ~np.isnan(values)
+    filled = np.interp(np.arange(len(values)), np.flatnonzero(seen), values[seen])
+    in_week = detectors.WEEK_DAYS * 1440 // buckets.minutes
+    if detector == "stl":
+        from statsmodels.tsa.seasonal import STL
+
+        parts = STL(filled, period=in_week, seasonal=detectors.STL_SEASONAL).fit()
+        expected = np.resize(parts.seasonal[-in_week:], len(test.slots)) + parts.trend[-1]
+        return np.abs(new - expected) / _plain_limit(parts.resid)
+    if detector == "sarimax":
+        from statsmodels.tsa.statespace.sarimax import SARIMAX
+
+        mean = np.nanmean(detectors.week_rows(filled, buckets.slots, buckets.minutes), axis=0)
+        known, new_known = (np.column_stack([np.ones(len(b.slots)), mean[b.slots]]) for b in (buckets, test))
+        fitted = SARIMAX(filled, exog=known, order=(1, 0, 1)).fit(disp=False)
+        expected = fitted.forecast(len(test.slots), exog=new_known)
+        return np.abs(new - expected) / _plain_limit(fitted.resid)
+    in_day = in_week // detectors.WEEK_DAYS
+    times, new_times = (np.column_stack([b.slots % in_day, b.slots // in_day]) for b in (buckets, test))
+    if detector == "random-forest":
+        from sklearn.ensemble import RandomForestRegressor
+
+        forest = RandomForestRegressor(random_state=0).fit(times[seen], values[seen])
+        return np.abs(new - forest.predict(new_times)) / _plain_limit(
+            values[seen] - forest.predict(times[seen])
+        )
+    from sklearn.ensemble import IsolationForest
+    from sklearn.svm import OneClassSVM
+
+    estimator = IsolationForest(random_state=0) if detector == "isolation-forest" else OneClassSVM()
+    points, new_points = np.column_stack([values, times])[seen], np.column_stack([new, new_times])
+    estimator.fit(points)
+    known = ~np.isnan(new)
+    scores = np.full(len(new), np.nan)
+    scores[known] = -estimator.score_samples(new_points[known])
+    lowest, limit = (lambda of: (of.min(), np.quantile(of, 0.99)))(-estimator.score_samples(points))
+    return (scores - lowest) / (limit - lowest)
+
+
+def _plain_limit(errors: np.ndarray) -> float:
+    return detectors.SPREADS * 1.4826 * float(np.median(np.abs(errors - np.median(errors))))
+
+
+def ours(detector: str, buckets: Buckets, preparation: Preparation, test: Buckets) -> np.ndarray:
+    """Scores of `test` by our form."""
+    return detectors.fit(detector, buckets, preparation).judge(test).score
+
+
+def speed_rows() -> dict[str, dict[str, Any]]:
+    """Seconds of one model, fit and score, and detection, by our form and by the plain one."""
+    rows: dict[str, dict[str, Any]] = {}
+    for detector in list(DETECTORS)[1:]:
+        # The first call imports.
+        figures: dict[str, list] = {"ours": [], "plain": []}
+        _timed(ours, detector, PLAIN_SEEDS[0])
+        for seed in PLAIN_SEEDS:
+            figures["ours"].append(_timed(ours, detector, seed))
+            figures["plain"].append(_timed(plain, detector, seed))
+        rows[detector] = {
+            "times_quicker": round(
+                sum(seconds for seconds, _ in figures["plain"])
+                / sum(seconds for seconds, _ in figures["ours"]),
+                1,
+            )
+        }
+        for way, found in figures.items():
+            total = sum((one for _, one in found), Detection())
+            rows[detector][way] = {
+                "seconds": round(float(np.median([seconds for seconds, _ in found])), 4),
+                **total.rates(),
+            }
+    return rows
+
+
+def _timed(score: Callable[..., np.ndarray], detector: str, seed: int) -> tuple[float, Detection]:
+    series, split, brief, rest, holidays = unseen_port(seed)
+    preparation = PREPARATIONS["default"]
+    buckets = preparation.buckets(series, preparation.minutes, TIMEZONE)
+    before = buckets.starts < split
+    start = time.perf_counter()
+    scores = score(detector, buckets[before], preparation, buckets[~before])
+    seconds = time.perf_counter() - start
+    starts = buckets.starts[~before]
+    return seconds, detection(starts, preparation.minutes * 60, statuses(scores), brief, rest + holidays)
+
+
+# --- a thousand models ---------------------------------------------------------------------------
+
+
+def thousand_models(detector: str, folder: Path) -> dict[str, float]:
+    """Wall seconds of the command line for THOUSAND series, and the bytes of the largest model."""
+    with tempfile.TemporaryDirectory() as kept:
+        command = [sys.executable, "find_anomalies.py", "--target", "ports", "--mode", "train"]
+        command += ["--ports_dir", str(folder), "--ports_models", kept, "--detector", detector, "--jobs", "2"]
+        command += ["--timezone", TIMEZONE, "--train_days", str(THOUSAND_DAYS)]
+        start = time.perf_counter()
+        subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+        seconds = time.perf_counter() - start
+        sizes = [path.stat().st_size for path in Path(kept).iterdir()]
+    if len(sizes) != THOUSAND:
+        raise RuntimeError(f"{len(sizes)} models")
+    return {"seconds": round(seconds, 1), "largest_model_bytes": max(sizes)}
+
+
+def write_thousand(folder: Path) -> None:
+    """THOUSAND files of THOUSAND_DAYS; each twentieth has the same content."""
+    for number in range(THOUSAND):
+        path = folder / f"1_{number}_out.csv"
+        if number < len(UNSEEN_SEEDS):
+            write_port(folder, path.stem, simulate_port(UNSEEN_SEEDS[number], days=THOUSAND_DAYS))
+        else:
+            path.hardlink_to(folder / f"1_{number % len(UNSEEN_SEEDS)}_out.csv")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--captures", help="folder of real series with labels")
+    options = parser.parse_args()
+    figures: dict[str, Any] = {"detection": detection_rows(), "speed": speed_rows(), "thousand": {}}
+    with tempfile.TemporaryDirectory() as folder:
+        write_thousand(Path(folder))
+        for detector in ("profile", "random-forest"):
+            figures["thousand"][detector] = thousand_models(detector, Path(folder))
+    if options.captures:
+        figures["captures"] = capture_rows(options.captures)
+    for topic, rows in figures.items():
+        print(f"\n{topic}")
+        for name, row in rows.items():
+            print(f"  {name:<36} {row}")
+    saveDictJson(figures, "plots/benchmarks_ports.json")
+
+
+if __name__ == "__main__":
+    main()
