@@ -7,15 +7,18 @@ python find_anomalies.py --mode test --replay data/cpu_attack.csv
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import math
 import os
 import re
 import ssl
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 
@@ -42,6 +45,7 @@ from utils import (
     metric_square_errors,
     normalization_stats,
     normalize,
+    parse_time,
     plotAccLoss,
     plotMetric,
     resample_records,
@@ -54,6 +58,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from influxdb import InfluxDBClient
 
+    from ports.sources import Source
+
 logger = logging.getLogger("find_anomalies")
 
 data_prefix = "data/"
@@ -64,9 +70,12 @@ cpu_testset = f"{data_prefix}cpu_attack.csv"
 iperf_testset = f"{data_prefix}iperf_attack.csv"
 stats_json = STATS_JSON
 
+EDGE_ANOMALIES = "detected_anomalies"
 DEFAULT_EPOCHS = 10
 DEFAULT_PERCENTILE = 99.0
 COLLECT_CHUNK_SECONDS = 3600
+# The first one is the default; ports/ is not imported where only the edge is watched.
+PORT_DETECTORS = ("profile", "stl", "sarimax", "random-forest", "isolation-forest", "one-class-svm")
 # A network that has not learnt has the training mean's error; this much of it is still refused.
 LEARNT_SHARE = 0.95
 # Fewer held-out sequences than this say little, so the network is then judged on all.
@@ -341,11 +350,12 @@ def watch(options: argparse.Namespace) -> None:
     # Nothing that it writes is for everyone to read.
     os.umask(0o027)
     node = load_node(options.node_file)
-    server, client = _connect(options)
+    measurement = options.influx_measurement or EDGE_ANOMALIES
+    server, client = _connect(options, measurement)
     settings = daemon.Settings(
         server=server,
         database=options.influx_db,
-        measurement=options.influx_measurement,
+        measurement=measurement,
         interval_seconds=options.interval,
         catch_up_seconds=options.catch_up,
         drift_seconds=options.drift,
@@ -385,9 +395,9 @@ def run_test(options: argparse.Namespace) -> None:
 # --- collect -------------------------------------------------------------------------------------
 
 
-def _connect(options: argparse.Namespace) -> tuple[str, InfluxDBClient]:
+def _connect(options: argparse.Namespace, measurement: str) -> tuple[str, InfluxDBClient]:
     """The server as messages name it, and a client of it."""
-    influx_utils.check_names(options.influx_db, options.influx_measurement)
+    influx_utils.check_names(options.influx_db, measurement)
     if options.influx_ca:
         _check_ca(options)
     client = influx_utils.initializeConnection(
@@ -421,7 +431,7 @@ def run_collect(options: argparse.Namespace) -> None:
     if not options.output:
         raise UserError("--mode collect needs --output FILE.csv")
     node = load_node(options.node_file)
-    server, client = _connect(options)
+    server, client = _connect(options, EDGE_ANOMALIES)
     client.switch_database(options.influx_db)
     gaps: dict[str, int] = {}
     slots: list[int] = []
@@ -500,14 +510,133 @@ def _normal_verdicts(options: argparse.Namespace, thresholds: dict[str, float]) 
     return detector.detect(thresholds, frame, detector.score_dataset(bundle, frame))
 
 
+# --- ports ---------------------------------------------------------------------------------------
+
+
+def run_ports_train(options: argparse.Namespace) -> None:
+    """--target ports --mode train: the nightly job; --evaluate compares all detectors after it."""
+    from ports import comparison, jobs, preparation
+
+    training = jobs.Training(
+        detectors=_port_detectors(options),
+        preparation=options.preprocess,
+        minutes=options.bucket_minutes or preparation.PREPARATIONS[options.preprocess].minutes,
+        zone=options.timezone,
+        train_days=options.train_days,
+        until=options.until,
+    )
+    cluster = jobs.Cluster(options.jobs, options.scheduler)
+    with _port_source(options) as source:
+        failed = jobs.train(source, training, cluster, options.ports_models)
+        if options.evaluate:
+            plot_dir = options.plot_dir or f"{plots_prefix}ports"
+            failed |= comparison.compare(source, training, cluster, plot_dir)
+    if failed:
+        raise UserError(f"{len(failed)} series could not be learnt from; each is named above")
+
+
+def run_ports_test(options: argparse.Namespace) -> None:
+    """--target ports --mode test: the hourly job, once or for ever."""
+    from ports import jobs
+
+    cluster = jobs.Cluster(options.jobs, options.scheduler)
+    # Workers may have another working directory.
+    plot_dir = str(Path(options.plot_dir).resolve()) if options.plot_dir else None
+    # What a folder holds is judged from the training on, as often as it is asked for.
+    judged_file = None if options.ports_dir else Path(options.state_dir) / "ports.json"
+    judged = jobs.load_judged(judged_file) if judged_file else {}
+    ending = service.Ending()
+    if not options.once:
+        ending.install()
+    while True:
+        testing = jobs.Testing(
+            options.ports_models, _port_detectors(options), options.until, judged, plot_dir
+        )
+        failure = None
+        try:
+            with _port_source(options) as source:
+                report = jobs.test(source, testing, cluster)
+                with ending.deferred():
+                    source.store(report.anomalies)
+                    if judged_file:
+                        jobs.save_judged(report.judged, judged_file)
+            judged = report.judged
+            if report.faults:
+                failure = f"{report.faults} series could not be judged; each is named above"
+        except UserError as error:
+            failure = str(error)
+        if options.once and failure:
+            raise UserError(failure)
+        if options.once:
+            return
+        if failure:
+            logger.error("%s", failure)
+        ending.wait(jobs.seconds_to_next(time.time()))
+
+
+def _port_detectors(options: argparse.Namespace) -> tuple[str, ...]:
+    return PORT_DETECTORS if options.detector == "all" else (options.detector,)
+
+
+@contextlib.contextmanager
+def _port_source(options: argparse.Namespace) -> Iterator[Source]:
+    """The folder --ports_dir, or InfluxDB, of which faults become a UserError."""
+    from ports import sources
+
+    if options.ports_dir:
+        yield sources.Folder(options.ports_dir)
+        return
+    measurement = options.influx_measurement or influx_utils.PORT_ANOMALIES
+    server, client = _connect(options, measurement)
+    client.switch_database(options.influx_db)
+    try:
+        yield sources.Database(client, options.influx_db, measurement, options.until)
+    except influx_utils.INFLUX_ERRORS as error:
+        raise UserError(influx_utils.describe_error(error, server, options.influx_db)) from None
+
+
 # --- command line --------------------------------------------------------------------------------
 
 
-def _mode(text: str) -> str:
+def _one_of(*choices: str) -> Callable[[str], str]:
     """In any case; argparse holds only the command line, not the environment, to its choices."""
-    if text.lower() not in ("train", "test", "collect"):
-        raise argparse.ArgumentTypeError(f"invalid choice: '{text}' (choose from 'train', 'test', 'collect')")
-    return text.lower()
+
+    def parse(text: str) -> str:
+        if text.lower() not in choices:
+            named = ", ".join(f"'{choice}'" for choice in choices)
+            raise argparse.ArgumentTypeError(f"invalid choice: '{text}' (choose from {named})")
+        return text.lower()
+
+    return parse
+
+
+def _moment(text: str) -> int:
+    """A date and time, UTC where it names no zone; seconds since 1970."""
+    try:
+        return parse_time(text) // 10**9
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is no time like 2023-01-31 or 2023-01-31T12:00:00Z"
+        ) from None
+
+
+def _zone(text: str) -> str:
+    try:
+        ZoneInfo(text)
+    except (ValueError, OSError, KeyError):
+        raise argparse.ArgumentTypeError(f"'{text}' is no time zone like Europe/Rome or UTC") from None
+    return text
+
+
+def _machine_zone() -> str:
+    """The name of this machine's time zone."""
+    for name in (
+        os.environ.get("TZ", "").lstrip(":"),
+        os.path.realpath("/etc/localtime").partition("zoneinfo/")[2],
+    ):
+        with contextlib.suppress(argparse.ArgumentTypeError):
+            return _zone(name)
+    return "UTC"
 
 
 def _boolean(text: str) -> bool:
@@ -539,6 +668,12 @@ def _number(kind: Callable[[str], Any], low: float, high: float) -> Callable[[st
     return parse
 
 
+def _bucket_minutes(text: str) -> int:
+    if text not in ("5", "10", "15", "20", "30", "60"):
+        raise argparse.ArgumentTypeError(f"'{text}' is none of 5, 10, 15, 20, 30 and 60")
+    return int(text)
+
+
 def make_parser() -> argparse.ArgumentParser:
     """All options; the default of each is taken from the environment where its upper-case name is set."""
     parser = argparse.ArgumentParser(
@@ -553,7 +688,20 @@ def make_parser() -> argparse.ArgumentParser:
         )
 
     switch = {"type": _boolean, "nargs": "?", "const": True, "metavar": "true|false"}
-    option("mode", None, "train, test or collect", type=_mode, metavar="{train,test,collect}")
+    option(
+        "mode",
+        None,
+        "train, test or collect",
+        type=_one_of("train", "test", "collect"),
+        metavar="{train,test,collect}",
+    )
+    option(
+        "target",
+        "edge",
+        "edge or ports (default: %(default)s)",
+        type=_one_of("edge", "ports"),
+        metavar="{edge,ports}",
+    )
     option(
         "model", autoencoder.DEFAULT_MODEL, "file of the trained model (default: %(default)s)", metavar="FILE"
     )
@@ -610,8 +758,8 @@ def make_parser() -> argparse.ArgumentParser:
     )
     option(
         "influx_measurement",
-        "detected_anomalies",
-        "measurement to store anomalies in (default: %(default)s)",
+        None,
+        f"measurement of anomalies (default: {EDGE_ANOMALIES}, of ports {influx_utils.PORT_ANOMALIES})",
         metavar="NAME",
     )
     option(
@@ -668,6 +816,64 @@ def make_parser() -> argparse.ArgumentParser:
     option(
         "metrics_address", "127.0.0.1", "test: address to serve them on (default: %(default)s)", metavar="IP"
     )
+    option(
+        "ports_dir", None, "ports: folder of <device>_<port>_<in|out>.csv (default: InfluxDB)", metavar="DIR"
+    )
+    option(
+        "ports_models",
+        "model/ports",
+        "ports: folder of the trained models (default: %(default)s)",
+        metavar="DIR",
+    )
+    option(
+        "detector",
+        PORT_DETECTORS[0],
+        "ports: " + ", ".join(PORT_DETECTORS) + " or all (default: %(default)s)",
+        type=_one_of(*PORT_DETECTORS, "all"),
+        metavar="NAME",
+    )
+    option(
+        "preprocess",
+        "default",
+        "ports, train: default, or workshop for that of the reference document (default: %(default)s)",
+        type=_one_of("default", "workshop"),
+        metavar="NAME",
+    )
+    option(
+        "bucket_minutes",
+        None,
+        "ports, train: minutes judged together: 5, 10, 15, 20, 30 or 60 (default: 15, of workshop 30)",
+        type=_bucket_minutes,
+        metavar="N",
+    )
+    option(
+        "timezone",
+        _machine_zone(),
+        "ports, train: where the ports' users live (default: this machine's, %(default)s)",
+        type=_zone,
+        metavar="ZONE",
+    )
+    option(
+        "train_days",
+        63,
+        "ports, train: days of history up to the last midnight (default: %(default)s)",
+        type=_number(int, 28, 366),
+        metavar="N",
+    )
+    option("until", None, "ports: as if it were then; no later sample counts", type=_moment, metavar="TIME")
+    option(
+        "jobs",
+        os.cpu_count() or 1,
+        "ports: processes at once (default: one for each CPU, %(default)s)",
+        type=_number(int, 1, 1024),
+        metavar="N",
+    )
+    option(
+        "scheduler",
+        None,
+        "ports: Dask scheduler whose workers do the work, like tcp://HOST:8786",
+        metavar="URL",
+    )
     option("check_thresholds", False, "check the thresholds file and show what it flags, no --mode", **switch)
     option("output", None, "collect: file to write", metavar="CSV")
     option(
@@ -680,12 +886,23 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+MODES = {
+    ("edge", "train"): run_train,
+    ("edge", "test"): run_test,
+    ("edge", "collect"): run_collect,
+    ("ports", "train"): run_ports_train,
+    ("ports", "test"): run_ports_test,
+}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 done, 1 a fault that the user can mend."""
     parser = make_parser()
     options = parser.parse_args(arguments)
     if options.mode is None and not options.check_thresholds:
         parser.error("--mode is needed: train, test or collect")
+    if (options.target, options.mode) == ("ports", "collect"):
+        parser.error("--target ports has no --mode collect; its samples stay where they are")
     # A pipe that reads the anomalies must not wait for a buffer to fill.
     sys.stdout.reconfigure(line_buffering=True)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
@@ -696,7 +913,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.check_thresholds:
             check_thresholds(options)
         else:
-            {"train": run_train, "test": run_test, "collect": run_collect}[options.mode](options)
+            MODES[options.target, options.mode](options)
     except UserError as error:
         print(f"find_anomalies.py: {error}", file=sys.stderr)
         return 1

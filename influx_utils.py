@@ -34,6 +34,14 @@ _HOST = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?|\[[0-9A-Fa-f:.]+(%\w+)
 # What the client raises for an answer of something that is not InfluxDB.
 _ODD_ANSWER = (AttributeError, KeyError, IndexError, TypeError, ValueError)
 
+BATCH_POINTS = 5000
+# Of more than 10,000 rows InfluxDB says that they are but a part.
+PORT_QUERY_SECONDS = 30 * 86_400
+# Bytes per five minutes, and what was found in them.
+PORT_TRAFFIC = "port_traffic"
+PORT_ANOMALIES = "detected_port_anomalies"
+_PORT_TAGS = '"device", "port", "direction"'
+
 # What tells the series of one measurement apart.
 _SERIES_TAGS = {
     formatters.CPU_SECONDS: ("cpu", "instance"),
@@ -290,6 +298,64 @@ def write_points(client: InfluxDBClient, db_name: str, points: Sequence[dict[str
             raise
         return _one_line(error)
     return None
+
+
+# --- ports ---------------------------------------------------------------------------------------
+
+
+def list_ports(client: InfluxDBClient, start: int, end: int) -> list[tuple[dict[str, str], int]]:
+    """Of each series of `port_traffic` its tags `device`, `port`, `direction`, and its newest sample.
+
+    start, end: between which it lies, and its time, in seconds since 1970.
+    """
+    where = f"time > {start}s AND time <= {end}s"
+    query = f'SELECT last("value") FROM "{PORT_TRAFFIC}" WHERE {where} GROUP BY {_PORT_TAGS}'
+    with _answers():
+        answer = client.query(query, epoch="ns")
+        series = [(tags, next(points)["time"] // 10**9) for (_, tags), points in answer.items()]
+    return series
+
+
+def insert_port_anomalies(
+    client: InfluxDBClient,
+    db_name: str,
+    measurement: str,
+    anomalies: Sequence[tuple[int, dict[str, str], dict[str, float]]],
+) -> str | None:
+    """Store the time (ns), tags and fields of each; why InfluxDB refuses some for good, None if it took all.
+
+    Fields that are not finite are left out. Raises as write_points does; writing them again changes nothing.
+    """
+    points = [
+        {
+            "measurement": measurement,
+            "time": time,
+            "tags": {tag: text.rstrip("\\") for tag, text in tags.items()},
+            "fields": {name: value for name, value in fields.items() if math.isfinite(value)},
+        }
+        for time, tags, fields in anomalies
+    ]
+    batches = (points[first : first + BATCH_POINTS] for first in range(0, len(points), BATCH_POINTS))
+    refusals = [write_points(client, db_name, batch) for batch in batches]
+    return next(filter(None, refusals), None)
+
+
+def get_port_samples(
+    client: InfluxDBClient, tags: dict[str, str], start: int, end: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Times (n,) after `start` and up to `end`, seconds since 1970, and bytes (n,), of one series.
+
+    Raises ValueError for values that are no numbers.
+    """
+    where = " AND ".join(_any_of(tag, [name]) for tag, name in tags.items())
+    points = []
+    for begin in range(start, end, PORT_QUERY_SECONDS):
+        until = min(begin + PORT_QUERY_SECONDS, end)
+        query = f'SELECT "value" FROM "{PORT_TRAFFIC}" WHERE time > {begin}s AND time <= {until}s AND {where}'
+        points += _run(client, [query], [PORT_TRAFFIC])[PORT_TRAFFIC]
+    # Of samples within one second the last one counts.
+    samples = {point["time"] // 10**9: point["value"] for point in points}
+    return np.array(list(samples), dtype=np.int64), np.array(list(samples.values()), dtype=float)
 
 
 def _select(measurement: str, node: Node, span: str, column: str = '"value"') -> str:

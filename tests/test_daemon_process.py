@@ -393,17 +393,27 @@ def test_systemd_hears_of_the_first_poll_and_of_each_later_one(
     assert " normal (nearest to an anomaly: " in told[2][-1]
 
 
-def test_systemd_accepts_the_unit_and_finds_little_exposed() -> None:
-    unit = ROOT / "deploy/find-anomalies.service"
+@pytest.mark.parametrize(
+    ("service", "timers"),
+    [
+        ("find-anomalies", []),
+        ("find-anomalies-ports-train", ["find-anomalies-ports-train"]),
+        ("find-anomalies-ports-test", ["find-anomalies-ports-test"]),
+    ],
+)
+def test_systemd_accepts_the_units_and_finds_little_exposed(service: str, timers: list[str]) -> None:
     analyze = parts.find("systemd-analyze")
-    # It looks whether the program is there.
-    text = re.sub(r"ExecStart=\S+", f"ExecStart={sys.executable}", unit.read_text())
-    text = text.replace("WorkingDirectory=/opt/find_anomalies", f"WorkingDirectory={ROOT}")
-    copy = ROOT / ".cache" / "units" / unit.name
-    copy.parent.mkdir(parents=True, exist_ok=True)
-    copy.write_text(text)
+    folder = ROOT / ".cache" / "units"
+    folder.mkdir(parents=True, exist_ok=True)
+    copies = [folder / f"{service}.service", *(folder / f"{timer}.timer" for timer in timers)]
+    for copy in copies:
+        # It looks whether the program is there.
+        text = (ROOT / "deploy" / copy.name).read_text()
+        text = re.sub(r"ExecStart=\S+", f"ExecStart={sys.executable}", text)
+        copy.write_text(text.replace("WorkingDirectory=/opt/find_anomalies", f"WorkingDirectory={ROOT}"))
+    copy = copies[0]
     environment = parts.environment()
-    checked = subprocess.run([analyze, "verify", copy], capture_output=True, text=True, env=environment)
+    checked = subprocess.run([analyze, "verify", *copies], capture_output=True, text=True, env=environment)
     assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
     rated = subprocess.run(
         [analyze, "security", "--offline=true", "--threshold=20", "--no-pager", copy],

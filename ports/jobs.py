@@ -1,0 +1,409 @@
+"""The nightly job that trains, the hourly job that applies: all series in parallel, none stops another."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import itertools
+import logging
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from detector import ALERT, ANOMALY, NORMAL, UNKNOWN
+from ports import detectors, models, pictures
+from ports.preparation import PREPARATIONS
+from ports.series import Anomaly, Series
+from ports.sources import Loaded, Source, samples_of
+from ports.verdicts import CONTEXT_BUCKETS, Verdict, Verdicts, judge
+from utils import UserError, format_time, loadDictJson, parse_time, saveDictJson
+
+if TYPE_CHECKING:
+    from dask.distributed import Client
+
+logger = logging.getLogger("find_anomalies")
+
+# So many are read from InfluxDB before they are handed out.
+CHUNK_SERIES = 200
+DAY_SECONDS = 86_400
+HOUR_SECONDS = 3600
+# A sample may be stored so much later than its time.
+LATENESS_SECONDS = 120
+# A series without a sample for so long is unknown, and said to be.
+SILENCE_SECONDS = 2 * HOUR_SECONDS
+# The nightly job has not run for some nights.
+STALE_SECONDS = 4 * DAY_SECONDS
+CONNECT_SECONDS = 10
+
+# What modules of ports/ import from beside it.
+_SHARED_MODULES = ("autoencoder", "detector", "formatters", "influx_utils", "utils")
+# What a detector is made of.
+_LIBRARIES = {
+    "stl": ("statsmodels",),
+    "sarimax": ("statsmodels",),
+    "random-forest": ("scikit-learn",),
+    "isolation-forest": ("scikit-learn",),
+    "one-class-svm": ("scikit-learn",),
+}
+
+
+@dataclass(frozen=True)
+class Training:
+    """What the nightly job is told. until: no later sample counts, seconds since 1970."""
+
+    detectors: tuple[str, ...]
+    preparation: str
+    minutes: int
+    zone: str
+    train_days: int
+    until: int | None
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where the work is done: `jobs` processes here, or the workers of a Dask scheduler (its address)."""
+
+    jobs: int
+    scheduler: str | None = None
+
+
+# --- train ---------------------------------------------------------------------------------------
+
+
+def train(source: Source, training: Training, cluster: Cluster, folder: str | Path) -> set[str]:
+    """Train all series and replace their models in `folder`; the names of those that could not be trained.
+
+    The log has a line for each of these.
+    """
+    # What holds for all of them is said before the work.
+    with contextlib.suppress(FileExistsError, PermissionError):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK | os.X_OK) or not Path(folder).is_dir():
+        raise UserError(
+            f"{folder}: cannot be written to; give its user the right, or name another --ports_models"
+        )
+    names, failed = source.names(), set()
+    tasks = ((name, load_days(source, name, training.train_days, training.until), training) for name in names)
+    for name, packed, fault in in_parallel(train_series, tasks, len(names), cluster, "training"):
+        try:
+            for detector, content in packed:
+                models.save(content, models.model_path(folder, name, detector))
+        except UserError as error:
+            fault = str(error)
+        if fault:
+            failed.add(name)
+            logger.error("%s", fault)
+    trained = f"{', '.join(training.detectors)} trained for {len(names) - len(failed)} of {len(names)} series"
+    logger.info("%s: %s, with the days of %s", folder, trained, training.zone)
+    return failed
+
+
+def load_days(source: Source, name: str, days: int, until: int | None) -> Loaded:
+    """The samples of so many days and the day before them, up to the newest one."""
+    end = until or source.now() or 0
+    newest = source.newest(name) or end
+    return source.load(name, newest - (days + 1) * DAY_SECONDS, end)
+
+
+def train_series(
+    name: str, loaded: Loaded, training: Training
+) -> tuple[str, list[tuple[str, bytes]], str | None]:
+    """Its name, each detector with the content of its model's file, and what went wrong, if something did."""
+    packed: list[tuple[str, bytes]] = []
+    with faults_of(name) as fault:
+        series = samples_of(loaded, name)
+        packed += [
+            (detector, models.pack(fit_series(series, detector, training))) for detector in training.detectors
+        ]
+    return name, packed, fault.text
+
+
+def fit_series(series: Series, detector: str, training: Training) -> models.Trained:
+    """Train one detector on the `train_days` before the last midnight of its time zone. Raises UserError."""
+    newest = int(series.times[-1]) if len(series.times) else 0
+    end = last_midnight(min(newest, training.until or newest), training.zone)
+    span = series.between(end - training.train_days * DAY_SECONDS, end)
+    if not len(span.times):
+        raise UserError(f"{series.name}: has no day of history; record it for longer")
+    preparation = PREPARATIONS[training.preparation]
+    buckets = preparation.buckets(span, training.minutes, training.zone)
+    try:
+        model = detectors.fit(detector, buckets, preparation)
+    except UserError as error:
+        raise UserError(f"{series.name}: {error}") from None
+    libraries = ("numpy", *_LIBRARIES.get(detector, ()))
+    return models.Trained(
+        series.name,
+        detector,
+        training.preparation,
+        training.minutes,
+        training.zone,
+        int(buckets.starts[0]),
+        end,
+        {library: importlib.metadata.version(library) for library in libraries},
+        model,
+    )
+
+
+def last_midnight(moment: int, zone: str) -> int:
+    """Where the local day of a moment began; seconds since 1970."""
+    day = pd.Timestamp(moment, unit="s", tz=zone).tz_localize(None).normalize()
+    # In some zones it is midnight when the clocks change.
+    return int(day.tz_localize(zone, nonexistent="shift_forward", ambiguous=True).timestamp())
+
+
+# --- test ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Tested:
+    """Of one series: its newest sample, each detector's verdicts with what leads up to them, a fault."""
+
+    name: str
+    newest: int | None
+    verdicts: tuple[Verdicts, ...]
+    fault: str | None
+
+
+@dataclass(frozen=True)
+class Testing:
+    """What the hourly job is told. judged: (series, detector) -> end of the last bucket that was judged."""
+
+    folder: str
+    detectors: tuple[str, ...]
+    until: int | None
+    judged: dict[tuple[str, str], int]
+    plot_dir: str | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the hourly job found. judged: as in Testing, with this run. faults: lines that were logged."""
+
+    anomalies: list[Verdict]
+    judged: dict[tuple[str, str], int]
+    faults: int
+
+
+def test(source: Source, testing: Testing, cluster: Cluster) -> Report:
+    """Judge what is new in each series since it was last judged, or since its training."""
+    names = source.names()
+    found: list[Verdict] = []
+    judged, newest = dict(testing.judged), {}
+    counts = dict.fromkeys((NORMAL, ANOMALY, ALERT, UNKNOWN), 0)
+    faults, trained = 0, 0
+    tasks = _test_tasks(source, testing, names)
+    for tested in in_parallel(test_series, tasks, len(names), cluster, "judging"):
+        if tested.fault:
+            faults += 1
+            logger.error("%s", tested.fault)
+        else:
+            newest[tested.name] = tested.newest
+        for verdicts in tested.verdicts:
+            key = tested.name, verdicts.trained.detector
+            new = verdicts.after(judged.get(key, verdicts.trained.end))
+            found += new.anomalies()
+            for status in counts:
+                counts[status] += int((new.statuses == status).sum())
+            if len(new.times):
+                judged[key] = int(new.times[-1])
+        trained = max([trained, *(one.trained.end for one in tested.verdicts)])
+    now = testing.until or source.now()
+    _warn_of_silence(newest, now)
+    if source.now() and 0 < trained < now - STALE_SECONDS:
+        newest_model = format_time(trained * 10**9)
+        logger.warning("the newest model was trained up to %s; does the nightly job run?", newest_model)
+    summary = ", ".join(f"{count} {status}" for status, count in counts.items())
+    logger.info("%d series, %d buckets: %s", len(names), sum(counts.values()), summary)
+    found.sort(key=lambda verdict: (verdict.time, verdict.series, verdict.detector))
+    return Report(found, judged, faults)
+
+
+def load_judged(filename: Path) -> dict[tuple[str, str], int]:
+    """Up to when each series was judged by each detector; nothing if there is no such file yet."""
+    if not filename.exists():
+        return {}
+    judged = {}
+    for key, text in loadDictJson(filename).items():
+        series, _, detector = key.rpartition(" ")
+        try:
+            judged[series, detector] = parse_time(text) // 10**9
+        except (ValueError, AttributeError):
+            raise UserError(
+                f"{filename}: {key!r} is no time; delete the file, and all is judged since training"
+            ) from None
+    return judged
+
+
+def save_judged(judged: dict[tuple[str, str], int], filename: Path) -> None:
+    """Write what load_judged reads."""
+    saveDictJson({" ".join(key): format_time(time * 10**9) for key, time in sorted(judged.items())}, filename)
+
+
+def seconds_to_next(now: float) -> float:
+    """Until the newest bucket of this hour has its last sample."""
+    return HOUR_SECONDS - (now - LATENESS_SECONDS) % HOUR_SECONDS
+
+
+def _test_tasks(source: Source, testing: Testing, names: Sequence[str]) -> Iterator[tuple]:
+    for name in names:
+        trained, fault = _models_of(name, testing)
+        since = [testing.judged.get((name, one.detector), one.end) for one in trained]
+        context = max((CONTEXT_BUCKETS + 1) * one.minutes * 60 for one in trained) if trained else 0
+        start = min(since, default=0) - context
+        end = testing.until or source.now() or 0
+        loaded = source.load(name, start, end) if trained else None
+        known = [one for one in source.known_anomalies if one.series in (None, name)]
+        yield (
+            name,
+            loaded,
+            list(zip(trained, since, strict=True)),
+            testing.until,
+            testing.plot_dir,
+            known,
+            fault,
+        )
+
+
+def _models_of(name: str, testing: Testing) -> tuple[list[models.Trained], str | None]:
+    """What can be applied, and why what was asked for cannot."""
+    trained, faults = [], []
+    for detector in testing.detectors:
+        path = models.model_path(testing.folder, name, detector)
+        # Asked for all, those are applied that were trained.
+        if len(testing.detectors) > 1 and not path.exists():
+            continue
+        try:
+            trained.append(models.load(path))
+        except UserError as error:
+            faults.append(str(error))
+    if not trained and not faults:
+        faults.append(f"{testing.folder} has no model of it; train it with --mode train")
+    return trained, f"{name}: {'; '.join(faults)}" if faults else None
+
+
+def test_series(
+    name: str,
+    loaded: Loaded | None,
+    trained: Sequence[tuple[models.Trained, int]],
+    until: int | None,
+    plot_dir: str | None,
+    known: Sequence[Anomaly],
+    fault_before: str | None,
+) -> Tested:
+    """Judge one series by its models, each with the time up to which it has judged."""
+    newest, verdicts = None, []
+    with faults_of(name) as fault:
+        if loaded is not None:
+            series = samples_of(loaded, name)
+            series = series.between(0, until) if until else series
+            newest = int(series.times[-1]) if len(series.times) else None
+            verdicts = [judge(one, series, since) for one, since in trained if newest]
+            # A picture that cannot be drawn costs no verdict.
+            for of_one, (one, since) in zip(verdicts, trained, strict=False):
+                if plot_dir and any(of_one.after(since).anomalies()):
+                    pictures.plot_series(of_one, known, Path(plot_dir) / f"{name}.{one.detector}.png")
+    return Tested(name, newest, tuple(verdicts), fault.text or fault_before)
+
+
+def _warn_of_silence(newest: dict[str, int | None], now: int | None) -> None:
+    """A series that has stopped is unknown, which must not pass for normal."""
+    now = now or max((time for time in newest.values() if time), default=0)
+    for name, time in newest.items():
+        if time is None:
+            logger.warning("%s: has no sample that could be judged: unknown", name)
+        elif time < now - SILENCE_SECONDS:
+            logger.warning("%s: has no sample since %s: unknown", name, format_time(time * 10**9))
+
+
+# --- in parallel ---------------------------------------------------------------------------------
+
+
+class _Fault:
+    text: str | None = None
+
+
+@contextlib.contextmanager
+def faults_of(name: str) -> Iterator[_Fault]:
+    """What goes wrong inside the `with` becomes one line that names the series."""
+    fault = _Fault()
+    try:
+        yield fault
+    except UserError as error:
+        fault.text = str(error)
+    # Whatever a library does with one series in hundreds, the others must have their models.
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        fault.text = f"{name}: failed ({type(error).__name__}: {reason}); report it with the samples"
+
+
+def in_parallel(
+    function: Callable[..., Any], tasks: Iterable[tuple], count: int, cluster: Cluster, what: str
+) -> Iterator[Any]:
+    """Results in any order, with a progress bar. Tasks are taken from their iterator in this process."""
+    from concurrent.futures.process import BrokenProcessPool
+
+    from joblib import Parallel, delayed
+    from tqdm import tqdm
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    tasks = iter(tasks)
+    # Where nobody watches, as under systemd, a bar is noise.
+    bar = tqdm(total=count, desc=what, unit="series", disable=None)
+    with _backend(cluster), bar, logging_redirect_tqdm():
+        while chunk := list(itertools.islice(tasks, CHUNK_SERIES)):
+            run = Parallel(n_jobs=cluster.jobs, return_as="generator_unordered")
+            try:
+                for result in run(delayed(function)(*task) for task in chunk):
+                    bar.update()
+                    yield result
+            except BrokenProcessPool:
+                raise UserError(
+                    "a worker process was killed, perhaps for want of memory; give fewer --jobs"
+                ) from None
+
+
+@contextlib.contextmanager
+def _backend(cluster: Cluster) -> Iterator[None]:
+    """Where joblib runs what is inside the `with`."""
+    if cluster.scheduler is None:
+        yield
+        return
+    import joblib
+    from dask.distributed import Client
+
+    try:
+        client = Client(cluster.scheduler, timeout=CONNECT_SECONDS)
+    except (OSError, ValueError):
+        raise UserError(f"{cluster.scheduler}: no Dask scheduler answers there; check --scheduler") from None
+    with client, joblib.parallel_config(backend="dask"):
+        if not client.scheduler_info()["workers"]:
+            raise UserError(f"{cluster.scheduler}: has no workers; start `dask worker {cluster.scheduler}`")
+        _send_project(client, cluster.scheduler)
+        yield
+
+
+def _send_project(client: Client, scheduler: str) -> None:
+    """Give scheduler and workers the modules that a task needs; what else it needs is in requirements.txt."""
+    root = Path(__file__).resolve().parent.parent
+    with tempfile.TemporaryDirectory() as folder:
+        archive = Path(folder) / "find_anomalies_ports.zip"
+        with zipfile.ZipFile(archive, "w") as content:
+            for path in (*root.glob("ports/*.py"), *(root / f"{name}.py" for name in _SHARED_MODULES)):
+                content.write(path, path.relative_to(root))
+        try:
+            client.upload_file(str(archive))
+            # Joblib would wait for ever for workers that cannot load a task.
+            client.submit(last_midnight, 0, "UTC").result(timeout=CONNECT_SECONDS)
+        # Whatever they raise comes back from there.
+        except Exception as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"{scheduler}: its workers cannot run this project ({reason}); install requirements.txt there"
+            ) from None
