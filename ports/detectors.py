@@ -45,7 +45,8 @@ _TOO_MANY_UNKNOWN = "has weeks of which too little is known; record it for longe
 STL_SEASONAL = 35
 # LOESS is evaluated at every so manieth point and interpolated between: parts of a week.
 STL_TREND_JUMP, STL_LOW_PASS_JUMP = 6, 10
-TREES, LEAF_SAMPLES = 30, 5
+# Each tree sees half of the points, so that enough others judge each point.
+TREES, LEAF_SAMPLES, TREE_SHARE = 20, 5, 0.5
 ISOLATION_TREES, ISOLATION_SAMPLES, ISOLATION_QUANTILE = 50, 128, 0.995
 SVM_NU, SVM_GAMMA, SVM_QUANTILE = 0.01, 0.1, 0.998
 CURVE_POINTS = 65
@@ -320,7 +321,9 @@ def _random_forest(weeks: np.ndarray, first: int, scaler: Scaler, preparation: P
 
     level_free, levels = _cut(weeks)
     times = _times_of(weeks.shape[1], preparation)
-    forest = RandomForestRegressor(TREES, min_samples_leaf=LEAF_SAMPLES, oob_score=True, random_state=SEED)
+    forest = RandomForestRegressor(
+        TREES, min_samples_leaf=LEAF_SAMPLES, max_samples=TREE_SHARE, oob_score=True, random_state=SEED
+    )
     forest.fit(np.tile(times, (len(weeks), 1)), level_free.ravel())
     errors = weeks - _levels_before(levels) - forest.oob_prediction_.reshape(weeks.shape)
     return Forecast(scaler, forest.predict(times) + levels[-1], _limit(errors[1:]))
