@@ -116,12 +116,16 @@ def train_series(
 ) -> tuple[str, list[tuple[str, bytes]], str | None]:
     """Its name, each detector with the content of its model's file, and what went wrong, if something did."""
     packed: list[tuple[str, bytes]] = []
+    faults = []
     with faults_of(name) as fault:
         series = samples_of(loaded, name)
-        packed += [
-            (detector, models.pack(fit_series(series, detector, training))) for detector in training.detectors
-        ]
-    return name, packed, fault.text
+        for detector in training.detectors:
+            with faults_of(name) as of_detector:
+                packed.append((detector, models.pack(fit_series(series, detector, training))))
+            faults.append(of_detector.text)
+    # What holds for all detectors is said once.
+    said = dict.fromkeys(filter(None, [fault.text, *faults]))
+    return name, packed, "; ".join(said) or None
 
 
 def fit_series(series: Series, detector: str, training: Training) -> models.Trained:

@@ -227,10 +227,12 @@ def test_what_a_library_cannot_do_with_one_series_is_one_line(
         raise np.linalg.LinAlgError("SVD did not\nconverge")
 
     monkeypatch.setitem(detectors.DETECTORS, "stl", fail)
-    assert run("train", "--ports_dir", folder, "--detector", "stl") == 1
+    assert run("train", "--ports_dir", folder, "--detector", "all") == 1
     assert errors_of(caplog) == [
         "1_1_out: failed (LinAlgError: SVD did not converge); report it with the samples"
     ]
+    # The other five are there.
+    assert len(list(Path("model/ports").iterdir())) == 5
 
 
 def test_series_without_a_usable_model_are_named_and_the_others_judged(
