@@ -246,6 +246,7 @@ class Row:
         self.unknowns = 0
 
     def status(self, is_anomaly: bool, is_unknown: bool) -> str:
+        """Of the next record: normal, anomaly, alert, or unknown."""
         if not is_anomaly and is_unknown:
             self.unknowns += 1
             if self.unknowns >= WINDOW_RECORDS:
