@@ -26,9 +26,9 @@ from lab.simulate_ports import BRIEF, HOLIDAYS, TIMEZONE, simulate_port, write_p
 from ports import detectors
 from ports.comparison import Detection, detection, iterative_statuses
 from ports.detectors import DETECTORS
-from ports.jobs import DAY_SECONDS, Cluster, Training, fit_series, in_parallel, last_midnight
+from ports.jobs import Cluster, Training, fit_series, in_parallel, last_midnight
 from ports.preparation import PREPARATIONS, Buckets, Preparation
-from ports.series import Anomaly, Series, list_series, read_anomalies, read_series
+from ports.series import DAY_SECONDS, Anomaly, Series, list_series, read_anomalies, read_series
 from ports.verdicts import judge, statuses
 from utils import saveDictJson
 
@@ -168,7 +168,9 @@ def plain(detector: str, buckets: Buckets, preparation: Preparation, test: Bucke
 
 
 def _plain_limit(errors: np.ndarray) -> float:
-    return detectors.SPREADS * 1.4826 * float(np.median(np.abs(errors - np.median(errors))))
+    return (
+        detectors.SPREADS * detectors.MAD_TO_DEVIATION * float(np.median(np.abs(errors - np.median(errors))))
+    )
 
 
 def ours(detector: str, buckets: Buckets, preparation: Preparation, test: Buckets) -> np.ndarray:

@@ -14,7 +14,6 @@ import numpy as np
 from detector import ALERT, ANOMALY
 from ports import detectors, pictures
 from ports.jobs import (
-    DAY_SECONDS,
     Cluster,
     Training,
     faults_of,
@@ -24,8 +23,8 @@ from ports.jobs import (
     load_days,
 )
 from ports.preparation import PREPARATIONS
-from ports.series import Anomaly, Series
-from ports.sources import Loaded, Source, samples_of
+from ports.series import DAY_SECONDS, Anomaly, Series
+from ports.sources import Loaded, Source, known_of, samples_of
 from ports.verdicts import Verdicts, judge, statuses
 from utils import UserError, saveDictJson
 
@@ -150,10 +149,10 @@ def _compare(
     fitted = time.perf_counter()
     together = judge(trained, series, split)
     scored = time.perf_counter()
-    if plot_dir:
-        pictures.plot_series(together.after(split), known, Path(plot_dir) / f"{series.name}.{detector}.png")
-    excused = [one for one in known if one not in late]
     after = together.after(split)
+    if plot_dir:
+        pictures.plot_series(after, known, Path(plot_dir) / f"{series.name}.{detector}.png")
+    excused = [one for one in known if one not in late]
     bucket_seconds = trained.minutes * 60
     return Compared(
         fitted - begin,
@@ -210,7 +209,7 @@ def compare(source: Source, training: Training, cluster: Cluster, plot_dir: str)
             name,
             load_days(source, name, days, training.until),
             training,
-            [one for one in source.known_anomalies if one.series in (None, name)],
+            known_of(source, name),
             # Workers may have another working directory.
             str(Path(plot_dir).resolve()),
         )

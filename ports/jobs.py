@@ -19,8 +19,8 @@ import pandas as pd
 from detector import ALERT, ANOMALY, NORMAL, UNKNOWN
 from ports import detectors, models, pictures
 from ports.preparation import PREPARATIONS
-from ports.series import Anomaly, Series
-from ports.sources import Loaded, Source, samples_of
+from ports.series import DAY_SECONDS, Anomaly, Series
+from ports.sources import Loaded, Source, known_of, samples_of
 from ports.verdicts import CONTEXT_BUCKETS, Verdict, Verdicts, judge
 from utils import UserError, format_time, loadDictJson, parse_time, saveDictJson
 
@@ -31,7 +31,6 @@ logger = logging.getLogger("find_anomalies")
 
 # So many are read from InfluxDB before they are handed out.
 CHUNK_SERIES = 200
-DAY_SECONDS = 86_400
 HOUR_SECONDS = 3600
 # A sample may be stored so much later than its time.
 LATENESS_SECONDS = 120
@@ -263,7 +262,7 @@ def _test_tasks(source: Source, testing: Testing, names: Sequence[str]) -> Itera
         start = min(since, default=0) - context
         end = testing.until or source.now() or 0
         loaded = source.load(name, start, end) if trained else None
-        known = [one for one in source.known_anomalies if one.series in (None, name)]
+        known = known_of(source, name)
         yield (
             name,
             loaded,

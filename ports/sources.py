@@ -12,6 +12,7 @@ import numpy as np
 
 import influx_utils
 from ports.series import (
+    DAY_SECONDS,
     TOO_MANY_BYTES,
     Anomaly,
     Series,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("find_anomalies")
 
 # A port that has had no sample for so long has gone.
-LISTED_SECONDS = 28 * 86_400
+LISTED_SECONDS = 28 * DAY_SECONDS
 
 
 # What a worker process makes the samples of a series of: a file, the samples, or why there are none.
@@ -137,12 +138,17 @@ class Database:
             raise UserError(f"InfluxDB refused anomalies ({refusal}); check the types of {self._measurement}")
 
 
+def known_of(source: Source, name: str) -> list[Anomaly]:
+    """What is known to have been wrong with this series, or with all."""
+    return [one for one in source.known_anomalies if one.series in (None, name)]
+
+
 def samples_of(loaded: Loaded, name: str) -> Series:
     """What `load` gave, read and checked. Raises UserError, naming the series or its file."""
     if isinstance(loaded, UserError):
         raise loaded
     series = read_series(loaded) if isinstance(loaded, Path) else _checked(loaded, name)
-    if len(series.times) and series.times[-1] > time.time() + 86_400:
+    if len(series.times) and series.times[-1] > time.time() + DAY_SECONDS:
         newest = format_time(int(series.times[-1]) * 10**9)
         raise UserError(f"{name}: has a sample of {newest}, which is still to come; correct its time")
     return series
