@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import pickle
 import subprocess
 import zipfile
@@ -16,8 +15,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from test_security import fuzzed
 
 from lab.simulate_ports import simulate_port
 from ports.detectors import Forecast, Outlier, fit
@@ -26,15 +26,6 @@ from ports.preparation import PREPARATIONS, Buckets, Scaler
 from ports.series import Series
 from ports.verdicts import judge
 from utils import UserError
-
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "150"))
-fuzzed = settings(
-    max_examples=EXAMPLES,
-    deadline=None,
-    derandomize="FUZZ_EXAMPLES" not in os.environ,
-    database=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
-)
 
 NAME = "sw1_1%2F4_out"
 ZONE = "Europe/Rome"
