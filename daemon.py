@@ -7,6 +7,7 @@ takes up there.
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import random
 import time
@@ -26,7 +27,6 @@ from monitor import (
     Judged,
     Monitor,
     describe_unknown,
-    describe_verdict,
     seconds_to_next_poll,
 )
 from service import Ending, Metrics, Notices, notify_systemd
@@ -135,7 +135,10 @@ class Daemon:
             "server": settings.server,
             "database": settings.database,
             "interval_seconds": settings.interval_seconds,
-            "node": asdict(node) | {"cpus": list(node.cpus), "interfaces": list(node.interfaces)},
+            # Through JSON, as the state comes back.
+            "node": json.loads(
+                json.dumps({key: value for key, value in asdict(node).items() if value != ()})
+            ),
         }
         state = self._kept_state()
         self._thresholds = WatchedFiles(
@@ -157,6 +160,7 @@ class Daemon:
             settings.catch_up_seconds,
             # Whoever asks once wants what can be said now.
             0 if settings.once else PATIENCE_RECORDS,
+            notices=self._notices,
         )
         self._incidents = Incidents()
         self._drift = Drift(max(1, round(settings.drift_seconds / settings.interval_seconds)))
@@ -244,6 +248,7 @@ class Daemon:
     def _show_standing(self) -> None:
         """What goes on, with or without a poll."""
         self._metrics.incident.set(self._incidents.is_open)
+        self._metrics.clock_offset.set(self._monitor.clock_offset_seconds)
         for name in NAMES:
             self._metrics.drift.labels(name).set(name in self._drift.drifting)
         # A store that cannot be read is said when something is sent.
@@ -323,19 +328,20 @@ class Daemon:
     def _take(self, judged: Sequence[Judged]) -> None:
         """Keep what a poll found, then say it."""
         thresholds = self._judge.thresholds
-        news = [line for verdict, _ in judged for line in self._incidents.observe(verdict, thresholds)]
-        drifts = [self._drift.observe(verdict, thresholds) for verdict, _ in judged]
-        self._keep([verdict for verdict, _ in judged])
+        verdicts = [one.verdict for one in judged]
+        news = [line for verdict in verdicts for line in self._incidents.observe(verdict, thresholds)]
+        drifts = [self._drift.observe(verdict, thresholds) for verdict in verdicts]
+        self._keep(verdicts)
         self._say(judged)
         for line in news:
             logger.warning("%s", line)
         for begun, ended in drifts:
             self._say_drift(begun, ended)
-        for verdict, missing in judged:
-            self._metrics.show(verdict, missing)
+        for one in judged:
+            self._metrics.show(one.verdict, one.faults)
         self._show_standing()
         if self._settings.plot_dir:
-            ended_alerts = [self._recorder.observe(verdict) for verdict, _ in judged]
+            ended_alerts = [self._recorder.observe(verdict) for verdict in verdicts]
             if alerts := [alert for alert in ended_alerts if alert]:
                 pictures.draw_alerts(alerts, self._bundle.content, thresholds, self._settings.plot_dir)
 
@@ -379,17 +385,18 @@ class Daemon:
             return
         self._notices.mended("silence", "records come again")
         if len(judged) <= CATCHING_UP_RECORDS:
-            for verdict, missing in judged:
-                logger.info("%s", describe_verdict(verdict, missing))
+            for one in judged:
+                logger.info("%s", self._monitor.describe(one))
         else:
-            counts = Counter(verdict.status for verdict, _ in judged)
+            counts = Counter(one.verdict.status for one in judged)
             summary = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
-            first, last = (format_time(judged[end][0].time) for end in (0, -1))
+            first, last = (format_time(judged[end].verdict.time) for end in (0, -1))
             logger.info("caught up: %d records from %s to %s: %s", len(judged), first, last, summary)
-        verdict, missing = judged[-1]
-        self._status = describe_verdict(verdict, missing)
+        self._status = self._monitor.describe(judged[-1])
+        verdict = judged[-1].verdict
         if verdict.unknown or verdict.status == detector.UNKNOWN:
-            self._notices.fault("unknown", describe_unknown(verdict, missing), logging.WARNING)
+            faults = self._monitor.explained(judged[-1].faults)
+            self._notices.fault("unknown", describe_unknown(verdict, faults), logging.WARNING)
         else:
             self._notices.mended("unknown", "all metrics are known again")
 

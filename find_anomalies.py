@@ -29,8 +29,10 @@ import evaluation
 import formatters
 import influx_utils
 import pictures
+import samples
 import service
 import store
+from selection import NO_SAMPLE, Selection, in_slots
 from utils import (
     METRICS,
     N_STEPS,
@@ -433,27 +435,32 @@ def run_collect(options: argparse.Namespace) -> None:
     node = load_node(options.node_file)
     server, client = _connect(options, EDGE_ANOMALIES)
     client.switch_database(options.influx_db)
-    gaps: dict[str, int] = {}
-    slots: list[int] = []
-    instances: dict[str, set[str]] = {}
+    gaps: dict[tuple[str, str], int] = {}
+    starts: list[int] = []
+    selection = Selection(node)
 
     def records(start: int, end: int) -> Iterator[tuple[int, formatters.Record]]:
         interval_ns = int(options.interval * 1e9)
         chunk_ns = max(COLLECT_CHUNK_SECONDS * 10**9 // interval_ns, 1) * interval_ns
         start = start // interval_ns * interval_ns
         for begin in tqdm(range(start, end, chunk_ns), desc="collecting", unit="query"):
-            samples = influx_utils.get_samples(client, node, begin, min(begin + chunk_ns, end))
-            for key, names in influx_utils.instances_of(samples).items():
-                instances.setdefault(key, set()).update(names)
-            influx_utils.refuse_many(instances)
-            for slot, record in formatters.slot_records(samples, options.interval):
-                for series in formatters.missing_series(record, node):
-                    gaps[series] = gaps.get(series, 0) + 1
-                slots.append(slot)
-                yield slot, record
+            until = min(begin + chunk_ns, end)
+            found = samples.get_samples(client, node, begin, until, options.interval)
+            slots = in_slots(found.points, node, interval_ns)
+            # History that holds two nodes is nobody's.
+            selection.refuse_several(slots)
+            for slot in slots:
+                choice = selection.choose(slot)
+                selection.keep(choice)
+                if not choice.record:
+                    continue
+                for series, fault in choice.faults.items():
+                    gaps[series, fault] = gaps.get((series, fault), 0) + 1
+                starts.append(slot.start)
+                yield slot.start, choice.record
 
     try:
-        newest = influx_utils.newest_sample_time(client, node)
+        newest = samples.newest_sample_time(client, node)
         if newest is None:
             raise UserError(
                 f"InfluxDB at {server}: database {options.influx_db} has no sample of this node;"
@@ -466,12 +473,13 @@ def run_collect(options: argparse.Namespace) -> None:
     except influx_utils.INFLUX_ERRORS as error:
         raise UserError(influx_utils.describe_error(error, server, options.influx_db)) from None
     print(f"{options.output}: {count} records up to {format_time(newest)}")
-    empty = (slots[-1] - slots[0]) // int(options.interval * 1e9) + 1 - count
+    empty = (starts[-1] - starts[0]) // int(options.interval * 1e9) + 1 - count
     if empty:
         print(f"gap: no sample of any series in {empty} slots")
-    for series, number in sorted(gaps.items()):
+    for (series, fault), number in sorted(gaps.items()):
         every = ": check --node_file" if number == count else ""
-        print(f"gap: {series} is missing in {number} of {count} records{every}")
+        reason = "is missing" if fault == NO_SAMPLE else f"cannot be used ({fault})"
+        print(f"gap: {series} {reason} in {number} of {count} records{every}")
 
 
 # --- thresholds ----------------------------------------------------------------------------------

@@ -29,6 +29,31 @@ RAN_MEASUREMENTS = (RX_CPU, TX_CPU, DOWNLINK, UPLINK)
 MEASUREMENTS = NODE_MEASUREMENTS + RAN_MEASUREMENTS
 # Where the total is absent, the node's own figure counts, so its absence is no gap.
 OPTIONAL_MEASUREMENTS = (MEMORY_TOTAL,)
+# What stands in a point beside the tags of its series.
+OWN_KEYS = ("time", "value", "percentage")
+# What tells the parts of a node within one measurement apart; the others have one part.
+PART_TAGS = {
+    CPU_SECONDS: "cpu",
+    RECEIVED: "device",
+    TRANSMITTED: "device",
+    DOWNLINK: "cellId",
+    UPLINK: "cellId",
+}
+# What each metric is made of.
+METRIC_MEASUREMENTS = {
+    "cpu": (CPU_SECONDS,),
+    "cpu_rx": (RX_CPU,),
+    "cpu_tx": (TX_CPU,),
+    "net_down": (RECEIVED,),
+    "net_up": (TRANSMITTED,),
+    "net_5g_down": (DOWNLINK,),
+    "net_5g_up": (UPLINK,),
+    "mem": (MEMORY_FREE, MEMORY_TOTAL),
+}
+# Types of values in InfluxDB that are no numbers, as people call them.
+NO_NUMBERS = {"string": "text", "boolean": "true or false"}
+# No counter and no gauge of a node gets there, and what is computed from it stays finite.
+TOO_LARGE = 1e30
 
 Point = dict[str, Any]
 JsonArray = list[Point]
@@ -156,13 +181,13 @@ def slot_records(samples: Record, interval_seconds: float) -> list[tuple[int, Re
     """Samples of every measurement, in any order -> (slot start in ns, record), oldest first.
 
     A slot is [k, k + 1) x `interval_seconds` since 1970; of each series the newest finite sample in the
-    slot counts. Slots without a sample are absent.
+    slot counts; what value_fault finds fault with does not. Slots without a sample are absent.
     """
     interval_ns = int(interval_seconds * 1e9)
     slots: dict[int, dict[str, dict[tuple, Point]]] = {}
     for measurement, points in samples.items():
         for point in points:
-            if point["value"] is None or not math.isfinite(point["value"]):
+            if value_fault(point["value"]):
                 continue
             start = point["time"] // interval_ns * interval_ns
             newest = slots.setdefault(start, {}).setdefault(measurement, {})
@@ -175,10 +200,21 @@ def slot_records(samples: Record, interval_seconds: float) -> list[tuple[int, Re
     ]
 
 
+def value_fault(value: Any) -> str | None:
+    """Why this value of a sample is no quantity of a node; None if it is one."""
+    if isinstance(value, bool):
+        return f"its value is {NO_NUMBERS['boolean']}, not a number"
+    if not isinstance(value, (int, float)):
+        return f"its value is {NO_NUMBERS['string']}, not a number"
+    if value < 0:
+        return "its value is negative"
+    # NaN is not less, either.
+    return None if value < TOO_LARGE else "its value is too large to be true"
+
+
 def series_tags(point: Point) -> tuple[tuple[str, str], ...]:
     """What tells the series of a point from others of its measurement."""
-    own = ("time", "value", "percentage")
-    return tuple(sorted((key, value) for key, value in point.items() if key not in own))
+    return tuple(sorted((key, value) for key, value in point.items() if key not in OWN_KEYS))
 
 
 def record_time(record: Record) -> int:
@@ -186,22 +222,47 @@ def record_time(record: Record) -> int:
     return max(point["time"] for points in record.values() for point in points)
 
 
+def part_names(measurement: str, node: Node) -> tuple[str, ...]:
+    """The parts of the node in a measurement of PART_TAGS; nothing for any other."""
+    if measurement == CPU_SECONDS:
+        return node.cpus
+    if measurement in (RECEIVED, TRANSMITTED):
+        return node.interfaces
+    return (node.cell_id,) if measurement in PART_TAGS else ()
+
+
+def pinned_tags(measurement: str, node: Node) -> dict[str, str]:
+    """Tags that the node file gives the series of a measurement; one that is empty must be absent."""
+    is_node = measurement in NODE_MEASUREMENTS
+    instance = node.node_instance if is_node else node.ran_instance
+    tags = dict(node.node_tags if is_node else node.ran_tags)
+    return tags if instance is None else {**tags, "instance": instance}
+
+
+def series_name(measurement: str, part: str | None) -> str:
+    """How messages name the series of a part, like `rx_cpu_time` or `dl_bitrate{cellId=2}`."""
+    return measurement if part is None else f"{measurement}{{{PART_TAGS[measurement]}={part}}}"
+
+
+def monitored_series(node: Node = DEFAULT_NODE) -> dict[str, tuple[str, str | None]]:
+    """Name of every series of a node -> its measurement and part."""
+    return {
+        series_name(measurement, part): (measurement, part)
+        for measurement in (*PART_TAGS, *(name for name in MEASUREMENTS if name not in PART_TAGS))
+        for part in (part_names(measurement, node) if measurement in PART_TAGS else (None,))
+    }
+
+
 def missing_series(record: Record, node: Node = DEFAULT_NODE) -> list[str]:
     """Names of the monitored series that a record lacks, like `rx_cpu_time` or `dl_bitrate{cellId=2}`."""
-    wanted: list[tuple[str, str, Iterable[str]]] = [
-        (CPU_SECONDS, "cpu", node.cpus),
-        (RECEIVED, "device", node.interfaces),
-        (TRANSMITTED, "device", node.interfaces),
-        (DOWNLINK, "cellId", [node.cell_id]),
-        (UPLINK, "cellId", [node.cell_id]),
+    return [
+        name
+        for name, (measurement, part) in monitored_series(node).items()
+        if measurement not in OPTIONAL_MEASUREMENTS
+        and not record.get(measurement)
+        or part is not None
+        and _find(record.get(measurement), **{PART_TAGS[measurement]: part}) is None
     ]
-    missing = [
-        f"{measurement}{{{tag}={name}}}"
-        for measurement, tag, names in wanted
-        for name in names
-        if _find(record.get(measurement), **{tag: name}) is None
-    ]
-    return missing + [name for name in (MEMORY_FREE, RX_CPU, TX_CPU) if not record.get(name)]
 
 
 def _merge(last_points: JsonArray, points: JsonArray) -> JsonArray:

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import math
 import re
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -18,13 +19,17 @@ from influxdb import InfluxDBClient
 from influxdb.exceptions import InfluxDBClientError, InfluxDBServerError
 
 import formatters
-from utils import ANOMALY_FIELDS, Node, UserError
+from utils import ANOMALY_FIELDS, UserError
 
 logger = logging.getLogger(__name__)
 
 # A hung server must not hold a poll for ever; one attempt, since the next poll is the retry.
 TIMEOUT_SECONDS = 4.0
 ATTEMPTS = 1
+
+# An answer of ordinary life holds some kilobytes, an hour of samples each second some megabytes.
+MAX_ANSWER_BYTES = 16 << 20
+_PART_BYTES = 1 << 16
 
 # What a request may raise when the server is away, hung, restarting or refuses.
 INFLUX_ERRORS = (InfluxDBClientError, InfluxDBServerError, requests.RequestException)
@@ -42,14 +47,32 @@ PORT_TRAFFIC = "port_traffic"
 PORT_ANOMALIES = "detected_port_anomalies"
 _PORT_TAGS = '"device", "port", "direction"'
 
-# What tells the series of one measurement apart.
-_SERIES_TAGS = {
-    formatters.CPU_SECONDS: ("cpu", "instance"),
-    formatters.RECEIVED: ("device", "instance"),
-    formatters.TRANSMITTED: ("device", "instance"),
-    formatters.DOWNLINK: ("cellId", "instance"),
-    formatters.UPLINK: ("cellId", "instance"),
-}
+
+class AnswerTooLargeError(InfluxDBServerError):
+    """An answer holds more than MAX_ANSWER_BYTES; the question was too large, or somebody wrote too much."""
+
+
+class _BoundedSession(requests.Session):
+    """Reads answers of at most MAX_ANSWER_BYTES, each within TIMEOUT_SECONDS of its first byte."""
+
+    def send(self, request: requests.PreparedRequest, **settings: Any) -> requests.Response:
+        """As requests does. Raises AnswerTooLargeError, and requests.Timeout for an answer without an end."""
+        response = super().send(request, **(settings | {"stream": True}))
+        deadline = time.monotonic() + TIMEOUT_SECONDS
+        parts, size = [], 0
+        for part in response.iter_content(_PART_BYTES):
+            parts.append(part)
+            size += len(part)
+            if size > MAX_ANSWER_BYTES:
+                response.close()
+                raise AnswerTooLargeError(f"more than {MAX_ANSWER_BYTES >> 20} MB")
+            if time.monotonic() > deadline:
+                response.close()
+                raise requests.ReadTimeout("the answer did not end")
+        # What requests itself does after reading the body; nobody else may read it again.
+        response._content = b"".join(parts)
+        response._content_consumed = True
+        return response
 
 
 def initializeConnection(
@@ -70,7 +93,7 @@ def initializeConnection(
         raise UserError(
             "--influx_host is no name of a host; give a name or an address, without anything else"
         )
-    session = requests.Session()
+    session = _BoundedSession()
     # An empty `proxies` alone still lets requests take HTTP_PROXY and .netrc from the environment.
     session.trust_env = False
     return InfluxDBClient(
@@ -190,52 +213,6 @@ def getLastRecords(
         data[measurement] = list({formatters.series_tags(point): point for point in oldest_first}.values())
     times = [point["time"] for points in data.values() for point in points]
     return data, max(times, default=None)
-
-
-def get_samples(
-    client: InfluxDBClient, node: Node, start: int | str, end: int | str = "now()"
-) -> formatters.Record:
-    """All samples of a node from `start` (ns, or InfluxQL like `now() - 60s`) to before `end`: one request.
-
-    By default a sample that the server's clock has not reached is not there yet.
-    Raises UserError if more than one instance of an exporter has samples there and the node file pins none.
-    """
-    span = f"time >= {start} AND time < {end}"
-    queries = [_select(measurement, node, span) for measurement in formatters.MEASUREMENTS]
-    samples = _run(client, queries, formatters.MEASUREMENTS)
-    refuse_many(instances_of(samples))
-    return samples
-
-
-def instances_of(samples: formatters.Record) -> dict[str, set[str]]:
-    """The `instance` tags of each exporter's samples, by the key that pins it in a node file."""
-    exporters = {
-        "node_instance": formatters.NODE_MEASUREMENTS,
-        "ran_instance": formatters.RAN_MEASUREMENTS,
-    }
-    return {
-        key: {point.get("instance", "") for m in measurements for point in samples.get(m, [])}
-        for key, measurements in exporters.items()
-    }
-
-
-def refuse_many(instances: dict[str, set[str]]) -> None:
-    """Raise UserError if an exporter has more than one instance: they would be mixed into one node."""
-    for key, names in instances.items():
-        if len(names) > 1:
-            raise UserError(
-                f"the database holds more than one instance: {', '.join(sorted(names))};"
-                f" name the one to watch as '{key}' in a file given with --node_file"
-            )
-
-
-def newest_sample_time(client: InfluxDBClient, node: Node) -> int | None:
-    """Time of the newest sample of the node in the whole history, None if there is none."""
-    queries = [
-        _select(measurement, node, "time > 0 AND time < now()", 'last("value")')
-        for measurement in formatters.MEASUREMENTS
-    ]
-    return getLastRecords(client, queries, formatters.MEASUREMENTS)[1]
 
 
 def insertAnomalies(
@@ -358,56 +335,62 @@ def get_port_samples(
     return np.array(list(samples), dtype=np.int64), np.array(list(samples.values()), dtype=float)
 
 
-def _select(measurement: str, node: Node, span: str, column: str = '"value"') -> str:
-    """Statement for one measurement of a node, grouped by what tells its series apart."""
-    conditions = [span]
-    if measurement == formatters.CPU_SECONDS:
-        conditions += ["\"mode\" = 'user'", _any_of("cpu", node.cpus)]
-    elif measurement in (formatters.RECEIVED, formatters.TRANSMITTED):
-        conditions.append(_any_of("device", node.interfaces))
-    elif measurement in (formatters.DOWNLINK, formatters.UPLINK):
-        conditions.append(_any_of("cellId", [node.cell_id]))
-    pinned = node.node_instance if measurement in formatters.NODE_MEASUREMENTS else node.ran_instance
-    if pinned is not None:
-        conditions.append(_any_of("instance", [pinned]))
-    tags = ", ".join(f'"{tag}"' for tag in _SERIES_TAGS.get(measurement, ("instance",)))
-    return f'SELECT {column} AS "value" FROM "{measurement}" WHERE {" AND ".join(conditions)} GROUP BY {tags}'
-
-
 def _any_of(tag: str, names: Sequence[str]) -> str:
-    return "(" + " OR ".join(f'"{tag}" = {_quote(name)}' for name in names) + ")"
+    return "(" + " OR ".join(f'"{tag}" = {quote(name)}' for name in names) + ")"
 
 
-def _quote(text: str) -> str:
+def quote(text: str) -> str:
+    """A text as InfluxQL writes it."""
     escaped = text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n")
     return f"'{escaped}'"
+
+
+def run(client: InfluxDBClient, statements: Sequence[str]) -> list[list[dict[str, Any]]]:
+    """Run InfluxQL statements in one request: the series of each, dicts of `name`, `tags`, `columns`,
+    `values`.
+
+    Raises one of INFLUX_ERRORS for any answer that is not whole, and AnswerTooLargeError.
+    """
+    with _answers():
+        # As JSON: in the client's own format one text that is no UTF-8 makes the whole answer unreadable.
+        answer = client.request(
+            "query",
+            params={"db": client._database, "epoch": "ns", "q": ";".join(statements)},
+            headers={"Accept": "application/json"},
+        ).json()
+        results = answer["results"]
+        # The first statement that fails ends the others, whose errors say no more than that.
+        if errors := [result["error"] for result in results if "error" in result]:
+            if "not executed" in errors[0] and len(statements) > 1:
+                # InfluxDB tells what is wrong with all of them only if one is asked alone.
+                run(client, statements[:1])
+            raise InfluxDBClientError(errors[0])
+        found = [[_series(series) for series in result.get("series", [])] for result in results]
+    if len(found) != len(statements):
+        raise InfluxDBServerError("not an answer of InfluxDB")
+    return found
+
+
+def _series(series: dict[str, Any]) -> dict[str, Any]:
+    """One series of an answer, checked."""
+    # InfluxDB also says "partial" of more than 10,000 rows that are all there; nobody asks for as many.
+    if series.get("partial"):
+        raise InfluxDBServerError("it was cut short; raise max-row-limit in InfluxDB's configuration")
+    width = len(series["columns"])
+    if any(len(row) != width for row in series["values"]):
+        raise ValueError("a row that is not whole")
+    return series
 
 
 def _run(
     client: InfluxDBClient, queries: Sequence[str], measurements: Sequence[str]
 ) -> dict[str, list[dict[str, Any]]]:
     """Answers of all queries, one request: measurement -> points with `time`, `value` and their tags."""
-    try:
-        with _answers():
-            answers = client.query(";".join(queries), epoch="ns")
-    except InfluxDBClientError as error:
-        if "not executed" not in str(error):
-            raise
-        # Of several statements InfluxDB tells what went wrong with the first only if it is asked alone.
-        client.query(queries[0], epoch="ns")
-        raise
-    # The client answers a single statement without the list.
-    answers = answers if isinstance(answers, list) else [answers]
-    # InfluxDB also says "partial" of more than 10,000 rows that are all there; nobody asks for as many.
-    if any(series.get("partial") for answer in answers for series in answer.raw.get("series", [])):
-        raise InfluxDBServerError("it was cut short; raise max-row-limit in InfluxDB's configuration")
-    if len(answers) < len(queries):
-        raise InfluxDBServerError("not an answer of InfluxDB")
-    return {
-        measurement: [
-            {"time": point["time"], "value": point["value"], **(tags or {})}
-            for (_, tags), points in answer.items()
-            for point in points
+    points: dict[str, list[dict[str, Any]]] = {}
+    for measurement, answer in zip(measurements, run(client, queries), strict=True):
+        points[measurement] = [
+            {**(series.get("tags") or {}), **dict(zip(series["columns"], row, strict=True))}
+            for series in answer
+            for row in series["values"]
         ]
-        for measurement, answer in zip(measurements, answers, strict=True)
-    }
+    return points

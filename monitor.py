@@ -5,21 +5,24 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import detector
 import formatters
 import influx_utils
-from utils import WINDOW_RECORDS, Node, UserError, format_duration, format_time
+import samples
+from selection import NO_SAMPLE, Choice, Selection, Slot, in_slots, shown
+from service import Notices
+from timing import SETTLE_SHARE, SampleClock
+from utils import WINDOW_RECORDS, Node, format_duration, format_time
 
 if TYPE_CHECKING:
     from influxdb import InfluxDBClient
 
 logger = logging.getLogger("find_anomalies")
 
-# Prometheus sends a sample up to 5 s after its scrape; a third of a slot is left for that.
-SETTLE_SHARE = 1 / 3
 # Enough for a full window on each of the records that decide whether the first verdict is an alert.
 HISTORY_RECORDS = WINDOW_RECORDS + detector.ALERT_RECORDS
 
@@ -29,8 +32,16 @@ CHUNK_RECORDS, CHUNK_SECONDS = 240, 3600.0
 # come in step: remote write has shards, and each sends by itself. For a while, what lacks may still come.
 BEHIND_RECORDS = 4
 PATIENCE_RECORDS = 4
+# A line names so many series of one fault.
+NAMED_SERIES = 6
 
-Judged = tuple[detector.Verdict, list[str]]
+
+@dataclass(frozen=True)
+class Judged:
+    """A record's verdict. faults: name of a series -> why it has no sample that can be used."""
+
+    verdict: detector.Verdict
+    faults: dict[str, str]
 
 
 class Monitor:
@@ -54,6 +65,7 @@ class Monitor:
         catch_up_seconds: float,
         patience_records: float = PATIENCE_RECORDS,
         clock: Callable[[], float] = time.time,
+        notices: Notices | None = None,
     ) -> None:
         self._client = client
         self._node = node
@@ -63,6 +75,9 @@ class Monitor:
         self._catch_up_ns = int(catch_up_seconds * 1e9)
         self._patience_seconds = patience_records * interval_seconds
         self._clock = clock
+        self._notices = notices or Notices()
+        self._sample_clock = SampleClock(self._interval_ns, lambda: self._clock())
+        self._selection = Selection(node)
         self._last_record: formatters.Record = {}
         # Records before the first are read; those before the second fill the window and are not reported.
         self._judged_before: int | None = None
@@ -74,15 +89,16 @@ class Monitor:
         self._is_behind = False
         self._is_failing = False
         self._patient_until = -math.inf
+        # What was last looked up about series without samples.
+        self._lacking: frozenset[str] = frozenset()
+        self._explanations: dict[str, str] = {}
         self.silent_polls = 0
         self.has_more = False
-        pinned = {"node_instance": node.node_instance, "ran_instance": node.ran_instance}
-        self._instances = {key: name for key, name in pinned.items() if name is not None}
 
     @property
     def instance(self) -> str | None:
         """The node exporter whose samples are judged, once known."""
-        return self._instances.get("node_instance") or None
+        return self._selection.watched.get("node_instance") or None
 
     @property
     def newest_sample(self) -> int | None:
@@ -94,8 +110,13 @@ class Monitor:
         """Whether any record was judged, by this process or the one before."""
         return self._judged_before is not None
 
+    @property
+    def clock_offset_seconds(self) -> float:
+        """How far the samples' clock is ahead of this host's, by estimate; below 0 it is behind."""
+        return self._sample_clock.offset_ns / 1e9
+
     def poll(self) -> list[Judged]:
-        """Judge what has come since the last poll: verdicts, each with the series that its record lacked.
+        """Judge what has come since the last poll: verdicts, each with what its record lacked.
 
         The very first poll fills the window from history and returns the newest verdict alone. Raises one
         of INFLUX_ERRORS or UserError; the next poll then takes up where the last good one stopped.
@@ -107,48 +128,64 @@ class Monitor:
         end = self._end_of_chunk()
         self._note_outage()
         self._is_failing = True
-        try:
-            samples = influx_utils.get_samples(
-                self._client,
-                self._node,
-                f"now() - {self._history_ns // 10**9}s" if since is None else since,
-                "now()" if end is None else end,
-            )
-        except UserError:
-            # What cannot be told apart now is given up, or every later poll would meet it again.
-            if since is not None:
-                self._give_up(self._slot_of(self._now()))
-            self._is_failing = False
-            raise
+        slots = self._read(self._now() - self._history_ns if since is None else since, end)
+        if since is None and not slots and self._find_late_samples():
+            slots = self._read(self._now() - self._history_ns, None)
         self._is_failing = False
-        self._note_instances(influx_utils.instances_of(samples))
-        slots = formatters.slot_records(samples, self._interval_seconds)
-        if (
-            end is not None
-            and not slots
-            and (influx_utils.newest_sample_time(self._client, self._node) or 0) >= end
-        ):
+        if since is None:
+            self._selection.refuse_several(slots)
+        if end is not None and not slots and (self._newest_in_history() or 0) >= end:
             # Nothing was recorded in this part.
             self._judged_before = end
-        newest = formatters.record_time(slots[-1][1]) if slots else self._newest
+        newest = max(
+            [time for slot in slots for time in self._selection.newest_times(slot).values()],
+            default=self._newest,
+        )
         is_due = self._is_due()
         self._stale_polls = self._stale_polls + is_due if newest == self._newest else 0
         self._newest = newest
         judged = []
-        for start, record in slots:
-            missing = formatters.missing_series(record, self._node)
-            if not self._is_settled(start, bool(missing)):
+        for slot in slots:
+            choice = self._selection.choose(slot)
+            if not self._is_settled(slot.start, choice.lacks_samples):
                 break
-            columns, self._last_record = formatters.format_record(record, self._last_record, self._node)
-            verdict = self._judge.observe(formatters.record_time(record), columns)
-            if self._reported_from is None or start >= self._reported_from:
-                judged.append((verdict, missing))
-            self._judged_before = start + self._interval_ns
+            judged += self._judge_record(choice)
+            self._judged_before = slot.start + self._interval_ns
         self.has_more = end is not None and self._judged_before != since
         self.silent_polls = 0 if judged or self.has_more else self.silent_polls + is_due
         if self._stale_polls > 2 and not judged:
             self._look_for_clock_step()
+        if judged:
+            self._explain(judged[-1].faults)
+        self._sample_clock.follow()
+        self._note_offset()
         return judged[-1:] if since is None else judged
+
+    def _read(self, start: int, end: int | None) -> list[Slot]:
+        """The slots from `start` to before `end` that have samples, as far as they have come."""
+        found = samples.get_samples(
+            self._client,
+            self._node,
+            start,
+            end,
+            self._interval_seconds,
+            self._now() + self._interval_ns,
+            self._selection.known_tags(),
+        )
+        self._note_flood(found)
+        slots = in_slots(found.points, self._node, self._interval_ns)
+        judged = None if self._judged_before is None else self._judged_before - self._interval_ns
+        times = [(slot.start, self._selection.newest_times(slot)) for slot in slots]
+        last = self._sample_clock.last_slot(times, judged)
+        return [slot for slot in slots if slot.start <= last]
+
+    def _judge_record(self, choice: Choice) -> list[Judged]:
+        """The verdict on one record; none if it only fills the window."""
+        columns, self._last_record = formatters.format_record(choice.record, self._last_record, self._node)
+        verdict = self._judge.observe(choice.time, columns)
+        self._selection.keep(choice)
+        is_reported = self._reported_from is None or choice.slot.start >= self._reported_from
+        return [Judged(verdict, choice.faults)] if is_reported else []
 
     def _end_of_chunk(self) -> int | None:
         """Where this poll stops reading; None if it reads all there is."""
@@ -168,15 +205,6 @@ class Monitor:
         if self._is_failing or begins_to_lag:
             self._patient_until = self._clock() + self._patience_seconds
 
-    def _give_up(self, until: int) -> None:
-        if self._judged_before < until - self._interval_ns:
-            logger.warning(
-                "the records from %s to %s are not judged",
-                format_time(self._judged_before),
-                format_time(until),
-            )
-        self._judged_before = until
-
     def _is_due(self) -> bool:
         """Whether a new record may be expected: not right after another poll, as when a server is back."""
         now, before = self._clock(), self._polled_at
@@ -188,17 +216,31 @@ class Monitor:
         return math.ceil((HISTORY_RECORDS + 2) * self._interval_seconds) * 10**9
 
     def _now(self) -> int:
-        return int(self._clock() * 1e9)
+        """By the samples' clock (ns)."""
+        return self._sample_clock.now()
 
     def _slot_of(self, nanoseconds: int) -> int:
         return nanoseconds // self._interval_ns * self._interval_ns
+
+    def _newest_in_history(self) -> int | None:
+        """Time of the newest sample of those that are watched, whenever it came (ns)."""
+        return samples.newest_sample_time(self._client, replace(self._node, **self._selection.watched))
+
+    def _find_late_samples(self) -> bool:
+        """Before the first record: whether samples come, though none that is recent by this host's clock."""
+        newest = self._newest_in_history()
+        before, self._newest_in_silence = self._newest_in_silence, newest
+        if newest is None or before is None or newest <= before:
+            return False
+        self._sample_clock.set_by(newest)
+        return True
 
     def _limit_catch_up(self) -> None:
         """Give up the records that are too old, and read the window that comes before the others."""
         if self._reported_from is not None and self._judged_before < self._reported_from:
             # That is done; the window before it is being read.
             return
-        newest = influx_utils.newest_sample_time(self._client, self._node)
+        newest = self._newest_in_history()
         begin = self._slot_of((newest or 0) - self._catch_up_ns)
         if begin <= self._judged_before:
             return
@@ -218,8 +260,11 @@ class Monitor:
 
     def _look_for_clock_step(self) -> None:
         """Samples that come with times before those judged already: the clock that stamps them went back."""
-        newest = influx_utils.newest_sample_time(self._client, self._node)
-        if newest is None or self._judged_before is None:
+        if self._judged_before is None or self._sample_clock.here() < self._judged_before <= self._now():
+            # By a clock that is ahead there are samples up to its own time, which are no news.
+            return
+        newest = self._newest_in_history()
+        if newest is None:
             return
         before, self._newest_in_silence = self._newest_in_silence, newest
         if before is not None and before < newest < self._judged_before - self._interval_ns:
@@ -230,22 +275,9 @@ class Monitor:
                 format_duration((self._judged_before - newest) / 1e9),
                 format_time(begin),
             )
+            self._sample_clock.set_by(newest)
             self._begin_anew(begin)
             self._newest = None
-
-    def _note_instances(self, instances: dict[str, set[str]]) -> None:
-        """Remember which exporters are watched, and say when another one takes the place of one."""
-        for key, names in instances.items():
-            for name in names:
-                before = self._instances.get(key, name)
-                if name != before:
-                    logger.warning(
-                        "samples now come from %s, before from %s; pin '%s' in --node_file if that is wrong",
-                        name,
-                        before,
-                        key,
-                    )
-                self._instances[key] = name
 
     def _is_settled(self, slot_start: int, lacks_series: bool) -> bool:
         # A clock that went back makes no patience longer.
@@ -257,6 +289,79 @@ class Monitor:
             now = max(now, self._now())
         return now >= slot_start + self._interval_ns * (1.5 if lacks_series else 1)
 
+    # --- what is worth saying --------------------------------------------------------------------
+
+    def _note_flood(self, found: samples.Samples) -> None:
+        if not found.flooded:
+            self._notices.mended("flood", "no series has too many samples any more")
+            return
+        unread = f", and {', '.join(found.unread)} cannot be read at all" if found.unread else ""
+        self._notices.fault(
+            "flood",
+            f"too many samples of {', '.join(found.flooded)}: the newest of each record counts{unread};"
+            " find out what writes them",
+            logging.WARNING,
+        )
+
+    def _note_offset(self) -> None:
+        seconds = self.clock_offset_seconds
+        if abs(seconds) <= self._interval_seconds:
+            self._notices.mended("clock", "the samples' clock is right again")
+        elif not self._notices.has("clock"):
+            way = (
+                "ahead of this host's; check the time (NTP) of both"
+                if seconds > 0
+                else "behind this host's, or they come late; check the time (NTP) of both, and remote write"
+            )
+            self._notices.fault(
+                "clock", f"the samples' clock is about {format_duration(abs(seconds))} {way}", logging.WARNING
+            )
+
+    def _explain(self, faults: Mapping[str, str]) -> None:
+        """Look once into the database for the reason why series have no samples, and put it into `faults`."""
+        lacking = frozenset(name for name, fault in faults.items() if fault == NO_SAMPLE)
+        if lacking != self._lacking:
+            try:
+                self._explanations = self._look_up(sorted(lacking)) if lacking else {}
+            except influx_utils.INFLUX_ERRORS:
+                # The next poll says what is wrong with the server.
+                return
+            self._lacking = lacking
+
+    def _look_up(self, lacking: list[str]) -> dict[str, str]:
+        """Name of a series that has no sample -> NO_SAMPLE and what the database tells about it."""
+        series = formatters.monitored_series(self._node)
+        types = samples.wrong_types(self._client, {series[name][0] for name in lacking})
+        there: dict[str, str] = {}
+        found = {}
+        for name in lacking:
+            measurement, part = series[name]
+            if measurement in types:
+                found[name] = (
+                    f"{NO_SAMPLE}: InfluxDB holds values of it that are {types[measurement]}, which keep numbers"
+                    " out; DROP MEASUREMENT removes them"
+                )
+            elif part is not None and name not in self._selection.ever_seen:
+                if measurement not in there:
+                    names = map(shown, samples.names_there(self._client, measurement))
+                    there[measurement] = ", ".join(names) or "none"
+                tag = formatters.PART_TAGS[measurement]
+                found[name] = f"{NO_SAMPLE}: InfluxDB has {tag} {there[measurement]}; check --node_file"
+        return found
+
+    def describe(self, judged: Judged) -> str:
+        """The line of one record in the log."""
+        return describe_verdict(judged.verdict, self.explained(judged.faults))
+
+    def explained(self, faults: Mapping[str, str]) -> dict[str, str]:
+        """Faults with what was found out about them."""
+        return {
+            name: self._explanations.get(name, fault) if fault == NO_SAMPLE else fault
+            for name, fault in faults.items()
+        }
+
+    # --- over a restart --------------------------------------------------------------------------
+
     def state(self) -> dict[str, Any]:
         """For `restore`, in JSON."""
         return {
@@ -264,34 +369,58 @@ class Monitor:
             "newest": self._newest,
             "reported_from": self._reported_from,
             "last_record": self._last_record,
-            "instances": self._instances,
+            "selection": self._selection.state(),
+            "clock_offset_ns": self._sample_clock.offset_ns,
             "judge": self._judge.state(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on where another process stopped. Raises KeyError, TypeError, ValueError if it is no state."""
         self._judge.restore(state["judge"])
+        self._selection.restore(state["selection"])
         self._last_record = state["last_record"]
-        self._instances = {**state["instances"], **self._instances}
         self._judged_before, self._reported_from = state["judged_before"], state["reported_from"]
         self._newest = state["newest"]
+        self._sample_clock.offset_ns = state["clock_offset_ns"]
 
 
-def describe_verdict(verdict: detector.Verdict, missing: Sequence[str]) -> str:
+def describe_verdict(verdict: detector.Verdict, faults: Mapping[str, str]) -> str:
     """The line of one record in the log."""
     if verdict.is_anomaly:
         return verdict.to_json()
     when = format_time(verdict.time)
     if verdict.status == detector.UNKNOWN:
-        return f"{when} {describe_unknown(verdict, missing)}"
+        return f"{when} {describe_unknown(verdict, faults)}"
     nearest = max(verdict.shares, key=lambda name: verdict.shares[name])
     return f"{when} normal (nearest to an anomaly: {nearest}, {verdict.shares[nearest]:.0%})"
 
 
-def describe_unknown(verdict: detector.Verdict, missing: Sequence[str]) -> str:
+def describe_unknown(verdict: detector.Verdict, faults: Mapping[str, str]) -> str:
     """Of which metrics nothing can be said, and why."""
-    reason = f"no sample of {', '.join(missing)}" if missing else "too few usable records before it"
-    return f"unknown: {', '.join(verdict.unknown) or 'overall'} ({reason})"
+    names: dict[str, list[str]] = {}
+    unexplained = []
+    for metric in verdict.unknown:
+        sources = [
+            (name, fault)
+            for name, fault in faults.items()
+            if name.partition("{")[0] in formatters.METRIC_MEASUREMENTS[metric]
+        ]
+        for name, fault in sources:
+            names.setdefault(fault, []).append(name)
+        if not sources:
+            unexplained.append(metric)
+    reasons = []
+    for fault, series in names.items():
+        more = f" and {len(series) - NAMED_SERIES} more" if len(series) > NAMED_SERIES else ""
+        listed = ", ".join(series[:NAMED_SERIES]) + more
+        is_gap = fault.startswith(NO_SAMPLE)
+        reasons.append(
+            f"{NO_SAMPLE} of {listed}{fault[len(NO_SAMPLE) :]}" if is_gap else f"{listed}: {fault}"
+        )
+    if unexplained or not verdict.unknown:
+        of = f" of {', '.join(unexplained)}" if reasons else ""
+        reasons.append(f"too few usable records{of} before it")
+    return f"unknown: {', '.join(verdict.unknown) or 'overall'} ({'; '.join(reasons)})"
 
 
 def seconds_to_next_poll(interval_seconds: float, clock: Callable[[], float] = time.time) -> float:

@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -56,6 +56,10 @@ class Notices:
         if self._said.get(topic) != message:
             logger.log(level, "%s", message)
         self._said[topic] = message
+
+    def has(self, topic: str) -> bool:
+        """Whether there is a fault of this topic."""
+        return topic in self._said
 
     def mended(self, topic: str, message: str) -> None:
         """There is no fault of this topic at the moment."""
@@ -165,6 +169,9 @@ class Metrics:
         self.incident = gauge("incident_open", "1 while an incident goes on")
         self.rmse = gauge("rmse", "RMSE over the window of the newest record", "metric")
         self.threshold = gauge("threshold", "The threshold in force", "metric")
+        self.clock_offset = gauge(
+            "clock_offset_seconds", "How far the clock of the samples is ahead of this host's (estimate)"
+        )
         self.drift = gauge("drift", "1 where what is normal has changed", "metric")
         age = gauge("seconds_since_last_good_poll", "Since the last poll that did not fail, or the start")
         age.set_function(lambda: time.monotonic() - self._last_good_poll)
@@ -187,7 +194,7 @@ class Metrics:
         """A poll did not fail."""
         self._last_good_poll = time.monotonic()
 
-    def show(self, verdict: Verdict, missing: list[str]) -> None:
+    def show(self, verdict: Verdict, missing: Iterable[str]) -> None:
         """Count one verdict, and the series that its record lacked."""
         for series in missing:
             self.unknown.labels(series).inc()

@@ -69,8 +69,9 @@ class Node:
     """Which series of a database are this node; the defaults are those of the documented testbed.
 
     `node_instance` and `ran_instance` pin the `instance` tags of the node exporter and the RAN
-    exporter; None accepts the only one there is. `total_memory_bytes` counts where the node exporter
-    does not report `node_memory_MemTotal_bytes`.
+    exporter; None accepts the only one there is. `node_tags` and `ran_tags` pin any other tags of theirs,
+    where an empty value means that a series must not have the tag. `total_memory_bytes` counts where the node
+    exporter does not report `node_memory_MemTotal_bytes`.
     """
 
     cpus: tuple[str, ...] = ("0", "1")
@@ -79,6 +80,8 @@ class Node:
     total_memory_bytes: float = 8228077568.0
     node_instance: str | None = None
     ran_instance: str | None = None
+    node_tags: tuple[tuple[str, str], ...] = ()
+    ran_tags: tuple[tuple[str, str], ...] = ()
 
 
 DEFAULT_NODE = Node()
@@ -108,9 +111,22 @@ def load_node(filename: str | Path | None) -> Node:
         # Without an instance, the only one there is counts; there is no such thing as no cell.
         if key in given and (key == "cell_id" or given[key] is not None):
             given[key] = _name(filename, key, given[key])
+    for key, instance in (("node_tags", "node_instance"), ("ran_tags", "ran_instance")):
+        if key in given:
+            given[key] = _tags(filename, key, given[key], instance)
     if "total_memory_bytes" in given and not _is_number(given["total_memory_bytes"], above=0):
         raise UserError(f"{filename}: 'total_memory_bytes' must be a number of bytes above 0")
     return Node(**given)
+
+
+def _tags(filename: str | Path, key: str, tags: Any, instance: str) -> tuple[tuple[str, str], ...]:
+    if not isinstance(tags, dict) or not all(name and name.isprintable() for name in tags):
+        raise UserError(f'{filename}: \'{key}\' must be an object of tags, like {{"job": "node"}}')
+    if "instance" in tags:
+        raise UserError(f"{filename}: '{key}' holds 'instance'; write it as '{instance}'")
+    return tuple(
+        (name, value if value == "" else _name(filename, key, value)) for name, value in tags.items()
+    )
 
 
 def _name(filename: str | Path, key: str, value: Any) -> str:

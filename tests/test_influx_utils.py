@@ -22,18 +22,18 @@ from prometheus_writer import write_samples
 import formatters
 import influx_utils
 import lab.influxd
+import samples as queries
 from formatters import CPU_SECONDS, MEMORY_FREE, MEMORY_TOTAL, RX_CPU, TX_CPU
 from influx_utils import (
     checkDatabase,
     describe_error,
-    get_samples,
     getLastRecords,
     initializeConnection,
     insertAnomalies,
-    instances_of,
-    newest_sample_time,
 )
 from lab.influxd import Influxd, free_port
+from samples import newest_sample_time
+from selection import Selection, in_slots
 from utils import DEFAULT_NODE, Node, UserError, load_node
 
 SECOND = 10**9
@@ -53,6 +53,11 @@ HOSTILE_NAMES = [
     "a; b, c = d & 100 %",
     "Gerät/5G",
 ]
+
+
+def get_samples(client: InfluxDBClient, node: Node, start: int, end: int | None = None) -> formatters.Record:
+    """The points alone."""
+    return queries.get_samples(client, node, start, end).points
 
 
 def node_point(seconds: float, value: float, **labels: str) -> formatters.Point:
@@ -291,18 +296,6 @@ def test_get_samples_takes_from_start_to_before_end(
     assert [point["value"] for point in samples[RX_CPU]] == values
 
 
-def test_get_samples_takes_a_start_relative_to_the_clock_of_the_server_and_none_that_it_has_not_reached(
-    database: Database,
-) -> None:
-    ago = {
-        seconds: (time.time_ns() - seconds * SECOND) // 1_000_000 * 1_000_000 for seconds in (120, 30, -60)
-    }
-    points = [ran_point(0, float(seconds)) | {"time": moment} for seconds, moment in ago.items()]
-    write_samples(database.client, {RX_CPU: points})
-    samples = get_samples(database.client, DEFAULT_NODE, "now() - 60s")
-    assert [(point["time"], point["value"]) for point in samples[RX_CPU]] == [(ago[30], 30.0)]
-
-
 def test_get_samples_gives_all_series_of_the_node_and_no_others_in_one_request(
     influxd: Influxd, database: Database
 ) -> None:
@@ -348,7 +341,11 @@ def test_get_samples_gives_all_series_of_the_node_and_no_others_in_one_request(
     with client:
         samples = get_samples(client, DEFAULT_NODE, START)
     assert samples == {
-        name: [{"time": moment, "value": value, **tags} for tags in series for moment, value in moments]
+        name: [
+            {"time": moment, "value": value, "job": "lab", "__name__": name, **tags, **mode.get(name, {})}
+            for tags in series
+            for moment, value in moments
+        ]
         for name, series in wanted.items()
     }
     assert paths == ["/query"]
@@ -400,8 +397,9 @@ def test_two_instances_of_a_kind_are_refused_until_one_is_pinned(
     }
     write_samples(database.client, everything)
     write_samples(database.client, {measurement: [make_point(1, 3.0, **labels, instance="edge:9101")]})
+    slots = in_slots(get_samples(database.client, DEFAULT_NODE, START), DEFAULT_NODE, 15 * SECOND)
     with pytest.raises(UserError) as refusal:
-        get_samples(database.client, DEFAULT_NODE, START)
+        Selection(DEFAULT_NODE).refuse_several(slots)
     assert str(refusal.value) == (
         f"the database holds more than one instance: {instances};"
         f" name the one to watch as '{key}' in a file given with --node_file"
@@ -409,7 +407,9 @@ def test_two_instances_of_a_kind_are_refused_until_one_is_pinned(
 
     node_file = tmp_path / "node.json"
     node_file.write_text(json.dumps({key: "edge:9101"}))
-    samples = get_samples(database.client, load_node(node_file), START)
+    node = load_node(node_file)
+    samples = get_samples(database.client, node, START)
+    Selection(node).refuse_several(in_slots(samples, node, 15 * SECOND))
     values = {name: [point["value"] for point in points] for name, points in samples.items() if points}
     other = TX_CPU if key == "node_instance" else MEMORY_FREE
     assert values == {other: [everything[other][0]["value"]], measurement: [3.0]}
@@ -479,7 +479,12 @@ def test_series_of_any_name_are_found(database: Database, tmp_path: Path, name: 
     write_samples(database.client, samples_named(name, 2.0))
     node = hostile_node(tmp_path, name)
     samples = get_samples(database.client, node, START)
-    assert {measurement: points for measurement, points in samples.items() if points} == {
+    others = ("__name__", "job", "mode")
+    assert {
+        measurement: [{key: point[key] for key in point if key not in others} for point in points]
+        for measurement, points in samples.items()
+        if points
+    } == {
         CPU_SECONDS: [{"time": START, "value": 2.0, "instance": name, "cpu": name}],
         formatters.RECEIVED: [{"time": START, "value": 2.0, "instance": name, "device": name}],
         RX_CPU: [{"time": START, "value": 2.0, "instance": name}],
@@ -504,7 +509,7 @@ def test_an_answer_that_the_server_cuts_short_is_refused(
             get_samples(client, DEFAULT_NODE, START)
 
 
-# --- newest_sample_time and instances_of --------------------------------------------------------
+# --- newest_sample_time ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -533,18 +538,6 @@ def test_newest_sample_time_looks_at_the_whole_history_of_the_node_alone(
 ) -> None:
     write_samples(database.client, samples)
     assert newest_sample_time(database.client, node) == newest
-
-
-def test_instances_are_told_by_exporter() -> None:
-    samples = {
-        MEMORY_FREE: [{"time": 1, "value": 1.0, "instance": "edge:9100"}],
-        CPU_SECONDS: [{"time": 1, "value": 1.0, "instance": "edge:9101", "cpu": "0"}],
-        RX_CPU: [{"time": 1, "value": 1.0, "instance": "gnb:9099"}, {"time": 2, "value": 1.0}],
-    }
-    assert instances_of(samples) == {
-        "node_instance": {"edge:9100", "edge:9101"},
-        "ran_instance": {"gnb:9099", ""},
-    }
 
 
 # --- insertAnomalies -----------------------------------------------------------------------------

@@ -119,7 +119,7 @@ def test_log_takes_what_test_mode_really_says(
     numbers = {name: math.nan if name in unknown else 0.25 for name in (*METRICS, "overall")}
     values = dict.fromkeys(getAnomalyColumns(), 1.5)
     verdict = Verdict(at(7.25), status, causes, unknown, numbers, values, shares={"cpu": 0.2})
-    line = f"2026-03-02 00:00:08,104 INFO {describe_verdict(verdict, missing)}\n"
+    line = f"2026-03-02 00:00:08,104 INFO {describe_verdict(verdict, dict.fromkeys(missing, 'no sample'))}\n"
     assert read(tmp_path, line).verdicts == {at(7.25): Verdict(at(7.25), status, causes, unknown, {}, {})}
 
 

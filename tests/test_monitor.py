@@ -23,6 +23,7 @@ from influx_utils import INFLUX_ERRORS
 from lab.influxd import Influxd
 from monitor import Monitor, describe_unknown, describe_verdict, seconds_to_next_poll
 from pictures import Alert, draw_alerts
+from selection import NO_SAMPLE
 from utils import DEFAULT_NODE, METRICS, Node, UserError, getAnomalyColumns
 
 SECOND = 10**9
@@ -132,7 +133,7 @@ class Edge:
     def poll(self, slots: float) -> list[tuple[int, list[str]]]:
         """Poll at this moment: slot and missing series of each verdict."""
         self.now = self.begin + slots * self.interval
-        return [(self.slot(verdict.time), missing) for verdict, missing in self.monitor.poll()]
+        return [(self.slot(judged.verdict.time), list(judged.faults)) for judged in self.monitor.poll()]
 
     @property
     def judged(self) -> list[int]:
@@ -408,13 +409,14 @@ def test_of_samples_that_arrive_out_of_order_the_newest_counts(edge: Edge) -> No
     assert (moment, columns["cpu_rx_percentage"]) == (edge.at(10.99), 14.25)
 
 
-def test_a_second_instance_is_refused_and_nothing_is_judged(edge: Edge) -> None:
+def test_a_second_instance_at_the_start_is_refused_and_nothing_is_judged(database: Database) -> None:
+    edge = Edge(database.client)
     edge.scrape(10)
     other = edge.samples(10)[formatters.RX_CPU][0] | {"instance": "gnb:1"}
     write_samples(edge.client, {formatters.RX_CPU: [other]})
     with pytest.raises(UserError, match="more than one instance: gnb:1, gnb:9099;.* --node_file$"):
         edge.poll(11)
-    assert edge.judged == list(range(10))
+    assert edge.judged == []
 
 
 # --- a server that fails -------------------------------------------------------------------------
@@ -599,12 +601,12 @@ def verdict(status: str, rmse: float = 0.0, unknown: tuple[str, ...] = (), **spe
     ],
 )
 def test_the_line_of_a_verdict(given: Verdict, missing: list[str], line: str) -> None:
-    assert describe_verdict(given, missing) == line
+    assert describe_verdict(given, dict.fromkeys(missing, NO_SAMPLE)) == line
 
 
 def test_what_is_unknown_is_said_without_a_time_so_that_it_is_said_once() -> None:
     assert (
-        describe_unknown(verdict(ALERT, 0.5, unknown=("mem",)), ["node_memory_MemFree_bytes"])
+        describe_unknown(verdict(ALERT, 0.5, unknown=("mem",)), {"node_memory_MemFree_bytes": NO_SAMPLE})
         == "unknown: mem (no sample of node_memory_MemFree_bytes)"
     )
 

@@ -1,0 +1,198 @@
+"""The edge's queries: the samples of one node, and nothing that others wrote beside them, in bounded memory.
+
+What an answer may hold is bounded by the statements themselves. Each asks for at most some samples of each
+part of the node (a CPU, an interface); where there are more, the newest of each slot are asked for instead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import formatters
+import influx_utils
+from utils import RECORD_SECONDS, Node
+
+if TYPE_CHECKING:
+    from influxdb import InfluxDBClient
+
+# Exporters are scraped about once a slot; some scrape more often, and samples of two slots may be asked for.
+SAMPLES_PER_SLOT, SAMPLES_BESIDE = 20, 100
+# An address may be long, but not any length.
+BATCH_CHARACTERS = 100_000
+# What is listed of the database for the user to choose from.
+LISTED_NAMES = 6
+
+
+@dataclass(frozen=True)
+class Samples:
+    """points: measurement -> points with `time`, `value` and all tags, in any order.
+
+    flooded: measurements with too many samples to read, of which `points` has the newest of each slot and
+    series. unread: those of which not even these could be read.
+    """
+
+    points: formatters.Record
+    flooded: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
+
+
+def get_samples(
+    client: InfluxDBClient,
+    node: Node,
+    start: int,
+    end: int | None = None,
+    interval_seconds: float = RECORD_SECONDS,
+    now: int | None = None,
+    known_tags: Mapping[str, dict[str, str]] | None = None,
+) -> Samples:
+    """The samples of a node from `start` (ns) to before `end`: one request in ordinary life.
+
+    end: None reads also what is dated later than now. now: up to here slots are read one by one where there
+    are too many samples; the end if None. known_tags: measurement -> tags to tell the node's series by where
+    there are too many series. Raises one of INFLUX_ERRORS.
+    """
+    interval_ns = int(interval_seconds * 1e9)
+    last = now if end is None else end
+    slots = range(start // interval_ns * interval_ns, last if last is not None else start + 1, interval_ns)
+    limit = SAMPLES_PER_SLOT * max(len(slots), 1) + SAMPLES_BESIDE
+    span = f"time >= {start}" + ("" if end is None else f" AND time < {end}")
+    statements = [_statement(measurement, node, span, limit) for measurement in formatters.MEASUREMENTS]
+    try:
+        answers = influx_utils.run(client, statements)
+    except influx_utils.AnswerTooLargeError:
+        points: formatters.Record = {}
+        flooded = list(formatters.MEASUREMENTS)
+    else:
+        points = {
+            measurement: _points(answer)
+            for measurement, answer in zip(formatters.MEASUREMENTS, answers, strict=True)
+        }
+        flooded = [
+            measurement
+            for measurement, answer in zip(formatters.MEASUREMENTS, answers, strict=True)
+            if any(len(series["values"]) >= limit for series in answer)
+        ]
+    unread = []
+    for measurement in flooded:
+        for tags in ({}, (known_tags or {}).get(measurement)):
+            with contextlib.suppress(influx_utils.AnswerTooLargeError):
+                if tags is not None:
+                    points[measurement] = _newest_of_slots(
+                        client, measurement, node, slots, start, interval_ns, tags
+                    )
+                    break
+        else:
+            points[measurement] = []
+            unread.append(measurement)
+    return Samples(points, tuple(flooded), tuple(unread))
+
+
+def newest_sample_time(client: InfluxDBClient, node: Node) -> int | None:
+    """Time of the newest sample of the node in the whole history up to now, None if there is none."""
+    queries = [
+        f'SELECT last("value"::field) AS "value" FROM "{measurement}"'
+        f" WHERE {_conditions(measurement, node, 'time > 0 AND time < now()')}"
+        for measurement in formatters.MEASUREMENTS
+    ]
+    times = [series["values"][-1][0] for answer in influx_utils.run(client, queries) for series in answer]
+    return max(times, default=None)
+
+
+def wrong_types(client: InfluxDBClient, measurements: Iterable[str]) -> dict[str, str]:
+    """Measurement -> what its values are in some part of the database, where that is no number."""
+    sources = ", ".join(f'"{measurement}"' for measurement in measurements)
+    (answer,) = influx_utils.run(client, [f"SHOW FIELD KEYS FROM {sources}"])
+    kinds = {
+        (series["name"], kind)
+        for series in answer
+        for key, kind in series["values"]
+        if key == "value" and kind in formatters.NO_NUMBERS
+    }
+    return {measurement: formatters.NO_NUMBERS[kind] for measurement, kind in sorted(kinds)}
+
+
+def names_there(client: InfluxDBClient, measurement: str) -> list[str]:
+    """What a part of this measurement is called in the database, at most LISTED_NAMES of them."""
+    tag = formatters.PART_TAGS[measurement]
+    query = f'SHOW TAG VALUES FROM "{measurement}" WITH KEY = "{tag}" LIMIT {LISTED_NAMES}'
+    (answer,) = influx_utils.run(client, [query])
+    return [value for series in answer for _, value in series["values"]]
+
+
+# --- statements ----------------------------------------------------------------------------------
+
+
+def _statement(measurement: str, node: Node, span: str, limit: int) -> str:
+    """At most `limit` samples of each part, the oldest first, with all tags of each."""
+    tag = formatters.PART_TAGS.get(measurement)
+    group = f' GROUP BY "{tag}"' if tag else ""
+    return (
+        f'SELECT "value"::field AS "value", *::tag FROM "{measurement}"'
+        f" WHERE {_conditions(measurement, node, span)}{group} LIMIT {limit}"
+    )
+
+
+def _newest_of_slots(
+    client: InfluxDBClient,
+    measurement: str,
+    node: Node,
+    slots: Sequence[int],
+    start: int,
+    interval_ns: int,
+    tags: dict[str, str],
+) -> formatters.JsonArray:
+    """The newest sample in each slot of each series that has these tags."""
+    spans = (f"time >= {max(slot, start)} AND time < {slot + interval_ns}" for slot in slots)
+    statements = [
+        # This function alone keeps the time of its sample.
+        f'SELECT last("value"::field) AS "value" FROM "{measurement}"'
+        f" WHERE {_conditions(measurement, node, span, tags)} GROUP BY *"
+        for span in spans
+    ]
+    points: formatters.JsonArray = []
+    in_batch = max(1, BATCH_CHARACTERS // max(map(len, statements), default=1))
+    for first in range(0, len(statements), in_batch):
+        for answer in influx_utils.run(client, statements[first : first + in_batch]):
+            points += _points(answer)
+    return points
+
+
+def _conditions(measurement: str, node: Node, span: str, tags: Mapping[str, str] | None = None) -> str:
+    conditions = [span]
+    if measurement == formatters.CPU_SECONDS:
+        conditions.append(_any_of("mode", ["user"]))
+    names = formatters.part_names(measurement, node)
+    if names:
+        conditions.append(_any_of(formatters.PART_TAGS[measurement], names))
+    pinned = {**(tags or {}), **formatters.pinned_tags(measurement, node)}
+    conditions += [_any_of(tag, [value]) for tag, value in pinned.items()]
+    return " AND ".join(conditions)
+
+
+def _any_of(tag: str, names: Sequence[str]) -> str:
+    # Somebody may write a field that is called like the tag.
+    return "(" + " OR ".join(f"{_identifier(tag)}::tag = {influx_utils.quote(name)}" for name in names) + ")"
+
+
+def _identifier(name: str) -> str:
+    escaped = name.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'
+
+
+def _points(answer: list[dict[str, Any]]) -> formatters.JsonArray:
+    points = []
+    for series in answer:
+        group = _labels((series.get("tags") or {}).items())
+        tags = series["columns"][2:]
+        for time, value, *texts in series["values"]:
+            labels = _labels(zip(tags, texts, strict=True))
+            points.append({**labels, **group, "time": time, "value": value})
+    return points
+
+
+def _labels(tags: Iterable[tuple[str, str | None]]) -> dict[str, str]:
+    """The tags that a series has, none of them named like something else that stands in a point."""
+    return {f"{tag}_1" if tag in formatters.OWN_KEYS else tag: text for tag, text in tags if text}
