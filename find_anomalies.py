@@ -463,8 +463,8 @@ def run_collect(options: argparse.Namespace) -> None:
         newest = samples.newest_sample_time(client, node)
         if newest is None:
             raise UserError(
-                f"InfluxDB at {server}: database {options.influx_db} has no sample of this node;"
-                " check --influx_db and --node_file"
+                f"InfluxDB at {server}: database {options.influx_db} has no sample of this node; check that"
+                " Prometheus writes there (deploy/prometheus.yml), --influx_db and --node_file"
             )
         start = newest - int(options.since * 1e9)
         count = write_dataset(

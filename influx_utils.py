@@ -169,7 +169,10 @@ def describe_error(error: Exception, server: str, db_name: str) -> str:
         return f"{server}: the user has no right to the database {db_name}; grant it READ and WRITE"
     reason = _one_line(error)
     if "database not found" in reason:
-        return f"{server} has no database {db_name}; check --influx_db"
+        return (
+            f"{server} has no database {db_name}; check --influx_db, or create it, so that Prometheus can write:"
+            f" influx -execute 'CREATE DATABASE \"{db_name}\"'"
+        )
     return (
         f"{server} answered with an error ({reason});"
         " check --influx_db, --influx_measurement and the server's log"

@@ -338,8 +338,8 @@ class Monitor:
             measurement, part = series[name]
             if measurement in types:
                 found[name] = (
-                    f"{NO_SAMPLE}: InfluxDB holds values of it that are {types[measurement]}, which keep numbers"
-                    " out; DROP MEASUREMENT removes them"
+                    f"{NO_SAMPLE}: InfluxDB holds values of it that are {types[measurement]}, which keep"
+                    " numbers out; DROP MEASUREMENT removes them"
                 )
             elif part is not None and name not in self._selection.ever_seen:
                 if measurement not in there:

@@ -60,12 +60,15 @@ def lives(begin: int) -> formatters.Record:
 class Edge:
     """A node, its server, and the daemon that watches it; a slot at a time."""
 
-    def __init__(self, server: Influxd, folder: Path, user: str = "", password: str = "") -> None:
+    def __init__(
+        self, server: Influxd, folder: Path, user: str = "", password: str = "", ahead_seconds: int = 0
+    ) -> None:
         self.server = server
         self.folder = folder
         self.thresholds_file = folder / "thresholds.json"
         shutil.copy(ROOT / "data/thresholds.json", self.thresholds_file)
-        self.begin = int(time.time()) // INTERVAL * INTERVAL - SLOTS * INTERVAL
+        self.ahead_seconds = ahead_seconds
+        self.begin = int(time.time()) // INTERVAL * INTERVAL - SLOTS * INTERVAL + ahead_seconds
         self.samples = lives(self.begin)
         self.client = connect(server, timeout=2, database="edge", username=user, password=password)
         self.client.create_database("edge")
@@ -76,7 +79,8 @@ class Edge:
         self.spool_limit = 1000
         self.metrics = Metrics()
         # As if what is fed came just now.
-        self.now = float(self.begin)
+        self.now = float(self.begin - ahead_seconds)
+        self.node = DEFAULT_NODE
         self.store: Store | None = None
         self.start()
 
@@ -96,7 +100,7 @@ class Edge:
         )
         client = initializeConnection("127.0.0.1", self.port, self.user, self.password)
         client._timeout = 1.0
-        self.daemon = Daemon(settings, client, DEFAULT_NODE, self.store, self.metrics, Ending())
+        self.daemon = Daemon(settings, client, self.node, self.store, self.metrics, Ending())
         self.daemon._monitor._clock = lambda: self.now
 
     def stop(self) -> None:
@@ -105,7 +109,7 @@ class Edge:
 
     def feed(self, *slots: int, change: Change | None = None) -> None:
         """The exporters' samples of these slots reach the server, each as `change` makes it, if it does."""
-        self.now = self.begin + (max(slots) + 4 / 3) * INTERVAL
+        self.now = self.begin - self.ahead_seconds + (max(slots) + 4 / 3) * INTERVAL
         part: formatters.Record = {}
         for name, point in self.in_slots(min(slots), max(slots)):
             if (changed := change(name, point) if change else point) is not None:

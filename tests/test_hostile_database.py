@@ -1,0 +1,440 @@
+"""What others write into the database makes a metric unknown at most; it never ends or blinds the service."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_writer import write_samples
+from test_daemon import FIRST, INTERVAL, SECOND, SLOTS, Edge, said
+
+import formatters
+from detector import UNKNOWN
+from lab.influxd import Influxd
+from monitor import Judged
+from selection import Selection, in_slots, shown
+from utils import DEFAULT_NODE, Node, UserError
+
+MILLISECOND = 10**6
+PINNED = Node(node_instance="edge:9100", ran_instance="gnb:9099")
+
+
+class Watched(Edge):
+    """An edge of which every verdict is kept."""
+
+    def start(self) -> None:
+        """As before, with an ear on what the daemon judges."""
+        super().start()
+        self.judged: list[Judged] = []
+        take = self.daemon._take
+
+        def listen(judged: list[Judged]) -> None:
+            self.judged += judged
+            take(judged)
+
+        self.daemon._take = listen
+
+    def write(self, *lines: str) -> None:
+        """Line protocol, past everybody."""
+        self.client.write("\n".join(lines), {"db": "edge"}, protocol="line")
+
+    def unknown(self) -> set[str]:
+        """Metrics that were unknown in any record."""
+        return {metric for one in self.judged for metric in one.verdict.unknown}
+
+
+@pytest.fixture
+def edge(tmp_path: Path) -> Iterator[Watched]:
+    """A server of its own, the first slots judged; the next slot is FIRST."""
+    with Influxd(tmp_path / "influxd") as server:
+        edge = Watched(server, tmp_path)
+        edge.feed(*range(FIRST))
+        assert edge.daemon.poll() is False
+        edge.judged.clear()
+        yield edge
+        edge.stop()
+
+
+def starts_with(lines: list[str], words: str) -> list[str]:
+    return [line for line in lines if line.startswith(words)]
+
+
+# --- floods --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "tags",
+    ["instance=gnb:9099,job=ran", "instance=gnb:9099,job=ran,__name__=rx_cpu_time"],
+    ids=["other", "own"],
+)
+def test_a_flood_of_one_series_costs_no_record_and_is_said_once(
+    edge: Watched, tags: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for slot in range(FIRST, SLOTS):
+        edge.feed(slot)
+        if slot in (17, 18):
+            # In the middle of the slot, so that the exporter's own sample is the newest.
+            begin = (edge.begin + slot * INTERVAL) * SECOND
+            edge.write(*(f"rx_cpu_time,{tags} value=12.3 {begin + i * 50_000}" for i in range(10_001)))
+        assert edge.daemon.poll() is False
+    assert edge.stored() == edge.expected()
+    assert len([line for line in said(caplog) if "too many samples of rx_cpu_time" in line]) == 1
+    assert len([line for line in said(caplog) if "no series has too many samples any more" in line]) == 1
+    assert edge.unknown() <= ({"cpu_rx"} if "__name__" not in tags else set())
+
+
+def test_a_flood_before_the_start_costs_no_record(tmp_path: Path) -> None:
+    with Influxd(tmp_path / "influxd") as server:
+        edge = Watched(server, tmp_path)
+        edge.feed(*range(FIRST))
+        begin = (edge.begin + 9 * INTERVAL) * SECOND
+        edge.write(
+            *(
+                f"rx_cpu_time,__name__=rx_cpu_time,instance=gnb:9099,job=ran value=12.3 {begin + i * 50_000}"
+                for i in range(20_001)
+            )
+        )
+        edge.live(*range(FIRST, SLOTS))
+        assert edge.stored() == edge.expected()
+        assert edge.unknown() == set()
+        edge.stop()
+
+
+def test_more_series_than_can_be_read_cost_their_own_metric_alone(
+    edge: Watched, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("influx_utils.MAX_ANSWER_BYTES", 60_000)
+    for slot in range(FIRST, SLOTS):
+        edge.feed(slot)
+        if slot in (17, 18, 19):
+            moment = (edge.begin + slot * INTERVAL + 14) * SECOND
+            edge.write(
+                *(f"rx_cpu_time,instance=gnb:9099,job=x{i},slot=y{slot} value=1 {moment}" for i in range(900))
+            )
+        assert edge.daemon.poll() is False
+    # Told by its tags, the exporter's own series is found among them.
+    assert edge.stored() == edge.expected()
+    assert edge.unknown() == set()
+
+
+# --- values that are none ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "words"), [('"x"', "text"), ("true", "true or false")], ids=["text", "boolean"]
+)
+def test_a_value_that_is_no_number_is_named_and_all_others_are_judged(
+    tmp_path: Path, value: str, words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Influxd(tmp_path / "influxd") as server:
+        edge = Watched(server, tmp_path)
+        edge.write(f"rx_cpu_time,instance=gnb:9099,job=ran value={value} {edge.begin * SECOND + 5}")
+
+        def refused(name: str, point: formatters.Point) -> formatters.Point | None:
+            # InfluxDB refuses numbers where it holds something else.
+            return None if name == formatters.RX_CPU else point
+
+        edge.feed(0, change=refused)
+        assert edge.daemon.poll() is False
+        first = edge.judged[-1]
+        assert first.faults["rx_cpu_time"] == f"its value is {words}, not a number"
+        assert "cpu_rx" in first.verdict.unknown
+        edge.feed(*range(1, FIRST), change=refused)
+        for slot in range(FIRST, SLOTS):
+            edge.feed(slot, change=refused)
+            assert edge.daemon.poll() is False
+        # Of a record that is waited for the anomaly comes with the poll after it.
+        assert edge.stored() == edge.expected(last=SLOTS - 1)
+        lines = starts_with(said(caplog), "unknown: cpu_rx (")
+        assert lines[-1] == (
+            f"unknown: cpu_rx (no sample of rx_cpu_time: InfluxDB holds values of it that are {words}, which"
+            " keep numbers out; DROP MEASUREMENT removes them)"
+        )
+        edge.stop()
+
+
+def test_text_that_is_dated_next_week_changes_nothing(edge: Watched) -> None:
+    week = 7 * 86400 * SECOND
+    for name in ("rx_cpu_time", "node_memory_MemFree_bytes"):
+        edge.write(f'{name},instance=gnb:9099,job=ran value="x" {edge.begin * SECOND + week}')
+    edge.live(*range(FIRST, SLOTS))
+    assert edge.stored() == edge.expected()
+    assert edge.unknown() == set()
+
+
+@pytest.mark.parametrize("after_weeks", [1, 50])
+def test_a_number_that_is_dated_later_changes_nothing(edge: Watched, after_weeks: int) -> None:
+    later = edge.begin * SECOND + after_weeks * 7 * 86400 * SECOND
+    for name, point in edge.in_slots(0, 0)[:3]:
+        write_samples(edge.client, {name: [point | {"time": later // MILLISECOND * MILLISECOND}]})
+    edge.live(*range(FIRST, SLOTS))
+    assert edge.stored() == edge.expected()
+
+
+def test_a_text_that_is_no_utf8_blinds_nobody(tmp_path: Path) -> None:
+    with Influxd(tmp_path / "influxd") as server:
+        edge = Watched(server, tmp_path)
+        line = f'tx_cpu_time,instance=gnb:9099,job=ran value="\xff" {edge.begin * SECOND + 5}'
+        edge.client.request(
+            "write", "POST", {"db": "edge"}, line.encode("latin-1"), expected_response_code=204
+        )
+
+        def refused(name: str, point: formatters.Point) -> formatters.Point | None:
+            return None if name == formatters.TX_CPU else point
+
+        edge.feed(*range(FIRST), change=refused)
+        for slot in range(FIRST, SLOTS):
+            edge.feed(slot, change=refused)
+            assert edge.daemon.poll() is False
+        assert edge.stored() == edge.expected(last=SLOTS - 1)
+        edge.stop()
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(1e308, "its value is too large to be true"), (-5.0, "its value is negative")],
+    ids=["too large", "negative"],
+)
+def test_values_that_no_node_has_are_unknown_for_their_true_reason(
+    edge: Watched, value: float, words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for slot in range(FIRST, SLOTS):
+        edge.feed(slot, change=lambda name, p: p | {"value": value} if name == "dl_bitrate" else p)
+        assert edge.daemon.poll() is False
+    assert edge.stored() == edge.expected()
+    assert starts_with(said(caplog), "unknown: ") == [
+        f"unknown: net_5g_down (dl_bitrate{{cellId=2}}: {words})"
+    ]
+
+
+def test_more_free_memory_than_there_is_is_said_as_that(
+    edge: Watched, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = formatters.MEMORY_FREE
+    for slot in range(FIRST, SLOTS):
+        edge.feed(slot, change=lambda measurement, p: p | {"value": 1e15} if measurement == name else p)
+        assert edge.daemon.poll() is False
+    assert starts_with(said(caplog), "unknown: ") == [
+        "unknown: mem (node_memory_MemFree_bytes: its value is more than node_memory_MemTotal_bytes)"
+    ]
+    assert edge.stored() == edge.expected()
+
+
+# --- two series of one part ----------------------------------------------------------------------
+
+
+def calm(edge: Watched, slot: int, **tags: str) -> None:
+    """The CPU's samples of a slot are written again, a millisecond later, with counters of a calm node."""
+    calm_points = [
+        point | tags | {"time": point["time"] + MILLISECOND, "value": 1000.0 + slot * 0.5}
+        for name, point in edge.in_slots(slot, slot)
+        if name == formatters.CPU_SECONDS
+    ]
+    write_samples(edge.client, {formatters.CPU_SECONDS: calm_points})
+
+
+def test_two_live_series_of_one_part_make_it_unknown_and_are_named(
+    edge: Watched, caplog: pytest.LogCaptureFixture
+) -> None:
+    edge.live(*range(FIRST, 16))
+    for slot in range(16, SLOTS):
+        edge.feed(slot)
+        calm(edge, slot, job="evil")
+        assert edge.daemon.poll() is False
+    (fault,) = {fault for one in edge.judged for name, fault in one.faults.items() if "{cpu=0}" in name}
+    assert fault == "two series at once, job=node and job=evil; pin one in 'node_tags' of --node_file"
+    during = [one.verdict for one in edge.judged if one.verdict.time >= (edge.begin + 17 * INTERVAL) * SECOND]
+    assert all(verdict.unknown == ("cpu",) for verdict in during)
+    # The record in which the other one came up was judged by the series known so far: it is the attack's
+    # first.
+    assert edge.stored()[0] == edge.expected()[0]
+
+
+def test_a_node_file_that_pins_a_tag_tells_them_apart(tmp_path: Path) -> None:
+    with Influxd(tmp_path / "influxd") as server:
+        edge = Watched(server, tmp_path)
+        edge.node = dataclasses.replace(PINNED, node_tags=(("job", "node"), ("evil", "")))
+        edge.start()
+        for slot in range(FIRST):
+            calm(edge, slot, job="evil")
+            calm(edge, slot, evil="1")
+        edge.feed(*range(FIRST))
+        for slot in range(FIRST, SLOTS):
+            edge.feed(slot)
+            calm(edge, slot, job="evil")
+            calm(edge, slot, evil="1")
+            assert edge.daemon.poll() is False
+        assert edge.stored() == edge.expected()
+        assert edge.unknown() == set()
+        edge.stop()
+
+
+def test_series_that_change_their_name_each_slot_hide_nothing(edge: Watched) -> None:
+    for slot in range(FIRST, SLOTS):
+        edge.feed(slot)
+        calm(edge, slot, job=f"evil{slot}")
+        assert edge.daemon.poll() is False
+    assert edge.stored() == edge.expected()
+
+
+def test_a_label_that_is_added_goes_on_as_one_series(edge: Watched) -> None:
+    for slot in range(FIRST, SLOTS):
+        edge.feed(slot, change=lambda _, point, slot=slot: point | ({"site": "lab"} if slot > 14 else {}))
+        assert edge.daemon.poll() is False
+    assert edge.stored() == edge.expected()
+    assert edge.unknown() == set()
+
+
+def test_two_totals_of_the_memory_make_it_unknown(edge: Watched) -> None:
+    for slot in range(FIRST, 18):
+        edge.feed(slot)
+        totals = [p for name, p in edge.in_slots(slot, slot) if name == formatters.MEMORY_TOTAL]
+        more = [p | {"job": "evil", "time": p["time"] + MILLISECOND, "value": 1e12} for p in totals]
+        write_samples(edge.client, {formatters.MEMORY_TOTAL: more})
+        assert edge.daemon.poll() is False
+    assert edge.judged[-1].verdict.unknown == ("mem",)
+
+
+# --- other instances -----------------------------------------------------------------------------
+
+
+def foreign(edge: Watched, slot: int, instance: str) -> None:
+    """All samples of a slot again, by another instance, a second later."""
+    for name, point in edge.in_slots(slot, slot):
+        other = point | {"instance": instance, "time": point["time"] + SECOND, "value": point["value"] + 1.0}
+        write_samples(edge.client, {name: [other]})
+
+
+def test_whoever_is_watched_goes_on_being_watched_and_a_newcomer_is_said_once(
+    edge: Watched, caplog: pytest.LogCaptureFixture
+) -> None:
+    for slot in range(FIRST, SLOTS):
+        edge.feed(slot)
+        foreign(edge, slot, "other:9100")
+        if slot == 20:
+            edge.start()
+        assert edge.daemon.poll() is False
+    assert edge.stored() == edge.expected()
+    assert starts_with(said(caplog), "samples of other:9100 come, too; ") == [
+        f"samples of other:9100 come, too; {watched} goes on being watched. To watch another one, name it as"
+        f" '{key}' in --node_file"
+        for watched, key in (("edge:9100", "node_instance"), ("gnb:9099", "ran_instance"))
+    ]
+
+
+def test_newcomers_with_changing_names_are_a_few_short_lines(
+    edge: Watched, caplog: pytest.LogCaptureFixture
+) -> None:
+    for slot in range(FIRST, SLOTS):
+        edge.feed(slot)
+        moment = (edge.begin + slot * INTERVAL) * SECOND
+        edge.write(
+            *(
+                f"node_memory_MemFree_bytes,instance=n{slot}-{i}{'x' * 5000} value=1 {moment + i * SECOND}"
+                for i in range(INTERVAL)
+            )
+        )
+        assert edge.daemon.poll() is False
+    assert edge.stored() == edge.expected()
+    lines = starts_with(said(caplog), "samples of ")
+    assert len(lines) == 4
+    assert "more others, which are not named," in lines[-1]
+    assert max(map(len, lines)) < 300
+    # What is kept does not grow by their names.
+    assert len(json.dumps(edge.daemon._monitor.state())) < 20_000
+
+
+def test_a_stranger_does_not_take_the_place_of_a_node_that_ends(edge: Watched) -> None:
+    edge.live(*range(FIRST, 15))
+    for slot in (15, 16):
+        edge.feed(slot)
+        foreign(edge, slot, "other:9100")
+        edge.daemon.poll()
+    for slot in range(17, SLOTS):
+        edge.now = edge.begin + (slot + 4 / 3) * INTERVAL
+        foreign(edge, slot, "other:9100")
+        edge.daemon.poll()
+    assert edge.judged[-1].verdict.status == UNKNOWN
+    assert edge.daemon._monitor.instance == "edge:9100"
+
+
+def test_an_exporter_that_gets_another_name_is_watched_under_it_after_four_records(
+    edge: Watched, caplog: pytest.LogCaptureFixture
+) -> None:
+    for slot in range(FIRST, SLOTS):
+        edge.feed(
+            slot,
+            change=lambda _, p, slot=slot: p | ({"instance": f"new-{p['instance']}"} if slot > 15 else {}),
+        )
+        edge.daemon.poll()
+    assert starts_with(said(caplog), "samples now come from new-edge:9100, before from edge:9100; ")
+    assert edge.daemon._monitor.instance == "new-edge:9100"
+    assert edge.judged[-1].verdict.unknown == ()
+
+
+def test_many_instances_at_the_start_are_refused_in_one_line_of_300_characters() -> None:
+    points = [{"time": 10**18, "value": 1.0, "instance": f"line\nbreak{i}{'x' * 9000}"} for i in range(1000)]
+    slots = in_slots({formatters.RX_CPU: points}, DEFAULT_NODE, 15 * SECOND)
+    with pytest.raises(UserError) as refusal:
+        Selection(DEFAULT_NODE).refuse_several(slots)
+    line = f"find_anomalies.py: {refusal.value}"
+    assert len(line) <= 300
+    assert line.isprintable()
+    assert "and 998 more" in line
+
+
+def test_a_name_is_shown_in_one_short_word() -> None:
+    assert shown("edge:9100") == "edge:9100"
+    assert shown("a\nb\x1b[31m") == "a?b?[31m"
+    assert shown("x" * 61) == "x" * 57 + "..."
+
+
+# --- the samples' clock --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seconds", [60, 7200, -60, -7200])
+def test_a_clock_that_is_off_costs_no_time_and_is_said_once(
+    tmp_path: Path, seconds: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Influxd(tmp_path / "influxd") as server:
+        edge = Watched(server, tmp_path, ahead_seconds=seconds)
+        delays = {}
+        for slot in range(SLOTS):
+            edge.feed(slot)
+            edge.judged.clear()
+            assert edge.daemon.poll() is False
+            for one in edge.judged:
+                delays[(one.verdict.time // SECOND - edge.begin) // INTERVAL] = edge.now
+        # As by a right clock: each slot by the poll that comes a third of a slot after its end.
+        found = [round(delays[slot] - edge.begin + seconds) for slot in range(10, SLOTS)]
+        assert found == [(slot + 1) * INTERVAL + 5 for slot in range(10, SLOTS)]
+        assert edge.stored() == edge.expected()
+        lines = starts_with(said(caplog), "the samples' clock is about ")
+        assert len(lines) == 1
+        assert ("ahead of" if seconds > 0 else "behind") in lines[0]
+        exported = edge.metrics.registry.get_sample_value("find_anomalies_clock_offset_seconds")
+        assert abs(exported - seconds) <= INTERVAL
+        edge.stop()
+
+
+def test_a_clock_that_steps_ahead_while_it_is_watched_costs_two_records_at_most(edge: Watched) -> None:
+    edge.live(*range(FIRST, 16))
+    # By this host nothing has happened; all samples from now on are dated a minute later.
+    edge.begin += 60
+    for points in edge.samples.values():
+        for point in points:
+            point["time"] += 60 * SECOND
+    edge.ahead_seconds = 60
+    edge.live(*range(16, SLOTS))
+    times = {one.verdict.time for one in edge.judged}
+    assert len([time for time in times if time >= (edge.begin + 16 * INTERVAL) * SECOND]) == SLOTS - 16
+    assert edge.daemon._monitor.clock_offset_seconds == pytest.approx(60, abs=INTERVAL)
+
+
+def test_a_right_clock_is_not_said(edge: Watched, caplog: pytest.LogCaptureFixture) -> None:
+    edge.live(*range(FIRST, SLOTS))
+    assert starts_with(said(caplog), "the samples' clock") == []
+    assert edge.metrics.registry.get_sample_value("find_anomalies_clock_offset_seconds") == 0
