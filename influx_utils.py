@@ -170,8 +170,8 @@ def describe_error(error: Exception, server: str, db_name: str) -> str:
     reason = _one_line(error)
     if "database not found" in reason:
         return (
-            f"{server} has no database {db_name}; check --influx_db, or create it, so that Prometheus can write:"
-            f" influx -execute 'CREATE DATABASE \"{db_name}\"'"
+            f"{server} has no database {db_name}; check --influx_db, or create it for Prometheus"
+            f" (CREATE DATABASE {db_name})"
         )
     return (
         f"{server} answered with an error ({reason});"

@@ -289,7 +289,10 @@ class Nowhere:
         self.port = free_port(self.host)
 
 
-NO_SAMPLE = "database {} has no sample of this node; check --influx_db and --node_file"
+NO_SAMPLE = (
+    "database {} has no sample of this node; check that Prometheus writes there (deploy/prometheus.yml),"
+    " --influx_db and --node_file"
+)
 
 
 @pytest.mark.parametrize(
@@ -301,7 +304,12 @@ NO_SAMPLE = "database {} has no sample of this node; check --influx_db and --nod
             " cannot be reached; check --influx_host, --influx_port and that it runs",
         ),
         (lambda server: server, lambda name: name, f": {NO_SAMPLE}"),
-        (lambda server: server, lambda _: "no_such_db", " has no database no_such_db; check --influx_db"),
+        (
+            lambda server: server,
+            lambda _: "no_such_db",
+            " has no database no_such_db; check --influx_db, or create it for Prometheus"
+            " (CREATE DATABASE no_such_db)",
+        ),
     ],
     ids=["no server", "empty database", "no database"],
 )

@@ -688,7 +688,7 @@ def test_a_hung_server_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.M
 
 BAD_CREDENTIALS = " refused the credentials; check --influx_user and --influx_pass"
 NO_RIGHT = ": the user has no right to the database {}; grant it READ and WRITE"
-NO_DATABASE = " has no database {}; check --influx_db"
+NO_DATABASE = " has no database {0}; check --influx_db, or create it for Prometheus (CREATE DATABASE {0})"
 
 
 @pytest.mark.parametrize(
