@@ -118,6 +118,7 @@ class Selection:
         # Name of a monitored series -> mark of its tags -> the newest slot kept in which they had a sample.
         self._seen: dict[str, dict[str, int]] = {}
         self._memory_total: float | None = None
+        self._total_fault: str | None = None
         self.ever_seen: set[str] = set()
 
     @property
@@ -231,7 +232,8 @@ class Selection:
         self._chosen |= choice.chosen
         self.ever_seen |= choice.chosen.keys()
         for point in choice.record.get(formatters.MEMORY_TOTAL, []):
-            self._memory_total = float(point["value"])
+            self._memory_total, self._total_fault = float(point["value"]), None
+        self._total_fault = choice.faults.get(formatters.MEMORY_TOTAL, self._total_fault)
         for name, instances in choice.slot.series.items():
             seen = self._seen.setdefault(name, {})
             for mark in {_mark(tags) for found in instances.values() for tags in found}:
@@ -321,6 +323,9 @@ class Selection:
         free = record.get(formatters.MEMORY_FREE)
         if not free:
             return
+        if self._total_fault and formatters.MEMORY_TOTAL not in record:
+            # What InfluxDB refuses beside a text does not come; the node's own figure is no stand-in for it.
+            faults.setdefault(formatters.MEMORY_TOTAL, self._total_fault)
         if formatters.MEMORY_TOTAL in faults:
             del record[formatters.MEMORY_FREE]
             return
@@ -341,6 +346,7 @@ class Selection:
             "chosen": self._chosen,
             "seen": self._seen,
             "memory_total": self._memory_total,
+            "total_fault": self._total_fault,
             "ever_seen": sorted(self.ever_seen),
         }
 
@@ -349,7 +355,7 @@ class Selection:
         self._strangers = {key: list(names) for key, names in state["strangers"].items()}
         self._chosen = {name: _tags(tags) for name, tags in state["chosen"].items()}
         self._seen = {name: dict(seen) for name, seen in state["seen"].items()}
-        self._memory_total = state["memory_total"]
+        self._memory_total, self._total_fault = state["memory_total"], state["total_fault"]
         self.ever_seen = set(state["ever_seen"])
         self._watched = {**state["watched"], **self._pinned}
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 # Prometheus sends a sample up to 5 s after its scrape; a third of a slot is left for that.
 SETTLE_SHARE = 1 / 3
+# By a right clock the newest sample of a poll is at most a slot and what is left for sending old, and a bit.
+RIGHT_SLOTS = 1.5
 # Samples that were late by the same for so many polls do not catch up: their clock is behind.
 STEADY_POLLS = 4
 
@@ -67,15 +69,14 @@ class SampleClock:
         is_steady = abs(lag_ns - self._lag_ns) <= self._interval_ns
         self._steady_polls = self._steady_polls + 1 if is_steady else 0
         self._lag_ns = lag_ns
-        if lag_ns <= 2 * self._interval_ns or self._steady_polls >= STEADY_POLLS:
+        if lag_ns <= RIGHT_SLOTS * self._interval_ns or self._steady_polls >= STEADY_POLLS:
             self.set_by(newest)
 
     def set_by(self, newest: int) -> None:
         """Set the clock by a sample that has just come, at the time of a poll (ns)."""
         self._followed = newest
         lag_ns = self.here() - newest
-        # A right clock's newest sample is up to this old, and up to so much more until the poll comes.
-        if 0 <= lag_ns <= 2 * self._interval_ns:
+        if 0 <= lag_ns <= RIGHT_SLOTS * self._interval_ns:
             self.offset_ns = 0
         else:
             self.offset_ns = int((1 - SETTLE_SHARE) * self._interval_ns) - lag_ns

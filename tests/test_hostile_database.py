@@ -156,6 +156,21 @@ def test_a_value_that_is_no_number_is_named_and_all_others_are_judged(
         edge.stop()
 
 
+def test_a_text_for_the_memory_total_makes_the_memory_unknown(tmp_path: Path) -> None:
+    with Influxd(tmp_path / "influxd") as server:
+        edge = Watched(server, tmp_path)
+        edge.write(f'{formatters.MEMORY_TOTAL},instance=edge:9100 value="x" {edge.begin * SECOND + 5}')
+        edge.feed(0, change=lambda name, point: None if name == formatters.MEMORY_TOTAL else point)
+        edge.daemon.poll()
+        for slot in range(1, SLOTS):
+            edge.feed(slot, change=lambda name, point: None if name == formatters.MEMORY_TOTAL else point)
+            edge.daemon.poll()
+        assert edge.judged[-1].faults == {formatters.MEMORY_TOTAL: "its value is text, not a number"}
+        assert edge.judged[-1].verdict.unknown == ("mem",)
+        assert edge.stored() == edge.expected()
+        edge.stop()
+
+
 def test_text_that_is_dated_next_week_changes_nothing(edge: Watched) -> None:
     week = 7 * 86400 * SECOND
     for name in ("rx_cpu_time", "node_memory_MemFree_bytes"):
