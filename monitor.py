@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import detector
 import formatters
 import influx_utils
+from store import mapping, number, text, whole
 from utils import WINDOW_RECORDS, Node, UserError, format_duration, format_time
 
 if TYPE_CHECKING:
@@ -269,12 +270,30 @@ class Monitor:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on where another process stopped. Raises KeyError, TypeError, ValueError if it is no state."""
+        """Go on where another process stopped.
+
+        Raises KeyError, TypeError or ValueError, unchanged, if it is no state.
+        """
+        times = [
+            None if state[key] is None else whole(state[key])
+            for key in ("judged_before", "reported_from", "newest")
+        ]
+        instances = {text(key): text(name) for key, name in mapping(state["instances"]).items()}
+        last_record = {
+            name: [_kept_point(point) for point in points]
+            for name, points in mapping(state["last_record"]).items()
+        }
         self._judge.restore(state["judge"])
-        self._last_record = state["last_record"]
-        self._instances = {**state["instances"], **self._instances}
-        self._judged_before, self._reported_from = state["judged_before"], state["reported_from"]
-        self._newest = state["newest"]
+        self._judged_before, self._reported_from, self._newest = times
+        self._instances = {**instances, **self._instances}
+        self._last_record = last_record
+
+
+def _kept_point(point: Any) -> formatters.Point:
+    """A sample of the record before the next. Raises KeyError or ValueError if it is none."""
+    numbers = {key: number(value) for key, value in mapping(point).items() if key in ("value", "percentage")}
+    tags = {text(tag): text(value) for tag, value in point.items() if tag != "time" and tag not in numbers}
+    return {"time": whole(point["time"]), "value": numbers["value"], **numbers, **tags}
 
 
 def describe_verdict(verdict: detector.Verdict, missing: Sequence[str]) -> str:
