@@ -333,8 +333,7 @@ class Daemon:
             self._notices.fault("place", str(error))
             return
         if is_new:
-            # That it was gone was logged if it took a while.
-            self._notices.fault("place", f"{self._store.path} was deleted")
+            self._notices.fault("place", f"{self._store.path}, or its log, was deleted")
             self._notices.mended("place", f"{self._store.path} is made again, with all that was in it")
         else:
             self._notices.mended("place", f"{self._store.path} is in its place again")
@@ -506,7 +505,7 @@ class Daemon:
             if time.monotonic() >= deadline:
                 return False
             with self._ending.deferred():
-                refusal = influx_utils.write_points(self._client, batch.database, batch.points)
+                refusal = self._write(batch)
                 if refusal is None:
                     self._store.sent(batch)
                     if self._is_refused:
@@ -518,6 +517,16 @@ class Daemon:
                     continue
             size = min(2 * size, BATCH_POINTS)
         return True
+
+    def _write(self, batch: Batch) -> influx_utils.Refusal | None:
+        """Write a batch. Raises one of INFLUX_ERRORS if it is to be sent again before all others."""
+        try:
+            return influx_utils.write_points(self._client, batch.database, batch.points)
+        except influx_utils.InfluxDBClientError as error:
+            # A database of another --influx_db, to which the user has no right, holds nothing up.
+            if batch.database == self._settings.database or error.code != 403:
+                raise
+            return influx_utils.Refusal(f"no right to the database {batch.database}", len(batch.points))
 
     def _take_refusal(self, batch: Batch, refusal: influx_utils.Refusal) -> bool:
         """Do what a refusal asks for; False if it is not known of which points it speaks."""
@@ -548,7 +557,7 @@ class Daemon:
         if topic in self._refusals:
             return
         self._refusals.add(topic)
-        reason, remedy = refusal.reason, "check the server's log"
+        reason, remedy = refusal.reason, "check the user's rights and the server's log"
         if refusal.conflict:
             measurement, field, ours, theirs = refusal.conflict
             reason = f"{measurement} holds {field} as {theirs}, not {ours}"

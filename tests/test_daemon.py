@@ -453,6 +453,29 @@ def test_a_right_to_write_that_is_withdrawn_loses_nothing(
     assert edge.stored() == edge.expected()
 
 
+def test_a_database_of_before_to_which_the_user_has_no_right_holds_nothing_up(
+    guarded: tuple[Edge, InfluxDBClient], caplog: pytest.LogCaptureFixture
+) -> None:
+    edge, admin = guarded
+    admin.create_database("before")
+    admin.query("REVOKE ALL PRIVILEGES FROM edge", method="POST")
+    admin.query("GRANT ALL ON edge TO edge", method="POST")
+    edge.store.add(edge.store.state(), "before", waiting("detected_anomalies", [1, 2]))
+    edge.live(*range(FIRST, 22))
+    assert edge.stored() == edge.expected(last=22)
+    assert said(caplog, logging.ERROR) == [
+        "InfluxDB refuses anomalies (no right to the database before); check the user's rights and the"
+        " server's log. Until then they wait in the spool"
+    ]
+    assert edge.store.refused == 2
+    admin.query("GRANT ALL ON before TO edge", method="POST")
+    edge.start()
+    edge.live(*range(22, SLOTS))
+    assert edge.stored() == edge.expected()
+    assert len(list(admin.query("SELECT * FROM detected_anomalies", database="before").get_points())) == 2
+    assert edge.store.depth == 0
+
+
 def test_a_database_that_is_dropped_is_created_again_and_watching_goes_on(edge: Edge) -> None:
     edge.live(*range(FIRST, 15))
     edge.client.drop_database("edge")
@@ -698,7 +721,10 @@ def test_a_state_folder_that_is_deleted_is_made_again_at_the_next_poll(
     shutil.rmtree(edge.folder / "state")
     edge.live(18)
     name = edge.store.path
-    assert said(caplog)[-2:] == [f"{name} was deleted", f"{name} is made again, with all that was in it"]
+    assert said(caplog)[-2:] == [
+        f"{name}, or its log, was deleted",
+        f"{name} is made again, with all that was in it",
+    ]
     caplog.clear()
     edge.start()
     edge.live(*range(19, SLOTS))
