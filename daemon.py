@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import random
 import time
 from collections import Counter
@@ -30,7 +31,7 @@ from monitor import (
     seconds_to_next_poll,
 )
 from service import Ending, Metrics, Notices, notify_systemd
-from store import Store, StoreError
+from store import Batch, Store, StoreError, mapping, number
 from utils import N_STEPS, Node, UserError, format_time, getFeatures
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ BATCH_POINTS = 500
 SENDING_SECONDS = 10.0
 # While the server is away it is asked again after these, doubling, each cut by up to half at random.
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.5, 4.0
+# What InfluxDB refused is sent again after this.
+REFUSED_RETRY_SECONDS = 120.0
 STATE_VERSION = 1
 
 
@@ -93,6 +96,15 @@ class WatchedFiles:
 
 
 # --- the daemon ----------------------------------------------------------------------------------
+
+
+def _kept_thresholds(state: dict[str, Any]) -> dict[str, float] | None:
+    """Those that were in force last; None if the state does not hold them."""
+    try:
+        kept = {key: number(mapping(state["thresholds"])[key]) for key in detector.THRESHOLD_KEYS}
+    except (KeyError, ValueError):
+        return None
+    return kept if all(0 <= value < math.inf for value in kept.values()) else None
 
 
 @dataclass(frozen=True)
@@ -144,7 +156,7 @@ class Daemon:
         self._thresholds = WatchedFiles(
             [settings.thresholds_file],
             lambda: detector.load_thresholds(settings.thresholds_file),
-            state.get("thresholds"),
+            _kept_thresholds(state),
         )
         paths = autoencoder.bundle_paths(settings.model)
         self._bundle = WatchedFiles(
@@ -163,11 +175,17 @@ class Daemon:
             notices=self._notices,
         )
         self._incidents = Incidents()
-        self._drift = Drift(max(1, round(settings.drift_seconds / settings.interval_seconds)))
+        self._drift_records = max(1, round(settings.drift_seconds / settings.interval_seconds))
+        self._drift = Drift(self._drift_records)
         self._recorder = pictures.AlertRecorder()
         self._is_connected = False
         self._retry_seconds = FIRST_RETRY_SECONDS
         self._status = ""
+        # The refusals that were logged: measurement and field, None for all others.
+        self._refusals: set[tuple[str, ...] | None] = set()
+        self._is_refused = False
+        self._retry_refused_at = time.monotonic() + REFUSED_RETRY_SECONDS
+        self._damaged_rows = 0
         self._restore(state)
         self._show_standing()
 
@@ -235,15 +253,18 @@ class Daemon:
         return state or {}
 
     def _restore(self, state: dict[str, Any]) -> None:
-        """Take up where the process before stopped."""
+        """Take up where the process before stopped: all of it, or nothing."""
         if not state:
             return
+        incidents, drift = Incidents(), Drift(self._drift_records)
         try:
-            self._incidents.restore(state["incidents"])
-            self._drift.restore(state["drift"])
-            self._monitor.restore(state["monitor"])
+            incidents.restore(mapping(state["incidents"]))
+            drift.restore(mapping(state["drift"]))
+            self._monitor.restore(mapping(state["monitor"]))
         except (KeyError, TypeError, ValueError) as error:
-            logger.warning("%s holds no state (%r): judging begins anew", self._store.path, error)
+            logger.warning("%s: holds no state (%r); judging begins anew", self._store.path, error)
+        else:
+            self._incidents, self._drift = incidents, drift
 
     def _show_standing(self) -> None:
         """What goes on, with or without a poll."""
@@ -251,15 +272,30 @@ class Daemon:
         self._metrics.clock_offset.set(self._monitor.clock_offset_seconds)
         for name in NAMES:
             self._metrics.drift.labels(name).set(name in self._drift.drifting)
-        # A store that cannot be read is said when something is sent.
+        self._show_spool()
+
+    def _show_spool(self) -> None:
+        if found := self._store.damaged - self._damaged_rows:
+            self._damaged_rows += found
+            self._metrics.damaged.inc(found)
+            logger.error(
+                "%s: %d damaged rows of the spool are set aside in its table damaged (%s), all others are"
+                " sent; look at them with sqlite3, and check the disk",
+                self._store.path,
+                found,
+                self._store.damage,
+            )
+        # A store that cannot be read is logged when something is sent.
         with contextlib.suppress(StoreError):
             self._metrics.spool_depth.set(self._store.depth)
+            self._metrics.spool_refused.set(self._store.refused)
 
     # --- one poll --------------------------------------------------------------------------------
 
     def poll(self) -> bool:
         """One poll, whatever comes of it; whether the server is away."""
         self._metrics.polls.inc()
+        self._look_after_store()
         self._refresh()
         try:
             if not self._is_connected:
@@ -287,9 +323,25 @@ class Daemon:
             self._note_away(error)
             return True
         except StoreError as error:
-            self._notices.fault("store", str(error))
+            self._notices.fault("spool file", str(error))
+        else:
+            self._notices.mended("spool file", f"{self._store.path} can be read again")
         self._notices.mended("server", f"InfluxDB at {self._settings.server} takes part again")
         return False
+
+    def _look_after_store(self) -> None:
+        """Put the file back that somebody deleted."""
+        try:
+            with self._ending.deferred():
+                is_new = self._store.make_again()
+        except StoreError as error:
+            self._notices.fault("place", str(error))
+            return
+        if is_new:
+            self._notices.fault("place", f"{self._store.path}, or its log, was deleted")
+            self._notices.mended("place", f"{self._store.path} is made again, with all that was in it")
+        else:
+            self._notices.mended("place", f"{self._store.path} is in its place again")
 
     def _refresh(self) -> None:
         """Take what a person, or a training, changed in the thresholds or the model."""
@@ -430,27 +482,91 @@ class Daemon:
             logger.warning("drift of %s is over: within its threshold for most of %s", name, hours)
 
     def _send(self) -> None:
-        """Send what InfluxDB does not have yet, oldest first; what it will never take is logged instead."""
+        """Send what InfluxDB does not have yet, oldest first; from time to time what it refused, too."""
         deadline = time.monotonic() + SENDING_SECONDS
-        size = BATCH_POINTS
-        while time.monotonic() < deadline and (batch := self._store.oldest(size)):
-            with self._ending.deferred():
-                reason = influx_utils.write_points(self._client, batch.database, batch.points)
-                if reason and len(batch.points) > 1:
-                    # Only of a single point it is sure that it is the one.
-                    size = len(batch.points) // 2
-                    continue
-                self._store.sent(batch)
-            size = min(2 * size, BATCH_POINTS)
-            if reason:
-                # Those behind it must not wait for it.
-                self._metrics.refused.inc()
-                logger.error("InfluxDB refused to store %s: %s", batch.points[0], reason)
-            self._metrics.spool_depth.set(self._store.depth)
-        depth = self._store.depth
-        self._metrics.spool_depth.set(depth)
-        if not depth:
+        try:
+            self._deliver(self._store.oldest, deadline)
+            is_due = time.monotonic() >= self._retry_refused_at
+            if is_due and self._deliver(self._next_refused, deadline):
+                self._retry_refused_at = time.monotonic() + REFUSED_RETRY_SECONDS
+        finally:
+            self._show_spool()
+        if self._refusals and not self._store.refused:
+            self._refusals.clear()
+            logger.warning("InfluxDB takes all anomalies again")
+        if not self._store.depth:
             self._notices.mended(
                 "spool",
                 f"InfluxDB has all anomalies but the {self._store.dropped} oldest, which were dropped",
             )
+
+    def _next_refused(self, count: int) -> Batch | None:
+        """They go where anomalies go now: another --influx_measurement is one of the remedies."""
+        batch = self._store.oldest_refused(count)
+        return batch and batch.renamed(self._settings.measurement)
+
+    def _deliver(self, next_batch: Callable[[int], Batch | None], deadline: float) -> bool:
+        """Send batch after batch; whether there was time for all."""
+        size = BATCH_POINTS
+        while batch := next_batch(size):
+            if time.monotonic() >= deadline:
+                return False
+            with self._ending.deferred():
+                refusal = self._write(batch)
+                if refusal is None:
+                    self._store.sent(batch)
+                    if self._is_refused:
+                        # Somebody has mended it: what waits is tried at once.
+                        self._is_refused, self._retry_refused_at = False, 0.0
+                    self._notices.mended("too old", "InfluxDB stores anomalies again")
+                elif not self._take_refusal(batch, refusal):
+                    size = len(batch.points) // 2
+                    continue
+            size = min(2 * size, BATCH_POINTS)
+        return True
+
+    def _write(self, batch: Batch) -> influx_utils.Refusal | None:
+        """Write a batch. Raises one of INFLUX_ERRORS if it is to be sent again before all others."""
+        try:
+            return influx_utils.write_points(self._client, batch.database, batch.points)
+        except influx_utils.InfluxDBClientError as error:
+            # A database of another --influx_db, to which the user has no right, holds nothing up.
+            if batch.database == self._settings.database or error.code != 403:
+                raise
+            return influx_utils.Refusal(f"no right to the database {batch.database}", len(batch.points))
+
+    def _take_refusal(self, batch: Batch, refusal: influx_utils.Refusal) -> bool:
+        """Do what a refusal asks for; False if it is not known of which points it speaks."""
+        # Of a single point it is sure that it is the one.
+        refused = 1 if len(batch.points) == 1 else refusal.points
+        if refusal.is_too_old and refused:
+            self._store.sent(batch.earliest(refused))
+            self._metrics.refused.inc(refused)
+            self._notices.fault(
+                "too old",
+                f"InfluxDB refuses anomalies that are older than all that {batch.database} keeps; they are"
+                " dropped: lengthen its retention policy, or check the clock of the samples",
+            )
+            return True
+        if refused < len(batch.points):
+            return False
+        if refusal.is_unreadable:
+            self._store.set_aside(batch, refusal.reason)
+            return True
+        self._store.refuse(batch)
+        self._is_refused = True
+        self._say_refusal(refusal)
+        return True
+
+    def _say_refusal(self, refusal: influx_utils.Refusal) -> None:
+        """Once for each field that is in conflict, and once for all else, until InfluxDB takes all."""
+        topic = refusal.conflict and refusal.conflict[:2]
+        if topic in self._refusals:
+            return
+        self._refusals.add(topic)
+        reason, remedy = refusal.reason, "check the user's rights and the server's log"
+        if refusal.conflict:
+            measurement, field, ours, theirs = refusal.conflict
+            reason = f"{measurement} holds {field} as {theirs}, not {ours}"
+            remedy = f'DROP MEASUREMENT "{measurement}", or name another --influx_measurement'
+        logger.error("InfluxDB refuses anomalies (%s); %s. Until then they wait in the spool", reason, remedy)

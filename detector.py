@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from autoencoder import Bundle
+from store import mapping, number, whole
 from utils import (
     ANOMALY_FIELDS,
     METRICS,
@@ -323,14 +324,19 @@ class Detector:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on where another process stopped. Raises ValueError for a window of other features."""
-        window = [np.array(values, dtype=float) for values in state["window"]]
+        """Go on where another process stopped.
+
+        Raises KeyError, TypeError or ValueError, unchanged, if it is no state, or of other features.
+        """
+        window = [np.array([number(value) for value in values]) for values in mapping(state)["window"]]
         if any(values.shape != (len(self._bundle.features),) for values in window):
             raise ValueError("a window of other features")
+        row = Row()
+        row.anomalies, row.unknowns = whole(state["anomalies"]), whole(state["unknowns"])
+        last_slot = None if state["last_slot"] is None else whole(state["last_slot"])
         self.forget()
         self._window.extend(window)
-        self._row.anomalies, self._row.unknowns = state["anomalies"], state["unknowns"]
-        self._last_slot = state["last_slot"]
+        self._row, self._last_slot = row, last_slot
 
     def observe(self, time: int, columns: dict[str, float]) -> Verdict:
         """Verdict on the record of `time` (ns), later than all before; skipped slots count as missing."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from detector import ALERT, ALERT_RECORDS, THRESHOLD_KEYS, UNKNOWN_CAUSE, Verdict
+from store import mapping, number, text, whole
 from utils import METRICS, format_duration, format_time
 
 NAMES = (*METRICS, "overall")
@@ -87,8 +88,20 @@ class Incidents:
         return {"open": self._open, "quiet": self._quiet, "row_began": self._row_began}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on where another process stopped."""
-        self._open, self._quiet, self._row_began = state["open"], state["quiet"], state["row_began"]
+        """Go on where another process stopped.
+
+        Raises KeyError, TypeError or ValueError, unchanged, if it is no state.
+        """
+        incident = state["open"]
+        if incident is not None:
+            incident = {
+                "began": whole(mapping(incident)["began"]),
+                "last": whole(incident["last"]),
+                "causes": [name for name in METRICS if name in incident["causes"]],
+                "peaks": {name: number(ratio) for name, ratio in mapping(incident["peaks"]).items()},
+            }
+        quiet, row_began = whole(state["quiet"]), whole(state["row_began"])
+        self._open, self._quiet, self._row_began = incident, quiet, row_began
 
 
 class Drift:
@@ -128,7 +141,13 @@ class Drift:
         return {"drifting": self.drifting, "over": {name: f"{over:x}" for name, over in self._over.items()}}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on where another process stopped; of a longer history the newest part counts."""
-        self.drifting = state["drifting"]
-        for name, over in state["over"].items():
-            self._over[name] = self._newest(int(over, 16))
+        """Go on where another process stopped; of a longer history the newest part counts.
+
+        Raises KeyError, TypeError or ValueError, unchanged, if it is no state.
+        """
+        over = {name: self._newest(int(text(bits), 16)) for name, bits in mapping(state["over"]).items()}
+        drifting = [text(name) for name in state["drifting"]]
+        if not {*over, *drifting} <= set(NAMES):
+            raise ValueError("no name of a metric")
+        self._over |= over
+        self.drifting = drifting

@@ -6,11 +6,13 @@ Times are integer nanoseconds since 1970, UTC, in queries, answers and points.
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import math
 import re
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -36,6 +38,12 @@ INFLUX_ERRORS = (InfluxDBClientError, InfluxDBServerError, requests.RequestExcep
 
 # A name, an IPv4 address, or an IPv6 address in brackets.
 _HOST = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?|\[[0-9A-Fa-f:.]+(%\w+)?\]")
+# What InfluxDB says of points that it does not take.
+_DROPPED = re.compile(r" dropped=(\d+)$")
+_TYPE_CONFLICT = re.compile(
+    r'^partial write: field type conflict: input field "(?P<field>.*)" on measurement "(?P<measurement>.*)"'
+    r" is type (?P<ours>\w+), already exists as type (?P<theirs>\w+)"
+)
 # What the client raises for an answer of something that is not InfluxDB.
 _ODD_ANSWER = (AttributeError, KeyError, IndexError, TypeError, ValueError)
 
@@ -261,8 +269,34 @@ def anomaly_point(
     return {"measurement": influx_measurement, "time": int(timestamp), "tags": tags, "fields": fields}
 
 
-def write_points(client: InfluxDBClient, db_name: str, points: Sequence[dict[str, Any]]) -> str | None:
-    """Write points, oldest first; why InfluxDB will never take one of them, None if it took all.
+@dataclass(frozen=True)
+class Refusal:
+    """Why InfluxDB does not take points, in one line.
+
+    points: how many of them at least, 0 if it does not say. conflict: measurement, field, its type in the
+    points and its type in InfluxDB, where these do not agree.
+    """
+
+    reason: str
+    points: int = 0
+    conflict: tuple[str, ...] | None = None
+
+    @property
+    def is_too_old(self) -> bool:
+        """Whether these were the earliest ones, from before all that its retention policy keeps.
+
+        Nothing but the policy was wrong with any of the points then, and all others are stored.
+        """
+        return self.reason.startswith("partial write: points beyond retention policy")
+
+    @property
+    def is_unreadable(self) -> bool:
+        """Whether no change of the database can make it take all of them."""
+        return self.reason.removeprefix("partial write: ").startswith("unable to parse")
+
+
+def write_points(client: InfluxDBClient, db_name: str, points: Sequence[dict[str, Any]]) -> Refusal | None:
+    """Write points, oldest first; why InfluxDB does not take some of them, None if it took all.
 
     Of points of which it refuses one, the others may be stored or not. Raises one of INFLUX_ERRORS if the
     points are to be sent again, for one because their database was gone (it is created then); those that
@@ -274,10 +308,24 @@ def write_points(client: InfluxDBClient, db_name: str, points: Sequence[dict[str
     except InfluxDBClientError as error:
         if error.code == 404:
             client.create_database(db_name)
-        if error.code != 400:
+        if error.code not in (400, 413):
             raise
-        return _one_line(error)
+        return _refusal(error)
     return None
+
+
+def _refusal(error: InfluxDBClientError) -> Refusal:
+    # The client puts the answer, JSON, behind the code.
+    answer = str(error.content)
+    with contextlib.suppress(ValueError, AttributeError):
+        answer = json.loads(answer)["error"]
+    dropped, conflict = _DROPPED.search(answer), _TYPE_CONFLICT.search(answer)
+    reason = re.sub(r"\s+", " ", answer).strip()[:200]
+    return Refusal(
+        reason,
+        int(dropped[1]) if dropped else 0,
+        conflict.group("measurement", "field", "ours", "theirs") if conflict else None,
+    )
 
 
 # --- ports ---------------------------------------------------------------------------------------
@@ -317,7 +365,7 @@ def insert_port_anomalies(
     ]
     batches = (points[first : first + BATCH_POINTS] for first in range(0, len(points), BATCH_POINTS))
     refusals = [write_points(client, db_name, batch) for batch in batches]
-    return next(filter(None, refusals), None)
+    return next((refusal.reason for refusal in refusals if refusal), None)
 
 
 def get_port_samples(

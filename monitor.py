@@ -15,6 +15,7 @@ import influx_utils
 import samples
 from selection import NO_SAMPLE, Choice, Selection, Slot, in_slots, shown
 from service import Notices
+from store import mapping, number, text, whole
 from timing import SETTLE_SHARE, SampleClock
 from utils import WINDOW_RECORDS, Node, format_duration, format_time
 
@@ -375,13 +376,31 @@ class Monitor:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on where another process stopped. Raises KeyError, TypeError, ValueError if it is no state."""
+        """Go on where another process stopped.
+
+        Raises KeyError, TypeError or ValueError, unchanged, if it is no state.
+        """
+        times = [
+            None if state[key] is None else whole(state[key])
+            for key in ("judged_before", "reported_from", "newest")
+        ]
+        offset_ns = whole(state["clock_offset_ns"])
+        last_record = {
+            name: [_kept_point(point) for point in points]
+            for name, points in mapping(state["last_record"]).items()
+        }
         self._judge.restore(state["judge"])
         self._selection.restore(state["selection"])
-        self._last_record = state["last_record"]
-        self._judged_before, self._reported_from = state["judged_before"], state["reported_from"]
-        self._newest = state["newest"]
-        self._sample_clock.offset_ns = state["clock_offset_ns"]
+        self._judged_before, self._reported_from, self._newest = times
+        self._last_record = last_record
+        self._sample_clock.offset_ns = offset_ns
+
+
+def _kept_point(point: Any) -> formatters.Point:
+    """A sample of the record before the next. Raises KeyError or ValueError if it is none."""
+    numbers = {key: number(value) for key, value in mapping(point).items() if key in ("value", "percentage")}
+    tags = {text(tag): text(value) for tag, value in point.items() if tag != "time" and tag not in numbers}
+    return {"time": whole(point["time"]), "value": numbers["value"], **numbers, **tags}
 
 
 def describe_verdict(verdict: detector.Verdict, faults: Mapping[str, str]) -> str:

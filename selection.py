@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import formatters
 from detector import ALERT_RECORDS
+from store import mapping, number, text, whole
 from utils import Node, UserError
 
 logger = logging.getLogger("find_anomalies")
@@ -351,22 +352,33 @@ class Selection:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on where another process stopped. Raises KeyError, TypeError, ValueError if it is no state."""
-        self._strangers = {key: list(names) for key, names in state["strangers"].items()}
-        self._chosen = {name: _tags(tags) for name, tags in state["chosen"].items()}
-        self._seen = {name: dict(seen) for name, seen in state["seen"].items()}
-        self._memory_total, self._total_fault = state["memory_total"], state["total_fault"]
-        self.ever_seen = set(state["ever_seen"])
-        self._watched = {**state["watched"], **self._pinned}
+        """Go on where another process stopped.
+
+        Raises KeyError, TypeError or ValueError, unchanged, if it is no state.
+        """
+        watched = {text(key): text(name) for key, name in mapping(state["watched"]).items()}
+        strangers = {
+            text(key): [text(name) for name in names] for key, names in mapping(state["strangers"]).items()
+        }
+        chosen = {
+            text(name): tuple((text(tag), text(value)) for tag, value in tags)
+            for name, tags in mapping(state["chosen"]).items()
+        }
+        seen = {
+            text(name): {text(mark): whole(start) for mark, start in mapping(marks).items()}
+            for name, marks in mapping(state["seen"]).items()
+        }
+        total = None if state["memory_total"] is None else number(state["memory_total"])
+        total_fault = None if state["total_fault"] is None else text(state["total_fault"])
+        self.ever_seen = {text(name) for name in state["ever_seen"]}
+        self._watched = {**watched, **self._pinned}
+        self._strangers, self._chosen, self._seen = strangers, chosen, seen
+        self._memory_total, self._total_fault = total, total_fault
 
 
 def _mark(tags: Tags) -> str:
     """A short text for tags, which may be long."""
     return hashlib.blake2b(repr(tags).encode(), digest_size=8).hexdigest()
-
-
-def _tags(pairs: Iterable[Sequence[str]]) -> Tags:
-    return tuple((tag, value) for tag, value in pairs)
 
 
 def _several(names: Iterable[str]) -> str:

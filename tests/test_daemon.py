@@ -6,14 +6,16 @@ nothing waits; what it must store is worked out without it, by showing the same 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import math
 import shutil
+import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -24,7 +26,9 @@ from influxdb import InfluxDBClient
 from prometheus_writer import write_samples
 
 import autoencoder
+import daemon
 import formatters
+import influx_utils
 from daemon import Daemon, Settings
 from detector import Detector, load_thresholds
 from influx_utils import initializeConnection
@@ -32,7 +36,7 @@ from lab.influxd import Influxd, free_port
 from lab.simulate import Attack, simulate
 from service import Ending, Metrics
 from store import Store
-from utils import DEFAULT_NODE, N_STEPS, getFeatures
+from utils import DEFAULT_NODE, N_STEPS, UserError, getFeatures
 
 ROOT = Path(__file__).resolve().parent.parent
 SECOND = 10**9
@@ -76,7 +80,8 @@ class Edge:
         self.user, self.password = user, password
         self.model = autoencoder.DEFAULT_MODEL
         self.drift_seconds = 21600.0
-        self.spool_limit = 1000
+        self.spool_limit = 10_000
+        self.measurement = "detected_anomalies"
         self.metrics = Metrics()
         # As if what is fed came just now.
         self.now = float(self.begin - ahead_seconds)
@@ -91,7 +96,7 @@ class Edge:
         settings = Settings(
             server=f"127.0.0.1:{self.port}",
             database="edge",
-            measurement="detected_anomalies",
+            measurement=self.measurement,
             interval_seconds=INTERVAL,
             catch_up_seconds=3600.0,
             drift_seconds=self.drift_seconds,
@@ -452,6 +457,29 @@ def test_a_right_to_write_that_is_withdrawn_loses_nothing(
     assert edge.stored() == edge.expected()
 
 
+def test_a_database_of_before_to_which_the_user_has_no_right_holds_nothing_up(
+    guarded: tuple[Edge, InfluxDBClient], caplog: pytest.LogCaptureFixture
+) -> None:
+    edge, admin = guarded
+    admin.create_database("before")
+    admin.query("REVOKE ALL PRIVILEGES FROM edge", method="POST")
+    admin.query("GRANT ALL ON edge TO edge", method="POST")
+    edge.store.add(edge.store.state(), "before", waiting("detected_anomalies", [1, 2]))
+    edge.live(*range(FIRST, 22))
+    assert edge.stored() == edge.expected(last=22)
+    assert said(caplog, logging.ERROR) == [
+        "InfluxDB refuses anomalies (no right to the database before); check the user's rights and the"
+        " server's log. Until then they wait in the spool"
+    ]
+    assert edge.store.refused == 2
+    admin.query("GRANT ALL ON before TO edge", method="POST")
+    edge.start()
+    edge.live(*range(22, SLOTS))
+    assert edge.stored() == edge.expected()
+    assert len(list(admin.query("SELECT * FROM detected_anomalies", database="before").get_points())) == 2
+    assert edge.store.depth == 0
+
+
 def test_a_database_that_is_dropped_is_created_again_and_watching_goes_on(edge: Edge) -> None:
     edge.live(*range(FIRST, 15))
     edge.client.drop_database("edge")
@@ -462,25 +490,273 @@ def test_a_database_that_is_dropped_is_created_again_and_watching_goes_on(edge: 
     assert edge.stored() == edge.expected()
 
 
+# --- points that it refuses ------------------------------------------------------------------------
+
+
+def waiting(measurement: str, moments: Iterable[int]) -> list[dict]:
+    return [
+        {"measurement": measurement, "time": moment, "tags": {}, "fields": {"cpu_usage": 1.0}}
+        for moment in moments
+    ]
+
+
+def write_text(edge: Edge, measurement: str, moment: int) -> None:
+    """InfluxDB holds a field to its first type within a shard."""
+    edge.client.write_points([f'{measurement} cpu_usage="x" {moment}'], protocol="line")
+
+
+def times_in(edge: Edge, measurement: str) -> list[int]:
+    return [
+        point["time"] for point in edge.client.query(f"SELECT * FROM {measurement}", epoch="ns").get_points()
+    ]
+
+
+REFUSED = (
+    "InfluxDB refuses anomalies (detected_anomalies holds cpu_usage as string, not float); DROP MEASUREMENT"
+    ' "detected_anomalies", or name another --influx_measurement. Until then they wait in the spool'
+)
+
+
 def test_a_point_that_influxdb_refuses_for_good_does_not_hold_the_others(
     edge: Edge, caplog: pytest.LogCaptureFixture
 ) -> None:
     edge.live(*range(FIRST, 18))
-    # InfluxDB holds a field to its first type within a shard.
-    moment = (edge.begin + 16 * INTERVAL) * SECOND
-    bad = {"measurement": "detected_anomalies", "time": moment, "tags": {}, "fields": {"cpu_usage": "text"}}
-    good = {"measurement": "good", "time": 1, "tags": {}, "fields": {"cpu_usage": 1.0}}
-    edge.store.add(edge.store.state(), "edge", [bad, *({**good, "time": i} for i in range(1, 20)), bad])
+    write_text(edge, "detected_anomalies", 1)
+    bad = waiting("detected_anomalies", [2, 3])
+    edge.store.add(edge.store.state(), "edge", [bad[0], *waiting("good", range(1, 20)), bad[1]])
     edge.live(18)
-    refused = [line for line in said(caplog, logging.ERROR) if "refused to store" in line]
-    assert len(refused) == 2
-    assert all("field type conflict" in line for line in refused)
-    assert [p["time"] for p in edge.client.query("SELECT * FROM good", epoch="ns").get_points()] == list(
-        range(1, 20)
-    )
+    assert said(caplog, logging.ERROR) == [REFUSED]
+    assert times_in(edge, "good") == list(range(1, 20))
     edge.live(*range(19, SLOTS))
+    # Those of the attack are of another shard.
+    assert edge.stored() == edge.expected()
+    assert (edge.store.depth, edge.store.refused) == (2, 2)
+
+
+def test_anomalies_of_a_measurement_that_holds_text_wait_until_it_is_dropped(
+    edge: Edge, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_text(edge, "detected_anomalies", edge.begin * SECOND)
+    edge.live(*range(FIRST, 18))
+    edge.start()
+    edge.live(18, 19)
+    refused = len(edge.expected(last=20))
+    assert (edge.store.depth, edge.store.refused) == (refused, refused)
+    assert edge.metrics.registry.get_sample_value("find_anomalies_spool_refused") == refused
+    # Once by each of the two processes.
+    assert said(caplog, logging.ERROR) == [REFUSED] * 2
+    edge.client.query('DROP MEASUREMENT "detected_anomalies"', method="POST")
+    # The first that is taken shows that it is mended.
+    edge.live(*range(20, SLOTS))
     assert edge.stored() == edge.expected()
     assert edge.store.depth == 0
+    assert said(caplog).count("InfluxDB takes all anomalies again") == 1
+    assert edge.metrics.registry.get_sample_value("find_anomalies_spool_refused") == 0
+
+
+def test_refused_anomalies_go_to_another_measurement_once_one_is_named(edge: Edge) -> None:
+    write_text(edge, "detected_anomalies", edge.begin * SECOND)
+    edge.live(*range(FIRST, 19))
+    edge.measurement = "other"
+    edge.start()
+    edge.live(*range(19, SLOTS))
+    assert times_in(edge, "other") == [moment for moment, _, _ in edge.expected()]
+    assert edge.store.depth == 0
+
+
+def test_refused_points_are_tried_again_in_batches_and_taken_without_a_new_anomaly(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(daemon, "REFUSED_RETRY_SECONDS", 0.0)
+    sizes = []
+
+    def spied(client: InfluxDBClient, database: str, points: list) -> influx_utils.Refusal | None:
+        sizes.append(len(points))
+        return write_points(client, database, points)
+
+    write_points = influx_utils.write_points
+    monkeypatch.setattr(influx_utils, "write_points", spied)
+    write_text(edge, "detected_anomalies", 1)
+    edge.start()
+    edge.store.add(edge.store.state(), "edge", waiting("detected_anomalies", range(2, 2002)))
+    edge.live(FIRST)
+    edge.live(14)
+    assert sizes == [500] * 12
+    assert edge.store.refused == 2000
+    edge.client.query('DROP MEASUREMENT "detected_anomalies"', method="POST")
+    edge.live(15)
+    assert times_in(edge, "detected_anomalies") == list(range(2, 2002))
+    assert edge.store.depth == 0
+
+
+def test_anomalies_older_than_the_retention_policy_are_dropped_and_the_others_stored(
+    edge: Edge, caplog: pytest.LogCaptureFixture
+) -> None:
+    edge.client.query(
+        'ALTER RETENTION POLICY "autogen" ON "edge" DURATION 1h SHARD DURATION 1h', method="POST"
+    )
+    now = edge.begin * SECOND
+    moments = [now, 1, now + 1, 2, now + 2, *range(3, 700)]
+    edge.store.add(edge.store.state(), "edge", waiting("other", moments))
+    edge.live(*range(FIRST, SLOTS))
+    assert times_in(edge, "other") == [now, now + 1, now + 2]
+    assert edge.stored() == edge.expected()
+    assert edge.store.depth == 0
+    assert edge.metrics.registry.get_sample_value("find_anomalies_refused_points_total") == 699
+    assert said(caplog, logging.ERROR) == [
+        "InfluxDB refuses anomalies that are older than all that edge keeps; they are dropped: lengthen its"
+        " retention policy, or check the clock of the samples"
+    ]
+
+
+# --- a spool or a state that is damaged, or gone ---------------------------------------------------
+
+
+def in_file(edge: Edge, statement: str, *values: object) -> None:
+    edge.stop()
+    with contextlib.closing(sqlite3.connect(edge.store.path)) as file, file:
+        file.execute(statement, values)
+
+
+@pytest.mark.parametrize(
+    ("database", "content"),
+    [
+        pytest.param("edge", '{"measurement": "detected_ano', id="cut"),
+        pytest.param("edge", b'{"measurement": "\xff"}', id="no UTF-8"),
+        pytest.param(None, "{}", id="no database"),
+        # InfluxDB alone knows that a tag must not end so.
+        pytest.param(
+            "edge",
+            json.dumps({"measurement": "m", "time": 1, "tags": {"a": "\\"}, "fields": {"a": 1.0}}),
+            id="unreadable for InfluxDB",
+        ),
+    ],
+)
+def test_a_damaged_row_of_the_spool_is_set_aside_and_said_once(
+    edge: Edge, database: object, content: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    edge.live(*range(FIRST, 16))
+    edge.store.add(edge.store.state(), "edge", waiting("other", [1, 2]))
+    in_file(edge, "INSERT INTO spool (database, point) VALUES (?, ?)", database, content)
+    edge.start()
+    edge.store.add(edge.store.state(), "edge", waiting("other", [3]))
+    edge.live(*range(16, SLOTS))
+    (line,) = said(caplog, logging.ERROR)
+    assert line.startswith(
+        f"{edge.store.path}: 1 damaged rows of the spool are set aside in its table damaged ("
+    )
+    assert line.endswith("all others are sent; look at them with sqlite3, and check the disk")
+    assert times_in(edge, "other") == [1, 2, 3]
+    assert edge.stored() == edge.expected()
+    assert edge.store.depth == 0
+    assert edge.metrics.registry.get_sample_value("find_anomalies_spool_damaged_total") == 1
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"monitor": 5},
+        {"monitor": {}},
+        {"incidents": []},
+        {"incidents": {"open": 5, "quiet": 0, "row_began": 0}},
+        {"incidents": {"open": {"began": 1, "causes": [], "peaks": {}}, "quiet": 0, "row_began": 0}},
+        {"incidents": {"open": None, "quiet": "0", "row_began": 0}},
+        {"drift": {"drifting": [5], "over": {}}},
+        {"drift": {"drifting": [], "over": {"cpu": 5}}},
+        {"monitor.judged_before": "5"},
+        {"monitor.judged_before": 1e300},
+        {"monitor.newest": True},
+        {"monitor.selection": ["a"]},
+        {"monitor.clock_offset_ns": 0.5},
+        {"monitor.last_record": {"rx_cpu_time": 5}},
+        {"monitor.last_record": {"rx_cpu_time": [{"time": 1}]}},
+        {"monitor.last_record": {"rx_cpu_time": [{"time": 1, "value": "x"}]}},
+        {"monitor.judge": {"window": "no", "anomalies": 0, "unknowns": 0, "last_slot": 1}},
+        {"monitor.judge": {"window": [], "anomalies": None, "unknowns": 0, "last_slot": 1}},
+        {"monitor.judge": {"window": [], "anomalies": 0, "unknowns": 0, "last_slot": "1"}},
+    ],
+    ids=str,
+)
+def test_a_damaged_state_is_not_taken_up_in_parts(
+    edge: Edge, damage: dict[str, object], caplog: pytest.LogCaptureFixture
+) -> None:
+    edge.live(*range(FIRST, 20))
+    state = edge.store.state()
+    for key, value in damage.items():
+        part, _, inner = key.rpartition(".")
+        (state[part] if part else state)[inner] = value
+    in_file(edge, "UPDATE state SET content = ?", json.dumps(state))
+    caplog.clear()
+    edge.start()
+    (line,) = said(caplog)
+    assert line.startswith(f"{edge.store.path}: holds no state (")
+    assert line.endswith("; judging begins anew")
+    shown = (edge.daemon._incidents.is_open, edge.daemon._drift.drifting, edge.daemon._monitor.newest_sample)
+    assert shown == (False, [], None)
+    edge.live(*range(20, SLOTS))
+    assert edge.stored() == edge.expected()
+
+
+@pytest.mark.parametrize("content", ["[]", '{"watched": ', b"\xff", None], ids=str)
+def test_a_state_that_is_none_is_said_and_judging_begins_anew(
+    edge: Edge, content: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    in_file(edge, "UPDATE state SET content = ?", content)
+    edge.start()
+    (line,) = said(caplog)
+    assert line.endswith("; judging begins anew")
+    edge.live(*range(FIRST, SLOTS))
+    assert edge.stored() == edge.expected()
+
+
+@pytest.mark.parametrize("thresholds", [None, [], {"cpu_threshold": "x"}, 5])
+def test_damaged_thresholds_in_the_state_are_none_to_fall_back_on(edge: Edge, thresholds: object) -> None:
+    edge.live(FIRST)
+    edge.store.add(edge.store.state() | {"thresholds": thresholds}, "edge", [])
+    edge.thresholds_file.write_text("{")
+    with pytest.raises(UserError, match="not valid JSON"):
+        edge.start()
+
+
+def test_a_state_folder_that_is_deleted_is_made_again_at_the_next_poll(
+    edge: Edge, caplog: pytest.LogCaptureFixture
+) -> None:
+    edge.live(*range(FIRST, 18))
+    edge.store.add(edge.store.state(), "edge", waiting("other", [1]))
+    shutil.rmtree(edge.folder / "state")
+    edge.live(18)
+    name = edge.store.path
+    assert said(caplog)[-2:] == [
+        f"{name}, or its log, was deleted",
+        f"{name} is made again, with all that was in it",
+    ]
+    caplog.clear()
+    edge.start()
+    edge.live(*range(19, SLOTS))
+    assert not any("begins anew" in line for line in said(caplog))
+    assert edge.stored() == edge.expected()
+    assert times_in(edge, "other") == [1]
+
+
+def test_a_state_folder_that_cannot_be_made_again_is_said_once_and_watching_goes_on(
+    edge: Edge, caplog: pytest.LogCaptureFixture
+) -> None:
+    edge.live(*range(FIRST, 15))
+    folder = edge.folder / "state"
+    shutil.rmtree(folder)
+    folder.write_text("in its place")
+    caplog.clear()
+    edge.live(15, 16, 17)
+    assert [line for line in said(caplog) if "was deleted" in line] == [
+        f"{edge.store.path}: was deleted and cannot be made again (File exists); clear the way for it. Until"
+        " then a crash loses what InfluxDB does not have yet"
+    ]
+    folder.unlink()
+    edge.live(18)
+    assert said(caplog)[-1] == f"{edge.store.path} is made again, with all that was in it"
+    edge.start()
+    edge.live(*range(19, SLOTS))
+    assert edge.stored() == edge.expected()
 
 
 # --- a disk that is full, a spool that is ----------------------------------------------------------

@@ -416,8 +416,8 @@ def test_a_fuzzed_anomaly_is_stored_or_refused_and_forges_nothing(
         assert not finite
         return
     assert set(point["fields"]) == finite
-    reason = influx_utils.write_points(database.client, database.name, [point])
-    assert reason is None or len(reason.splitlines()) == 1
+    refusal = influx_utils.write_points(database.client, database.name, [point])
+    assert refusal is None or len(refusal.reason.splitlines()) == 1
     tags = {row["tagKey"] for row in database.client.query("SHOW TAG KEYS").get_points()}
     assert tags <= {"possible_cause", "severity", "instance"}
     for (name, _), _ in database.client.query("SHOW MEASUREMENTS").items():

@@ -1,13 +1,16 @@
 """How the daemon lives among others: systemd, the journal, signals, Prometheus, faults said once."""
 
+import contextlib
 import logging
 import math
 import os
 import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from pathlib import Path
@@ -17,7 +20,7 @@ import pytest
 from detector import ALERT, ANOMALY, NORMAL, THRESHOLD_KEYS, Verdict
 from incidents import NAMES
 from lab.influxd import free_port
-from service import JournalFormatter, Metrics, Notices, check_watchdog, notify_systemd
+from service import JournalFormatter, Metrics, Notices, ScrapeServer, check_watchdog, notify_systemd
 from utils import UserError
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -194,6 +197,63 @@ def test_in_silence_the_newest_record_grows_old_and_no_rmse_is_shown() -> None:
     metrics.show_silence()
     shown = [registry.get_sample_value("find_anomalies_rmse", {"metric": name}) for name in NAMES]
     assert all(math.isnan(value) for value in shown)
+
+
+def test_slow_clients_keep_few_threads_and_no_scrape_waits_for_them() -> None:
+    metrics = Metrics()
+    port = free_port("127.0.0.1")
+    metrics.serve("127.0.0.1", port)
+    before = threading.active_count()
+    with contextlib.ExitStack() as stack:
+        for _ in range(1500):
+            slow = stack.enter_context(socket.create_connection(("127.0.0.1", port), 5))
+            slow.sendall(b"GET /metrics HTTP/1.1\r\nHost:")
+        begin = time.monotonic()
+        assert scrape(port)["find_anomalies_spool_depth"] == 0
+        assert time.monotonic() - begin < 1
+        assert threading.active_count() - before <= ScrapeServer.CONNECTIONS + 1
+
+
+def test_a_client_that_sends_a_byte_now_and_then_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ScrapeServer, "SECONDS", 0.5)
+    port = free_port("127.0.0.1")
+    Metrics().serve("127.0.0.1", port)
+    with socket.create_connection(("127.0.0.1", port), 5) as slow, pytest.raises(OSError, match="reset|pipe"):
+        for _ in range(50):
+            slow.sendall(b"G")
+            time.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        pytest.param(b"GET /" + b"x" * 65_532 + b"\n", b"HTTP/1.0 414", id="long line"),
+        pytest.param(b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 200 + b"\r\n", b"HTTP/1.0 431", id="many headers"),
+        pytest.param(b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n", b"HTTP/1.0 405", id="POST"),
+        pytest.param(
+            b"GET / HTTP/1.1\r\nAccept: application/openmetrics-text;version=x\r\n\r\n",
+            b"HTTP/1.0 500",
+            id="odd Accept",
+        ),
+        pytest.param(b"\x16\x03\x01\x00\xff\r\n\r\n", b"", id="TLS"),
+        pytest.param(b"", b"", id="nothing"),
+    ],
+)
+def test_odd_requests_are_answered_and_write_nothing_to_the_log(
+    request_bytes: bytes, status: bytes, capfd: pytest.CaptureFixture[str]
+) -> None:
+    port = free_port("127.0.0.1")
+    Metrics().serve("127.0.0.1", port)
+    with socket.create_connection(("127.0.0.1", port), 5) as client:
+        client.sendall(request_bytes)
+        client.shutdown(socket.SHUT_WR)
+        assert client.recv(1000).startswith(status)
+    # A client that has gone when the answer comes.
+    with socket.create_connection(("127.0.0.1", port), 5) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.sendall(request_bytes)
+    assert scrape(port)["find_anomalies_spool_depth"] == 0
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_port_that_is_taken_is_one_line() -> None:
