@@ -8,9 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from prometheus_writer import write_samples
 from test_daemon import FIRST, INTERVAL, SECOND, SLOTS, Edge, said
+from test_security import fuzzed
 
+import find_anomalies
 import formatters
 from detector import UNKNOWN
 from lab.influxd import Influxd
@@ -453,3 +457,83 @@ def test_a_right_clock_is_not_said(edge: Watched, caplog: pytest.LogCaptureFixtu
     edge.live(*range(FIRST, SLOTS))
     assert starts_with(said(caplog), "the samples' clock") == []
     assert edge.metrics.registry.get_sample_value("find_anomalies_clock_offset_seconds") == 0
+
+
+# --- collect -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", ['"x"', "true"])
+def test_collect_names_values_that_are_no_numbers(
+    tmp_path: Path, value: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with Influxd(tmp_path / "influxd") as server:
+        edge = Watched(server, tmp_path)
+        edge.write(f"rx_cpu_time,instance=gnb:9099,job=ran value={value} {edge.begin * SECOND + 5}")
+        edge.feed(*range(SLOTS), change=lambda name, p: None if name == formatters.RX_CPU else p)
+        output = tmp_path / "normal.csv"
+        words = ["--mode=collect", "--influx_host=127.0.0.1", f"--influx_port={server.port}"]
+        assert find_anomalies.main([*words, "--influx_db=edge", f"--output={output}"]) == 0
+        said_there = capfd.readouterr().out
+        kind = "text" if value == '"x"' else "true or false"
+        assert (
+            f"gap: rx_cpu_time cannot be used (its value is {kind}, not a number) in 1 of {SLOTS} records"
+            in said_there
+        )
+        assert f"gap: rx_cpu_time is missing in {SLOTS - 1} of {SLOTS} records" in said_there
+        assert len(output.read_text().splitlines()) == SLOTS + 1
+        edge.stop()
+
+
+# --- anything at all -----------------------------------------------------------------------------
+
+values = st.one_of(
+    st.none(), st.booleans(), st.floats(), st.integers(-(2**70), 2**70), st.text(max_size=3), st.just(1e308)
+)
+labels = st.dictionaries(st.sampled_from(["job", "mode", "__name__", "é\n"]), st.text(max_size=3), max_size=2)
+instances = st.sampled_from([{}, {"instance": "a"}, {"instance": "b"}, {"instance": ""}])
+parts = st.sampled_from(
+    [{}, {"cpu": "0"}, {"cpu": "1"}, {"device": "ppp0"}, {"cellId": "2"}, {"cellId": "3"}]
+)
+anything = st.dictionaries(
+    st.sampled_from(formatters.MEASUREMENTS),
+    st.lists(
+        st.builds(
+            lambda time, value, instance, part, own: {
+                **{tag: text for tag, text in own.items() if text},
+                **{tag: text for tag, text in instance.items() if text},
+                **part,
+                "time": time,
+                "value": value,
+            },
+            st.integers(0, 60 * SECOND),
+            values,
+            instances,
+            parts,
+            labels,
+        ),
+        max_size=6,
+    ),
+)
+
+
+@fuzzed
+@given(st.lists(anything, min_size=1, max_size=4))
+def test_fuzzed_answers_become_columns_and_reasons_and_nothing_else(chain: list[formatters.Record]) -> None:
+    selection, last_record = Selection(DEFAULT_NODE), {}
+    names = formatters.monitored_series(DEFAULT_NODE)
+    for samples in chain:
+        for slot in in_slots(samples, DEFAULT_NODE, INTERVAL * SECOND):
+            choice = selection.choose(slot)
+            assert choice == selection.choose(slot)
+            selection.keep(choice)
+            columns, last_record = formatters.format_record(choice.record, last_record)
+            assert all(isinstance(value, float) for value in columns.values())
+            assert not any(abs(value) == float("inf") for value in columns.values())
+            # What is missing has a reason.
+            lacking = set(formatters.missing_series(choice.record))
+            covered = {name for name in names if formatters.MEMORY_TOTAL in choice.faults and "Mem" in name}
+            assert lacking <= choice.faults.keys() | covered
+            assert all(fault.isprintable() and len(fault) < 300 for fault in choice.faults.values())
+        state = json.loads(json.dumps(selection.state()))
+        selection = Selection(DEFAULT_NODE)
+        selection.restore(state)
