@@ -165,6 +165,9 @@ class Metrics:
         self.incident = gauge("incident_open", "1 while an incident goes on")
         self.rmse = gauge("rmse", "RMSE over the window of the newest record", "metric")
         self.threshold = gauge("threshold", "The threshold in force", "metric")
+        self.foreign_thresholds = gauge(
+            "foreign_thresholds", "1 while thresholds are in force that were proposed for another model"
+        )
         self.drift = gauge("drift", "1 where what is normal has changed", "metric")
         age = gauge("seconds_since_last_good_poll", "Since the last poll that did not fail, or the start")
         age.set_function(lambda: time.monotonic() - self._last_good_poll)
