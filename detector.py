@@ -539,8 +539,8 @@ def describe_foreign(
     foreign = [key for key, model in models.items() if model and bundle.identity not in ("", model)]
     if not foreign:
         return None
-    named = "all thresholds" if len(foreign) == len(THRESHOLD_KEYS) else ", ".join(foreign)
+    named = "all" if len(foreign) == len(THRESHOLD_KEYS) else ", ".join(foreign)
     return (
-        f"{filename}: proposed for another model than {model_filename}: {named}; propose them for this one"
-        " with --mode train --evaluate, or set them by hand"
+        f"{filename}: holds thresholds that were proposed for another model than {model_filename} ({named});"
+        " run --mode train --evaluate, or set them by hand"
     )

@@ -347,8 +347,8 @@ def replay(options: argparse.Namespace) -> None:
     """Print one JSON line for each anomaly of the dataset --replay; draw it and its alerts where asked to."""
     thresholds = detector.load_thresholds(options.thresholds_file)
     bundle = autoencoder.load_bundle(options.model, getFeatures(), N_STEPS)
-    autoencoder.warn_of_interval(bundle, options.interval)
     frame = load_records(options.replay, options.interval)
+    autoencoder.warn_of_interval(bundle, options.interval)
     _warn_of_foreign_thresholds(options, thresholds, bundle)
     scores = detector.score_dataset(bundle, frame)
     verdicts = detector.detect(thresholds, frame, scores)
