@@ -300,7 +300,6 @@ def test_an_attack_dataset_of_another_pace_is_left_out_of_thresholds_and_report(
     ]
     printed = capsys.readouterr().out
     assert "iperf_attack " not in printed
-    assert "never" not in printed
     assert list(json.loads(Path("plots/evaluation.json").read_text())) == ["cpu_attack", "normal"]
     bundle = load_bundle("edge.h5", getFeatures(), N_STEPS)
     cpu, normal = (score_dataset(bundle, load_records(f"{name}.csv")) for name in ("cpu_attack", "normal"))
