@@ -20,6 +20,8 @@ JSON_BYTES = 1_000_000
 SHOWN_CHARACTERS = 80
 
 _TEMPORARY_PREFIX = ".find_anomalies."
+# What tempfile puts behind it.
+_RANDOM_LETTERS = 8
 _KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a FIFO",
@@ -234,13 +236,19 @@ def _make_locked(target: Path, is_folder: bool) -> tuple[Path, int]:
 
 def _remove_leftovers(folder: Path) -> None:
     """Remove the temporary files and folders that nobody holds: their process was killed."""
-    for path in folder.glob(f"{_TEMPORARY_PREFIX}????????*"):
+    names: list[str] = []
+    # Who may write to a folder need not be allowed to list it.
+    with contextlib.suppress(OSError):
+        names = os.listdir(folder)
+    for name in names:
+        if not (name.startswith(_TEMPORARY_PREFIX) and len(name) >= len(_TEMPORARY_PREFIX) + _RANDOM_LETTERS):
+            continue
         # One of another user, or one that has just gone, is left alone.
         with contextlib.suppress(OSError):
-            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+            descriptor = os.open(folder / name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                _remove(path)
+                _remove(folder / name)
             finally:
                 os.close(descriptor)
 
