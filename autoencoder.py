@@ -15,7 +15,6 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -23,7 +22,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from utils import RECORD_SECONDS, STATS_JSON, UserError, json_bytes, loadDictJson, replace_files
+from common.files import (
+    UserError,
+    is_there,
+    json_bytes,
+    loadDictJson,
+    read_file,
+    replace_files,
+    working_folder,
+)
+from utils import RECORD_SECONDS, STATS_JSON, feature_ranges
 
 if TYPE_CHECKING:
     import keras
@@ -40,6 +48,8 @@ BATCH_RECORDS = 16
 STEPS_PER_EXECUTION = 9
 LITERT_TOLERANCE = 1e-4
 COLLAPSED_STD = 1e-3
+# Many times what the network needs, as .h5 or .tflite.
+NETWORK_BYTES = 16_000_000
 
 
 def import_keras() -> Any:
@@ -227,15 +237,16 @@ def save_bundle(
     added. Raises UserError if the LiteRT twin differs from the model on `check_inputs`.
     """
     paths = bundle_paths(model_filename)
-    with tempfile.TemporaryDirectory() as folder:
+    # Beside the model, where the next training removes what one that was killed has left.
+    with working_folder(paths.model) as folder:
         model.export(f"{folder}/network.tflite", format="litert", verbose=False)
         # The converter sets absl's level anew; Keras warns of the documented file format.
         logging.getLogger("absl").setLevel(logging.ERROR)
         # Without the optimizer and our loss, keras.models.load_model() needs nothing of ours.
         model.save(f"{folder}/network.h5", include_optimizer=False)
         contents = {
-            paths.litert: Path(folder, "network.tflite").read_bytes(),
-            paths.model: Path(folder, "network.h5").read_bytes(),
+            paths.litert: (folder / "network.tflite").read_bytes(),
+            paths.model: (folder / "network.h5").read_bytes(),
             paths.stats: json_bytes(stats),
         }
     expected = predict(model, check_inputs)
@@ -261,7 +272,10 @@ def save_bundle(
 
 @dataclass(frozen=True)
 class Bundle:
-    """A trained network ready to predict: features, their minimum, maximum and mean, and the predictor."""
+    """A trained network ready to predict: features, their minimum, maximum and mean, and the predictor.
+
+    identity: SHA-256 of the LiteRT network, by which thresholds know the model that they were proposed for.
+    """
 
     features: list[str]
     n_steps: int
@@ -269,17 +283,18 @@ class Bundle:
     means: np.ndarray
     predictor: Predictor
     interval_seconds: float = RECORD_SECONDS
+    identity: str = ""
 
 
 def load_bundle(model_filename: str | Path, features: list[str], n_steps: int) -> Bundle:
     """Load what test mode needs, refusing files that do not belong together.
 
-    Raises UserError for a missing file, a checksum that differs from the identity's, or a network that
-    was trained for other features or steps than this program's.
+    Raises UserError for a file that is missing or no usable one, a checksum that differs from the identity's,
+    a network that cannot be run, or one that was trained for other features or steps than this program's.
     """
     paths = bundle_paths(model_filename)
     for path in (paths.identity, paths.litert, paths.stats):
-        if not path.exists():
+        if not is_there(path):
             raise UserError(f"{path}: no such file; --mode train --model {paths.model} writes it")
     identity, stats = loadDictJson(paths.identity), loadDictJson(paths.stats)
     try:
@@ -295,23 +310,40 @@ def load_bundle(model_filename: str | Path, features: list[str], n_steps: int) -
         ) from None
     if trained_for != (features, n_steps):
         raise UserError(f"{paths.model}: was trained for other features or steps; train it again")
-    try:
-        network = paths.litert.read_bytes()
-        found = {"litert": hashlib.sha256(network).hexdigest(), "stats": _stats_sha256(stats)}
-        # The edge node may have the LiteRT twin alone.
-        if paths.model.exists():
-            found["model"] = hashlib.sha256(paths.model.read_bytes()).hexdigest()
-    except OSError as error:
-        raise UserError(
-            f"{error.filename}: cannot be read ({error.strerror}); give its user the right"
-        ) from None
+    network = read_file(paths.litert, NETWORK_BYTES)
+    found = {"litert": hashlib.sha256(network).hexdigest(), "stats": _stats_sha256(stats)}
+    # The edge node may have the LiteRT twin alone.
+    if is_there(paths.model):
+        found["model"] = hashlib.sha256(read_file(paths.model, NETWORK_BYTES)).hexdigest()
+    remedy = f"restore all files of one training, or train again with --mode train --model {paths.model}"
     for part, checksum in found.items():
         if checksum != expected[part]:
-            raise UserError(
-                f"{getattr(paths, part)}: does not belong to {paths.identity};"
-                f" restore all files of one training, or train again with --mode train --model {paths.model}"
-            )
-    return Bundle(features, n_steps, stats, means, Predictor(network), interval_seconds)
+            raise UserError(f"{getattr(paths, part)}: does not belong to {paths.identity}; {remedy}")
+    if not _are_ranges(stats, features):
+        raise UserError(f"{paths.stats}: holds no minimum and maximum of each feature; {remedy}")
+    predictor = _runnable(network, n_steps - 1, len(features))
+    if predictor is None:
+        raise UserError(f"{paths.litert}: is damaged, or no network of these features; {remedy}")
+    return Bundle(features, n_steps, stats, means, predictor, interval_seconds, found["litert"])
+
+
+def _are_ranges(stats: dict[str, Any], features: list[str]) -> bool:
+    try:
+        low, width = feature_ranges(stats, features)
+        return bool(np.isfinite(low + width).all())
+    except (KeyError, TypeError, ValueError):
+        return False
+
+
+def _runnable(network: bytes, n_inputs: int, n_features: int) -> Predictor | None:
+    """A predictor that turns records into records, None where the network does not."""
+    try:
+        predictor = Predictor(network)
+        predicted = predictor(np.zeros((1, n_inputs, n_features)))
+    # What LiteRT raises for a file that is cut, altered or of another network.
+    except (IndexError, RuntimeError, ValueError):
+        return None
+    return predictor if predicted.shape == (1, n_features) and np.isfinite(predicted).all() else None
 
 
 def warn_of_interval(bundle: Bundle, interval_seconds: float) -> None:

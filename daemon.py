@@ -162,6 +162,12 @@ class Daemon:
         self._bundle = WatchedFiles(
             [paths.model, paths.litert, paths.identity, paths.stats], self._load_bundle
         )
+        # Without them nothing is judged otherwise, so that they stop no start.
+        self._proposals = WatchedFiles(
+            [detector.proposals_path(settings.thresholds_file)],
+            lambda: detector.read_proposals(settings.thresholds_file),
+            [],
+        )
         judge = detector.Detector(self._bundle.content, self._thresholds.content, settings.interval_seconds)
         self._judge = judge
         self._monitor = Monitor(
@@ -367,6 +373,31 @@ class Daemon:
             if is_new:
                 self._judge.replace_bundle(self._bundle.content)
                 logger.warning("%s: another model judges from now on", self._settings.model)
+        self._note_foreign_thresholds()
+
+    def _note_foreign_thresholds(self) -> None:
+        """Say whether the thresholds in force were proposed for the model that judges."""
+        filename = self._settings.thresholds_file
+        try:
+            self._proposals.refresh()
+        except UserError as error:
+            self._notices.fault("proposals", str(error), logging.WARNING)
+        else:
+            self._notices.mended("proposals", f"{detector.proposals_path(filename)} can be read again")
+        line = detector.describe_foreign(
+            filename,
+            self._judge.thresholds,
+            self._proposals.content,
+            self._bundle.content,
+            self._settings.model,
+        )
+        self._metrics.foreign_thresholds.set(line is not None)
+        if line:
+            self._notices.fault("foreign thresholds", line, logging.WARNING)
+        else:
+            self._notices.mended(
+                "foreign thresholds", f"{filename}: no threshold of another model is in force now"
+            )
 
     def _note_away(self, error: Exception) -> None:
         self._is_connected = False

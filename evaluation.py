@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from common.files import UserError, is_there, loadDictJson
 from detector import ALERT, ALERT_RECORDS, UNKNOWN, Scores, Verdict
-from utils import WINDOW_RECORDS, UserError, loadDictJson, parse_time
+from utils import WINDOW_RECORDS, parse_time
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,7 +42,7 @@ def load_attacks(dataset: str | Path) -> list[tuple[int, int]]:
     The file maps a dataset's file name to a list of {"start": ..., "end": ...}.
     """
     path = Path(dataset).parent / "attacks.json"
-    if not path.exists():
+    if not is_there(path):
         return []
     windows = loadDictJson(path).get(Path(dataset).name, [])
     try:

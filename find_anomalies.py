@@ -32,6 +32,7 @@ import pictures
 import samples
 import service
 import store
+from common.files import UserError, is_there, read_file, saveDictJson
 from selection import NO_SAMPLE, Selection, in_slots
 from utils import (
     METRICS,
@@ -39,19 +40,18 @@ from utils import (
     RECORD_SECONDS,
     STATS_JSON,
     WINDOW_RECORDS,
-    UserError,
+    SparseDatasetError,
+    format_duration,
     format_time,
     getFeatures,
     load_node,
-    loadDataset,
+    load_records,
     metric_square_errors,
     normalization_stats,
     normalize,
     parse_time,
     plotAccLoss,
     plotMetric,
-    resample_records,
-    saveDictJson,
     whole_sequences,
     write_dataset,
 )
@@ -73,6 +73,8 @@ iperf_testset = f"{data_prefix}iperf_attack.csv"
 stats_json = STATS_JSON
 
 EDGE_ANOMALIES = "detected_anomalies"
+# All public authorities together need a quarter of a MB.
+CA_BYTES = 10_000_000
 DEFAULT_EPOCHS = 10
 DEFAULT_PERCENTILE = 99.0
 COLLECT_CHUNK_SECONDS = 3600
@@ -82,6 +84,8 @@ PORT_DETECTORS = ("profile", "stl", "sarimax", "random-forest", "isolation-fores
 LEARNT_SHARE = 0.95
 # Fewer held-out sequences than this say little, so the network is then judged on all.
 MIN_HELD_OUT = 100
+# A day of records, but for the odd gap: less shows a network little of what is normal.
+ENOUGH_SECONDS = 0.9 * 86400
 
 
 # --- train ---------------------------------------------------------------------------------------
@@ -117,6 +121,13 @@ def train(
         raise UserError(
             f"the training set (--trainset) has only {len(inputs)} sequences of {n_steps} records"
             " without a gap; collect at least a day of records"
+        )
+    if len(inputs) * interval_seconds < ENOUGH_SECONDS:
+        logger.warning(
+            "the training set (--trainset) has only %d sequences without a gap, %s: expect false alerts, and"
+            " collect a day or more of ordinary life (--mode collect --since 3d)",
+            len(inputs),
+            format_duration(len(inputs) * interval_seconds),
         )
 
     keras = autoencoder.import_keras()
@@ -230,25 +241,38 @@ def evaluate(
     """
     if time_window_threshold != WINDOW_RECORDS:
         raise UserError(f"the window is {WINDOW_RECORDS} records, not {time_window_threshold}")
-    datasets = _load_datasets((cpu_testset, iperf_testset, trainset), interval_seconds)
+    testsets = (cpu_testset, iperf_testset)
+    datasets = _load_datasets(testsets, trainset, interval_seconds)
+    _evaluate(thresholds_file, testsets, datasets, model_filename, threshold_percentile)
+
+
+def _evaluate(
+    thresholds_file: str,
+    testsets: Sequence[str],
+    datasets: dict[str, tuple[str, pd.DataFrame]],
+    model_filename: str,
+    threshold_percentile: float,
+) -> None:
+    """testsets: files of the CPU attack and of the iperf attack. datasets: what _load_datasets returns."""
     attacks = {key: evaluation.load_attacks(name) for key, (name, _) in datasets.items()}
     bundle = autoencoder.load_bundle(model_filename, getFeatures(), N_STEPS)
     scores = {key: detector.score_dataset(bundle, frame) for key, (_, frame) in datasets.items()}
-    cpu_scores, iperf_scores, normal_scores = scores.values()
-    usable, labels = [], {key: key for key in datasets}
-    for name, attack_scores in ((cpu_testset, cpu_scores), (iperf_testset, iperf_scores)):
-        key = Path(name).stem
-        fits = evaluation.is_same_node(attack_scores, datasets[key][1], attacks[key], normal_scores)
-        usable.append(attack_scores if fits else None)
-        if not fits:
+    *attacked, normal = datasets
+    usable, labels = {}, {key: key for key in datasets}
+    for key in attacked:
+        name, frame = datasets[key]
+        if evaluation.is_same_node(scores[key], frame, attacks[key], scores[normal]):
+            usable[name] = scores[key]
+        else:
             labels[key] = f"{key} (unlike trainset)"
             logger.warning(
                 "%s: its records outside attacks are unlike the training set, or there are none, so no"
                 " threshold is made from it; record the same node, and write its attacks into attacks.json",
                 name,
             )
-    proposed = detector.propose_thresholds(*usable, normal_scores, threshold_percentile)
-    by_person = detector.update_thresholds(thresholds_file, proposed)
+    cpu_scores, iperf_scores = (usable.get(name) for name in testsets)
+    proposed = detector.propose_thresholds(cpu_scores, iperf_scores, scores[normal], threshold_percentile)
+    by_person = detector.update_thresholds(thresholds_file, proposed, bundle.identity)
     thresholds = detector.load_thresholds(thresholds_file)
 
     verdicts = {key: detector.detect(thresholds, frame, scores[key]) for key, (_, frame) in datasets.items()}
@@ -265,28 +289,40 @@ def evaluate(
     print(f"\n{thresholds_file}, {plots_prefix}evaluation.json and {plots_prefix}evaluate_*.png are written")
 
 
-def _load_datasets(names: Sequence[str], interval_seconds: float) -> dict[str, tuple[str, pd.DataFrame]]:
-    """Name without folder and ending -> file and its resampled records, in the order given."""
+def _load_datasets(
+    testsets: Sequence[str], trainset: str, interval_seconds: float
+) -> dict[str, tuple[str, pd.DataFrame]]:
+    """Name without folder and ending -> file and its resampled records, the training set last.
+
+    A test set whose records are further apart than the interval is left out: nothing in it could be judged.
+    """
+    names = (*testsets, trainset)
     if len({Path(name).stem for name in names}) < len(names):
         raise UserError("--cpu_testset, --iperf_testset and --trainset must have three different file names")
-    return {Path(name).stem: (name, resample_records(loadDataset(name), interval_seconds)) for name in names}
+    normal = load_records(trainset, interval_seconds)
+    datasets = {}
+    for name in testsets:
+        try:
+            datasets[Path(name).stem] = (name, load_records(name, interval_seconds))
+        except SparseDatasetError as error:
+            logger.warning("%s. It is left out: it is not judged, and no threshold is made from it", error)
+    return datasets | {Path(trainset).stem: (trainset, normal)}
 
 
 def run_train(options: argparse.Namespace) -> None:
     """--mode train."""
-    if Path(options.thresholds_file).exists():
+    if is_there(options.thresholds_file):
         detector.read_thresholds(options.thresholds_file)
+    detector.read_proposals(options.thresholds_file)
     autoencoder.check_model_name(options.model)
     for folder in (Path(options.model).parent, Path(options.thresholds_file).parent, Path(plots_prefix)):
         if folder.exists() and not os.access(folder, os.W_OK):
             raise UserError(f"{folder}: cannot be written to; give its user the right, or name another file")
-    names = [options.trainset]
-    if options.evaluate:
-        names += [options.cpu_testset, options.iperf_testset]
-        for name in names:
-            evaluation.load_attacks(name)
-    datasets = _load_datasets(names, options.interval)
-    _, frame = next(iter(datasets.values()))
+    testsets = (options.cpu_testset, options.iperf_testset) if options.evaluate else ()
+    for name in (options.trainset, *testsets) if options.evaluate else ():
+        evaluation.load_attacks(name)
+    datasets = _load_datasets(testsets, options.trainset, options.interval)
+    *_, (_, frame) = datasets.values()
     train(
         frame,
         N_STEPS,
@@ -296,16 +332,7 @@ def run_train(options: argparse.Namespace) -> None:
         interval_seconds=options.interval,
     )
     if options.evaluate:
-        evaluate(
-            options.thresholds_file,
-            options.cpu_testset,
-            options.iperf_testset,
-            options.trainset,
-            WINDOW_RECORDS,
-            options.model,
-            options.threshold_percentile,
-            options.interval,
-        )
+        _evaluate(options.thresholds_file, testsets, datasets, options.model, options.threshold_percentile)
     elif filled := detector.fill_thresholds(options.thresholds_file):
         print(
             f"{options.thresholds_file}: {', '.join(filled)} set to {detector.DEFAULT_THRESHOLD};"
@@ -322,8 +349,9 @@ def replay(options: argparse.Namespace) -> None:
     """Print one JSON line for each anomaly of the dataset --replay; draw it and its alerts where asked to."""
     thresholds = detector.load_thresholds(options.thresholds_file)
     bundle = autoencoder.load_bundle(options.model, getFeatures(), N_STEPS)
+    frame = load_records(options.replay, options.interval)
     autoencoder.warn_of_interval(bundle, options.interval)
-    frame = resample_records(loadDataset(options.replay), options.interval)
+    _warn_of_foreign_thresholds(options, thresholds, bundle)
     scores = detector.score_dataset(bundle, frame)
     verdicts = detector.detect(thresholds, frame, scores)
     for verdict in verdicts:
@@ -345,6 +373,21 @@ def replay(options: argparse.Namespace) -> None:
         for alert in filter(None, alerts):
             path = pictures.plot_alert(bundle, thresholds, alert, options.plot_dir)
             logger.info("%s: the picture of an alert", path)
+
+
+def _warn_of_foreign_thresholds(
+    options: argparse.Namespace, thresholds: dict[str, float], bundle: autoencoder.Bundle
+) -> None:
+    """Say so where thresholds in force were proposed for another model."""
+    try:
+        proposals = detector.read_proposals(options.thresholds_file)
+    except UserError as error:
+        logger.warning("%s", error)
+        return
+    if line := detector.describe_foreign(
+        options.thresholds_file, thresholds, proposals, bundle, options.model
+    ):
+        logger.warning("%s", line)
 
 
 def watch(options: argparse.Namespace) -> None:
@@ -416,8 +459,9 @@ def _connect(options: argparse.Namespace, measurement: str) -> tuple[str, Influx
 def _check_ca(options: argparse.Namespace) -> None:
     if not options.influx_ssl:
         raise UserError("--influx_ca is for TLS; give --influx_ssl as well")
-    if not Path(options.influx_ca).exists():
+    if not is_there(options.influx_ca):
         raise UserError(f"{options.influx_ca}: no such file; check --influx_ca")
+    read_file(options.influx_ca, CA_BYTES)
     try:
         ssl.create_default_context(cafile=options.influx_ca)
     except OSError as error:
@@ -491,7 +535,10 @@ def check_thresholds(options: argparse.Namespace) -> None:
     proposed, by_person = detector.compare_thresholds(filename)
     thresholds = detector.load_thresholds(filename)
     try:
-        verdicts = _normal_verdicts(options, thresholds)
+        bundle = autoencoder.load_bundle(options.model, getFeatures(), N_STEPS)
+        _warn_of_foreign_thresholds(options, thresholds, bundle)
+        frame = load_records(options.trainset, options.interval)
+        verdicts = detector.detect(thresholds, frame, detector.score_dataset(bundle, frame))
     except ModuleNotFoundError as error:
         # The edge node, where people edit, has requirements-edge.txt alone.
         logger.warning(
@@ -510,12 +557,6 @@ def check_thresholds(options: argparse.Namespace) -> None:
         total = sum(verdict.is_anomaly for verdict in verdicts) / len(verdicts)
         together = f"; together they flag {total:.3%} of {len(verdicts)} records"
     print(f"\n{filename} is valid{together}")
-
-
-def _normal_verdicts(options: argparse.Namespace, thresholds: dict[str, float]) -> list[detector.Verdict]:
-    bundle = autoencoder.load_bundle(options.model, getFeatures(), N_STEPS)
-    frame = resample_records(loadDataset(options.trainset), options.interval)
-    return detector.detect(thresholds, frame, detector.score_dataset(bundle, frame))
 
 
 # --- ports ---------------------------------------------------------------------------------------

@@ -273,6 +273,9 @@ class Metrics:
         self.clock_offset = gauge(
             "clock_offset_seconds", "How far the clock of the samples is ahead of this host's (estimate)"
         )
+        self.foreign_thresholds = gauge(
+            "foreign_thresholds", "1 while thresholds are in force that were proposed for another model"
+        )
         self.drift = gauge("drift", "1 where what is normal has changed", "metric")
         age = gauge("seconds_since_last_good_poll", "Since the last poll that did not fail, or the start")
         age.set_function(lambda: time.monotonic() - self._last_good_poll)

@@ -1,5 +1,6 @@
-"""Columns, node descriptions, datasets, JSON files, normalisation, sequences and training plots.
+"""Columns, node descriptions, datasets, normalisation, sequences and training plots.
 
+The documented functions for JSON are imported from common/files.py.
 pandas and matplotlib are imported inside the functions that need them: test mode loads this module
 on hosts where neither is installed.
 """
@@ -7,18 +8,26 @@ on hosts where neither is installed.
 from __future__ import annotations
 
 import csv
-import json
 import logging
 import math
-import os
-import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+# All that is documented, or was written here once, can be imported from here.
+from common.files import (  # noqa: F401
+    UserError,
+    json_bytes,
+    loadDictJson,
+    replace_file,
+    replace_files,
+    saveDictJson,
+    shown,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,6 +38,8 @@ RECORD_SECONDS = 15.0
 WINDOW_RECORDS = 30
 N_STEPS = 4
 STATS_JSON = "data/normalization_stats.json"
+# Records this many intervals apart, in the median, are not late: they are recorded at another pace.
+LATE_FACTOR = 1.2
 
 # What an operator thinks in -> the columns that the model sees of it. The rate shows an edge, the
 # percentage a plateau; a byte rate shows both.
@@ -54,14 +65,6 @@ ANOMALY_FIELDS = (
     "net_down_5g_usage",
     "net_up_5g_usage",
 )
-
-
-class _DoubleKeyError(ValueError):
-    """A key that stands twice in a JSON object."""
-
-
-class UserError(Exception):
-    """A fault that the user can mend: its message is one line that says what to do."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,9 @@ def load_node(filename: str | Path | None) -> Node:
     known = {field.name for field in fields(Node)}
     for key in given:
         if key not in known:
-            raise UserError(f"{filename}: unknown key '{key}'; the keys are {', '.join(sorted(known))}")
+            raise UserError(
+                f"{filename}: unknown key {shown(repr(key))}; the keys are {', '.join(sorted(known))}"
+            )
     for key in ("cpus", "interfaces"):
         if key in given:
             names = given[key]
@@ -133,7 +138,9 @@ def _name(filename: str | Path, key: str, value: Any) -> str:
     """Labels are text in InfluxDB, but people write `"cpus": [0, 1]`."""
     is_name = isinstance(value, (str, int)) and not isinstance(value, bool) and value != ""
     if not is_name or not str(value).isprintable():
-        raise UserError(f"{filename}: '{key}' must hold names (text or whole numbers), not {value!r}")
+        raise UserError(
+            f"{filename}: '{key}' must hold names (text or whole numbers), not {shown(repr(value))}"
+        )
     return str(value)
 
 
@@ -212,95 +219,6 @@ def convertNumpyToPandas(np_arr: np.ndarray) -> pd.DataFrame:
     names = list(getColumnNames())
     columns = names if np_arr.shape[1] == len(names) + 1 else None
     return pd.DataFrame(np_arr[:, 1:], index=np_arr[:, 0], columns=columns)
-
-
-# --- JSON ----------------------------------------------------------------------------------------
-
-
-def loadDictJson(filename: str | Path) -> dict:
-    """Read a JSON file that holds one object. Raises UserError with file, line and remedy."""
-    try:
-        text = Path(filename).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"{filename}: no such file; check the path") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{filename}: cannot be read as text ({error})") from None
-    try:
-        loaded = json.loads(text, object_pairs_hook=_object_without_doubles)
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"{filename}, line {error.lineno}: not valid JSON ({error.msg}); mend that line"
-        ) from None
-    except _DoubleKeyError as error:
-        raise UserError(f"{filename}: {error}; keep one of them") from None
-    except ValueError as error:
-        raise UserError(f"{filename}: holds a number that cannot be read ({error})") from None
-    except RecursionError:
-        raise UserError(f"{filename}: is nested too deeply; it must hold one flat JSON object") from None
-    if not isinstance(loaded, dict):
-        raise UserError(f'{filename}: must hold one JSON object, like {{"key": 1.0}}')
-    return loaded
-
-
-def _object_without_doubles(pairs: list[tuple[str, Any]]) -> dict:
-    """JSON lets a key stand twice, and the last one wins unseen: the edit that a person made may not."""
-    loaded = dict(pairs)
-    if len(loaded) < len(pairs):
-        names = [key for key, _ in pairs]
-        double = next(key for key in names if names.count(key) > 1)
-        raise _DoubleKeyError(f"the key {double!r} stands twice")
-    return loaded
-
-
-def saveDictJson(dict: dict, filename: str | Path) -> None:
-    """Write a dict as JSON, atomically: a reader sees the old file or the new one, never half of it."""
-    content = json_bytes(dict)
-    replace_file(filename, lambda path: path.write_bytes(content))
-
-
-def json_bytes(content: dict) -> bytes:
-    """The content of a JSON file, as people like to read it. Raises ValueError for NaN and infinity."""
-    return (json.dumps(content, indent=2, allow_nan=False) + "\n").encode()
-
-
-def replace_file(filename: str | Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` fill a temporary file beside `filename` (with its ending), then move it there.
-
-    Raises UserError where the folder cannot be written; `filename` is then as it was.
-    """
-    replace_files({filename: write})
-
-
-def replace_files(writers: dict[str | Path, Callable[[Path], Any]]) -> None:
-    """replace_file for files that belong together: none is moved before all are written."""
-    ready: list[tuple[Path, Path]] = []
-    target = Path()
-    # It can only be asked by setting it.
-    mask = os.umask(0o077)
-    os.umask(mask)
-    try:
-        for filename, write in writers.items():
-            target = Path(filename)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(
-                dir=target.parent, prefix=f".{target.stem}.", suffix=target.suffix
-            )
-            os.close(handle)
-            temporary = Path(name)
-            ready.append((temporary, target))
-            write(temporary)
-            temporary.chmod(0o666 & ~mask)
-            with temporary.open("rb") as written:
-                os.fsync(written.fileno())
-        for temporary, target in ready:
-            temporary.replace(target)
-    except OSError as error:
-        raise UserError(
-            f"{target}: cannot be written ({error.strerror or error}); check the folder and the disk"
-        ) from None
-    finally:
-        for temporary, _ in ready:
-            temporary.unlink(missing_ok=True)
 
 
 # --- datasets ------------------------------------------------------------------------------------
@@ -445,6 +363,36 @@ def format_duration(seconds: float) -> str:
     hours, minutes = divmod(minutes, 60)
     parts = [(hours, "h"), (minutes, "min"), (rest, "s")]
     return " ".join(f"{number} {unit}" for number, unit in parts if number) or "0 s"
+
+
+class SparseDatasetError(UserError):
+    """Records of a dataset that are further apart than --interval: most slots would be empty."""
+
+
+def load_records(dataset: str | Path, interval_seconds: float = RECORD_SECONDS) -> pd.DataFrame:
+    """loadDataset and resample_records, as all modes read a dataset.
+
+    Raises SparseDatasetError for records that are further apart, beside what loadDataset raises.
+    """
+    frame = loadDataset(dataset)
+    seconds_apart = {column: _seconds_apart(frame[column]) for column in getFeatures()}
+    column = max(seconds_apart, key=seconds_apart.__getitem__)
+    if seconds_apart[column] > LATE_FACTOR * interval_seconds:
+        raise SparseDatasetError(
+            f"{dataset}: has a value of {column} every {seconds_apart[column]:.3g} s only, --interval is"
+            f" {interval_seconds:g} s; give --interval {seconds_apart[column]:.3g}, or collect it with"
+            f" --interval {interval_seconds:g}"
+        )
+    return resample_records(frame, interval_seconds)
+
+
+def _seconds_apart(values: pd.Series) -> float:
+    """Median time between the values of a column, 0 for fewer than two.
+
+    Between its own: exporters that are scraped at different moments leave gaps in each other's rows.
+    """
+    times = values.dropna().index.as_unit("ns").asi8
+    return float(np.median(np.diff(times))) / 1e9 if len(times) > 1 else 0.0
 
 
 def resample_records(frame: pd.DataFrame, interval_seconds: float = RECORD_SECONDS) -> pd.DataFrame:

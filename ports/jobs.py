@@ -39,6 +39,8 @@ SILENCE_SECONDS = 2 * HOUR_SECONDS
 # The nightly job has not run for some nights.
 STALE_SECONDS = 4 * DAY_SECONDS
 CONNECT_SECONDS = 10
+# Up to when a million series were judged is no larger.
+JUDGED_BYTES = 100_000_000
 
 # What modules of ports/ import from beside it.
 _SHARED_MODULES = ("autoencoder", "detector", "formatters", "influx_utils", "utils")
@@ -233,7 +235,7 @@ def load_judged(filename: Path) -> dict[tuple[str, str], int]:
     if not filename.exists():
         return {}
     judged = {}
-    for key, text in loadDictJson(filename).items():
+    for key, text in loadDictJson(filename, JUDGED_BYTES).items():
         series, _, detector = key.rpartition(" ")
         try:
             judged[series, detector] = parse_time(text) // 10**9
@@ -398,7 +400,8 @@ def _send_project(client: Client, scheduler: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         archive = Path(folder) / "find_anomalies_ports.zip"
         with zipfile.ZipFile(archive, "w") as content:
-            for path in (*root.glob("ports/*.py"), *(root / f"{name}.py" for name in _SHARED_MODULES)):
+            packages = (path for package in ("common", "ports") for path in root.glob(f"{package}/*.py"))
+            for path in (*packages, *(root / f"{name}.py" for name in _SHARED_MODULES)):
                 content.write(path, path.relative_to(root))
         try:
             client.upload_file(str(archive))

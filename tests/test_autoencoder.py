@@ -10,6 +10,7 @@ import math
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -571,6 +572,16 @@ def test_a_twin_that_differs_from_the_model_is_not_saved_over_a_good_bundle(
     with pytest.raises(UserError, match=refusal(message)):
         save_bundle(untrained, bundle_copy, {}, {}, unknown)
     assert contents(bundle_copy.parent) == before
+
+
+def test_what_a_training_makes_on_the_way_lies_beside_the_model(
+    trained: Trained, bundle_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A training that is killed leaves what the next one removes, and nothing elsewhere.
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    inputs = np.random.default_rng(15).random((10, 3, 12), dtype=np.float32)
+    save_bundle(trained.model, bundle_copy, {}, {}, inputs)
+    assert sorted(contents(bundle_copy.parent)) == sorted(FILES)
 
 
 def test_a_bundle_of_which_one_file_cannot_be_written_leaves_the_good_one_whole(

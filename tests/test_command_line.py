@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 import re
@@ -449,6 +450,63 @@ def test_replay_refuses_a_dataset_that_is_not_there_or_no_text(tmp_path: Path) -
     assert stderr.startswith(f"find_anomalies.py: {binary}: cannot be read as comma separated values (")
 
 
+def gaps(rows: list[list[str]]) -> None:
+    for row in rows[1::4]:
+        row[1:] = [""] * (len(row) - 1)
+
+
+def pace(seconds: int) -> Callable[[list[list[str]]], None]:
+    """The records are so many seconds apart."""
+
+    def change(rows: list[list[str]]) -> None:
+        for i, row in enumerate(rows[1:]):
+            row[0] = datetime.fromtimestamp(1_772_409_600 + seconds * i, UTC).isoformat()
+
+    return change
+
+
+def half_rows(rows: list[list[str]]) -> None:
+    """Two exporters, each scraped every 15 s, 7 s after the other: half of each row is empty."""
+    place = rows[0].index("mem_rate")
+    whole = rows[1:]
+    del rows[1:]
+    for i, row in enumerate(whole):
+        for late, kept in ((0, slice(1, place)), (7, slice(place, None))):
+            moment = datetime.fromtimestamp(1_772_409_600 + 15 * i + late, UTC).isoformat()
+            half = [moment, *[""] * (len(row) - 1)]
+            half[kept] = row[kept]
+            rows.append(half)
+
+
+FAR_APART = (
+    "has a value of cpu_user_rate every {every} s only, --interval is {interval} s; give --interval {every},"
+    " or collect it with --interval {interval}"
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "interval", "every"),
+    [(None, 1, 15), (None, 10, 15), (pace(60), 15, 60), (half_rows, 7.5, 15), (half_rows, 1, 15)],
+)
+def test_replay_refuses_a_dataset_that_is_further_apart_than_the_interval(
+    change: Callable | None, interval: float, every: int, tmp_path: Path
+) -> None:
+    path = dataset(tmp_path / "far.csv", change=change)
+    done = run("--mode", "test", "--replay", path, "--interval", interval)
+    words = FAR_APART.format(every=every, interval=f"{interval:g}")
+    assert outcome(done) == fault(f"{path}: {words}")
+
+
+@pytest.mark.parametrize(("change", "interval"), [(half_rows, 15), (pace(16), 15), (pace(1), 15), (gaps, 15)])
+def test_replay_takes_a_dataset_of_two_exporters_a_slow_one_a_quick_one_and_one_with_gaps(
+    change: Callable, interval: int, tmp_path: Path
+) -> None:
+    path = dataset(tmp_path / "near.csv", change=change)
+    done = run("--mode", "test", "--replay", path, "--interval", interval)
+    assert done.returncode == 0
+    assert re.search(r"near\.csv: \d+ records: ", done.stderr)
+
+
 # --- training that cannot succeed ----------------------------------------------------------------
 
 
@@ -503,11 +561,6 @@ def constant(column: str, value: str) -> Callable[[list[list[str]]], None]:
     return change
 
 
-def gaps(rows: list[list[str]]) -> None:
-    for row in rows[1::4]:
-        row[1:] = [""] * (len(row) - 1)
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -540,6 +593,36 @@ def test_a_training_set_that_cannot_be_learnt_from_is_refused_at_once(
     dataset(earlier / "normal.csv", 100, change)
     before = contents(earlier)
     assert outcome(train(earlier)) == fault(message)
+    assert contents(earlier) == before
+
+
+def test_a_training_set_that_is_further_apart_than_the_interval_is_refused_at_once(earlier: Path) -> None:
+    before = contents(earlier)
+    words = FAR_APART.format(every=15, interval=1)
+    assert outcome(train(earlier, "--evaluate", "--interval", 1)) == fault(f"normal.csv: {words}")
+    assert contents(earlier) == before
+
+
+def test_a_testset_that_is_further_apart_than_the_interval_is_said_and_left_out(earlier: Path) -> None:
+    dataset(earlier / "cpu.csv", 100, pace(60))
+    done = train(earlier, "--evaluate")
+    left_out, few = logged(done.stderr)
+    words = FAR_APART.format(every=60, interval=15)
+    assert left_out == f"cpu.csv: {words}. It is left out: it is not judged, and no threshold is made from it"
+    assert few == (
+        "the training set (--trainset) has only 97 sequences without a gap, 24 min 15 s: expect false alerts,"
+        " and collect a day or more of ordinary life (--mode collect --since 3d)"
+    )
+    assert done.returncode == 99
+
+
+def test_damaged_proposals_are_refused_before_the_training(earlier: Path) -> None:
+    (earlier / "thresholds.proposed.json").write_text("{")
+    before = contents(earlier)
+    assert outcome(train(earlier)) == fault(
+        "thresholds.proposed.json, line 1: not valid JSON (Expecting property name enclosed in double"
+        " quotes); mend that line, or delete the file: all thresholds then count as set by a person"
+    )
     assert contents(earlier) == before
 
 
@@ -646,6 +729,61 @@ def test_a_model_and_statistics_that_do_not_belong_together_are_refused_in_one_l
     )
 
 
+@pytest.mark.parametrize("content", [None, b"", b"garbage", 100_000, 900_000])
+def test_a_damaged_network_is_refused_in_one_line_though_its_checksum_matches(
+    content: bytes | int | None, model: Path
+) -> None:
+    network, identity = model.with_suffix(".tflite"), model.with_suffix(".json")
+    whole = network.read_bytes()
+    if content is None:
+        # Cut nowhere, but altered.
+        content = whole.replace(b"\x0c\x00\x00\x00", b"\x0d\x00\x00\x00")
+    content = whole[:content] if isinstance(content, int) else content
+    network.write_bytes(content)
+    about = json.loads(identity.read_text())
+    about["sha256"]["litert"] = hashlib.sha256(content).hexdigest()
+    identity.write_text(json.dumps(about))
+    assert outcome(replay_with(model)) == fault(
+        f"{network}: is damaged, or no network of these features; restore all files of one training, or train"
+        f" again with --mode train --model {model}"
+    )
+
+
+@pytest.mark.parametrize("text", ["{}", '{"cpu_user_rate_min": "low"}'])
+def test_damaged_statistics_are_refused_in_one_line_though_their_checksum_matches(
+    text: str, model: Path
+) -> None:
+    stats, identity = model.with_name("edge_normalization_stats.json"), model.with_suffix(".json")
+    stats.write_text(text)
+    about = json.loads(identity.read_text())
+    about["sha256"]["stats"] = hashlib.sha256(text.encode()).hexdigest()
+    identity.write_text(json.dumps(about))
+    assert outcome(replay_with(model)) == fault(
+        f"{stats}: holds no minimum and maximum of each feature; restore all files of one training, or train"
+        f" again with --mode train --model {model}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("option", "name"),
+    [
+        ("--thresholds_file", "thresholds.json"),
+        ("--node_file", "node.json"),
+        ("--model", "edge.tflite"),
+        ("--influx_ca", "ca.pem"),
+    ],
+)
+def test_a_fifo_in_place_of_a_file_is_refused_in_one_line_at_the_start(
+    option: str, name: str, model: Path
+) -> None:
+    path = model.with_name(name)
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    given = model if option == "--model" else path
+    done = run("--mode", "test", "--once", option, given, "--influx_ssl", timeout=20)
+    assert outcome(done) == fault(f"{path}: cannot be read: it is a FIFO; put a regular file there")
+
+
 def test_a_missing_model_is_refused_in_one_line(tmp_path: Path) -> None:
     model = tmp_path / "none.h5"
     assert outcome(run("--mode", "test", "--model", model, "--once")) == fault(
@@ -680,6 +818,28 @@ def test_check_thresholds_shows_each_beside_its_proposal_and_what_it_flags(tmp_p
         origin = "" if name == "cpu" else "  set by a person"
         assert by_key[key] == f"{key:<22} {given:>9.4f} {proposed[key]:>9.4f}  {share:.3%}{origin}"
     assert sum("mem" in named for named in causes) > 100
+
+
+def test_thresholds_of_another_model_are_said_when_checked_and_at_a_replay(tmp_path: Path) -> None:
+    file = tmp_path / "thresholds.json"
+    shutil.copy(ROOT / "data/thresholds.json", file)
+    proposed = tmp_path / "thresholds.proposed.json"
+    values = json.loads(file.read_text())
+    proposed.write_text(json.dumps({"model": "of yesterday", "proposed": values}))
+    few = dataset(tmp_path / "few.csv")
+    line = (
+        f"{file}: holds thresholds that were proposed for another model than model/5g_edge_autoencoder.h5"
+        " (all); run --mode train --evaluate, or set them by hand"
+    )
+    checked = run("--check_thresholds", "--thresholds_file", file, "--trainset", few)
+    assert (checked.returncode, logged(checked.stderr)) == (0, [line])
+    replayed = run("--mode", "test", "--replay", few, "--thresholds_file", file)
+    assert (replayed.returncode, logged(replayed.stderr)[0]) == (0, line)
+    # What is damaged decides nothing here.
+    proposed.write_text("{")
+    replayed = run("--mode", "test", "--replay", few, "--thresholds_file", file)
+    assert replayed.returncode == 0
+    assert logged(replayed.stderr)[0].startswith(f"{proposed}, line 1: not valid JSON")
 
 
 def test_check_thresholds_without_pandas_still_says_whether_the_file_is_valid(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ import hashlib
 import json
 import logging
 import math
+import os
+import resource
 import shutil
 import sqlite3
 import threading
@@ -29,8 +31,8 @@ import autoencoder
 import daemon
 import formatters
 import influx_utils
-from daemon import Daemon, Settings
-from detector import Detector, load_thresholds
+from daemon import Daemon, Settings, WatchedFiles
+from detector import Detector, load_thresholds, proposals_path, update_thresholds
 from influx_utils import initializeConnection
 from lab.influxd import Influxd, free_port
 from lab.simulate import Attack, simulate
@@ -1027,6 +1029,98 @@ def test_a_broken_edit_keeps_the_last_good_thresholds_and_is_said_once(
         f"{edge.thresholds_file} can be read again"
     ]
     assert edge.stored() == edge.expected()
+
+
+def become(path: Path, kind: str) -> None:
+    """Another file takes the place of this one."""
+    path.unlink(missing_ok=True)
+    if kind == "FIFO":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        path.touch()
+        os.truncate(path, 10**9)
+
+
+@pytest.mark.parametrize("kind", ["FIFO", "device", "1 GB"])
+def test_thresholds_that_become_no_usable_file_stop_nothing_and_are_said_once(
+    edge: Edge, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    good = edge.thresholds_file.read_text()
+    proposed = proposals_path(edge.thresholds_file)
+    edge.live(*range(FIRST, 15))
+    caplog.clear()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for path in (edge.thresholds_file, proposed):
+        become(path, kind)
+    edge.live(15, 16, 17)
+    # KiB
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000
+    words = {"FIFO": "it is a FIFO", "device": "it is a device", "1 GB": "it is larger than 1 MB"}[kind]
+    (fault,) = said(caplog, logging.ERROR)
+    assert fault.startswith(f"{edge.thresholds_file}: cannot be read: {words}; put ")
+    assert fault.endswith("Until then the last good thresholds are in force")
+    (warning,) = [line for line in said(caplog) if line.startswith(str(proposed))]
+    assert warning.endswith("delete the file: all thresholds then count as set by a person")
+    for path in (edge.thresholds_file, proposed):
+        path.unlink()
+        path.write_text(good)
+    edge.live(*range(18, SLOTS))
+    mended = [line for line in said(caplog) if "can be read again" in line]
+    assert mended == [f"{path} can be read again" for path in (edge.thresholds_file, proposed)]
+    assert edge.stored() == edge.expected()
+
+
+def test_thresholds_of_another_model_are_said_once_and_shown(
+    edge: Edge, caplog: pytest.LogCaptureFixture
+) -> None:
+    def is_shown() -> float | None:
+        return edge.metrics.registry.get_sample_value("find_anomalies_foreign_thresholds")
+
+    edge.live(FIRST)
+    assert is_shown() == 0
+    # As a training leaves it that is killed before --evaluate.
+    values = json.loads(edge.thresholds_file.read_text())
+    proposed = proposals_path(edge.thresholds_file)
+    proposed.write_text(json.dumps({"model": "of yesterday", "proposed": values}))
+    caplog.clear()
+    edge.live(14, 15)
+    words = "holds thresholds that were proposed for another model than model/5g_edge_autoencoder.h5 (all)"
+    line = f"{edge.thresholds_file}: {words}; run --mode train --evaluate, or set them by hand"
+    assert said(caplog) == [line]
+    assert is_shown() == 1
+    edge.start()
+    edge.live(16)
+    assert said(caplog).count(line) == 2
+    update_thresholds(edge.thresholds_file, values, edge.daemon._bundle.content.identity)
+    edge.live(17, 18)
+    over = f"{edge.thresholds_file}: no threshold of another model is in force now"
+    assert said(caplog).count(over) == 1
+    assert is_shown() == 0
+
+
+@pytest.mark.parametrize("part", ["model", "litert", "identity", "stats"])
+def test_a_bundle_of_which_a_file_becomes_a_fifo_goes_on_judging(part: str, tmp_path: Path) -> None:
+    for suffix in (".h5", ".tflite", ".json"):
+        shutil.copy(ROOT / f"model/5g_edge_autoencoder{suffix}", tmp_path / f"copy{suffix}")
+    shutil.copy(ROOT / "data/normalization_stats.json", tmp_path / "copy_normalization_stats.json")
+    paths = autoencoder.bundle_paths(tmp_path / "copy.h5")
+    watched = WatchedFiles(
+        list(vars(paths).values()), lambda: autoencoder.load_bundle(paths.model, getFeatures(), N_STEPS)
+    )
+    good = watched.content
+    path = getattr(paths, part)
+    path.rename(tmp_path / "aside")
+    os.mkfifo(path)
+    for _ in range(2):
+        with pytest.raises(UserError, match=f"^{path}: cannot be read: it is a FIFO; put [^\n]*$"):
+            watched.refresh()
+    assert watched.content is good
+    path.unlink()
+    (tmp_path / "aside").rename(path)
+    # The very same files as before.
+    assert watched.refresh() is False
 
 
 def test_another_bundle_judges_from_the_next_poll_and_a_mixture_never(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +12,20 @@ import pandas as pd
 import pytest
 from verdict_patterns import SECOND, START, verdicts_of, window
 
-from detector import Scores, Verdict
+import find_anomalies
+from autoencoder import load_bundle
+from detector import (
+    Scores,
+    Verdict,
+    load_thresholds,
+    propose_thresholds,
+    read_proposals,
+    score_dataset,
+)
 from evaluation import is_same_node, load_attacks, summarise, table
-from utils import UserError
+from utils import N_STEPS, UserError, getFeatures, load_records
+
+ROOT = Path(__file__).resolve().parent.parent
 
 # --- the numbers ---------------------------------------------------------------------------------
 
@@ -260,6 +273,39 @@ def test_an_attacks_file_that_is_not_json_is_refused_in_one_line(tmp_path: Path)
     expected = f"{tmp_path / 'attacks.json'}, line 2: not valid JSON (Expecting value); mend that line"
     with pytest.raises(UserError, match=f"^{re.escape(expected)}$"):
         load_attacks(dataset)
+
+
+# --- another pace --------------------------------------------------------------------------------
+
+
+def test_an_attack_dataset_of_another_pace_is_left_out_of_thresholds_and_report(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for ending in (".h5", ".tflite", ".json"):
+        shutil.copy(ROOT / f"model/5g_edge_autoencoder{ending}", tmp_path / f"edge{ending}")
+    shutil.copy(ROOT / "data/normalization_stats.json", tmp_path / "edge_normalization_stats.json")
+    for name, step in (("normal", 1), ("cpu_attack", 1), ("iperf_attack", 4)):
+        header, *rows = (ROOT / f"data/{name}.csv").read_text().splitlines()
+        (tmp_path / f"{name}.csv").write_text("\n".join([header, *rows[: 1100 * step : step]]) + "\n")
+    shutil.copy(ROOT / "data/attacks.json", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    find_anomalies.evaluate("t.json", "cpu_attack.csv", "iperf_attack.csv", "normal.csv", 30, "edge.h5")
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
+        "iperf_attack.csv: has a value of cpu_user_rate every 60 s only, --interval is 15 s; give --interval"
+        " 60, or collect it with --interval 15. It is left out: it is not judged, and no threshold is made"
+        " from it"
+    ]
+    printed = capsys.readouterr().out
+    assert "iperf_attack " not in printed
+    assert list(json.loads(Path("plots/evaluation.json").read_text())) == ["cpu_attack", "normal"]
+    bundle = load_bundle("edge.h5", getFeatures(), N_STEPS)
+    cpu, normal = (score_dataset(bundle, load_records(f"{name}.csv")) for name in ("cpu_attack", "normal"))
+    assert load_thresholds("t.json") == propose_thresholds(cpu, None, normal, 99.0)
+    (proposal,) = read_proposals("t.json")
+    assert proposal.model == bundle.identity
 
 
 # --- another node --------------------------------------------------------------------------------

@@ -316,7 +316,7 @@ def test_ports_have_no_collect_mode(run: Run, capfd: pytest.CaptureFixture[str])
 def test_a_model_that_cannot_be_written_costs_no_other_series_its_own(
     folder: Path, run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    long = f"1_{'x' * 230}_out"
+    long = f"1_{'x' * 240}_out"
     write(folder, long, *samples(31))
     assert run("train", "--ports_dir", folder) == 1
     assert [path.name for path in (tmp_path / "model/ports").iterdir()] == ["1_1_out.profile.npz"]

@@ -1,0 +1,296 @@
+"""Files of people and of this program: what a usable one is, JSON, and replacement that no crash tears."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+# Many times what a thresholds file, a node file or the JSON of a model needs.
+JSON_BYTES = 1_000_000
+# How much of a wrong name or value a message shows.
+SHOWN_CHARACTERS = 80
+
+_TEMPORARY_PREFIX = ".find_anomalies."
+# What tempfile puts behind it.
+_RANDOM_LETTERS = 8
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+class UserError(Exception):
+    """A fault that the user can mend: its message is one line that says what to do."""
+
+
+class _DoubleKeyError(ValueError):
+    """A key that stands twice in a JSON object."""
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+def is_there(filename: str | Path) -> bool:
+    """Whether something has this name. What cannot be looked at has: reading it says why it cannot be."""
+    try:
+        os.stat(filename)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def read_file(filename: str | Path, limit_bytes: int) -> bytes:
+    """The content of a regular file of at most `limit_bytes`; waits for nobody and reads no more than that.
+
+    Raises UserError, naming file and remedy, for what is not there, cannot be read, is no regular file
+    (FIFO, device, folder, socket) or is too large.
+    """
+    try:
+        # A look first: opening a device can already do something.
+        _check_usable(filename, os.stat(filename), limit_bytes)
+        descriptor = os.open(filename, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+        with open(descriptor, "rb") as file:
+            # Another file may have the name by now.
+            _check_usable(filename, os.fstat(descriptor), limit_bytes)
+            # Some regular files of /proc have no size and nothing to read.
+            content = file.read(limit_bytes + 1) or b""
+    except FileNotFoundError:
+        raise UserError(f"{filename}: no such file; check the path") from None
+    except OSError as error:
+        raise UserError(
+            f"{filename}: cannot be read ({error.strerror or error}); check the file and who may read it"
+        ) from None
+    if len(content) > limit_bytes:
+        raise _too_large(filename, limit_bytes)
+    return content
+
+
+def _check_usable(filename: str | Path, found: os.stat_result, limit_bytes: int) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(found.st_mode), "no regular file")
+        raise UserError(f"{filename}: cannot be read: it is {kind}; put a regular file there")
+    if found.st_size > limit_bytes:
+        raise _too_large(filename, limit_bytes)
+
+
+def _too_large(filename: str | Path, limit_bytes: int) -> UserError:
+    return UserError(
+        f"{filename}: cannot be read: it is larger than {limit_bytes / 1e6:g} MB; put the right file there"
+    )
+
+
+def loadDictJson(filename: str | Path, limit_bytes: int = JSON_BYTES) -> dict:
+    """Read a JSON file that holds one object. Raises UserError with file, line and remedy."""
+    try:
+        text = read_file(filename, limit_bytes).decode()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{filename}: cannot be read as text ({error}); save it as UTF-8") from None
+    try:
+        loaded = json.loads(text, object_pairs_hook=_object_without_doubles)
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"{filename}, line {error.lineno}: not valid JSON ({error.msg}); mend that line"
+        ) from None
+    except _DoubleKeyError as error:
+        raise UserError(f"{filename}: {error}; keep one of them") from None
+    except ValueError as error:
+        raise UserError(f"{filename}: holds a number that cannot be read ({error})") from None
+    except RecursionError:
+        raise UserError(f"{filename}: is nested too deeply; it must hold one flat JSON object") from None
+    if not isinstance(loaded, dict):
+        raise UserError(f'{filename}: must hold one JSON object, like {{"key": 1.0}}')
+    return loaded
+
+
+def _object_without_doubles(pairs: list[tuple[str, Any]]) -> dict:
+    """JSON lets a key stand twice, and the last one wins unseen: the edit that a person made may not."""
+    loaded: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in loaded:
+            raise _DoubleKeyError(f"the key {shown(repr(key))} stands twice")
+        loaded[key] = value
+    return loaded
+
+
+def shown(text: str) -> str:
+    """A text as a message of one line shows it: cut where it is long."""
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
+
+
+# --- writing -------------------------------------------------------------------------------------
+
+
+def saveDictJson(dict: dict, filename: str | Path) -> None:
+    """Write a dict as JSON, atomically: a reader sees the old file or the new one, never half of it."""
+    content = json_bytes(dict)
+    replace_file(filename, lambda path: path.write_bytes(content))
+
+
+def json_bytes(content: dict) -> bytes:
+    """The content of a JSON file, as people like to read it. Raises ValueError for NaN and infinity."""
+    return (json.dumps(content, indent=2, allow_nan=False) + "\n").encode()
+
+
+def replace_file(filename: str | Path, write: Callable[[Path], Any]) -> None:
+    """Let `write` fill a temporary file beside `filename` (with its ending), then move it there.
+
+    A file that nothing can be moved onto, since it is mounted by itself, is written in place. Raises
+    UserError where the folder cannot be written; `filename` is then as it was.
+    """
+    replace_files({filename: write})
+
+
+def replace_files(writers: dict[str | Path, Callable[[Path], Any]]) -> None:
+    """replace_file for files that belong together: none is moved before all are written."""
+    target = Path()
+    # It can only be asked by setting it.
+    mask = os.umask(0o077)
+    os.umask(mask)
+    try:
+        with contextlib.ExitStack() as stack:
+            ready: list[tuple[Path, Path]] = []
+            for filename, write in writers.items():
+                target = Path(filename)
+                temporary = stack.enter_context(_temporary(target, is_folder=False))
+                write(temporary)
+                temporary.chmod(0o666 & ~mask)
+                _sync(temporary)
+                ready.append((temporary, target))
+            for temporary, target in ready:
+                _move(temporary, target)
+            for folder in dict.fromkeys(target.parent for _, target in ready):
+                # Some file systems cannot; what was moved is there all the same.
+                with contextlib.suppress(OSError):
+                    _sync(folder)
+    except OSError as error:
+        raise UserError(
+            f"{target}: cannot be written ({error.strerror or error}); check the folder and the disk"
+        ) from None
+
+
+@contextlib.contextmanager
+def working_folder(filename: str | Path) -> Iterator[Path]:
+    """A folder beside `filename` for as long as the `with` lasts. What libraries put into the temporary
+    folder of this process goes there, too. Raises UserError where it cannot be made.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            folder = stack.enter_context(_temporary(Path(filename), is_folder=True))
+        except OSError as error:
+            raise UserError(
+                f"{filename}: cannot be written ({error.strerror or error}); check the folder and the disk"
+            ) from None
+        before, tempfile.tempdir = tempfile.tempdir, str(folder)
+        try:
+            yield folder
+        finally:
+            tempfile.tempdir = before
+
+
+@contextlib.contextmanager
+def _temporary(target: Path, is_folder: bool) -> Iterator[Path]:
+    """A new file or folder beside `target`, locked by this process while it is there.
+
+    The lock tells it from what a process that was killed has left, which is removed first.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(target.parent)
+    path, lock = _make_locked(target, is_folder)
+    try:
+        yield path
+    finally:
+        _remove(path)
+        os.close(lock)
+
+
+def _make_locked(target: Path, is_folder: bool) -> tuple[Path, int]:
+    while True:
+        if is_folder:
+            path = Path(tempfile.mkdtemp(dir=target.parent, prefix=_TEMPORARY_PREFIX))
+            lock = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        else:
+            lock, name = tempfile.mkstemp(dir=target.parent, prefix=_TEMPORARY_PREFIX, suffix=target.suffix)
+            path = Path(name)
+        # Some network file systems have no locks: nothing is locked there, and nothing found to be left.
+        with contextlib.suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        # Before it was locked, another process may have taken it for left.
+        if is_there(path):
+            return path, lock
+        os.close(lock)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files and folders that nobody holds: their process was killed."""
+    names: list[str] = []
+    # Who may write to a folder need not be allowed to list it.
+    with contextlib.suppress(OSError):
+        names = os.listdir(folder)
+    for name in names:
+        if not (name.startswith(_TEMPORARY_PREFIX) and len(name) >= len(_TEMPORARY_PREFIX) + _RANDOM_LETTERS):
+            continue
+        # One of another user, or one that has just gone, is left alone.
+        with contextlib.suppress(OSError):
+            descriptor = os.open(folder / name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _remove(folder / name)
+            finally:
+                os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _move(temporary: Path, target: Path) -> None:
+    try:
+        os.replace(temporary, target)
+    except OSError as error:
+        # A file that is mounted by itself, as containers do.
+        if error.errno != errno.EBUSY:
+            raise
+        _write_in_place(target, temporary.read_bytes())
+
+
+def _write_in_place(target: Path, content: bytes) -> None:
+    """Write into a regular file that is there. At no moment does a JSON file hold a mixture: blanks cover the
+    rest of a longer one before it is cut.
+    """
+    descriptor = os.open(target, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        covered = content.ljust(os.fstat(descriptor).st_size)
+        written = 0
+        while written < len(covered):
+            written += os.pwrite(descriptor, covered[written:], written)
+        os.fsync(descriptor)
+        os.ftruncate(descriptor, len(content))
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync(path: Path) -> None:
+    """Have the disk hold a file's content, or a folder's names."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
