@@ -32,6 +32,7 @@ ATTEMPTS = 1
 # An answer of ordinary life holds some kilobytes, an hour of samples each second some megabytes.
 MAX_ANSWER_BYTES = 16 << 20
 _PART_BYTES = 1 << 16
+_CUT_SHORT = "it was cut short; raise max-row-limit in InfluxDB's configuration"
 
 # What a request may raise when the server is away, hung, restarting or refuses.
 INFLUX_ERRORS = (InfluxDBClientError, InfluxDBServerError, requests.RequestException)
@@ -416,6 +417,8 @@ def run(client: InfluxDBClient, statements: Sequence[str]) -> list[list[dict[str
                 # InfluxDB tells what is wrong with all of them only if one is asked alone.
                 run(client, statements[:1])
             raise InfluxDBClientError(errors[0])
+        if any(result.get("partial") for result in results):
+            raise InfluxDBServerError(_CUT_SHORT)
         found = [[_series(series) for series in result.get("series", [])] for result in results]
     if len(found) != len(statements):
         raise InfluxDBServerError("not an answer of InfluxDB")
@@ -426,7 +429,7 @@ def _series(series: dict[str, Any]) -> dict[str, Any]:
     """One series of an answer, checked."""
     # InfluxDB also says "partial" of more than 10,000 rows that are all there; nobody asks for as many.
     if series.get("partial"):
-        raise InfluxDBServerError("it was cut short; raise max-row-limit in InfluxDB's configuration")
+        raise InfluxDBServerError(_CUT_SHORT)
     width = len(series["columns"])
     if any(len(row) != width for row in series["values"]):
         raise ValueError("a row that is not whole")

@@ -168,17 +168,24 @@ class Monitor:
             self._client,
             self._node,
             start,
-            end,
+            self._now() + self._interval_ns if end is None else end,
             self._interval_seconds,
-            self._now() + self._interval_ns,
+            end is None,
             self._selection.known_tags(),
         )
         self._note_flood(found)
-        slots = in_slots(found.points, self._node, self._interval_ns)
-        judged = None if self._judged_before is None else self._judged_before - self._interval_ns
-        times = [(slot.start, self._selection.newest_times(slot)) for slot in slots]
-        last = self._sample_clock.last_slot(times, judged)
-        return [slot for slot in slots if slot.start <= last]
+        times = self._newest_times(found.points)
+        if found.has_later:
+            # What was read of them ends anywhere.
+            times = [(slot, newest) for slot, newest in times if slot + self._interval_ns <= self._now()]
+            node = replace(self._node, **self._selection.watched)
+            times += self._newest_times(samples.newest_samples(self._client, node))
+        limit = self._sample_clock.limit(times)
+        return in_slots(found.points, self._node, self._interval_ns, limit)
+
+    def _newest_times(self, points: formatters.Record) -> list[tuple[int, dict[str, int]]]:
+        slots = in_slots(points, self._node, self._interval_ns)
+        return [(slot.start, self._selection.newest_times(slot)) for slot in slots]
 
     def _judge_record(self, choice: Choice) -> list[Judged]:
         """The verdict on one record; none if it only fills the window."""

@@ -31,51 +31,48 @@ class Samples:
     """points: measurement -> points with `time`, `value` and all tags, in any order.
 
     flooded: measurements with too many samples to read, of which `points` has the newest of each slot and
-    series. unread: those of which not even these could be read.
+    series. unread: those of which not even these could be read. has_later: more samples than can be read are
+    dated later than now.
     """
 
     points: formatters.Record
     flooded: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
+    has_later: bool = False
 
 
 def get_samples(
     client: InfluxDBClient,
     node: Node,
     start: int,
-    end: int | None = None,
+    end: int,
     interval_seconds: float = RECORD_SECONDS,
-    now: int | None = None,
+    reads_later: bool = False,
     known_tags: Mapping[str, dict[str, str]] | None = None,
 ) -> Samples:
-    """The samples of a node from `start` (ns) to before `end`: one request in ordinary life.
+    """The samples of a node from `start` to before `end` (ns): one request in ordinary life.
 
-    end: None reads also what is dated later than now. now: up to here slots are read one by one where there
-    are too many samples; the end if None. known_tags: measurement -> tags to tell the node's series by where
-    there are too many series. Raises one of INFLUX_ERRORS.
+    reads_later: also those after `end`, as far as there are not too many. known_tags: measurement -> tags to
+    tell the node's series by where there are too many series. Raises one of INFLUX_ERRORS.
     """
     interval_ns = int(interval_seconds * 1e9)
-    last = now if end is None else end
-    slots = range(start // interval_ns * interval_ns, last if last is not None else start + 1, interval_ns)
+    slots = range(start // interval_ns * interval_ns, end, interval_ns)
     limit = SAMPLES_PER_SLOT * max(len(slots), 1) + SAMPLES_BESIDE
-    span = f"time >= {start}" + ("" if end is None else f" AND time < {end}")
+    span = f"time >= {start}" + ("" if reads_later else f" AND time < {end}")
     statements = [_statement(measurement, node, span, limit) for measurement in formatters.MEASUREMENTS]
+    points: formatters.Record = {}
+    flooded, unread, has_later = [], [], False
     try:
         answers = influx_utils.run(client, statements)
     except influx_utils.AnswerTooLargeError:
-        points: formatters.Record = {}
-        flooded = list(formatters.MEASUREMENTS)
-    else:
-        points = {
-            measurement: _points(answer)
-            for measurement, answer in zip(formatters.MEASUREMENTS, answers, strict=True)
-        }
-        flooded = [
-            measurement
-            for measurement, answer in zip(formatters.MEASUREMENTS, answers, strict=True)
-            if any(len(series["values"]) >= limit for series in answer)
-        ]
-    unread = []
+        flooded += formatters.MEASUREMENTS
+        answers = []
+    for measurement, answer in zip(formatters.MEASUREMENTS, answers, strict=False):
+        points[measurement] = _points(answer)
+        lasts = [series["values"][-1][0] for series in answer if len(series["values"]) >= limit]
+        has_later |= any(last >= end for last in lasts)
+        if any(last < end for last in lasts):
+            flooded.append(measurement)
     for measurement in flooded:
         for tags in ({}, (known_tags or {}).get(measurement)):
             with contextlib.suppress(influx_utils.AnswerTooLargeError):
@@ -87,7 +84,18 @@ def get_samples(
         else:
             points[measurement] = []
             unread.append(measurement)
-    return Samples(points, tuple(flooded), tuple(unread))
+    return Samples(points, tuple(flooded), tuple(unread), has_later)
+
+
+def newest_samples(client: InfluxDBClient, node: Node) -> formatters.Record:
+    """Of each part of the node the newest sample that there is, whatever its time: measurement -> points."""
+    queries = [
+        f'SELECT last("value"::field) AS "value", *::tag FROM "{measurement}"'
+        f" WHERE {_conditions(measurement, node, 'time > 0')}{_by_part(measurement)}"
+        for measurement in formatters.MEASUREMENTS
+    ]
+    answers = influx_utils.run(client, queries)
+    return {name: _points(answer) for name, answer in zip(formatters.MEASUREMENTS, answers, strict=True)}
 
 
 def newest_sample_time(client: InfluxDBClient, node: Node) -> int | None:
@@ -127,12 +135,15 @@ def names_there(client: InfluxDBClient, measurement: str) -> list[str]:
 
 def _statement(measurement: str, node: Node, span: str, limit: int) -> str:
     """At most `limit` samples of each part, the oldest first, with all tags of each."""
-    tag = formatters.PART_TAGS.get(measurement)
-    group = f' GROUP BY "{tag}"' if tag else ""
     return (
         f'SELECT "value"::field AS "value", *::tag FROM "{measurement}"'
-        f" WHERE {_conditions(measurement, node, span)}{group} LIMIT {limit}"
+        f" WHERE {_conditions(measurement, node, span)}{_by_part(measurement)} LIMIT {limit}"
     )
+
+
+def _by_part(measurement: str) -> str:
+    tag = formatters.PART_TAGS.get(measurement)
+    return f' GROUP BY "{tag}"' if tag else ""
 
 
 def _newest_of_slots(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -52,10 +53,13 @@ class Slot:
     series: dict[str, dict[str, dict[Tags, Sample]]] = field(default_factory=dict)
 
 
-def in_slots(samples: formatters.Record, node: Node, interval_ns: int) -> list[Slot]:
-    """Samples with all their tags, in any order -> slots, oldest first; those without a sample are absent.
+def in_slots(
+    samples: formatters.Record, node: Node, interval_ns: int, limit: int = sys.maxsize
+) -> list[Slot]:
+    """Samples with all their tags, in any order, from before `limit` (ns) -> slots, oldest first.
 
-    Of several samples of a series in one slot the newest counts whose value can be used.
+    Of several samples of a series in one slot the newest counts whose value can be used. Slots without a
+    sample are absent.
     """
     names = {series: name for name, series in formatters.monitored_series(node).items()}
     slots: dict[int, Slot] = {}
@@ -63,7 +67,7 @@ def in_slots(samples: formatters.Record, node: Node, interval_ns: int) -> list[S
         tag = formatters.PART_TAGS.get(measurement)
         for point in points:
             name = names.get((measurement, point.get(tag) if tag else None))
-            if name is None:
+            if name is None or point["time"] >= limit:
                 continue
             start = point["time"] // interval_ns * interval_ns
             slot = slots.setdefault(start, Slot(start))

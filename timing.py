@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 SETTLE_SHARE = 1 / 3
 # By a right clock the newest sample of a poll is at most a slot and what is left for sending old, and a bit.
 RIGHT_SLOTS = 1.5
+# Samples without more than so many slots between them are one stretch.
+GAP_SLOTS = 2
 # Samples that were late by the same for so many polls do not catch up: their clock is behind.
 STEADY_POLLS = 4
 
@@ -16,14 +18,17 @@ STEADY_POLLS = 4
 class SampleClock:
     """How far the samples' clock is ahead of this host's (`offset_ns`; below zero it is behind).
 
-    Samples that are dated later than now are the node's if they come without a gap after those before, or for
-    slot after slot, in more than half of its series. A few that somebody dated later are not there yet.
+    Samples that are dated later than now have not come yet, unless their clock is ahead: then there are more
+    of them at each poll, in more than half of the series. What somebody dated later stays where it is.
     """
 
     def __init__(self, interval_ns: int, clock: Callable[[], float] = time.time) -> None:
         self._interval_ns = interval_ns
         self._clock = clock
         self.offset_ns = 0
+        # Where each stretch of samples ended at the poll before, and when that was.
+        self._ends: list[int] = []
+        self._looked_at = 0
         self._newest: int | None = None
         self._followed: int | None = None
         self._lag_ns = 0
@@ -37,27 +42,34 @@ class SampleClock:
         """The time by the samples' clock (ns)."""
         return self.here() + self.offset_ns
 
-    def last_slot(self, slots: Sequence[tuple[int, Mapping[str, int]]], judged: int | None) -> int:
-        """Start of the newest slot whose samples have come by now (ns).
+    def limit(self, slots: Sequence[tuple[int, Mapping[str, int]]]) -> int:
+        """The time from which on samples have not come yet (ns).
 
-        slots: start, and the time of the newest sample of each series by its name, oldest first. judged:
-        start of the slot that was judged last.
+        slots: start of each slot with samples, oldest first, and the time of the newest sample of each series
+        by its name.
         """
-        last = (self.now() + self._interval_ns) // self._interval_ns * self._interval_ns
         names = {name for _, times in slots for name in times}
-        full = {start: max(times.values()) for start, times in slots if 2 * len(times) > len(names)}
-        before = judged
-        for start in full:
-            if start > last:
-                follows = before is not None and start - before <= 2 * self._interval_ns
-                if not follows and start + self._interval_ns not in full:
-                    break
-                # The first sample of the next slot shows that this one is over.
-                last = start + self._interval_ns
-            before = start
         # A few series alone do not set the clock.
-        self._newest = max((time for start, time in full.items() if start <= last), default=None)
-        return last
+        full = {start: max(times.values()) for start, times in slots if 2 * len(times) > len(names)}
+        stretches: list[tuple[int, int]] = []
+        for start, end in full.items():
+            if stretches and start - stretches[-1][1] <= GAP_SLOTS * self._interval_ns:
+                stretches[-1] = stretches[-1][0], end
+            else:
+                stretches.append((start, end))
+        limit = self.now()
+        gap_ns = GAP_SLOTS * self._interval_ns
+        # More than this in the time that has passed was written at once, by no exporter.
+        most_ns = max(self.here() - self._looked_at, 0) + gap_ns
+        self._looked_at = self.here()
+        for start, end in stretches:
+            grows = any(start - gap_ns <= before < end <= before + most_ns for before in self._ends)
+            if end >= limit and grows:
+                # The first samples of the next slot show that this one is over.
+                limit = end + self._interval_ns
+        self._ends = [end for _, end in stretches]
+        self._newest = max((time for time in full.values() if time < limit), default=None)
+        return limit
 
     def follow(self) -> None:
         """Set the clock by what has come in this poll; the next poll goes by it."""

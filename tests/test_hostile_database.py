@@ -453,6 +453,17 @@ def test_a_clock_that_steps_ahead_while_it_is_watched_costs_two_records_at_most(
     assert edge.daemon._monitor.clock_offset_seconds == pytest.approx(60, abs=INTERVAL)
 
 
+def test_samples_that_were_dated_later_are_judged_when_their_time_has_come(edge: Watched) -> None:
+    edge.feed(*range(FIRST, SLOTS))
+    for slot in range(FIRST, SLOTS):
+        edge.now = edge.begin + (slot + 4 / 3) * INTERVAL
+        edge.judged.clear()
+        edge.daemon.poll()
+        assert [(one.verdict.time // SECOND - edge.begin) // INTERVAL for one in edge.judged] == [slot]
+    assert edge.stored() == edge.expected()
+    assert edge.daemon._monitor.clock_offset_seconds == 0
+
+
 def test_a_right_clock_is_not_said(edge: Watched, caplog: pytest.LogCaptureFixture) -> None:
     edge.live(*range(FIRST, SLOTS))
     assert starts_with(said(caplog), "the samples' clock") == []

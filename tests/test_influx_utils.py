@@ -57,7 +57,10 @@ HOSTILE_NAMES = [
 
 def get_samples(client: InfluxDBClient, node: Node, start: int, end: int | None = None) -> formatters.Record:
     """The points alone."""
-    return queries.get_samples(client, node, start, end).points
+    until = 2**62 if end is None else end
+    return queries.get_samples(
+        client, node, start, min(until, start + 3600 * SECOND), reads_later=end is None
+    ).points
 
 
 def node_point(seconds: float, value: float, **labels: str) -> formatters.Point:
