@@ -146,8 +146,9 @@ class Ending:
             yield
         finally:
             self._is_deferred = False
-        if self._is_asked:
-            raise SystemExit(0)
+            # Also after a write that failed: the loop would try it for ever.
+            if self._is_asked:
+                raise SystemExit(0)
 
     def wait(self, seconds: float) -> None:
         """Let time pass, until SIGHUP comes."""
