@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from influxdb import InfluxDBClient
 
+    from ports.jobs import Cluster, Report, Testing
     from ports.sources import Source
 
 logger = logging.getLogger("find_anomalies")
@@ -532,12 +533,16 @@ def run_ports_train(options: argparse.Namespace) -> None:
             plot_dir = options.plot_dir or f"{plots_prefix}ports"
             failed |= comparison.compare(source, training, cluster, plot_dir)
     if failed:
-        raise UserError(f"{len(failed)} series could not be learnt from; each is named above")
+        raise UserError(f"{len(failed)} series could not be learnt from; the log says why")
 
 
 def run_ports_test(options: argparse.Namespace) -> None:
-    """--target ports --mode test: the hourly job, once or for ever."""
+    """--target ports --mode test: the hourly job, once or for ever.
+
+    While a server is away the job is tried again within seconds.
+    """
     from ports import jobs
+    from ports.sources import UnavailableError
 
     cluster = jobs.Cluster(options.jobs, options.scheduler)
     # Workers may have another working directory.
@@ -548,30 +553,52 @@ def run_ports_test(options: argparse.Namespace) -> None:
     ending = service.Ending()
     if not options.once:
         ending.install()
+    notices, backoff = service.Notices(), service.Backoff()
     while True:
         testing = jobs.Testing(
             options.ports_models, _port_detectors(options), options.until, judged, plot_dir
         )
-        failure = None
+        pause = None
         try:
-            with _port_source(options) as source:
-                report = jobs.test(source, testing, cluster)
-                with ending.deferred():
-                    source.store(report.anomalies)
-                    if judged_file:
-                        jobs.save_judged(report.judged, judged_file)
+            report = _judge_ports(options, testing, cluster, ending, judged_file)
+        except UserError as error:
+            if options.once:
+                raise
+            notices.fault("job", str(error))
+            if isinstance(error, UnavailableError):
+                pause = backoff.next_seconds()
+        else:
+            notices.mended("job", "ports are judged again")
+            backoff.reset()
             judged = report.judged
             if report.faults:
-                failure = f"{report.faults} series could not be judged; each is named above"
-        except UserError as error:
-            failure = str(error)
-        if options.once and failure:
-            raise UserError(failure)
-        if options.once:
-            return
-        if failure:
-            logger.error("%s", failure)
-        ending.wait(jobs.seconds_to_next(time.time()))
+                failure = f"{report.faults} series could not be judged; the log says why"
+                if options.once:
+                    raise UserError(failure)
+                logger.error("%s", failure)
+            if options.once:
+                return
+        ending.wait(jobs.seconds_to_next(time.time()) if pause is None else pause)
+
+
+def _judge_ports(
+    options: argparse.Namespace,
+    testing: Testing,
+    cluster: Cluster,
+    ending: service.Ending,
+    judged_file: Path | None,
+) -> Report:
+    """Judge once, store what was found, and then keep where judging stopped."""
+    from ports import jobs
+
+    with _port_source(options) as source:
+        report = jobs.test(source, testing, cluster)
+        with ending.deferred():
+            # If this is cut short all is judged again, and the same points are written once more.
+            source.store(report.anomalies)
+            if judged_file:
+                jobs.save_judged(report.judged, judged_file)
+    return report
 
 
 def _port_detectors(options: argparse.Namespace) -> tuple[str, ...]:
@@ -580,7 +607,7 @@ def _port_detectors(options: argparse.Namespace) -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def _port_source(options: argparse.Namespace) -> Iterator[Source]:
-    """The folder --ports_dir, or InfluxDB, of which faults become a UserError."""
+    """The folder --ports_dir, or InfluxDB, of which faults become UnavailableError."""
     from ports import sources
 
     if options.ports_dir:
@@ -592,7 +619,9 @@ def _port_source(options: argparse.Namespace) -> Iterator[Source]:
     try:
         yield sources.Database(client, options.influx_db, measurement, options.until)
     except influx_utils.INFLUX_ERRORS as error:
-        raise UserError(influx_utils.describe_error(error, server, options.influx_db)) from None
+        raise sources.UnavailableError(
+            influx_utils.describe_error(error, server, options.influx_db)
+        ) from None
 
 
 # --- command line --------------------------------------------------------------------------------

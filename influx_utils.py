@@ -6,10 +6,12 @@ Times are integer nanoseconds since 1970, UTC, in queries, answers and points.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import math
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,7 @@ from influxdb import InfluxDBClient
 from influxdb.exceptions import InfluxDBClientError, InfluxDBServerError
 
 import formatters
-from utils import ANOMALY_FIELDS, Node, UserError
+from utils import ANOMALY_FIELDS, Node, UserError, format_time
 
 logger = logging.getLogger(__name__)
 
@@ -36,11 +38,19 @@ _ODD_ANSWER = (AttributeError, KeyError, IndexError, TypeError, ValueError)
 
 BATCH_POINTS = 5000
 # Of more than 10,000 rows InfluxDB says that they are but a part.
-PORT_QUERY_SECONDS = 30 * 86_400
+PORT_PAGE_SAMPLES = 10_000
+# What is read of one port at once: 63 days have 18,144 samples, or 90,720 of every minute.
+MAX_PORT_SAMPLES = 1_000_000
+# Series of one port that both have a sample so near to its newest go on side by side.
+LIVE_SECONDS = 2 * 3600
 # Bytes per five minutes, and what was found in them.
 PORT_TRAFFIC = "port_traffic"
 PORT_ANOMALIES = "detected_port_anomalies"
-_PORT_TAGS = '"device", "port", "direction"'
+_PORT_TAGS = ("device", "port", "direction")
+_PortKey = tuple[str, ...]
+_Series = tuple[tuple[str, str], ...]
+# What a field may hold beside numbers: its type in InfluxDB, and in words.
+_WRONG_TYPES = {"string": "text", "boolean": "a boolean"}
 
 # What tells the series of one measurement apart.
 _SERIES_TAGS = {
@@ -303,17 +313,82 @@ def write_points(client: InfluxDBClient, db_name: str, points: Sequence[dict[str
 # --- ports ---------------------------------------------------------------------------------------
 
 
-def list_ports(client: InfluxDBClient, start: int, end: int) -> list[tuple[dict[str, str], int]]:
-    """Of each series of `port_traffic` its tags `device`, `port`, `direction`, and its newest sample.
+@dataclass(frozen=True)
+class Port:
+    """A port in one direction, by its tags `device`, `port`, `direction` (empty where it has none).
 
-    start, end: between which it lies, and its time, in seconds since 1970.
+    newest: time of its newest number, seconds since 1970. fault: why its samples cannot be used, if so.
     """
-    where = f"time > {start}s AND time <= {end}s"
-    query = f'SELECT last("value") FROM "{PORT_TRAFFIC}" WHERE {where} GROUP BY {_PORT_TAGS}'
-    with _answers():
-        answer = client.query(query, epoch="ns")
-        series = [(tags, next(points)["time"] // 10**9) for (_, tags), points in answer.items()]
-    return series
+
+    tags: dict[str, str]
+    newest: int
+    fault: str | None = None
+
+
+@_answers()
+def list_ports(client: InfluxDBClient, start: int, end: int) -> list[Port]:
+    """All ports that have a value between `start` and `end` (seconds since 1970).
+
+    A few requests, however many ports there are. A label that is added to a port begins a series in which it
+    goes on; two series that go on side by side are a fault, and so is a newest value that is no number.
+    """
+    span = f"time > {start}s AND time <= {end}s"
+    ends = _series_times(client, 'last("value"::float)', span)
+    ports: dict[_PortKey, list[_Series]] = {}
+    for series in ends:
+        ports.setdefault(_port_key(series), []).append(series)
+    newest = {key: max(ends[one] for one in series) for key, series in ports.items()}
+    live = {
+        key: [one for one in series if ends[one] > newest[key] - LIVE_SECONDS * 10**9]
+        for key, series in ports.items()
+    }
+    faults: dict[_PortKey, str] = {}
+    if any(len(series) > 1 for series in live.values()):
+        begins = _series_times(client, 'first("value"::float)', span)
+        faults = {
+            key: fault for key, series in live.items() if (fault := _side_by_side(series, begins, ends))
+        }
+    for influx_type, words in _WRONG_TYPES.items():
+        for series, time in _series_times(client, f'last("value"::{influx_type})', span).items():
+            key = _port_key(series)
+            if time > newest.get(key, 0):
+                newest[key] = time
+                faults[key] = _wrong_type(words, time)
+    return [
+        Port(dict(zip(_PORT_TAGS, key, strict=True)), time // 10**9, faults.get(key))
+        for key, time in newest.items()
+    ]
+
+
+def _series_times(client: InfluxDBClient, selector: str, span: str) -> dict[_Series, int]:
+    """Time (ns) of the point that is selected of each series of `port_traffic`."""
+    rows, is_cut = _port_rows(client, f'SELECT {selector} FROM "{PORT_TRAFFIC}" WHERE {span} GROUP BY *')
+    if is_cut:
+        raise InfluxDBServerError("it was cut short; raise max-row-limit in InfluxDB's configuration")
+    return {tuple(sorted(tags.items())): row[0] for tags, row in rows}
+
+
+def _port_key(series: _Series) -> _PortKey:
+    tags = dict(series)
+    return tuple(tags.get(tag, "") for tag in _PORT_TAGS)
+
+
+def _side_by_side(
+    series: Sequence[_Series], begins: dict[_Series, int], ends: dict[_Series, int]
+) -> str | None:
+    """Why a port of these series cannot be judged: two of them overlap, and may be different ports."""
+    # A series that was not there when `begins` was asked for begins now.
+    starts = {one: begins.get(one, ends[one]) for one in series}
+    for one, other in itertools.pairwise(sorted(series, key=starts.__getitem__)):
+        if starts[other] < ends[one]:
+            tags, others = dict(one), dict(other)
+            tag = min(tag for tag in {*tags, *others} if tags.get(tag, "") != others.get(tag, ""))
+            differing = " and ".join(repr(found.get(tag, "")[:40]) for found in (tags, others))
+            return (
+                f"is written by {len(series)} series at once (their {tag[:40]!r}: {differing}); write one of"
+                " them, or give each its own device or port"
+            )
+    return None
 
 
 def insert_port_anomalies(
@@ -340,22 +415,52 @@ def insert_port_anomalies(
     return next(filter(None, refusals), None)
 
 
+@_answers()
 def get_port_samples(
     client: InfluxDBClient, tags: dict[str, str], start: int, end: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Times (n,) after `start` and up to `end`, seconds since 1970, and bytes (n,), of one series.
+    """Times (n,) after `start` and up to `end`, seconds since 1970, and bytes (n,), of one port.
 
-    Raises ValueError for values that are no numbers.
+    Of samples within one second the last one counts. Raises UserError, without the port's name, for a value
+    that is no number and for more than MAX_PORT_SAMPLES samples.
     """
     where = " AND ".join(_any_of(tag, [name]) for tag, name in tags.items())
-    points = []
-    for begin in range(start, end, PORT_QUERY_SECONDS):
-        until = min(begin + PORT_QUERY_SECONDS, end)
-        query = f'SELECT "value" FROM "{PORT_TRAFFIC}" WHERE time > {begin}s AND time <= {until}s AND {where}'
-        points += _run(client, [query], [PORT_TRAFFIC])[PORT_TRAFFIC]
-    # Of samples within one second the last one counts.
-    samples = {point["time"] // 10**9: point["value"] for point in points}
+    # A shard has a type of its own; of several types `value` alone gives the numbers and drops the rest.
+    columns = ", ".join(f'"value"::{kind}' for kind in ("float", "string", "boolean"))
+    samples: dict[int, float] = {}
+    last, count, is_whole = start * 10**9, 0, False
+    while not is_whole:
+        page = (
+            f'SELECT {columns} FROM "{PORT_TRAFFIC}" WHERE time > {last} AND time <= {end}s AND {where}'
+            f" LIMIT {PORT_PAGE_SAMPLES}"
+        )
+        rows, is_cut = _port_rows(client, page)
+        for _, (time, number, text, _) in rows:
+            if number is None:
+                raise UserError(_wrong_type(_WRONG_TYPES["boolean" if text is None else "string"], time))
+            samples[time // 10**9] = float(number)
+        count += len(rows)
+        if count > MAX_PORT_SAMPLES:
+            raise UserError(
+                f"has more than {MAX_PORT_SAMPLES:,} samples since {format_time(start * 10**9)}; write one"
+                " every five minutes, and delete those between"
+            )
+        is_whole = not rows or len(rows) < PORT_PAGE_SAMPLES and not is_cut
+        last = rows[-1][1][0] if rows else last
     return np.array(list(samples), dtype=np.int64), np.array(list(samples.values()), dtype=float)
+
+
+def _port_rows(client: InfluxDBClient, query: str) -> tuple[list[tuple[dict[str, str], list[Any]]], bool]:
+    """The rows of one statement, each with its series' tags, and whether InfluxDB has more of them."""
+    answer = client.query(query, epoch="ns").raw
+    found = answer.get("series", [])
+    rows = [(series.get("tags", {}), row) for series in found for row in series["values"]]
+    # It says so of the series that it cut, or of the answer if it cut between two.
+    return rows, any(part.get("partial") for part in (answer, *found))
+
+
+def _wrong_type(words: str, time: int) -> str:
+    return f"has {words} at {format_time(time)}, where bytes are a number; delete that sample"
 
 
 def _select(measurement: str, node: Node, span: str, column: str = '"value"') -> str:
