@@ -21,7 +21,7 @@ from detector import ALERT, ANOMALY, NORMAL, UNKNOWN
 from ports import detectors, models, pictures
 from ports.preparation import PREPARATIONS
 from ports.series import DAY_SECONDS, Anomaly, Series
-from ports.sources import Loaded, Source, UnavailableError, known_of, samples_of, some_of
+from ports.sources import Loaded, Source, UnavailableError, known_of, note_no_ports, samples_of, some_of
 from ports.verdicts import CONTEXT_BUCKETS, Verdict, Verdicts, judge
 from utils import UserError, format_time, loadDictJson, parse_time, saveDictJson
 
@@ -130,6 +130,7 @@ def train(source: Source, training: Training, cluster: Cluster, folder: str | Pa
             failed.add(name)
             faults.add(fault.text)
     faults.end()
+    note_no_ports(source)
     note_too_short(too_short, len(names), "trained")
     count = len(names) - len(failed) - len(too_short)
     trained = f"{', '.join(training.detectors)} trained for {count} of {len(names)} series"
@@ -252,13 +253,13 @@ def test(source: Source, testing: Testing, cluster: Cluster) -> Report:
     kept = models.file_names(testing.folder)
     faults = Lines(logging.ERROR, "that could not be judged")
     with_model: dict[str, list[Path]] = {}
-    without_model = []
+    without_model, refusals = [], []
     for name in names:
         paths = [models.model_path(testing.folder, name, detector) for detector in testing.detectors]
         # Asked for all, those are applied that were trained.
         paths = [path for path in paths if path.name in kept]
         if refusal := source.refusal(name):
-            faults.add(str(refusal))
+            refusals.append(str(refusal))
         elif paths:
             with_model[name] = paths
         else:
@@ -283,7 +284,11 @@ def test(source: Source, testing: Testing, cluster: Cluster) -> Report:
                 judged[key] = int(new.times[-1])
         trained = max([trained, *(one.trained.end for one in tested.verdicts)])
     now = testing.until or source.now()
+    # What is known before the work is said after it: a job whose server goes away is tried every few seconds.
+    for line in refusals:
+        faults.add(line)
     faults.end()
+    note_no_ports(source)
     _warn_of_silence(newest, now)
     _note_untrained(without_model, len(names), testing)
     if source.now() and 0 < trained < now - STALE_SECONDS:

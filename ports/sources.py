@@ -58,6 +58,8 @@ class Source(Protocol):
     """Names of series, and of each what a worker process can make its samples of."""
 
     known_anomalies: list[Anomaly]
+    # The tags of series that are no port's.
+    no_ports: list[str]
 
     def names(self) -> list[str]: ...
 
@@ -74,6 +76,8 @@ class Source(Protocol):
 
 class Folder:
     """One CSV file per series; each worker process reads its own, so all of them must see the folder."""
+
+    no_ports: list[str] = []
 
     def __init__(self, folder: str | Path) -> None:
         self._paths = list_series(folder)
@@ -120,21 +124,12 @@ class Database:
         self._until = until
         now = self.now()
         self._ports: dict[str, influx_utils.Port] = {}
-        strange = []
+        self.no_ports: list[str] = []
         for port in influx_utils.list_ports(client, now - LISTED_SECONDS, now):
             if _is_port(port.tags):
                 self._ports[series_name(**port.tags)] = port
             else:
-                strange.append(repr(port.tags))
-        if strange:
-            logger.warning(
-                "%d series of %s are not judged, for a port needs the tags device, port and direction (in or"
-                " out), printable and at most %d bytes together: %s",
-                len(strange),
-                influx_utils.PORT_TRAFFIC,
-                MAX_NAME_BYTES,
-                some_of(sorted(strange)),
-            )
+                self.no_ports.append(repr(port.tags))
         if not self._ports:
             raise UnavailableError(
                 f"InfluxDB has no {influx_utils.PORT_TRAFFIC} of the last 28 days with the tags device, port"
@@ -184,6 +179,19 @@ def _is_port(tags: dict[str, str]) -> bool:
         and all(text and text.isprintable() for text in (device, port))
         and len(series_name(device, port, direction).encode()) <= MAX_NAME_BYTES
     )
+
+
+def note_no_ports(source: Source) -> None:
+    """One line for all series that cannot be judged for want of a port's tags."""
+    if source.no_ports:
+        logger.warning(
+            "%d series of %s are not judged, for a port needs the tags device, port and direction (in or"
+            " out), printable and at most %d bytes together: %s",
+            len(source.no_ports),
+            influx_utils.PORT_TRAFFIC,
+            MAX_NAME_BYTES,
+            some_of(sorted(source.no_ports)),
+        )
 
 
 def known_of(source: Source, name: str) -> list[Anomaly]:

@@ -14,7 +14,7 @@ import influx_utils
 import lab.influxd
 from influx_utils import get_port_samples, list_ports
 from lab.influxd import Influxd
-from ports.sources import MAX_NAME_BYTES
+from ports.sources import MAX_NAME_BYTES, note_no_ports
 from ports.sources import Database as Source
 from utils import UserError
 
@@ -178,6 +178,7 @@ def test_a_tag_that_no_port_has_is_one_short_line_and_the_others_are_there(
     write_samples(database.client, {"port_traffic": points})
     source = Source(database.client, database.name, "found", START + DAY)
     assert source.names() == ["b_1_in"]
+    note_no_ports(source)
     (line,) = [record.getMessage() for record in caplog.records]
     assert line.startswith(
         "1 series of port_traffic are not judged, for a port needs the tags device, port and"
@@ -204,7 +205,9 @@ def test_many_tags_that_no_port_has_are_one_line(
     lines = [f"port_traffic,device=d{number},port=1,direction=up value=1 {START}" for number in range(1000)]
     lines.append(f"port_traffic,device=d,port=1,direction=in value=1 {START}")
     database.client.write_points(lines, protocol="line", time_precision="s")
-    assert Source(database.client, database.name, "found", START + DAY).names() == ["d_1_in"]
+    source = Source(database.client, database.name, "found", START + DAY)
+    assert source.names() == ["d_1_in"]
+    note_no_ports(source)
     (line,) = [record.getMessage() for record in caplog.records]
     assert line.startswith("1000 series")
     assert line.endswith("and 997 more")
