@@ -10,7 +10,6 @@ import contextlib
 import json
 import logging
 import math
-import random
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -30,7 +29,7 @@ from monitor import (
     describe_unknown,
     seconds_to_next_poll,
 )
-from service import Ending, Metrics, Notices, notify_systemd
+from service import Backoff, Ending, Metrics, Notices, notify_systemd
 from store import Batch, Store, StoreError, mapping, number
 from utils import N_STEPS, Node, UserError, format_time, getFeatures
 
@@ -44,8 +43,6 @@ CATCHING_UP_RECORDS = detector.ALERT_RECORDS
 BATCH_POINTS = 500
 # For sending in one poll, so that a long spool does not keep the next record waiting.
 SENDING_SECONDS = 10.0
-# While the server is away it is asked again after these, doubling, each cut by up to half at random.
-FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.5, 4.0
 # What InfluxDB refused is sent again after this.
 REFUSED_RETRY_SECONDS = 120.0
 STATE_VERSION = 1
@@ -185,7 +182,7 @@ class Daemon:
         self._drift = Drift(self._drift_records)
         self._recorder = pictures.AlertRecorder()
         self._is_connected = False
-        self._retry_seconds = FIRST_RETRY_SECONDS
+        self._backoff = Backoff()
         self._status = ""
         # The refusals that were logged: measurement and field, None for all others.
         self._refusals: set[tuple[str, ...] | None] = set()
@@ -226,12 +223,10 @@ class Daemon:
 
     def _pause(self, is_away: bool) -> float:
         """Seconds to the next poll: its own time in ordinary life; a few while the server is away."""
-        if not is_away:
-            self._retry_seconds = FIRST_RETRY_SECONDS
-            return seconds_to_next_poll(self._settings.interval_seconds)
-        pause = self._retry_seconds * random.uniform(0.5, 1.0)
-        self._retry_seconds = min(2 * self._retry_seconds, LAST_RETRY_SECONDS)
-        return pause
+        if is_away:
+            return self._backoff.next_seconds()
+        self._backoff.reset()
+        return seconds_to_next_poll(self._settings.interval_seconds)
 
     def _note_slowness(self, lasted_seconds: float) -> None:
         interval = self._settings.interval_seconds

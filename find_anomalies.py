@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from influxdb import InfluxDBClient
 
+    from ports.jobs import Report
     from ports.sources import Source
 
 logger = logging.getLogger("find_anomalies")
@@ -575,73 +576,126 @@ def run_ports_train(options: argparse.Namespace) -> None:
         until=options.until,
     )
     cluster = jobs.Cluster(options.jobs, options.scheduler)
-    with _port_source(options) as source:
+    with _port_faults(options):
+        source = _port_source(options)
         failed = jobs.train(source, training, cluster, options.ports_models)
         if options.evaluate:
             plot_dir = options.plot_dir or f"{plots_prefix}ports"
             failed |= comparison.compare(source, training, cluster, plot_dir)
     if failed:
-        raise UserError(f"{len(failed)} series could not be learnt from; each is named above")
+        raise UserError(f"{len(failed)} series could not be learnt from; the log says why")
 
 
 def run_ports_test(options: argparse.Namespace) -> None:
-    """--target ports --mode test: the hourly job, once or for ever."""
-    from ports import jobs
+    """--target ports --mode test: the hourly job, once or for ever.
 
-    cluster = jobs.Cluster(options.jobs, options.scheduler)
-    # Workers may have another working directory.
-    plot_dir = str(Path(options.plot_dir).resolve()) if options.plot_dir else None
-    # What a folder holds is judged from the training on, as often as it is asked for.
-    judged_file = None if options.ports_dir else Path(options.state_dir) / "ports.json"
-    judged = jobs.load_judged(judged_file) if judged_file else {}
+    While a server is away the job is tried again within seconds.
+    """
+    from ports import jobs
+    from ports.sources import UnavailableError
+
     ending = service.Ending()
-    if not options.once:
-        ending.install()
+    job = _PortJob(options, ending)
+    if options.once:
+        if faults := job.run():
+            raise UserError(_describe_faults(faults))
+        return
+    ending.install()
+    notices, backoff = service.Notices(), service.Backoff()
     while True:
+        # A server may be away for longer than an hour: the next run is an hour after this one began.
+        next_run = time.monotonic() + jobs.seconds_to_next(time.time())
+        while True:
+            try:
+                faults = job.run()
+            except UserError as error:
+                notices.fault("job", str(error))
+                if not isinstance(error, UnavailableError):
+                    break
+                ending.wait(backoff.next_seconds())
+            else:
+                notices.mended("job", "ports are judged again")
+                backoff.reset()
+                if faults:
+                    logger.error("%s", _describe_faults(faults))
+                break
+        ending.wait(max(next_run - time.monotonic(), 0.0))
+
+
+class _PortJob:
+    """Judges what is new and stores it; if the server goes away in between, the next run only stores."""
+
+    def __init__(self, options: argparse.Namespace, ending: service.Ending) -> None:
+        from ports import jobs
+
+        self._options, self._ending = options, ending
+        self._cluster = jobs.Cluster(options.jobs, options.scheduler)
+        # Workers may have another working directory.
+        self._plot_dir = str(Path(options.plot_dir).resolve()) if options.plot_dir else None
+        # What a folder holds is judged from the training on, as often as it is asked for.
+        self._judged_file = None if options.ports_dir else Path(options.state_dir) / "ports.json"
+        self._judged = jobs.load_judged(self._judged_file) if self._judged_file else {}
+        self._waiting: tuple[Source, Report] | None = None
+
+    def run(self) -> int:
+        """Of how many series there is a fault. Raises UserError for what concerns all of them."""
+        from ports import jobs
+        from ports.sources import UnavailableError
+
+        options = self._options
         testing = jobs.Testing(
-            options.ports_models, _port_detectors(options), options.until, judged, plot_dir
+            options.ports_models, _port_detectors(options), options.until, self._judged, self._plot_dir
         )
-        failure = None
+        found, self._waiting = self._waiting, None
+        with _port_faults(options):
+            if found is None:
+                source = _port_source(options)
+                found = source, jobs.test(source, testing, self._cluster)
+        source, report = found
         try:
-            with _port_source(options) as source:
-                report = jobs.test(source, testing, cluster)
-                with ending.deferred():
-                    source.store(report.anomalies)
-                    if judged_file:
-                        jobs.save_judged(report.judged, judged_file)
-            judged = report.judged
-            if report.faults:
-                failure = f"{report.faults} series could not be judged; each is named above"
-        except UserError as error:
-            failure = str(error)
-        if options.once and failure:
-            raise UserError(failure)
-        if options.once:
-            return
-        if failure:
-            logger.error("%s", failure)
-        ending.wait(jobs.seconds_to_next(time.time()))
+            with _port_faults(options), self._ending.deferred():
+                # If this is cut short the same points are written once more, which changes nothing.
+                source.store(report.anomalies)
+                if self._judged_file:
+                    jobs.save_judged(report.judged, self._judged_file)
+        except UnavailableError:
+            self._waiting = found
+            raise
+        self._judged = report.judged
+        return report.faults
+
+
+def _describe_faults(count: int) -> str:
+    return f"{count} series could not be judged; the log says why"
 
 
 def _port_detectors(options: argparse.Namespace) -> tuple[str, ...]:
     return PORT_DETECTORS if options.detector == "all" else (options.detector,)
 
 
-@contextlib.contextmanager
-def _port_source(options: argparse.Namespace) -> Iterator[Source]:
-    """The folder --ports_dir, or InfluxDB, of which faults become a UserError."""
+def _port_source(options: argparse.Namespace) -> Source:
+    """The folder --ports_dir, or InfluxDB."""
     from ports import sources
 
     if options.ports_dir:
-        yield sources.Folder(options.ports_dir)
-        return
+        return sources.Folder(options.ports_dir)
     measurement = options.influx_measurement or influx_utils.PORT_ANOMALIES
-    server, client = _connect(options, measurement)
+    _, client = _connect(options, measurement)
     client.switch_database(options.influx_db)
+    return sources.Database(client, options.influx_db, measurement, options.until)
+
+
+@contextlib.contextmanager
+def _port_faults(options: argparse.Namespace) -> Iterator[None]:
+    """What InfluxDB raises inside the `with` becomes an UnavailableError."""
+    from ports import sources
+
     try:
-        yield sources.Database(client, options.influx_db, measurement, options.until)
+        yield
     except influx_utils.INFLUX_ERRORS as error:
-        raise UserError(influx_utils.describe_error(error, server, options.influx_db)) from None
+        server = f"{options.influx_host}:{options.influx_port}"
+        line = influx_utils.describe_error(error, server, options.influx_db)
+        raise sources.UnavailableError(line) from None
 
 
 # --- command line --------------------------------------------------------------------------------

@@ -6,13 +6,14 @@ Times are integer nanoseconds since 1970, UTC, in queries, answers and points.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import logging
 import math
 import re
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from influxdb import InfluxDBClient
 from influxdb.exceptions import InfluxDBClientError, InfluxDBServerError
 
 import formatters
-from utils import ANOMALY_FIELDS, UserError
+from utils import ANOMALY_FIELDS, UserError, format_time
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ ATTEMPTS = 1
 # An answer of ordinary life holds some kilobytes, an hour of samples each second some megabytes.
 MAX_ANSWER_BYTES = 16 << 20
 _PART_BYTES = 1 << 16
-_CUT_SHORT = "it was cut short; raise max-row-limit in InfluxDB's configuration"
+CUT_SHORT = "it was cut short; raise max-row-limit in InfluxDB's configuration"
 
 # What a request may raise when the server is away, hung, restarting or refuses.
 INFLUX_ERRORS = (InfluxDBClientError, InfluxDBServerError, requests.RequestException)
@@ -50,11 +51,19 @@ _ODD_ANSWER = (AttributeError, KeyError, IndexError, TypeError, ValueError)
 
 BATCH_POINTS = 5000
 # Of more than 10,000 rows InfluxDB says that they are but a part.
-PORT_QUERY_SECONDS = 30 * 86_400
+PORT_PAGE_SAMPLES = 10_000
+# What is read of one port at once: 63 days have 18,144 samples, or 90,720 of every minute.
+MAX_PORT_SAMPLES = 1_000_000
+# Series of one port that both have a sample so near to its newest go on side by side.
+LIVE_SECONDS = 2 * 3600
 # Bytes per five minutes, and what was found in them.
 PORT_TRAFFIC = "port_traffic"
 PORT_ANOMALIES = "detected_port_anomalies"
-_PORT_TAGS = '"device", "port", "direction"'
+_PORT_TAGS = ("device", "port", "direction")
+_PortKey = tuple[str, ...]
+_Series = tuple[tuple[str, str], ...]
+# What a field may hold beside numbers: its type in InfluxDB, and in words.
+_WRONG_TYPES = {"string": "text", "boolean": "a boolean"}
 
 
 class AnswerTooLargeError(InfluxDBServerError):
@@ -67,7 +76,7 @@ class _BoundedSession(requests.Session):
     def send(self, request: requests.PreparedRequest, **settings: Any) -> requests.Response:
         """As requests does. Raises AnswerTooLargeError, and requests.Timeout for an answer without an end."""
         response = super().send(request, **(settings | {"stream": True}))
-        deadline = time.monotonic() + TIMEOUT_SECONDS
+        deadline = monotonic() + TIMEOUT_SECONDS
         parts, size = [], 0
         for part in response.iter_content(_PART_BYTES):
             parts.append(part)
@@ -75,7 +84,7 @@ class _BoundedSession(requests.Session):
             if size > MAX_ANSWER_BYTES:
                 response.close()
                 raise AnswerTooLargeError(f"more than {MAX_ANSWER_BYTES >> 20} MB")
-            if time.monotonic() > deadline:
+            if monotonic() > deadline:
                 response.close()
                 raise requests.ReadTimeout("the answer did not end")
         # What requests itself does after reading the body; nobody else may read it again.
@@ -332,17 +341,82 @@ def _refusal(error: InfluxDBClientError) -> Refusal:
 # --- ports ---------------------------------------------------------------------------------------
 
 
-def list_ports(client: InfluxDBClient, start: int, end: int) -> list[tuple[dict[str, str], int]]:
-    """Of each series of `port_traffic` its tags `device`, `port`, `direction`, and its newest sample.
+@dataclass(frozen=True)
+class Port:
+    """A port in one direction, by its tags `device`, `port`, `direction` (empty where it has none).
 
-    start, end: between which it lies, and its time, in seconds since 1970.
+    newest: time of its newest number, seconds since 1970. fault: why its samples cannot be used, if so.
     """
-    where = f"time > {start}s AND time <= {end}s"
-    query = f'SELECT last("value") FROM "{PORT_TRAFFIC}" WHERE {where} GROUP BY {_PORT_TAGS}'
-    with _answers():
-        answer = client.query(query, epoch="ns")
-        series = [(tags, next(points)["time"] // 10**9) for (_, tags), points in answer.items()]
-    return series
+
+    tags: dict[str, str]
+    newest: int
+    fault: str | None = None
+
+
+@_answers()
+def list_ports(client: InfluxDBClient, start: int, end: int) -> list[Port]:
+    """All ports that have a value between `start` and `end` (seconds since 1970).
+
+    A few requests, however many ports there are. A label that is added to a port begins a series in which it
+    goes on; two series that go on side by side are a fault, and so is a newest value that is no number.
+    """
+    span = f"time > {start}s AND time <= {end}s"
+    ends = _series_times(client, 'last("value"::float)', span)
+    ports: dict[_PortKey, list[_Series]] = {}
+    for series in ends:
+        ports.setdefault(_port_key(series), []).append(series)
+    newest = {key: max(ends[one] for one in series) for key, series in ports.items()}
+    live = {
+        key: [one for one in series if ends[one] > newest[key] - LIVE_SECONDS * 10**9]
+        for key, series in ports.items()
+    }
+    faults: dict[_PortKey, str] = {}
+    if any(len(series) > 1 for series in live.values()):
+        begins = _series_times(client, 'first("value"::float)', span)
+        faults = {
+            key: fault for key, series in live.items() if (fault := _side_by_side(series, begins, ends))
+        }
+    for influx_type, words in _WRONG_TYPES.items():
+        for series, time in _series_times(client, f'last("value"::{influx_type})', span).items():
+            key = _port_key(series)
+            if time > newest.get(key, 0):
+                newest[key] = time
+                faults[key] = _wrong_type(words, time)
+    return [
+        Port(dict(zip(_PORT_TAGS, key, strict=True)), time // 10**9, faults.get(key))
+        for key, time in newest.items()
+    ]
+
+
+def _series_times(client: InfluxDBClient, selector: str, span: str) -> dict[_Series, int]:
+    """Time (ns) of the point that is selected of each series of `port_traffic`."""
+    rows, is_cut = _port_rows(client, f'SELECT {selector} FROM "{PORT_TRAFFIC}" WHERE {span} GROUP BY *')
+    if is_cut:
+        raise InfluxDBServerError(CUT_SHORT)
+    return {tuple(sorted(tags.items())): row[0] for tags, row in rows}
+
+
+def _port_key(series: _Series) -> _PortKey:
+    tags = dict(series)
+    return tuple(tags.get(tag, "") for tag in _PORT_TAGS)
+
+
+def _side_by_side(
+    series: Sequence[_Series], begins: dict[_Series, int], ends: dict[_Series, int]
+) -> str | None:
+    """Why a port of these series cannot be judged: two of them overlap, and may be different ports."""
+    # A series that was not there when `begins` was asked for begins now.
+    starts = {one: begins.get(one, ends[one]) for one in series}
+    for one, other in itertools.pairwise(sorted(series, key=starts.__getitem__)):
+        if starts[other] < ends[one]:
+            tags, others = dict(one), dict(other)
+            tag = min(tag for tag in {*tags, *others} if tags.get(tag, "") != others.get(tag, ""))
+            differing = " and ".join(repr(found.get(tag, "")[:40]) for found in (tags, others))
+            return (
+                f"is written by {len(series)} series at once (their {tag[:40]!r}: {differing}); write one of"
+                " them, or give each its own device or port"
+            )
+    return None
 
 
 def insert_port_anomalies(
@@ -369,22 +443,50 @@ def insert_port_anomalies(
     return next((refusal.reason for refusal in refusals if refusal), None)
 
 
+@_answers()
 def get_port_samples(
     client: InfluxDBClient, tags: dict[str, str], start: int, end: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Times (n,) after `start` and up to `end`, seconds since 1970, and bytes (n,), of one series.
+    """Times (n,) after `start` and up to `end`, seconds since 1970, and bytes (n,), of one port.
 
-    Raises ValueError for values that are no numbers.
+    Of samples within one second the last one counts. Raises UserError, without the port's name, for a value
+    that is no number and for more than MAX_PORT_SAMPLES samples.
     """
     where = " AND ".join(_any_of(tag, [name]) for tag, name in tags.items())
-    points = []
-    for begin in range(start, end, PORT_QUERY_SECONDS):
-        until = min(begin + PORT_QUERY_SECONDS, end)
-        query = f'SELECT "value" FROM "{PORT_TRAFFIC}" WHERE time > {begin}s AND time <= {until}s AND {where}'
-        points += _run(client, [query], [PORT_TRAFFIC])[PORT_TRAFFIC]
-    # Of samples within one second the last one counts.
-    samples = {point["time"] // 10**9: point["value"] for point in points}
+    # A shard has a type of its own; of several types `value` alone gives the numbers and drops the rest.
+    columns = ", ".join(f'"value"::{kind}' for kind in ("float", "string", "boolean"))
+    samples: dict[int, float] = {}
+    last, count, is_whole = start * 10**9, 0, False
+    while not is_whole:
+        page = (
+            f'SELECT {columns} FROM "{PORT_TRAFFIC}" WHERE time > {last} AND time <= {end}s AND {where}'
+            f" LIMIT {PORT_PAGE_SAMPLES}"
+        )
+        rows, is_cut = _port_rows(client, page)
+        for _, (time, number, text, _) in rows:
+            if number is None:
+                raise UserError(_wrong_type(_WRONG_TYPES["boolean" if text is None else "string"], time))
+            samples[time // 10**9] = float(number)
+        count += len(rows)
+        if count > MAX_PORT_SAMPLES:
+            raise UserError(
+                f"has more than {MAX_PORT_SAMPLES:,} samples since {format_time(start * 10**9)}; write one"
+                " every five minutes, and delete those between"
+            )
+        is_whole = not rows or len(rows) < PORT_PAGE_SAMPLES and not is_cut
+        last = rows[-1][1][0] if rows else last
     return np.array(list(samples), dtype=np.int64), np.array(list(samples.values()), dtype=float)
+
+
+def _port_rows(client: InfluxDBClient, query: str) -> tuple[list[tuple[dict[str, str], list[Any]]], bool]:
+    """The rows of one statement, each with its series' tags, and whether InfluxDB has more of them."""
+    (answer,) = _results(client, [query])
+    rows = [(series.get("tags", {}), row) for series in answer["series"] for row in series["values"]]
+    return rows, _is_cut(answer)
+
+
+def _wrong_type(words: str, time: int) -> str:
+    return f"has {words} at {format_time(time)}, where bytes are a number; delete that sample"
 
 
 def _any_of(tag: str, names: Sequence[str]) -> str:
@@ -401,8 +503,19 @@ def run(client: InfluxDBClient, statements: Sequence[str]) -> list[list[dict[str
     """Run InfluxQL statements in one request: the series of each, dicts of `name`, `tags`, `columns`,
     `values`.
 
-    Raises one of INFLUX_ERRORS for any answer that is not whole, and AnswerTooLargeError.
+    Raises one of INFLUX_ERRORS for any answer that is not whole; AnswerTooLargeError is one.
     """
+    found = []
+    for result in _results(client, statements):
+        # InfluxDB also says "partial" of more than 10,000 rows that are all there; nobody asks for as many.
+        if _is_cut(result):
+            raise InfluxDBServerError(CUT_SHORT)
+        found.append(result["series"])
+    return found
+
+
+def _results(client: InfluxDBClient, statements: Sequence[str]) -> list[dict[str, Any]]:
+    """The result of each statement, checked; `series` is in each."""
     with _answers():
         # As JSON: in the client's own format one text that is no UTF-8 makes the whole answer unreadable.
         answer = client.request(
@@ -410,30 +523,25 @@ def run(client: InfluxDBClient, statements: Sequence[str]) -> list[list[dict[str
             params={"db": client._database, "epoch": "ns", "q": ";".join(statements)},
             headers={"Accept": "application/json"},
         ).json()
-        results = answer["results"]
+        results = [{"series": [], **result} for result in answer["results"]]
         # The first statement that fails ends the others, whose errors say no more than that.
         if errors := [result["error"] for result in results if "error" in result]:
             if "not executed" in errors[0] and len(statements) > 1:
                 # InfluxDB tells what is wrong with all of them only if one is asked alone.
-                run(client, statements[:1])
+                _results(client, statements[:1])
             raise InfluxDBClientError(errors[0])
-        if any(result.get("partial") for result in results):
-            raise InfluxDBServerError(_CUT_SHORT)
-        found = [[_series(series) for series in result.get("series", [])] for result in results]
-    if len(found) != len(statements):
-        raise InfluxDBServerError("not an answer of InfluxDB")
-    return found
+        for series in (series for result in results for series in result["series"]):
+            width = len(series["columns"])
+            if any(len(row) != width for row in series["values"]):
+                raise ValueError("a row that is not whole")
+    if len(results) != len(statements):
+        raise InfluxDBServerError(CUT_SHORT if any(map(_is_cut, results)) else "not an answer of InfluxDB")
+    return results
 
 
-def _series(series: dict[str, Any]) -> dict[str, Any]:
-    """One series of an answer, checked."""
-    # InfluxDB also says "partial" of more than 10,000 rows that are all there; nobody asks for as many.
-    if series.get("partial"):
-        raise InfluxDBServerError(_CUT_SHORT)
-    width = len(series["columns"])
-    if any(len(row) != width for row in series["values"]):
-        raise ValueError("a row that is not whole")
-    return series
+def _is_cut(result: dict[str, Any]) -> bool:
+    """InfluxDB says so of the series that it cut, or of the result if it cut between two."""
+    return any(part.get("partial") for part in (result, *result["series"]))
 
 
 def _run(

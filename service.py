@@ -7,6 +7,7 @@ import io
 import logging
 import math
 import os
+import random
 import select
 import signal
 import socket
@@ -31,6 +32,10 @@ logger = logging.getLogger(__name__)
 
 # syslog's severities, which the journal reads from the beginning of a line.
 _JOURNAL_LEVELS = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL": 2}
+
+
+# While a server is away it is asked again after these, doubling, each cut by up to half at random.
+FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.5, 4.0
 
 
 # --- log -----------------------------------------------------------------------------------------
@@ -70,6 +75,23 @@ class Notices:
         """There is no fault of this topic at the moment."""
         if self._said.pop(topic, None) is not None:
             logger.warning("%s", message)
+
+
+class Backoff:
+    """How long to wait before a server that is away is asked again; many clients do not ask in step."""
+
+    def __init__(self) -> None:
+        self._seconds = FIRST_RETRY_SECONDS
+
+    def next_seconds(self) -> float:
+        """The pause after one more attempt that failed."""
+        pause = self._seconds * random.uniform(0.5, 1.0)
+        self._seconds = min(2 * self._seconds, LAST_RETRY_SECONDS)
+        return pause
+
+    def reset(self) -> None:
+        """The server has answered."""
+        self._seconds = FIRST_RETRY_SECONDS
 
 
 # --- systemd -------------------------------------------------------------------------------------
@@ -133,8 +155,9 @@ class Ending:
             yield
         finally:
             self._is_deferred = False
-        if self._is_asked:
-            raise SystemExit(0)
+            # Also after a write that failed: the loop would try it for ever.
+            if self._is_asked:
+                raise SystemExit(0)
 
     def wait(self, seconds: float) -> None:
         """Let time pass, until SIGHUP comes."""

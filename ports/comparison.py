@@ -15,12 +15,15 @@ from detector import ALERT, ANOMALY
 from ports import detectors, pictures
 from ports.jobs import (
     Cluster,
+    Fault,
+    Lines,
     Training,
     faults_of,
     fit_series,
     in_parallel,
     last_midnight,
     load_days,
+    note_too_short,
 )
 from ports.preparation import PREPARATIONS
 from ports.series import DAY_SECONDS, Anomaly, Series
@@ -104,7 +107,7 @@ class Compared:
 
 def compare_series(
     name: str, loaded: Loaded, training: Training, known: Sequence[Anomaly], plot_dir: str | None
-) -> tuple[str, dict[str, Compared], str | None]:
+) -> tuple[str, dict[str, Compared], Fault]:
     """Train each detector on the first TRAINING_SHARE, judge the rest, and draw it; name, results, fault."""
     results: dict[str, Compared] = {}
     with faults_of(name) as fault:
@@ -126,7 +129,7 @@ def compare_series(
             _plot_decomposition(
                 series, replace(training, until=split), Path(plot_dir) / f"{name}.stl-parts.png"
             )
-    return name, results, fault.text
+    return name, results, fault
 
 
 def _split(series: Series, zone: str) -> int:
@@ -199,7 +202,8 @@ def _plot_decomposition(series: Series, training: Training, filename: Path) -> N
 def compare(source: Source, training: Training, cluster: Cluster, plot_dir: str) -> set[str]:
     """Compare all detectors on all series; print a table, write comparison.json and pictures into `plot_dir`.
 
-    Returns the names of those that could not be compared; the log has a line for each.
+    Returns the names of those with a fault; the log has a line for each of the first of these, and one for
+    all that have too short a history yet.
     """
     training = replace(training, detectors=tuple(detectors.DETECTORS))
     names = source.names()
@@ -215,13 +219,18 @@ def compare(source: Source, training: Training, cluster: Cluster, plot_dir: str)
         )
         for name in names
     )
-    per_series, failed = [], set()
+    per_series, failed, too_short = [], set(), []
+    faults = Lines(logging.ERROR, "that could not be compared")
     for name, results, fault in in_parallel(compare_series, tasks, len(names), cluster, "comparing"):
-        if fault:
+        if fault.is_too_short:
+            too_short.append(name)
+        elif fault.text:
             failed.add(name)
-            logger.error("%s", fault)
+            faults.add(fault.text)
         else:
             per_series.append(results)
+    faults.end()
+    note_too_short(too_short, len(names), "compared")
     if per_series:
         comparison = summarise(per_series, training)
         print("\n" + table(comparison))

@@ -53,6 +53,10 @@ CURVE_POINTS = 65
 HOURS_IN_WEEK = 168
 
 
+class TooShortError(UserError):
+    """A history of fewer than MIN_DAYS, which time alone mends: no fault of the series."""
+
+
 @dataclass(frozen=True)
 class Judged:
     """Of n points. score: above 1 is an anomaly, NaN unknown. expected, low, high: bytes, or infinite."""
@@ -136,15 +140,16 @@ def _accepted(grid: np.ndarray, scores: np.ndarray) -> tuple[float, float, float
 def fit(detector: str, buckets: Buckets, preparation: Preparation) -> Model:
     """Learn from the buckets of a training span.
 
-    Raises UserError for a detector's name that does not exist, too short a span, too little known in it, and
-    traffic that never changes.
+    Raises TooShortError for a span of fewer than MIN_DAYS, counted in whole buckets from its first sample on,
+    and UserError for a detector's name that does not exist, too little known in the span, and traffic that
+    never changes.
     """
     if detector not in DETECTORS:
         raise UserError(f"there is no detector {detector!r}; choose from {', '.join(DETECTORS)}")
     days = len(buckets.starts) * buckets.minutes / 1440
     if days < MIN_DAYS:
         missing = int(np.ceil(MIN_DAYS - days))
-        raise UserError(
+        raise TooShortError(
             f"has {int(days)} days of history, {missing} fewer than the {MIN_DAYS} that are needed"
         )
     known = buckets.traffic[~np.isnan(buckets.traffic)]

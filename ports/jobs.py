@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import importlib.metadata
 import itertools
@@ -20,7 +21,7 @@ from detector import ALERT, ANOMALY, NORMAL, UNKNOWN
 from ports import detectors, models, pictures
 from ports.preparation import PREPARATIONS
 from ports.series import DAY_SECONDS, Anomaly, Series
-from ports.sources import Loaded, Source, known_of, samples_of
+from ports.sources import Loaded, Source, UnavailableError, known_of, note_no_ports, samples_of, some_of
 from ports.verdicts import CONTEXT_BUCKETS, Verdict, Verdicts, judge
 from utils import UserError, format_time, loadDictJson, parse_time, saveDictJson
 
@@ -41,9 +42,9 @@ STALE_SECONDS = 4 * DAY_SECONDS
 CONNECT_SECONDS = 10
 # Up to when a million series were judged is no larger.
 JUDGED_BYTES = 100_000_000
+# So many series with a fault have a line each.
+MOST_LINES = 20
 
-# What modules of ports/ import from beside it.
-_SHARED_MODULES = ("autoencoder", "detector", "formatters", "influx_utils", "utils")
 # What a detector is made of.
 _LIBRARIES = {
     "stl": ("statsmodels",),
@@ -74,13 +75,40 @@ class Cluster:
     scheduler: str | None = None
 
 
+@dataclass
+class Fault:
+    """Why a series has no result: one line, None if it has one. is_too_short: for want of history alone."""
+
+    text: str | None = None
+    is_too_short: bool = False
+
+
+class Lines:
+    """Logs a line for each of the first MOST_LINES series, and one that counts the others."""
+
+    def __init__(self, level: int, what: str) -> None:
+        self._level, self._what = level, what
+        self.count = 0
+
+    def add(self, line: str) -> None:
+        """Of one more series."""
+        self.count += 1
+        if self.count <= MOST_LINES:
+            logger.log(self._level, "%s", line)
+
+    def end(self) -> None:
+        """There are no more."""
+        if self.count > MOST_LINES:
+            logger.log(self._level, "and %d more series %s", self.count - MOST_LINES, self._what)
+
+
 # --- train ---------------------------------------------------------------------------------------
 
 
 def train(source: Source, training: Training, cluster: Cluster, folder: str | Path) -> set[str]:
-    """Train all series and replace their models in `folder`; the names of those that could not be trained.
+    """Train all series and replace their models in `folder`; the names of those with a fault.
 
-    The log has a line for each of these.
+    The log has a line for each of the first of these, and one for all that have too short a history yet.
     """
     # What holds for all of them is said before the work.
     with contextlib.suppress(FileExistsError, PermissionError):
@@ -89,20 +117,40 @@ def train(source: Source, training: Training, cluster: Cluster, folder: str | Pa
         raise UserError(
             f"{folder}: cannot be written to; give its user the right, or name another --ports_models"
         )
-    names, failed = source.names(), set()
+    names, failed, too_short = source.names(), set(), []
+    faults = Lines(logging.ERROR, "that could not be trained")
     tasks = ((name, load_days(source, name, training.train_days, training.until), training) for name in names)
     for name, packed, fault in in_parallel(train_series, tasks, len(names), cluster, "training"):
         try:
             for detector, content in packed:
                 models.save(content, models.model_path(folder, name, detector))
         except UserError as error:
-            fault = str(error)
-        if fault:
+            fault = Fault(str(error))
+        if fault.is_too_short:
+            too_short.append(name)
+        elif fault.text:
             failed.add(name)
-            logger.error("%s", fault)
-    trained = f"{', '.join(training.detectors)} trained for {len(names) - len(failed)} of {len(names)} series"
+            faults.add(fault.text)
+    faults.end()
+    note_no_ports(source)
+    note_too_short(too_short, len(names), "trained")
+    count = len(names) - len(failed) - len(too_short)
+    trained = f"{', '.join(training.detectors)} trained for {count} of {len(names)} series"
     logger.info("%s: %s, with the days of %s", folder, trained, training.zone)
     return failed
+
+
+def note_too_short(names: Sequence[str], count: int, done: str) -> None:
+    """One line for all series of which there is too little history yet."""
+    if names:
+        logger.warning(
+            "%d of %d series have fewer than %d days of history and are not %s yet: %s",
+            len(names),
+            count,
+            detectors.MIN_DAYS,
+            done,
+            some_of(sorted(names)),
+        )
 
 
 def load_days(source: Source, name: str, days: int, until: int | None) -> Loaded:
@@ -112,9 +160,7 @@ def load_days(source: Source, name: str, days: int, until: int | None) -> Loaded
     return source.load(name, newest - (days + 1) * DAY_SECONDS, end)
 
 
-def train_series(
-    name: str, loaded: Loaded, training: Training
-) -> tuple[str, list[tuple[str, bytes]], str | None]:
+def train_series(name: str, loaded: Loaded, training: Training) -> tuple[str, list[tuple[str, bytes]], Fault]:
     """Its name, each detector with the content of its model's file, and what went wrong, if something did."""
     packed: list[tuple[str, bytes]] = []
     faults = []
@@ -123,25 +169,29 @@ def train_series(
         for detector in training.detectors:
             with faults_of(name) as of_detector:
                 packed.append((detector, models.pack(fit_series(series, detector, training))))
-            faults.append(of_detector.text)
+            faults.append(of_detector)
+    found = [one for one in (fault, *faults) if one.text]
     # What holds for all detectors is said once.
-    said = dict.fromkeys(filter(None, [fault.text, *faults]))
-    return name, packed, "; ".join(said) or None
+    text = "; ".join(dict.fromkeys(one.text for one in found)) or None
+    return name, packed, Fault(text, bool(found) and all(one.is_too_short for one in found))
 
 
 def fit_series(series: Series, detector: str, training: Training) -> models.Trained:
-    """Train one detector on the `train_days` before the last midnight of its time zone. Raises UserError."""
+    """Train one detector on the `train_days` before the last midnight of its time zone.
+
+    Raises TooShortError, or another UserError, that names the series.
+    """
     newest = int(series.times[-1]) if len(series.times) else 0
     end = last_midnight(min(newest, training.until or newest), training.zone)
     span = series.between(end - training.train_days * DAY_SECONDS, end)
     if not len(span.times):
-        raise UserError(f"{series.name}: has no day of history; record it for longer")
+        raise detectors.TooShortError(f"{series.name}: has no day of history; record it for longer")
     preparation = PREPARATIONS[training.preparation]
     buckets = preparation.buckets(span, training.minutes, training.zone)
     try:
         model = detectors.fit(detector, buckets, preparation)
     except UserError as error:
-        raise UserError(f"{series.name}: {error}") from None
+        raise type(error)(f"{series.name}: {error}") from None
     libraries = ("numpy", *_LIBRARIES.get(detector, ()))
     return models.Trained(
         series.name,
@@ -189,7 +239,7 @@ class Testing:
 
 @dataclass(frozen=True)
 class Report:
-    """What the hourly job found. judged: as in Testing, with this run. faults: lines that were logged."""
+    """What the hourly job found. judged: as in Testing, with this run. faults: of so many series."""
 
     anomalies: list[Verdict]
     judged: dict[tuple[str, str], int]
@@ -197,17 +247,33 @@ class Report:
 
 
 def test(source: Source, testing: Testing, cluster: Cluster) -> Report:
-    """Judge what is new in each series since it was last judged, or since its training."""
+    """Judge what is new in each series since it was last judged, or since its training.
+
+    Of a series without a model nothing is read: one line counts them all.
+    """
     names = source.names()
+    kept = models.file_names(testing.folder)
+    faults = Lines(logging.ERROR, "that could not be judged")
+    with_model: dict[str, list[Path]] = {}
+    without_model, refusals = [], []
+    for name in names:
+        paths = [models.model_path(testing.folder, name, detector) for detector in testing.detectors]
+        # Asked for all, those are applied that were trained.
+        paths = [path for path in paths if path.name in kept]
+        if refusal := source.refusal(name):
+            refusals.append(str(refusal))
+        elif paths:
+            with_model[name] = paths
+        else:
+            without_model.append(name)
     found: list[Verdict] = []
     judged, newest = dict(testing.judged), {}
     counts = dict.fromkeys((NORMAL, ANOMALY, ALERT, UNKNOWN), 0)
-    faults, trained = 0, 0
-    tasks = _test_tasks(source, testing, names)
-    for tested in in_parallel(test_series, tasks, len(names), cluster, "judging"):
+    trained = 0
+    tasks = _test_tasks(source, testing, with_model)
+    for tested in in_parallel(test_series, tasks, len(with_model), cluster, "judging"):
         if tested.fault:
-            faults += 1
-            logger.error("%s", tested.fault)
+            faults.add(tested.fault)
         else:
             newest[tested.name] = tested.newest
         for verdicts in tested.verdicts:
@@ -220,14 +286,20 @@ def test(source: Source, testing: Testing, cluster: Cluster) -> Report:
                 judged[key] = int(new.times[-1])
         trained = max([trained, *(one.trained.end for one in tested.verdicts)])
     now = testing.until or source.now()
+    # What is known before the work is said after it: a job whose server goes away is tried every few seconds.
+    for line in refusals:
+        faults.add(line)
+    faults.end()
+    note_no_ports(source)
     _warn_of_silence(newest, now)
+    _note_untrained(without_model, len(names), testing)
     if source.now() and 0 < trained < now - STALE_SECONDS:
         newest_model = format_time(trained * 10**9)
         logger.warning("the newest model was trained up to %s; does the nightly job run?", newest_model)
     summary = ", ".join(f"{count} {status}" for status, count in counts.items())
     logger.info("%d series, %d buckets: %s", len(names), sum(counts.values()), summary)
     found.sort(key=lambda verdict: (verdict.time, verdict.series, verdict.detector))
-    return Report(found, judged, faults)
+    return Report(found, judged, faults.count)
 
 
 def load_judged(filename: Path) -> dict[tuple[str, str], int]:
@@ -256,9 +328,9 @@ def seconds_to_next(now: float) -> float:
     return HOUR_SECONDS - (now - LATENESS_SECONDS) % HOUR_SECONDS
 
 
-def _test_tasks(source: Source, testing: Testing, names: Sequence[str]) -> Iterator[tuple]:
-    for name in names:
-        trained, fault = _models_of(name, testing)
+def _test_tasks(source: Source, testing: Testing, with_model: dict[str, list[Path]]) -> Iterator[tuple]:
+    for name, paths in with_model.items():
+        trained, fault = _load_models(name, paths)
         since = [testing.judged.get((name, one.detector), one.end) for one in trained]
         context = max((CONTEXT_BUCKETS + 1) * one.minutes * 60 for one in trained) if trained else 0
         start = min(since, default=0) - context
@@ -276,20 +348,14 @@ def _test_tasks(source: Source, testing: Testing, names: Sequence[str]) -> Itera
         )
 
 
-def _models_of(name: str, testing: Testing) -> tuple[list[models.Trained], str | None]:
-    """What can be applied, and why what was asked for cannot."""
+def _load_models(name: str, paths: Sequence[Path]) -> tuple[list[models.Trained], str | None]:
+    """What can be applied, and why the rest cannot."""
     trained, faults = [], []
-    for detector in testing.detectors:
-        path = models.model_path(testing.folder, name, detector)
-        # Asked for all, those are applied that were trained.
-        if len(testing.detectors) > 1 and not path.exists():
-            continue
+    for path in paths:
         try:
             trained.append(models.load(path))
         except UserError as error:
             faults.append(str(error))
-    if not trained and not faults:
-        faults.append(f"{testing.folder} has no model of it; train it with --mode train")
     return trained, f"{name}: {'; '.join(faults)}" if faults else None
 
 
@@ -320,28 +386,48 @@ def test_series(
 def _warn_of_silence(newest: dict[str, int | None], now: int | None) -> None:
     """A series that has stopped is unknown, which must not pass for normal."""
     now = now or max((time for time in newest.values() if time), default=0)
+    silent = Lines(logging.WARNING, "without a sample: unknown")
     for name, time in newest.items():
         if time is None:
-            logger.warning("%s: has no sample that could be judged: unknown", name)
+            silent.add(f"{name}: has no sample that could be judged: unknown")
         elif time < now - SILENCE_SECONDS:
-            logger.warning("%s: has no sample since %s: unknown", name, format_time(time * 10**9))
+            silent.add(f"{name}: has no sample since {format_time(time * 10**9)}: unknown")
+    silent.end()
+
+
+def _note_untrained(names: Sequence[str], count: int, testing: Testing) -> None:
+    """One line for all series without a model, which are unknown."""
+    if not names:
+        return
+    detector = testing.detectors[0] if len(testing.detectors) == 1 else "all"
+    remedy = (
+        f"--target ports --mode train --detector {detector} makes one of each that has {detectors.MIN_DAYS}"
+        " days of history"
+    )
+    if len(names) == count:
+        logger.warning("none of %d series has a model in %s yet; %s", count, testing.folder, remedy)
+    else:
+        logger.warning(
+            "%d of %d series have no model in %s yet and are not judged: %s; %s",
+            len(names),
+            count,
+            testing.folder,
+            some_of(names),
+            remedy,
+        )
 
 
 # --- in parallel ---------------------------------------------------------------------------------
 
 
-class _Fault:
-    text: str | None = None
-
-
 @contextlib.contextmanager
-def faults_of(name: str) -> Iterator[_Fault]:
+def faults_of(name: str) -> Iterator[Fault]:
     """What goes wrong inside the `with` becomes one line that names the series."""
-    fault = _Fault()
+    fault = Fault()
     try:
         yield fault
     except UserError as error:
-        fault.text = str(error)
+        fault.text, fault.is_too_short = str(error), isinstance(error, detectors.TooShortError)
     # Whatever a library does with one series in hundreds, the others must have their models.
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
@@ -386,23 +472,23 @@ def _backend(cluster: Cluster) -> Iterator[None]:
     try:
         client = Client(cluster.scheduler, timeout=CONNECT_SECONDS)
     except (OSError, ValueError):
-        raise UserError(f"{cluster.scheduler}: no Dask scheduler answers there; check --scheduler") from None
+        raise UnavailableError(
+            f"{cluster.scheduler}: no Dask scheduler answers there; check --scheduler"
+        ) from None
     with client, joblib.parallel_config(backend="dask"):
         if not client.scheduler_info()["workers"]:
-            raise UserError(f"{cluster.scheduler}: has no workers; start `dask worker {cluster.scheduler}`")
+            raise UnavailableError(
+                f"{cluster.scheduler}: has no workers; start `dask worker {cluster.scheduler}`"
+            )
         _send_project(client, cluster.scheduler)
         yield
 
 
 def _send_project(client: Client, scheduler: str) -> None:
     """Give scheduler and workers the modules that a task needs; what else it needs is in requirements.txt."""
-    root = Path(__file__).resolve().parent.parent
     with tempfile.TemporaryDirectory() as folder:
         archive = Path(folder) / "find_anomalies_ports.zip"
-        with zipfile.ZipFile(archive, "w") as content:
-            packages = (path for package in ("common", "ports") for path in root.glob(f"{package}/*.py"))
-            for path in (*packages, *(root / f"{name}.py" for name in _SHARED_MODULES)):
-                content.write(path, path.relative_to(root))
+        pack_project(archive, Path(__file__).resolve().parent.parent)
         try:
             client.upload_file(str(archive))
             # Joblib would wait for ever for workers that cannot load a task.
@@ -413,3 +499,31 @@ def _send_project(client: Client, scheduler: str) -> None:
             raise UserError(
                 f"{scheduler}: its workers cannot run this project ({reason}); install requirements.txt there"
             ) from None
+
+
+def pack_project(archive: str | Path, root: Path) -> None:
+    """Write a zip file of the project at `root`: ports/, and what it imports of the rest, directly or not."""
+    files: set[Path] = set()
+    found = set(root.glob("ports/*.py"))
+    while found:
+        files |= found
+        found = {other for path in found for other in _imported(path, root)} - files
+    with zipfile.ZipFile(archive, "w") as content:
+        for path in sorted(files):
+            content.write(path, path.relative_to(root))
+
+
+def _imported(path: Path, root: Path) -> Iterator[Path]:
+    """The files below `root` that an import in this one loads, wherever in it the import stands."""
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            # What is imported from a package may be a module of it.
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        else:
+            names = []
+        for name in names:
+            folders = list(itertools.accumulate(name.split("."), Path.joinpath, initial=root))[1:]
+            candidates = [folders[-1].with_suffix(".py"), *(folder / "__init__.py" for folder in folders)]
+            yield from filter(Path.is_file, candidates)

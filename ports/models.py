@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -42,6 +43,16 @@ class Trained:
 def model_path(folder: str | Path, series: str, detector: str) -> Path:
     """Where the model of a series and detector is kept."""
     return Path(folder) / f"{series}.{detector}{ENDING}"
+
+
+def file_names(folder: str | Path) -> set[str]:
+    """What the folder holds; nothing if there is none yet. Raises UserError for one that cannot be read."""
+    try:
+        return set(os.listdir(folder))
+    except FileNotFoundError:
+        return set()
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read ({error.strerror}); check --ports_models") from None
 
 
 def pack(trained: Trained) -> bytes:

@@ -32,6 +32,22 @@ logger = logging.getLogger("find_anomalies")
 
 # A port that has had no sample for so long has gone.
 LISTED_SECONDS = 28 * DAY_SECONDS
+# A file's name has at most 255 bytes, and a model's is that of its series with a detector's beside it.
+MAX_NAME_BYTES = 200
+# So many of those that a line counts are named in it, each by so many letters.
+NAMED, NAMED_LETTERS = 3, 60
+
+
+class UnavailableError(UserError):
+    """A server that a job needs is away, or refuses, so that it is worth asking again soon."""
+
+
+def some_of(names: Sequence[str]) -> str:
+    """A few names of many, in one short line."""
+    few = ", ".join(
+        name if len(name) <= NAMED_LETTERS else f"{name[:NAMED_LETTERS]}..." for name in names[:NAMED]
+    )
+    return f"{few} and {len(names) - NAMED} more" if len(names) > NAMED else few
 
 
 # What a worker process makes the samples of a series of: a file, the samples, or why there are none.
@@ -42,10 +58,14 @@ class Source(Protocol):
     """Names of series, and of each what a worker process can make its samples of."""
 
     known_anomalies: list[Anomaly]
+    # The tags of series that are no port's.
+    no_ports: list[str]
 
     def names(self) -> list[str]: ...
 
     def newest(self, name: str) -> int | None: ...
+
+    def refusal(self, name: str) -> UserError | None: ...
 
     def load(self, name: str, start: int, end: int) -> Loaded: ...
 
@@ -57,6 +77,8 @@ class Source(Protocol):
 class Folder:
     """One CSV file per series; each worker process reads its own, so all of them must see the folder."""
 
+    no_ports: list[str] = []
+
     def __init__(self, folder: str | Path) -> None:
         self._paths = list_series(folder)
         self.known_anomalies = read_anomalies(Path(folder) / "anomalies.txt")
@@ -66,6 +88,10 @@ class Folder:
         return list(self._paths)
 
     def newest(self, name: str) -> None:
+        """Not known before the file is read."""
+        return None
+
+    def refusal(self, name: str) -> None:
         """Not known before the file is read."""
         return None
 
@@ -97,15 +123,15 @@ class Database:
         self._client, self._db_name, self._measurement = client, db_name, measurement
         self._until = until
         now = self.now()
-        self._ports: dict[str, tuple[dict[str, str], int]] = {}
-        for tags, newest in influx_utils.list_ports(client, now - LISTED_SECONDS, now):
-            if tags["device"] and tags["port"] and tags["direction"] in ("in", "out"):
-                name = series_name(tags["device"], tags["port"], tags["direction"])
-                self._ports[name] = tags, newest
+        self._ports: dict[str, influx_utils.Port] = {}
+        self.no_ports: list[str] = []
+        for port in influx_utils.list_ports(client, now - LISTED_SECONDS, now):
+            if _is_port(port.tags):
+                self._ports[series_name(**port.tags)] = port
             else:
-                logger.warning("%s: not judged: a device, a port, and in or out are needed", tags)
+                self.no_ports.append(repr(port.tags))
         if not self._ports:
-            raise UserError(
+            raise UnavailableError(
                 f"InfluxDB has no {influx_utils.PORT_TRAFFIC} of the last 28 days with the tags device, port"
                 " and direction (in or out); check --influx_db, or give --ports_dir"
             )
@@ -116,14 +142,21 @@ class Database:
 
     def newest(self, name: str) -> int:
         """Time of its newest sample, seconds since 1970."""
-        return self._ports[name][1]
+        return self._ports[name].newest
+
+    def refusal(self, name: str) -> UserError | None:
+        """Why no sample of this series can be used, as far as this is known without reading them."""
+        fault = self._ports[name].fault
+        return UserError(f"{name}: {fault}") if fault else None
 
     def load(self, name: str, start: int, end: int) -> Series | UserError:
         """The samples after `start` and up to `end`, read in this process: no worker needs the password."""
+        if refusal := self.refusal(name):
+            return refusal
         try:
-            times, traffic = influx_utils.get_port_samples(self._client, self._ports[name][0], start, end)
-        except ValueError as error:
-            return UserError(f"{name}: holds what is no number ({error}); delete it")
+            times, traffic = influx_utils.get_port_samples(self._client, self._ports[name].tags, start, end)
+        except UserError as error:
+            return UserError(f"{name}: {error}")
         return Series(name, times, traffic)
 
     def now(self) -> int:
@@ -136,6 +169,29 @@ class Database:
         refusal = influx_utils.insert_port_anomalies(self._client, self._db_name, self._measurement, points)
         if refusal:
             raise UserError(f"InfluxDB refused anomalies ({refusal}); check the types of {self._measurement}")
+
+
+def _is_port(tags: dict[str, str]) -> bool:
+    """Whether a series can be asked for in InfluxQL, and its model kept as a file."""
+    device, port, direction = tags["device"], tags["port"], tags["direction"]
+    return (
+        direction in ("in", "out")
+        and all(text and text.isprintable() for text in (device, port))
+        and len(series_name(device, port, direction).encode()) <= MAX_NAME_BYTES
+    )
+
+
+def note_no_ports(source: Source) -> None:
+    """One line for all series that cannot be judged for want of a port's tags."""
+    if source.no_ports:
+        logger.warning(
+            "%d series of %s are not judged, for a port needs the tags device, port and direction (in or"
+            " out), printable and at most %d bytes together: %s",
+            len(source.no_ports),
+            influx_utils.PORT_TRAFFIC,
+            MAX_NAME_BYTES,
+            some_of(sorted(source.no_ports)),
+        )
 
 
 def known_of(source: Source, name: str) -> list[Anomaly]:

@@ -20,10 +20,29 @@ import pytest
 from detector import ALERT, ANOMALY, NORMAL, THRESHOLD_KEYS, Verdict
 from incidents import NAMES
 from lab.influxd import free_port
-from service import JournalFormatter, Metrics, Notices, ScrapeServer, check_watchdog, notify_systemd
+from service import (
+    FIRST_RETRY_SECONDS,
+    LAST_RETRY_SECONDS,
+    Backoff,
+    JournalFormatter,
+    Metrics,
+    Notices,
+    ScrapeServer,
+    check_watchdog,
+    notify_systemd,
+)
 from utils import UserError
 
 PROJECT = Path(__file__).resolve().parent.parent
+
+
+def test_pauses_double_are_never_in_step_and_begin_again_after_an_answer() -> None:
+    backoff = Backoff()
+    for _ in range(2):
+        for longest in (FIRST_RETRY_SECONDS, 1.0, 2.0, LAST_RETRY_SECONDS, LAST_RETRY_SECONDS):
+            assert longest / 2 <= backoff.next_seconds() <= longest
+        backoff.reset()
+    assert len({Backoff().next_seconds() for _ in range(10)}) > 1
 
 
 @pytest.mark.parametrize("is_abstract", [False, True])
@@ -101,6 +120,14 @@ if sys.argv[1] == "writing":
         time.sleep(1.0)
         print("written", flush=True)
     print("never", flush=True)
+if sys.argv[1] == "failing":
+    try:
+        with ending.deferred():
+            time.sleep(1.0)
+            print("failed", flush=True)
+            raise OSError
+    except OSError:
+        print("never", flush=True)
 begin = time.monotonic()
 ending.wait(60)
 print("woken", flush=True)
@@ -117,8 +144,10 @@ def start(words: str) -> subprocess.Popen:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize(("words", "said"), [("waiting", ""), ("writing", "written\n")])
-def test_a_signal_ends_a_wait_at_once_and_a_write_when_it_is_done(
+@pytest.mark.parametrize(
+    ("words", "said"), [("waiting", ""), ("writing", "written\n"), ("failing", "failed\n")]
+)
+def test_a_signal_ends_a_wait_at_once_and_a_write_when_it_is_done_or_has_failed(
     number: signal.Signals, words: str, said: str
 ) -> None:
     process = start(words)

@@ -1,0 +1,254 @@
+"""The hourly job without --once: a server that is away is asked again within seconds, and nothing is lost."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import connect
+from port_series import change, samples
+
+import find_anomalies
+from lab.influxd import Influxd, free_port
+
+ROOT = Path(__file__).resolve().parent.parent
+FLOOD = ("2023-02-01T10:00", "2023-02-01T12:00")
+AGAIN = "ports are judged again"
+# The longest pause between two attempts, and time for the job itself.
+WITHIN_SECONDS = 10
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Influxd]:
+    """A server of its own, with a port that is flooded after four weeks, and a model of it."""
+    with Influxd(tmp_path / "influxd") as server, connect(server) as client:
+        client.create_database("ports")
+        client.switch_database("ports")
+        times, traffic = samples(31)
+        change(times, traffic, *FLOOD, 5.0)
+        tags = "port_traffic,device=core,port=1,direction=in"
+        lines = [f"{tags} value={value} {time}" for time, value in zip(times, traffic, strict=True)]
+        client.write_points(lines, protocol="line", time_precision="s", batch_size=5_000)
+        options = ("--target=ports", "--mode=train", "--jobs=1", "--timezone=UTC", "--until=2023-02-01")
+        influx = (
+            f"--influx_port={server.port}",
+            "--influx_db=ports",
+            f"--ports_models={tmp_path / 'models'}",
+        )
+        assert find_anomalies.main([*options, *influx]) == 0
+        yield server
+
+
+class Process:
+    """`--target ports --mode test`, as if it were a day after training."""
+
+    def __init__(self, port: int, folder: Path, *options: str) -> None:
+        self.log = folder / "hourly.log"
+        self.state = folder / "state/ports.json"
+        words = ["--target=ports", "--mode=test", "--jobs=1", f"--influx_port={port}", "--influx_db=ports"]
+        words += [f"--ports_models={folder / 'models'}", "--until=2023-02-02", *options]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, str(ROOT / "find_anomalies.py"), *words],
+                cwd=folder,
+                env={"PATH": os.environ["PATH"]},
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+            )
+
+    def wait_for(self, wanted: Callable[[str], Any], seconds: float = 30) -> str:
+        """The log, once `wanted` of it is true."""
+        deadline = time.monotonic() + seconds
+        while not wanted(said := self.log.read_text()):
+            assert self.process.poll() is None, said
+            assert time.monotonic() < deadline, said
+            time.sleep(0.02)
+        return said
+
+    def end(self) -> int:
+        """SIGTERM, and the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(10)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Callable[..., Process]]:
+    """Starts hourly jobs; none outlives the test."""
+    started: list[Process] = []
+
+    def start(port: int, *options: str) -> Process:
+        started.append(Process(port, tmp_path, *options))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.process.kill()
+        one.process.wait()
+
+
+def stored(server: Influxd) -> list[tuple[str, str]]:
+    """Time and severity of each anomaly."""
+    with connect(server, database="ports") as client:
+        points = client.query('SELECT * FROM "detected_port_anomalies"').get_points()
+        return [(point["time"][11:16], point["severity"]) for point in points]
+
+
+EXPECTED = [
+    *((f"10:{minute}", "anomaly") for minute in (15, 30, 45)),
+    *((f"{minute // 60}:{minute % 60:02d}", "alert") for minute in range(660, 721, 15)),
+]
+
+
+def test_a_server_that_is_away_is_asked_again_within_seconds_and_said_once(
+    server: Influxd, run: Callable[..., Process]
+) -> None:
+    server.kill()
+    job = run(server.port)
+    away = "cannot be reached"
+    job.wait_for(lambda said: away in said)
+    server.start()
+    begin = time.monotonic()
+    job.wait_for(lambda said: AGAIN in said)
+    assert time.monotonic() - begin < WITHIN_SECONDS
+    assert stored(server) == EXPECTED
+    # It goes away once more, before the next hour; a hangup ends the wait for that.
+    server.kill()
+    job.process.send_signal(signal.SIGHUP)
+    job.wait_for(lambda said: said.count(away) == 2)
+    # Three attempts more, which are not said.
+    with socket.create_server((server.host, server.port)) as closing:
+        closing.settimeout(WITHIN_SECONDS)
+        for _ in range(3):
+            closing.accept()[0].close()
+    assert job.end() == 0
+    said = job.log.read_text()
+    assert (said.count(away), said.count(AGAIN), said.count("ERROR")) == (2, 1, 2)
+
+
+class Gateway:
+    """Between the job and InfluxDB. Of `lost` writes the first is lost, of the second the answer is.
+
+    hangs: "read" or "write", which is never answered.
+    """
+
+    def __init__(self, port: int, lost: int = 0, hangs: str | None = None) -> None:
+        self.writes = 0
+        self.is_hanging, self._is_closed = threading.Event(), threading.Event()
+        gateway = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def pass_on(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                kind = "write" if self.path.startswith("/write") else "read"
+                gateway.writes += kind == "write"
+                is_lost = kind == "write" and gateway.writes <= lost
+                if kind == hangs:
+                    gateway.is_hanging.set()
+                    gateway._is_closed.wait()
+                self.close_connection = True
+                if kind == hangs or is_lost and gateway.writes == 1:
+                    return
+                onward = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+                with contextlib.closing(onward):
+                    onward.request(self.command, self.path, body, {"Accept": "application/json"})
+                    answer = onward.getresponse()
+                    content = answer.read()
+                if is_lost:
+                    return
+                self.send_response(answer.status)
+                self.send_header("Content-Type", answer.headers.get("Content-Type", ""))
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            do_GET = do_POST = pass_on  # noqa: N815 the names that http.server calls
+
+            def log_message(self, *arguments: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", free_port("127.0.0.1")), Handler)
+        self.port = self._server.server_address[1]
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self._is_closed.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def test_a_signal_ends_it_at_once_while_a_query_hangs(server: Influxd, run: Callable[..., Process]) -> None:
+    with contextlib.closing(Gateway(server.port, hangs="read")) as gateway:
+        job = run(gateway.port)
+        assert gateway.is_hanging.wait(30)
+        begin = time.monotonic()
+        assert job.end() == 0
+        assert time.monotonic() - begin < 3
+
+
+def test_a_signal_while_a_write_hangs_ends_it_even_if_the_write_fails(
+    server: Influxd, run: Callable[..., Process]
+) -> None:
+    with contextlib.closing(Gateway(server.port, hangs="write")) as gateway:
+        job = run(gateway.port)
+        assert gateway.is_hanging.wait(30)
+        job.process.send_signal(signal.SIGTERM)
+    assert job.process.wait(10) == 0
+    assert gateway.writes == 1
+    assert not job.state.exists()
+
+
+def test_a_server_that_goes_away_between_reading_and_storing_has_each_anomaly_once(
+    server: Influxd, run: Callable[..., Process]
+) -> None:
+    with contextlib.closing(Gateway(server.port, lost=2)) as gateway:
+        job = run(gateway.port)
+        job.wait_for(lambda said: AGAIN in said)
+        assert job.end() == 0
+    assert gateway.writes == 3
+    said = job.log.read_text()
+    # What was judged waits to be stored; it is not judged at every attempt.
+    assert (said.count("ERROR"), said.count("1 series, 96 buckets")) == (1, 1)
+    assert stored(server) == EXPECTED
+    # Where judging stopped is kept once all is stored, not before.
+    assert json.loads(job.state.read_text()) == {"core_1_in profile": "2023-02-02T00:00:00Z"}
+
+
+def test_a_database_that_is_missing_is_said_once_and_judged_when_it_is_there(
+    server: Influxd, run: Callable[..., Process]
+) -> None:
+    job = run(server.port, "--influx_db=later")
+    job.wait_for(lambda said: "has no database later" in said)
+    with connect(server, database="later") as client:
+        client.create_database("later")
+        job.wait_for(lambda said: "has no port_traffic of the last 28 days" in said)
+        everything = 'SELECT "value" INTO later..port_traffic FROM ports..port_traffic GROUP BY *'
+        client.query(everything)
+        job.wait_for(lambda said: AGAIN in said, WITHIN_SECONDS)
+    assert job.end() == 0
+    said = job.log.read_text()
+    assert (said.count("has no database later"), said.count("has no port_traffic")) == (1, 1)
+
+
+def test_a_server_that_is_away_is_one_line_and_the_end_with_once(
+    server: Influxd, run: Callable[..., Process]
+) -> None:
+    server.kill()
+    job = run(server.port, "--once")
+    assert job.process.wait(30) == 1
+    assert job.log.read_text() == (
+        f"find_anomalies.py: InfluxDB at localhost:{server.port} cannot be reached;"
+        " check --influx_host, --influx_port and that it runs\n"
+    )
