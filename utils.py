@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from common.alerts import WINDOW_RECORDS
+
 if TYPE_CHECKING:
     import pandas as pd
 
 logger = logging.getLogger(__name__)
 
 RECORD_SECONDS = 15.0
-WINDOW_RECORDS = 30
 N_STEPS = 4
 STATS_JSON = "data/normalization_stats.json"
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from detector import ALERT, ANOMALY, NORMAL, UNKNOWN
+from common.alerts import ALERT, ANOMALY, NORMAL, UNKNOWN
 from ports import detectors, models, pictures
 from ports.preparation import PREPARATIONS
 from ports.series import DAY_SECONDS, Anomaly, Series
@@ -40,8 +40,8 @@ SILENCE_SECONDS = 2 * HOUR_SECONDS
 STALE_SECONDS = 4 * DAY_SECONDS
 CONNECT_SECONDS = 10
 
-# What modules of ports/ import from beside it.
-_SHARED_MODULES = ("autoencoder", "detector", "formatters", "influx_utils", "utils")
+# What modules of ports/ import from beside it; common/ is sent whole.
+_SHARED_MODULES = ("formatters", "influx_utils", "utils")
 # What a detector is made of.
 _LIBRARIES = {
     "stl": ("statsmodels",),
@@ -398,7 +398,8 @@ def _send_project(client: Client, scheduler: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         archive = Path(folder) / "find_anomalies_ports.zip"
         with zipfile.ZipFile(archive, "w") as content:
-            for path in (*root.glob("ports/*.py"), *(root / f"{name}.py" for name in _SHARED_MODULES)):
+            packages = (*root.glob("common/*.py"), *root.glob("ports/*.py"))
+            for path in (*packages, *(root / f"{name}.py" for name in _SHARED_MODULES)):
                 content.write(path, path.relative_to(root))
         try:
             client.upload_file(str(archive))
