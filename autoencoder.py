@@ -261,7 +261,10 @@ def save_bundle(
 
 @dataclass(frozen=True)
 class Bundle:
-    """A trained network ready to predict: features, their minimum, maximum and mean, and the predictor."""
+    """A trained network ready to predict: features, their minimum, maximum and mean, and the predictor.
+
+    checksum: SHA-256 of the network.
+    """
 
     features: list[str]
     n_steps: int
@@ -269,6 +272,7 @@ class Bundle:
     means: np.ndarray
     predictor: Predictor
     interval_seconds: float = RECORD_SECONDS
+    checksum: str = ""
 
 
 def load_bundle(model_filename: str | Path, features: list[str], n_steps: int) -> Bundle:
@@ -311,7 +315,7 @@ def load_bundle(model_filename: str | Path, features: list[str], n_steps: int) -
                 f"{getattr(paths, part)}: does not belong to {paths.identity};"
                 f" restore all files of one training, or train again with --mode train --model {paths.model}"
             )
-    return Bundle(features, n_steps, stats, means, Predictor(network), interval_seconds)
+    return Bundle(features, n_steps, stats, means, Predictor(network), interval_seconds, found["litert"])
 
 
 def warn_of_interval(bundle: Bundle, interval_seconds: float) -> None:

@@ -20,7 +20,7 @@ import autoencoder
 import detector
 import influx_utils
 import pictures
-from incidents import NAMES, Drift, Incidents
+from incidents import NAMES, Drift, FirstRecords, Incidents
 from monitor import (
     PATIENCE_RECORDS,
     Judged,
@@ -159,6 +159,7 @@ class Daemon:
             0 if settings.once else PATIENCE_RECORDS,
         )
         self._incidents = Incidents()
+        self._first_records = FirstRecords()
         self._drift = Drift(max(1, round(settings.drift_seconds / settings.interval_seconds)))
         self._recorder = pictures.AlertRecorder()
         self._is_connected = False
@@ -237,6 +238,8 @@ class Daemon:
         try:
             self._incidents.restore(state["incidents"])
             self._drift.restore(state["drift"])
+            if "first_records" in state:
+                self._first_records.restore(state["first_records"])
             self._monitor.restore(state["monitor"])
         except (KeyError, TypeError, ValueError) as error:
             logger.warning("%s holds no state (%r): judging begins anew", self._store.path, error)
@@ -325,6 +328,14 @@ class Daemon:
         thresholds = self._judge.thresholds
         news = [line for verdict, _ in judged for line in self._incidents.observe(verdict, thresholds)]
         drifts = [self._drift.observe(verdict, thresholds) for verdict, _ in judged]
+        for verdict in [*self._monitor.history, *(verdict for verdict, _ in judged)]:
+            if strange := self._first_records.observe(verdict, self._bundle.content.checksum):
+                news.append(
+                    f"{self._settings.model} seems to be another node's: nearly all of the first records"
+                    f" that it judged are anomalies ({' | '.join(strange)}); unless an attack goes on,"
+                    " collect this node's ordinary life and train on it (--mode collect, --mode train"
+                    " --evaluate)"
+                )
         self._keep([verdict for verdict, _ in judged])
         self._say(judged)
         for line in news:
@@ -357,6 +368,7 @@ class Daemon:
             "monitor": self._monitor.state(),
             "incidents": self._incidents.state(),
             "drift": self._drift.state(),
+            "first_records": self._first_records.state(),
             "thresholds": self._judge.thresholds,
         }
         dropped = self._store.dropped

@@ -24,11 +24,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from autoencoder import Bundle
+
 # Whoever reads verdicts finds their statuses here.
 from common.alerts import (  # noqa: F401
     ALERT,
     ALERT_RECORDS,
     ANOMALY,
+    FEW_RECORDS,
     NORMAL,
     UNKNOWN,
     WINDOW_RECORDS,
@@ -219,6 +221,16 @@ class Verdict:
     def is_anomaly(self) -> bool:
         """Whether it is an anomaly, alerted or not."""
         return self.status in (ANOMALY, ALERT)
+
+    @property
+    def flurry(self) -> int:
+        """How many anomalies make an alert of this one: a row of them, or the recent ones."""
+        return self.in_a_row if self.in_a_row >= ALERT_RECORDS else self.recent
+
+    @property
+    def holds_alert(self) -> bool:
+        """Whether an alert that is up goes on with this record."""
+        return self.in_a_row > 0 or self.recent >= FEW_RECORDS
 
     def blames(self, name: str) -> bool:
         """Whether this metric makes it an anomaly; `overall` does where no metric does alone."""

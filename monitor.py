@@ -21,7 +21,7 @@ logger = logging.getLogger("find_anomalies")
 # Prometheus sends a sample up to 5 s after its scrape; a third of a slot is left for that.
 SETTLE_SHARE = 1 / 3
 # Enough for a full window on each of the records that decide whether the first verdict is an alert.
-HISTORY_RECORDS = WINDOW_RECORDS + detector.ALERT_RECORDS
+HISTORY_RECORDS = 2 * WINDOW_RECORDS + detector.ALERT_RECORDS
 
 # A poll that has much to catch up takes this much of it; InfluxDB answers that in a second.
 CHUNK_RECORDS, CHUNK_SECONDS = 240, 3600.0
@@ -42,7 +42,8 @@ class Monitor:
 
     Records that were missed are judged too, as far back as `catch_up_seconds` before the newest sample, and
     for a while one that lacks series waits for them: what comes after an outage does not come in step.
-    `silent_polls` counts the polls since the last verdict; `has_more` asks for the next poll at once.
+    `silent_polls` counts the polls since the last verdict; `has_more` asks for the next poll at once;
+    `history` is what the first poll judged before the verdict that it returned.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Monitor:
         self._patient_until = -math.inf
         self.silent_polls = 0
         self.has_more = False
+        self.history: list[detector.Verdict] = []
         pinned = {"node_instance": node.node_instance, "ran_instance": node.ran_instance}
         self._instances = {key: name for key, name in pinned.items() if name is not None}
 
@@ -148,6 +150,7 @@ class Monitor:
         self.silent_polls = 0 if judged or self.has_more else self.silent_polls + is_due
         if self._stale_polls > 2 and not judged:
             self._look_for_clock_step()
+        self.history = [verdict for verdict, _ in judged[:-1]] if since is None else []
         return judged[-1:] if since is None else judged
 
     def _end_of_chunk(self) -> int | None:

@@ -158,7 +158,9 @@ class Metrics:
         self.failures = counter("poll_failures", "Polls that failed", "kind")
         self.unknown = counter("unknown_verdicts", "Records that lacked a sample of this series", "series")
         self.anomalies = counter("anomalies", "Records that are anomalies", "cause")
-        self.alerts = counter("alerts", "Anomalies that are the 4th in a row or later, or of many in the last 30 records", "cause")
+        self.alerts = counter(
+            "alerts", "Anomalies that are an alert: 4th in a row or later, or of many", "cause"
+        )
         self.dropped = counter("spool_dropped", "Points dropped, for the spool was full")
         self.refused = counter("refused_points", "Points that InfluxDB refused for good")
         self.spool_depth = gauge("spool_depth", "Points that InfluxDB does not have yet")

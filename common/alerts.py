@@ -31,8 +31,8 @@ _WINDOW_BITS = (1 << WINDOW_RECORDS) - 1
 class Row:
     """Counts anomalies, record by record: those in a row, and those of the last WINDOW_RECORDS records.
 
-    An unknown record neither counts nor ends a row; WINDOW_RECORDS of them end it. The anomalies of a row that
-    is an alert are not counted among the last records: one false anomaly soon after it would be an alert.
+    An unknown record neither counts nor ends a row; WINDOW_RECORDS of them end it. The anomalies of a row
+    that is an alert are not counted among the last records: a false one soon after would be an alert.
 
         row = Row()
         row.status(is_anomaly=True, is_unknown=False)    # "anomaly"; row.anomalies is 1, row.recent is 1

@@ -174,12 +174,13 @@ def test_a_poll_is_one_request(influxd: Influxd, database: Database) -> None:
 
 def test_the_first_poll_judges_the_history_and_gives_the_newest_verdict_alone(database: Database) -> None:
     edge = Edge(database.client, anomalies=range(20))
-    edge.scrape(*range(-45, 20))
+    edge.scrape(*range(-75, 20))
     assert edge.monitor.newest_sample is None
     assert edge.poll(20 + LATER) == [(19, [])]
-    # 36 slots back from the moment of the query, of which some seconds may have passed since.
+    # 66 slots back from the moment of the query, of which some seconds may have passed since.
     assert edge.judged == list(range(edge.judged[0], 20))
-    assert edge.judged[0] in (-16, -15, -14)
+    assert edge.judged[0] in (-46, -45, -44)
+    assert len(edge.monitor.history) == len(edge.judged) - 1
     assert edge.monitor.newest_sample == edge.at(19.94)
 
 
