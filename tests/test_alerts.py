@@ -101,7 +101,7 @@ def by_hand(pattern: str) -> str:
 
 
 def rows_of(pattern: str) -> list[list[int]]:
-    """The places of the anomalies of each row: a normal record ends it, and so do 30 unknown ones together."""
+    """Where the anomalies of each row are: a normal record ends it, or 30 unknown ones together."""
     ended = pattern.replace("?" * WINDOW_RECORDS, "n" * WINDOW_RECORDS)
     rows: list[list[int]] = [[]]
     for index, letter in enumerate(ended):
