@@ -652,7 +652,15 @@ def observe_all(detector: Detector, frame: pd.DataFrame) -> list[Verdict]:
 def comparable(verdict: Verdict) -> tuple:
     numbers = (verdict.rmse.values(), verdict.values.values(), verdict.actual, verdict.predicted)
     rounded = [[round(float(x), 9) if x == x else None for x in some] for some in numbers]
-    return verdict.time, verdict.status, verdict.causes, verdict.unknown, verdict.in_a_row, verdict.recent, *rounded
+    return (
+        verdict.time,
+        verdict.status,
+        verdict.causes,
+        verdict.unknown,
+        verdict.in_a_row,
+        verdict.recent,
+        *rounded,
+    )
 
 
 def test_records_one_by_one_get_the_verdicts_that_they_get_at_once() -> None:
