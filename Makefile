@@ -26,6 +26,7 @@ data: .venv/.run
 benchmark: .venv/.run
 	@.venv/bin/python -m benchmarks
 	@.venv/bin/python -m benchmarks.ports
+	@.venv/bin/python -m benchmarks.alerts
 
 lab: .venv/.run
 	@lab/get_parts.sh

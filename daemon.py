@@ -21,7 +21,7 @@ import autoencoder
 import detector
 import influx_utils
 import pictures
-from incidents import NAMES, Drift, Incidents
+from incidents import NAMES, Drift, FirstRecords, Incidents
 from monitor import (
     PATIENCE_RECORDS,
     Judged,
@@ -180,6 +180,7 @@ class Daemon:
         self._incidents = Incidents()
         self._drift_records = max(1, round(settings.drift_seconds / settings.interval_seconds))
         self._drift = Drift(self._drift_records)
+        self._first_records = FirstRecords()
         self._recorder = pictures.AlertRecorder()
         self._is_connected = False
         self._backoff = Backoff()
@@ -257,15 +258,18 @@ class Daemon:
         """Take up where the process before stopped: all of it, or nothing."""
         if not state:
             return
-        incidents, drift = Incidents(), Drift(self._drift_records)
+        incidents, drift, first_records = Incidents(), Drift(self._drift_records), FirstRecords()
         try:
             incidents.restore(mapping(state["incidents"]))
             drift.restore(mapping(state["drift"]))
+            # A state of the version before has none.
+            if "first_records" in state:
+                first_records.restore(mapping(state["first_records"]))
             self._monitor.restore(mapping(state["monitor"]))
         except (KeyError, TypeError, ValueError) as error:
             logger.warning("%s: holds no state (%r); judging begins anew", self._store.path, error)
         else:
-            self._incidents, self._drift = incidents, drift
+            self._incidents, self._drift, self._first_records = incidents, drift, first_records
 
     def _show_standing(self) -> None:
         """What goes on, with or without a poll."""
@@ -409,6 +413,14 @@ class Daemon:
         verdicts = [one.verdict for one in judged]
         news = [line for verdict in verdicts for line in self._incidents.observe(verdict, thresholds)]
         drifts = [self._drift.observe(verdict, thresholds) for verdict in verdicts]
+        for verdict in [*self._monitor.history, *verdicts]:
+            if strange := self._first_records.observe(verdict, self._bundle.content.identity):
+                news.append(
+                    f"{self._settings.model} seems to be another node's: nearly all of the first records"
+                    f" that it judged are anomalies ({' | '.join(strange)}); unless an attack goes on,"
+                    " collect this node's ordinary life and train on it (--mode collect, --mode train"
+                    " --evaluate)"
+                )
         self._keep(verdicts)
         self._say(judged)
         for line in news:
@@ -441,6 +453,7 @@ class Daemon:
             "monitor": self._monitor.state(),
             "incidents": self._incidents.state(),
             "drift": self._drift.state(),
+            "first_records": self._first_records.state(),
             "thresholds": self._judge.thresholds,
         }
         dropped = self._store.dropped

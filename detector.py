@@ -25,6 +25,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from autoencoder import Bundle
+
+# Whoever reads verdicts finds their statuses here.
+from common.alerts import (  # noqa: F401
+    ALERT,
+    ALERT_RECORDS,
+    ANOMALY,
+    FEW_RECORDS,
+    NORMAL,
+    UNKNOWN,
+    WINDOW_RECORDS,
+    Row,
+)
 from common.files import UserError, is_there, loadDictJson, saveDictJson, shown
 from store import mapping, number, whole
 from utils import (
@@ -32,7 +44,6 @@ from utils import (
     METRICS,
     N_STEPS,
     RECORD_SECONDS,
-    WINDOW_RECORDS,
     feature_ranges,
     format_time,
     getAnomalyColumns,
@@ -48,7 +59,6 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_THRESHOLD = 0.1
 RECORD_FACTOR = 4.0
-ALERT_RECORDS = 4
 UNKNOWN_CAUSE = "unknown cause"
 
 THRESHOLD_KEYS = tuple(f"{name}_threshold" for name in (*METRICS, "overall"))
@@ -63,8 +73,6 @@ FAR_OUTSIDE = 0.25
 NEXT_TO_ZERO = 0.01
 # In trained ranges; no quantity gets there, and the squares of what is cut to it stay finite.
 FURTHEST = 1e12
-
-NORMAL, ANOMALY, ALERT, UNKNOWN = "normal", "anomaly", "alert", "unknown"
 
 
 # --- scores --------------------------------------------------------------------------------------
@@ -188,12 +196,13 @@ def _window_means(squares: np.ndarray) -> np.ndarray:
 class Verdict:
     """What is said of one record.
 
-    time: ns. status: normal, anomaly, alert (an anomaly that is at least the 4th in a row) or unknown.
+    time: ns. status: normal, anomaly, alert (by the rule of common/alerts.py) or unknown.
     causes: metrics over their thresholds. unknown: metrics of which nothing can be said, with any
     status. rmse: over the window, per metric and overall. values: the stored columns, in their units.
     shares: how much of what makes an anomaly there is, per metric and overall; above 1 it is one.
     in_a_row: anomalies in a row up to this record, 0 where there is none or the row ends; unknown records
-    among them do not count. actual, predicted: (features,), as in Scores.
+    among them do not count. recent: anomalies among the last WINDOW_RECORDS records, as in Row.
+    actual, predicted: (features,), as in Scores.
     """
 
     time: int
@@ -204,6 +213,7 @@ class Verdict:
     values: dict[str, float]
     shares: dict[str, float] = field(default_factory=dict)
     in_a_row: int = 0
+    recent: int = 0
     actual: np.ndarray = field(default_factory=lambda: np.empty(0), compare=False, repr=False)
     predicted: np.ndarray = field(default_factory=lambda: np.empty(0), compare=False, repr=False)
 
@@ -211,6 +221,16 @@ class Verdict:
     def is_anomaly(self) -> bool:
         """Whether it is an anomaly, alerted or not."""
         return self.status in (ANOMALY, ALERT)
+
+    @property
+    def flurry(self) -> int:
+        """How many anomalies make an alert of this one: a row of them, or the recent ones."""
+        return self.in_a_row if self.in_a_row >= ALERT_RECORDS else self.recent
+
+    @property
+    def holds_alert(self) -> bool:
+        """Whether an alert that is up goes on with this record."""
+        return self.in_a_row > 0 or self.recent >= FEW_RECORDS
 
     def blames(self, name: str) -> bool:
         """Whether this metric makes it an anomaly; `overall` does where no metric does alone."""
@@ -238,27 +258,6 @@ def _finite(numbers: dict[str, float]) -> dict[str, float | None]:
     return {key: round(value, 4) if math.isfinite(value) else None for key, value in numbers.items()}
 
 
-class Row:
-    """Counts anomalies in a row. An unknown record neither counts nor breaks it; a window of them does."""
-
-    def __init__(self) -> None:
-        self.anomalies = 0
-        self.unknowns = 0
-
-    def status(self, is_anomaly: bool, is_unknown: bool) -> str:
-        """Of the next record: normal, anomaly, alert, or unknown."""
-        if not is_anomaly and is_unknown:
-            self.unknowns += 1
-            if self.unknowns >= WINDOW_RECORDS:
-                self.anomalies = 0
-            return UNKNOWN
-        self.unknowns = 0
-        self.anomalies = self.anomalies + 1 if is_anomaly else 0
-        if not is_anomaly:
-            return NORMAL
-        return ALERT if self.anomalies >= ALERT_RECORDS else ANOMALY
-
-
 def _judge(
     time: int,
     values: dict[str, float],
@@ -284,6 +283,7 @@ def _judge(
         values=values,
         shares=dict(zip(names.tolist(), shares.tolist(), strict=True)),
         in_a_row=row.anomalies,
+        recent=row.recent,
         # A verdict that is kept must not keep the scores of its whole window.
         actual=scores.actual[index].copy(),
         predicted=scores.predicted[index].copy(),
@@ -317,8 +317,7 @@ class Detector:
         """For `restore`, in JSON."""
         return {
             "window": [values.tolist() for values in self._window],
-            "anomalies": self._row.anomalies,
-            "unknowns": self._row.unknowns,
+            **self._row.state(),
             "last_slot": self._last_slot,
         }
 
@@ -331,7 +330,7 @@ class Detector:
         if any(values.shape != (len(self._bundle.features),) for values in window):
             raise ValueError("a window of other features")
         row = Row()
-        row.anomalies, row.unknowns = whole(state["anomalies"]), whole(state["unknowns"])
+        row.restore({key: whole(state[key]) for key in row.state().keys() & state.keys()})
         last_slot = None if state["last_slot"] is None else whole(state["last_slot"])
         self.forget()
         self._window.extend(window)

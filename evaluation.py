@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from common.alerts import ALERT, ALERT_RECORDS, FEW_RECORDS, UNKNOWN, WINDOW_RECORDS
 from common.files import UserError, is_there, loadDictJson
-from detector import ALERT, ALERT_RECORDS, UNKNOWN, Scores, Verdict
-from utils import WINDOW_RECORDS, parse_time
+from detector import Scores, Verdict
+from utils import parse_time
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,13 +81,15 @@ def summarise(verdicts: Sequence[Verdict], attacks: Sequence[tuple[int, int]]) -
 
     Polls are those of the slowest attack; an alert that is already up at the onset finds nothing. An
     attack's last flag is the one before ALERT_RECORDS records in a row without a flag, at most a window
-    after its end; what is flagged after that is false. False alerts are counted as runs, each of which
-    wakes a person once; `normal_alerted` are their records.
+    after its end; what is flagged after that is false. False alerts are counted as alerts_up
+    tells them, each of which wakes a person once; `normal_alerted` are their records.
     """
     times = np.array([verdict.time for verdict in verdicts])
     flagged = np.array([verdict.is_anomaly for verdict in verdicts])
     alerted = np.array([verdict.status == ALERT for verdict in verdicts])
     unknown = np.array([verdict.status == UNKNOWN for verdict in verdicts])
+    recent = np.array([verdict.recent for verdict in verdicts])
+    up = alerts_up(alerted, recent)
     during = np.zeros(len(times), dtype=bool)
     tail = np.zeros(len(times), dtype=bool)
     first_anomaly, first_alert, last_flag = [], [], []
@@ -94,7 +97,7 @@ def summarise(verdicts: Sequence[Verdict], attacks: Sequence[tuple[int, int]]) -
         inside = (times >= start) & (times < end)
         during |= inside
         begin, after = int(np.searchsorted(times, start)), int(np.searchsorted(times, end))
-        is_up = begin > 0 and alerted[begin - 1]
+        is_up = begin > 0 and up[begin - 1]
         first_anomaly.append(float("inf") if is_up else _first(flagged[begin:after]))
         first_alert.append(float("inf") if is_up else _first(alerted[begin:after]))
         until = min((int(np.searchsorted(times, s)) for s, _ in attacks if s >= end), default=len(times))
@@ -113,7 +116,7 @@ def summarise(verdicts: Sequence[Verdict], attacks: Sequence[tuple[int, int]]) -
         "polls_to_first_alert": _worst(first_alert),
         "polls_to_last_flag": _worst(last_flag),
         "false_anomalies_per_day": _per_day((flagged & normal).sum(), days),
-        "false_alerts_per_day": _per_day(episodes(alerted & normal), days),
+        "false_alerts_per_day": _per_day(episodes(alerts_up(alerted & normal, recent * normal)), days),
         "normal_alerted": int((alerted & normal).sum()),
     }
 
@@ -137,6 +140,17 @@ def _worst(polls: list[float]) -> int | str | None:
     if not polls:
         return None
     return int(max(polls)) if np.isfinite(max(polls)) else "never"
+
+
+def alerts_up(alerted: np.ndarray, recent: np.ndarray) -> np.ndarray:
+    """During which records (n,) an alert is up: those alerted, and those over which one of many goes on.
+
+    recent: anomalies among the last WINDOW_RECORDS records (n,), as in Verdict.
+    """
+    up = alerted.astype(bool)
+    for index in np.flatnonzero(recent >= FEW_RECORDS).tolist():
+        up[index] |= index > 0 and up[index - 1]
+    return up
 
 
 def episodes(flags: np.ndarray) -> int:

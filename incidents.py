@@ -5,27 +5,34 @@ Verdicts come every 15 s; an operator hears of a change once. All of it can be k
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
-from detector import ALERT, ALERT_RECORDS, THRESHOLD_KEYS, UNKNOWN_CAUSE, Verdict
+from common.alerts import ALERT, ALERT_RECORDS, UNKNOWN, WINDOW_RECORDS
+from detector import THRESHOLD_KEYS, UNKNOWN_CAUSE, Verdict
 from store import mapping, number, text, whole
 from utils import METRICS, format_duration, format_time
 
 NAMES = (*METRICS, "overall")
 
+# Fewer records judged by a model say nothing of it; this share of them must be anomalies of a metric.
+FIRST_RECORDS = 10
+NEARLY_ALL = 0.9
+
 
 class Incidents:
     """Takes verdicts one by one; says once when an incident opens, and once when it closes.
 
-    It opens with an alert, has begun with the first anomaly of that row, and closes ALERT_RECORDS records
-    after a row of anomalies has ended, if none comes until then: an attack that pauses for a record is one.
+    It opens with an alert, and began with the first of the anomalies that made it one. It closes when
+    ALERT_RECORDS records in a row are no anomalies and few recent ones are left (FEW_RECORDS): an attack that
+    pauses for a record is one, and so is one that comes and goes.
     """
 
     def __init__(self) -> None:
         self._open: dict[str, Any] | None = None
         self._quiet = 0
-        # Of the row of anomalies that goes on.
-        self._row_began = 0
+        # Times of the newest anomalies.
+        self._anomalies: deque[int] = deque(maxlen=WINDOW_RECORDS)
 
     @property
     def is_open(self) -> bool:
@@ -34,18 +41,23 @@ class Incidents:
 
     def observe(self, verdict: Verdict, thresholds: dict[str, float]) -> list[str]:
         """What there is to say after this verdict: nothing, that one opens, or that one closes."""
-        if verdict.is_anomaly and verdict.in_a_row == 1:
-            self._row_began = verdict.time
+        if verdict.is_anomaly:
+            self._anomalies.append(verdict.time)
         if self._open is None:
             if verdict.status != ALERT:
                 return []
             self._quiet = 0
-            self._open = {"began": self._row_began, "causes": [], "peaks": {}}
+            # The first verdict may be of the middle of a row.
+            began = self._anomalies[-min(verdict.flurry, len(self._anomalies))]
+            self._open = {"began": began, "causes": [], "peaks": {}}
             self._note(verdict, thresholds)
-            return [
-                f"{format_time(verdict.time)} incident opens: {self._causes()}"
-                f" ({ALERT_RECORDS} anomalies in a row)"
-            ]
+            is_row = verdict.in_a_row >= ALERT_RECORDS
+            why = (
+                f"{ALERT_RECORDS} anomalies in a row"
+                if is_row
+                else f"{verdict.recent} anomalies in the last {WINDOW_RECORDS} records"
+            )
+            return [f"{format_time(verdict.time)} incident opens: {self._causes()} ({why})"]
         if verdict.is_anomaly:
             self._quiet = 0
             self._note(verdict, thresholds)
@@ -53,7 +65,7 @@ class Incidents:
         if verdict.in_a_row:
             return []
         self._quiet += 1
-        return [self._close()] if self._quiet >= ALERT_RECORDS else []
+        return [] if self._quiet < ALERT_RECORDS or verdict.holds_alert else [self._close()]
 
     def _note(self, anomaly: Verdict, thresholds: dict[str, float]) -> None:
         """Remember the causes, and by how much each was over its threshold at most."""
@@ -85,7 +97,7 @@ class Incidents:
 
     def state(self) -> dict[str, Any]:
         """For `restore`, in JSON."""
-        return {"open": self._open, "quiet": self._quiet, "row_began": self._row_began}
+        return {"open": self._open, "quiet": self._quiet, "anomalies": list(self._anomalies)}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on where another process stopped.
@@ -100,8 +112,56 @@ class Incidents:
                 "causes": [name for name in METRICS if name in incident["causes"]],
                 "peaks": {name: number(ratio) for name, ratio in mapping(incident["peaks"]).items()},
             }
-        quiet, row_began = whole(state["quiet"]), whole(state["row_began"])
-        self._open, self._quiet, self._row_began = incident, quiet, row_began
+        quiet = whole(state["quiet"])
+        # A state of the version before has none.
+        anomalies = [whole(time) for time in state.get("anomalies", ())]
+        self._open, self._quiet = incident, quiet
+        self._anomalies = deque(anomalies, maxlen=WINDOW_RECORDS)
+
+
+class FirstRecords:
+    """Whether the first records that a model judges look like another node's: then it can judge nothing here.
+
+    They do if nearly all of them are anomalies of the memory. Other hosts use another share of it, while
+    attacks leave it as it is: at once if other metrics are wrong all the while too, after a window of records
+    if the memory alone is, which an attack on it could be. What is over by then says nothing.
+    """
+
+    def __init__(self) -> None:
+        self._model: str | None = None
+        self._records = 0
+        self._blamed: dict[str, int] = {}
+
+    def observe(self, verdict: Verdict, model: str) -> list[str]:
+        """The metrics that show it, once for each model, which the text identifies; else none."""
+        if model != self._model:
+            self._model, self._records, self._blamed = model, 0, {}
+        if verdict.status == UNKNOWN or self._records >= WINDOW_RECORDS:
+            return []
+        self._records += 1
+        for name in verdict.causes:
+            self._blamed[name] = self._blamed.get(name, 0) + 1
+        if self._records < FIRST_RECORDS:
+            return []
+        strange = [name for name in METRICS if self._blamed.get(name, 0) >= NEARLY_ALL * self._records]
+        if "mem" not in strange or (len(strange) == 1 and self._records < WINDOW_RECORDS):
+            return []
+        self._records = WINDOW_RECORDS
+        return strange
+
+    def state(self) -> dict[str, Any]:
+        """For `restore`, in JSON."""
+        return {"model": self._model, "records": self._records, "blamed": self._blamed}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on where another process stopped.
+
+        Raises KeyError, TypeError or ValueError, unchanged, if it is no state.
+        """
+        model = None if state["model"] is None else text(state["model"])
+        records = whole(state["records"])
+        blamed = {text(name): whole(count) for name, count in mapping(state["blamed"]).items()}
+        self._model, self._records, self._blamed = model, records, blamed
 
 
 class Drift:

@@ -54,7 +54,8 @@ class Monitor:
 
     Records that were missed are judged too, as far back as `catch_up_seconds` before the newest sample, and
     for a while one that lacks series waits for them: what comes after an outage does not come in step.
-    `silent_polls` counts the polls since the last verdict; `has_more` asks for the next poll at once.
+    `silent_polls` counts the polls since the last verdict; `has_more` asks for the next poll at once;
+    `history` is what the first poll judged before the verdict that it returned.
     """
 
     def __init__(
@@ -95,6 +96,8 @@ class Monitor:
         self._explanations: dict[str, str] = {}
         self.silent_polls = 0
         self.has_more = False
+        # Verdicts on the records of the history that the first poll reads, which are not reported.
+        self.history: list[detector.Verdict] = []
 
     @property
     def instance(self) -> str | None:
@@ -160,6 +163,7 @@ class Monitor:
             self._explain(judged[-1].faults)
         self._sample_clock.follow()
         self._note_offset()
+        self.history = [one.verdict for one in judged[:-1]] if since is None else []
         return judged[-1:] if since is None else judged
 
     def _read(self, start: int, end: int | None) -> list[Slot]:

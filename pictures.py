@@ -19,17 +19,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from autoencoder import Bundle
+from common.alerts import ALERT, CONTEXT_RECORDS, FEW_RECORDS, UNKNOWN, WINDOW_RECORDS
 from detector import (
-    ALERT,
     LEVELS,
     THRESHOLD_KEYS,
-    UNKNOWN,
     UNKNOWN_CAUSE,
     Verdict,
     expected_levels,
     physical,
 )
-from utils import METRICS, WINDOW_RECORDS, UserError, format_duration, replace_file
+from utils import METRICS, UserError, format_duration, replace_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -240,9 +239,9 @@ def _add_legend(figure: Figure, top: float = 0.972) -> None:
 class Alert:
     """An alert from beginning to end; times in ns.
 
-    first_anomaly: of the row of anomalies. start: of the alert, ALERT_RECORDS anomalies later. end: of the
-    record that ends it, or the newest one of an alert that `is_open`. records: from up to WINDOW_RECORDS
-    before the first anomaly to the end, the newest ALERT_PICTURE_RECORDS of them.
+    first_anomaly: of those that made it an alert. start: of the alert itself. end: of the record that ends
+    it, or the newest one of an alert that `is_open`. records: from up to WINDOW_RECORDS before the first
+    anomaly to the end, the newest ALERT_PICTURE_RECORDS of them.
     """
 
     first_anomaly: int
@@ -281,44 +280,51 @@ class AlertRecorder:
 
     def __init__(self) -> None:
         self._records: deque[Verdict] = deque(maxlen=ALERT_PICTURE_RECORDS)
-        self._first_anomaly: int | None = None
+        # Of the alert that is up.
         self._start: int | None = None
+        self._first_anomaly = 0
         self._causes: set[str] = set()
 
     def observe(self, verdict: Verdict) -> Alert | None:
         """The alert that this verdict ends, if it does."""
         ended = None
-        if verdict.is_anomaly and verdict.in_a_row == 1:
-            # Skipped slots end a row without a verdict that says so.
+        if verdict.is_anomaly and verdict.in_a_row == 1 and verdict.recent < FEW_RECORDS:
+            # Skipped slots end an alert without a verdict that says so.
             ended = self.close()
         self._records.append(verdict)
-        if verdict.is_anomaly:
-            self._note(verdict)
-        return self.close() if verdict.in_a_row == 0 else ended
+        if self._start is None:
+            self._forget_all_but(CONTEXT_RECORDS + WINDOW_RECORDS)
+            if verdict.status == ALERT:
+                self._begin(verdict)
+        elif verdict.is_anomaly:
+            self._causes.update(verdict.causes)
+        return ended if verdict.holds_alert else self.close()
 
-    def _note(self, anomaly: Verdict) -> None:
-        if self._first_anomaly is None:
-            self._first_anomaly = anomaly.time
-        if self._start is None and anomaly.status == ALERT:
-            self._start = anomaly.time
-        self._causes.update(anomaly.causes)
+    def _begin(self, alert: Verdict) -> None:
+        """An alert is up from now on; the anomalies that made it one belong to it."""
+        anomalies = [index for index, record in enumerate(self._records) if record.is_anomaly]
+        first, *_ = anomalies = anomalies[-alert.flurry :]
+        self._first_anomaly, self._start = self._records[first].time, alert.time
+        self._causes = {cause for index in anomalies for cause in self._records[index].causes}
+        self._forget_all_but(len(self._records) - first + WINDOW_RECORDS)
+
+    def _forget_all_but(self, count: int) -> None:
+        while len(self._records) > count:
+            self._records.popleft()
 
     def close(self, is_open: bool = False) -> Alert | None:
-        """The alert up to here, if there is one; what comes next is a new row."""
-        alert = None
-        if self._first_anomaly is not None and self._start is not None:
-            alert = Alert(
-                self._first_anomaly,
-                self._start,
-                self._records[-1].time,
-                is_open,
-                tuple(name for name in METRICS if name in self._causes),
-                tuple(self._records),
-            )
-        self._first_anomaly = self._start = None
-        self._causes = set()
-        while len(self._records) > WINDOW_RECORDS:
-            self._records.popleft()
+        """The alert up to here, if there is one."""
+        if self._start is None:
+            return None
+        alert = Alert(
+            self._first_anomaly,
+            self._start,
+            self._records[-1].time,
+            is_open,
+            tuple(name for name in METRICS if name in self._causes),
+            tuple(self._records),
+        )
+        self._start = None
         return alert
 
 

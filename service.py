@@ -284,7 +284,9 @@ class Metrics:
         self.failures = counter("poll_failures", "Polls that failed", "kind")
         self.unknown = counter("unknown_verdicts", "Records that lacked a sample of this series", "series")
         self.anomalies = counter("anomalies", "Records that are anomalies", "cause")
-        self.alerts = counter("alerts", "Anomalies that are at least the 4th in a row", "cause")
+        self.alerts = counter(
+            "alerts", "Anomalies that are an alert: 4th in a row or later, or of many", "cause"
+        )
         self.dropped = counter("spool_dropped", "Points dropped, for the spool was full")
         self.damaged = counter("spool_damaged", "Rows of the spool that were damaged, and are set aside")
         self.refused = counter("refused_points", "Points older than all that InfluxDB keeps, dropped")

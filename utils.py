@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from common.alerts import WINDOW_RECORDS
+
 # All that is documented, or was written here once, can be imported from here.
 from common.files import (  # noqa: F401
     UserError,
@@ -35,7 +37,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 RECORD_SECONDS = 15.0
-WINDOW_RECORDS = 30
 N_STEPS = 4
 STATS_JSON = "data/normalization_stats.json"
 # Records this many intervals apart, in the median, are not late: they are recorded at another pace.

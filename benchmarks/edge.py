@@ -59,11 +59,15 @@ def simulated(seed: int, seconds: float, kind: str | None = None) -> tuple[pd.Da
     if kind:
         make = {"cpu": simulate.cpu_attack, "iperf": simulate.iperf_attack}[kind]
         attacks = make(start + seconds / 2)
-    samples = simulate.simulate(seed, start, seconds, attacks)
+    frame = frame_of(simulate.simulate(seed, start, seconds, attacks))
+    return frame, [(int(a.start * 1e9), int(a.end * 1e9)) for a in attacks]
+
+
+def frame_of(samples: formatters.Record) -> pd.DataFrame:
+    """The records of simulated samples, resampled."""
     rows = list(formatters.format_records(formatters.slot_records(samples, RECORD_SECONDS)))
     times = pd.DatetimeIndex(pd.to_datetime([row.pop("time") for row in rows], utc=True), name="time")
-    frame = resample_records(pd.DataFrame(rows, index=times))
-    return frame, [(int(a.start * 1e9), int(a.end * 1e9)) for a in attacks]
+    return resample_records(pd.DataFrame(rows, index=times))
 
 
 def judge(

@@ -21,7 +21,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from detector import ALERT
+from common.alerts import ALERT
 from lab.simulate_ports import BRIEF, HOLIDAYS, TIMEZONE, simulate_port, write_port
 from ports import detectors
 from ports.comparison import Detection, detection, iterative_statuses

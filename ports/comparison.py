@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from detector import ALERT, ANOMALY
+from common.alerts import ALERT, ANOMALY
 from ports import detectors, pictures
 from ports.jobs import (
     Cluster,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from detector import ALERT, ANOMALY, NORMAL, UNKNOWN
+from common.alerts import ALERT, ANOMALY, NORMAL, UNKNOWN
 from ports import detectors, models, pictures
 from ports.preparation import PREPARATIONS
 from ports.series import DAY_SECONDS, Anomaly, Series

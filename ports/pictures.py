@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from detector import ALERT, ANOMALY, UNKNOWN
+from common.alerts import ALERT, ANOMALY, UNKNOWN
 from ports.detectors import Outlier
 from ports.series import SAMPLE_SECONDS, Anomaly
 from ports.verdicts import Verdicts

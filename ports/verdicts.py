@@ -9,21 +9,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from detector import ALERT, ALERT_RECORDS, ANOMALY, Row
+from common.alerts import ALERT, ANOMALY, CONTEXT_RECORDS, MANY_RECORDS, Row
 from ports.detectors import Judged
 from ports.models import Trained
 from ports.preparation import PREPARATIONS, Buckets
 from ports.series import Series, series_tags
-from utils import WINDOW_RECORDS, format_time
+from utils import format_time
 
-# Of this many buckets before a point its verdict may depend: so far apart can the four of an alert be.
-CONTEXT_BUCKETS = ALERT_RECORDS * WINDOW_RECORDS
+# A verdict depends on this many buckets before it.
+CONTEXT_BUCKETS = CONTEXT_RECORDS
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """An anomaly. time: the end of its bucket, seconds since 1970. severity: `anomaly`, or `alert` from the
-    fourth in a row on. traffic, expected, low, high: bytes; what has no bound is infinite.
+    """An anomaly. time: the end of its bucket, seconds since 1970. severity: `anomaly`, or `alert` by the
+    rule of common/alerts.py. traffic, expected, low, high: bytes; what has no bound is infinite.
     """
 
     series: str
@@ -65,7 +65,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Verdicts:
-    """What is said of consecutive buckets (n,): statuses as in detector.py."""
+    """What is said of consecutive buckets (n,): statuses as in common/alerts.py."""
 
     trained: Trained
     buckets: Buckets
@@ -120,7 +120,7 @@ def judge(trained: Trained, series: Series, since: int) -> Verdicts:
     return Verdicts(trained, buckets, judged, statuses(judged.score))
 
 
-def statuses(score: np.ndarray) -> np.ndarray:
-    """By the scores of consecutive points (n,): normal, anomaly, alert or unknown."""
-    row = Row()
+def statuses(score: np.ndarray, many: int = MANY_RECORDS) -> np.ndarray:
+    """By the scores of consecutive points (n,): normal, anomaly, alert or unknown; `many` as in Row."""
+    row = Row(many)
     return np.array([row.status(value > 1.0, math.isnan(value)) for value in score.tolist()], dtype=object)

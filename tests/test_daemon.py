@@ -17,7 +17,8 @@ import shutil
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -35,10 +36,10 @@ from daemon import Daemon, Settings, WatchedFiles
 from detector import Detector, load_thresholds, proposals_path, update_thresholds
 from influx_utils import initializeConnection
 from lab.influxd import Influxd, free_port
-from lab.simulate import Attack, simulate
+from lab.simulate import NODE_PHASE, Attack, simulate
 from service import Ending, Metrics
 from store import Store
-from utils import DEFAULT_NODE, N_STEPS, UserError, getFeatures
+from utils import DEFAULT_NODE, N_STEPS, UserError, format_time, getFeatures
 
 ROOT = Path(__file__).resolve().parent.parent
 SECOND = 10**9
@@ -47,18 +48,21 @@ INTERVAL = 15
 SLOTS = 30
 FIRST = 13
 ATTACKED = range(16, 24)
+# From one scrape of the node to the next, one of three; afterwards the last window gets empty.
+COMES_AND_GOES = [slot + NODE_PHASE for slot in range(16, 36, 3)]
+COMES_AND_GOES_SLOTS = 64
 
 ENDS = (("min", -1), ("max", 1))
 # What becomes of a sample of a measurement on its way; None if it gets lost.
 Change = Callable[[str, formatters.Point], formatters.Point | None]
 
 
-def lives(begin: int) -> formatters.Record:
-    """Samples of all slots, none missed, with an attack on the CPU."""
-    attacks = [Attack("cpu", begin + ATTACKED[0] * INTERVAL, begin + (ATTACKED[-1] + 1) * INTERVAL)]
+def lives(begin: int, slots: int, attacked: Sequence[float]) -> formatters.Record:
+    """Samples of so many slots, none missed, with an attack on the CPU in some."""
+    attacks = [Attack("cpu", begin + slot * INTERVAL, begin + (slot + 1) * INTERVAL) for slot in attacked]
     for seed in range(100):
-        samples = simulate(seed, begin, SLOTS * INTERVAL, attacks, interval_seconds=INTERVAL)
-        if len(samples[formatters.MEMORY_FREE]) == len(samples[formatters.RX_CPU]) == SLOTS:
+        samples = simulate(seed, begin, slots * INTERVAL, attacks, interval_seconds=INTERVAL)
+        if len(samples[formatters.MEMORY_FREE]) == len(samples[formatters.RX_CPU]) == slots:
             return samples
     raise AssertionError("no whole life")
 
@@ -67,15 +71,22 @@ class Edge:
     """A node, its server, and the daemon that watches it; a slot at a time."""
 
     def __init__(
-        self, server: Influxd, folder: Path, user: str = "", password: str = "", ahead_seconds: int = 0
+        self,
+        server: Influxd,
+        folder: Path,
+        user: str = "",
+        password: str = "",
+        slots: int = SLOTS,
+        attacked: Sequence[float] = ATTACKED,
+        ahead_seconds: int = 0,
     ) -> None:
         self.server = server
         self.folder = folder
         self.thresholds_file = folder / "thresholds.json"
         shutil.copy(ROOT / "data/thresholds.json", self.thresholds_file)
         self.ahead_seconds = ahead_seconds
-        self.begin = int(time.time()) // INTERVAL * INTERVAL - SLOTS * INTERVAL + ahead_seconds
-        self.samples = lives(self.begin)
+        self.begin = int(time.time()) // INTERVAL * INTERVAL - slots * INTERVAL + ahead_seconds
+        self.samples = lives(self.begin, slots, attacked)
         self.client = connect(server, timeout=2, database="edge", username=user, password=password)
         self.client.create_database("edge")
         self.port = server.port
@@ -266,6 +277,81 @@ def test_a_daemon_that_restarts_at_every_slot_judges_as_one_that_never_did(
     assert edge.stored() == edge.expected()
     assert len([line for line in said(caplog) if "incident opens" in line]) == 1
     assert len([line for line in said(caplog) if "incident closes" in line]) == 1
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_an_attack_that_comes_and_goes_is_one_incident_also_over_restarts(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, restarts: bool
+) -> None:
+    with Influxd(tmp_path / "influxd") as server:
+        edge = Edge(server, tmp_path, slots=COMES_AND_GOES_SLOTS, attacked=COMES_AND_GOES)
+        edge.feed(*range(FIRST))
+        assert edge.daemon.poll() is False
+        for slot in range(FIRST, COMES_AND_GOES_SLOTS):
+            if restarts:
+                edge.start()
+            edge.live(slot)
+        expected = edge.expected(last=COMES_AND_GOES_SLOTS)
+        assert edge.stored() == expected
+        edge.stop()
+    # Never four in a row: an attacked record and the one in which it ends, of three.
+    assert Counter(severity for _, severity, _ in expected) == {"anomaly": 7, "alert": 7}
+    incidents = [line for line in said(caplog) if "incident" in line]
+    assert len(incidents) == 2
+    assert incidents[0].endswith("incident opens: cpu (8 anomalies in the last 30 records)")
+    assert f" since {format_time(expected[0][0])};" in incidents[1]
+
+
+def test_a_state_of_the_version_before_is_taken_up(edge: Edge, caplog: pytest.LogCaptureFixture) -> None:
+    edge.live(*range(FIRST, 20))
+    state = edge.store.state()
+    del state["first_records"], state["monitor"]["judge"]["recent"], state["incidents"]["anomalies"]
+    state["incidents"]["row_began"] = edge.expected(last=20)[0][0]
+    edge.store.add(state, "edge", [])
+    edge.start()
+    edge.live(*range(20, SLOTS))
+    assert edge.stored() == edge.expected()
+    assert [line.split()[1:3] for line in said(caplog)] == [["incident", "opens:"], ["incident", "closes:"]]
+
+
+def another_host(measurement: str, point: formatters.Point) -> formatters.Point:
+    """An idle host with much free memory."""
+    factor = {formatters.MEMORY_FREE: 5.0, formatters.CPU_SECONDS: 0.3}.get(measurement, 1.0)
+    return point | {"value": point["value"] * factor}
+
+
+@pytest.mark.parametrize("history", [2, 26])
+def test_a_model_of_another_node_is_said_once_with_the_remedy(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, history: int
+) -> None:
+    with Influxd(tmp_path / "influxd") as server:
+        edge = Edge(server, tmp_path, attacked=())
+        edge.feed(*range(history), change=another_host)
+        assert edge.daemon.poll() is False
+        # With a history it is said by the first poll.
+        assert len([line for line in said(caplog) if "another node" in line]) == (history == 26)
+        for slot in range(history, SLOTS):
+            edge.start()
+            edge.feed(slot, change=another_host)
+            assert edge.daemon.poll() is False
+        edge.stop()
+    assert [line for line in said(caplog) if "another node" in line] == [
+        "model/5g_edge_autoencoder.h5 seems to be another node's: nearly all of the first records that it"
+        " judged are anomalies (cpu | mem); unless an attack goes on, collect this node's ordinary life and"
+        " train on it (--mode collect, --mode train --evaluate)"
+    ]
+
+
+def test_an_attack_at_the_first_start_does_not_make_the_model_another_nodes(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Influxd(tmp_path / "influxd") as server:
+        edge = Edge(server, tmp_path, attacked=range(SLOTS))
+        edge.feed(*range(SLOTS))
+        assert edge.daemon.poll() is False
+        edge.stop()
+    assert any("incident opens: cpu" in line for line in said(caplog))
+    assert not any("another node" in line for line in said(caplog))
 
 
 def test_an_attack_while_the_daemon_was_stopped_is_in_the_database_afterwards(

@@ -576,6 +576,15 @@ def test_a_verdict_says_how_many_anomalies_stand_in_a_row(pattern: str, counts: 
     assert [verdict.in_a_row for verdict in verdicts_of(pattern)] == counts
 
 
+def test_what_comes_and_goes_is_an_alert_and_a_verdict_says_how_many_there_are() -> None:
+    verdicts = verdicts_of("aan" * 12 + "aaaaaa")
+    assert "".join(SHORT[verdict.status] for verdict in verdicts) == "aan" * 3 + "a!n" + "!!n" * 8 + "!" * 6
+    assert [verdict.recent for verdict in verdicts[:12]] == [1, 2, 2, 3, 4, 4, 5, 6, 6, 7, 8, 8]
+    # Those of a row that is an alert are not among them.
+    assert [verdict.recent for verdict in verdicts[-6:]] == [20, 20, 21, 17, 16, 16]
+    assert [verdict.flurry for verdict in verdicts[-6:]] == [20, 20, 21, 4, 5, 6]
+
+
 def test_unknown_records_are_counted_anew_after_a_known_one() -> None:
     quiet = "?" * 20
     assert statuses(f"aa{quiet}A{quiet}A") == f"aa{quiet}a{quiet}!"
@@ -643,7 +652,15 @@ def observe_all(detector: Detector, frame: pd.DataFrame) -> list[Verdict]:
 def comparable(verdict: Verdict) -> tuple:
     numbers = (verdict.rmse.values(), verdict.values.values(), verdict.actual, verdict.predicted)
     rounded = [[round(float(x), 9) if x == x else None for x in some] for some in numbers]
-    return verdict.time, verdict.status, verdict.causes, verdict.unknown, verdict.in_a_row, *rounded
+    return (
+        verdict.time,
+        verdict.status,
+        verdict.causes,
+        verdict.unknown,
+        verdict.in_a_row,
+        verdict.recent,
+        *rounded,
+    )
 
 
 def test_records_one_by_one_get_the_verdicts_that_they_get_at_once() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from verdict_patterns import SECOND, START, verdicts_of, window
 
 import find_anomalies
 from autoencoder import load_bundle
+from common.alerts import Row
 from detector import (
     Scores,
     Verdict,
@@ -118,6 +120,20 @@ def test_a_tail_ends_before_four_records_without_a_flag(after: str, last_flag: i
     normal = 100 + after[last_flag:].count("n") + after[last_flag:].count("a")
     assert summary["polls_to_last_flag"] == last_flag
     assert summary["false_anomalies_per_day"] == round(false / (normal / 100), 2)
+
+
+def test_an_alert_that_comes_and_goes_is_one() -> None:
+    row, letters = Row(), ("n" * 100 + "ann" * 40 + "n" * 80) * 2
+    verdicts = [
+        replace(verdict, status=row.status(letter == "a", False), recent=row.recent)
+        for letter, verdict in zip(letters, verdicts_of(letters), strict=True)
+    ]
+    summary = summarise(verdicts, [])
+    assert summary["normal_alerted"] == 2 * (40 - 7)
+    assert summary["false_alerts_per_day"] == round(2 / 6, 2)
+    # It is up between its records, too: an attack is not found by it.
+    summary = summarise(verdicts, [window(203, 206)])
+    assert (summary["polls_to_first_alert"], summary["attack_alerted"]) == ("never", 1)
 
 
 def test_of_several_attacks_the_slowest_counts() -> None:

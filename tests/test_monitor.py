@@ -181,6 +181,7 @@ def test_the_first_poll_judges_the_history_and_gives_the_newest_verdict_alone(da
     # 36 slots back from the moment of the query, of which some seconds may have passed since.
     assert edge.judged == list(range(edge.judged[0], 20))
     assert edge.judged[0] in (-16, -15, -14)
+    assert len(edge.monitor.history) == len(edge.judged) - 1
     assert edge.monitor.newest_sample == edge.at(19.94)
 
 

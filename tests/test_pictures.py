@@ -16,6 +16,7 @@ from matplotlib.lines import Line2D
 from verdict_patterns import SECOND, START, verdicts_of, window
 
 from autoencoder import Bundle
+from common.alerts import Row
 from detector import Verdict
 from pictures import (
     Alert,
@@ -303,6 +304,35 @@ def test_an_alert_is_recorded_from_before_its_first_anomaly_to_its_end(
     for alert in alerts.values():
         slots = [(verdict.time - START) // (15 * SECOND) for verdict in alert.records]
         assert slots == list(range(slots[0], slots[-1] + 1))
+
+
+def counted(pattern: str) -> list[Verdict]:
+    """verdicts_of 15 s apart, n normal and a anomaly, as the rule judges and counts them."""
+    row, verdicts = Row(), []
+    for letter, verdict in zip(pattern, verdicts_of(pattern, 15.0), strict=True):
+        status = row.status(letter == "a", letter == "?")
+        verdicts.append(replace(verdict, status=status, in_a_row=row.anomalies, recent=row.recent))
+    return verdicts
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        # One alert from the eighth anomaly on, until three of the last 30 records are left.
+        ("n" * 40 + "ann" * 20 + "n" * 40, {118: (40, 61, 118, 10, 118)}),
+        ("n" * 40 + "aannnnnn" * 20 + "n" * 40, {214: (40, 65, 214, 10, 214)}),
+        ("n" * 40 + "ann" * 8, {None: (40, 61, 63, 10, 63)}),
+        # A row within it is no end of it.
+        ("ann" * 9 + "aaaa" + "ann" * 9 + "n" * 40, {76: (0, 21, 76, 0, 76)}),
+        # What came before is not part of it.
+        ("a" + "n" * 50 + "an" * 8 + "n" * 30, {89: (51, 65, 89, 21, 89)}),
+        ("aaaa" + "n" * 50 + "an" * 8 + "n" * 30, {4: (0, 3, 4, 0, 4), 92: (54, 68, 92, 24, 92)}),
+    ],
+)
+def test_an_alert_that_comes_and_goes_is_recorded_as_one(
+    pattern: str, expected: dict[int | None, tuple[int, int, int, int, int]]
+) -> None:
+    assert {end: places(alert) for end, alert in alerts_of(counted(pattern)).items()} == expected
 
 
 def test_of_a_long_alert_the_newest_records_are_kept_and_its_true_start() -> None:

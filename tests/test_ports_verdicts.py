@@ -71,6 +71,11 @@ def letters(found: np.ndarray) -> str:
         ("xxx" + "?" * 29 + "x", "xxx" + "?" * 29 + "X"),
         ("xxx" + "?" * 30 + "x", "xxx" + "?" * 30 + "x"),
         ("xxxxx" + "?" * 30 + "xxxx", "xxxXX" + "?" * 30 + "xxxX"),
+        # Eight of the last 30 are an alert, too, but not those of a row.
+        ("x.." * 10, "x.." * 7 + "X.." * 3),
+        ("x..." * 10, "x..." * 7 + "X..." * 3),
+        ("x...." * 10, "x...." * 10),
+        ("xxxx" + ".x" * 8, "xxxX" + ".x" * 7 + ".X"),
         # Each time anew.
         ("xx" + "?" * 29 + "x" + "?" * 29 + "x", "xx" + "?" * 29 + "x" + "?" * 29 + "X"),
     ],
@@ -172,6 +177,7 @@ def test_the_four_of_an_alert_may_lie_far_apart(lead: str) -> None:
 runs = st.lists(
     st.one_of(
         st.tuples(st.just("."), st.integers(1, 40)),
+        st.tuples(st.just("."), st.integers(1, 3)),
         st.tuples(st.just("x"), st.integers(1, 6)),
         st.tuples(st.just("?"), st.integers(1, 31)),
         st.tuples(st.just("?"), st.sampled_from([28, 29, 30, 31, 150])),
@@ -191,6 +197,8 @@ runs = st.lists(
 @given(runs, st.floats(0, 1), st.integers(-SECONDS, SECONDS))
 @example([("x", 200)], 0.9, 0)
 @example([(".", 3), ("x", 3), ("?", 29), ("x", 1)], 0.95, -1)
+@example([("x", 1), (".", 2)] * 20, 0.4, 0)
+@example([("x", 4), (".", 1), ("x", 2), (".", 1)] * 8, 0.9, 0)
 def test_with_the_context_alone_the_verdicts_are_those_of_all_samples(
     pattern: list[tuple[str, int]], share: float, offset: int
 ) -> None:

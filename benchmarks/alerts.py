@@ -1,0 +1,151 @@
+"""How many anomalies in 30 records are to be an alert: `python -m benchmarks.alerts [--captures DIR]`.
+
+For each number: false alerts in normal life, and how soon a load that comes and goes is alerted. `--captures`
+takes the folder of the public recordings, which are not part of this project; without it they are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+import autoencoder
+import detector
+import evaluation
+from benchmarks import edge
+from benchmarks.ports import TRAIN_DAYS, UNSEEN_SEEDS, training_of, unseen_port
+from common.alerts import ALERT, ALERT_RECORDS, ANOMALY, UNKNOWN, WINDOW_RECORDS, Row
+from lab import simulate
+from lab.simulate_ports import TIMEZONE
+from ports.comparison import Detection, detection, iterative_statuses
+from ports.jobs import fit_series, last_midnight
+from ports.series import DAY_SECONDS, list_series, read_anomalies, read_series
+from ports.verdicts import judge
+from utils import N_STEPS, RECORD_SECONDS, getFeatures, loadDataset, resample_records
+
+# None: by the row alone.
+NUMBERS = (None, *range(5, 16))
+SCALES = (1.0, 0.8, 0.6)
+DAY_SEEDS, ATTACK_SEEDS = range(8001, 8021), range(7101, 7106)
+PERIODS = (2, 3, 4, 5, 6)
+# The public port series last two months.
+CAPTURE_TRAIN_DAYS = 29
+
+Flags = tuple[np.ndarray, np.ndarray]
+
+
+def alerts(flags: Flags, many: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Statuses (n,) and recent anomalies (n,) by the rule, for flags of anomalies and of unknown records."""
+    row = Row(WINDOW_RECORDS + 1 if many is None else many)
+    said = [(row.status(*both), row.recent) for both in zip(*(one.tolist() for one in flags), strict=True)]
+    return np.array([status for status, _ in said], dtype=object), np.array([count for _, count in said])
+
+
+def edge_flags(bundle: autoencoder.Bundle, frame: pd.DataFrame, scale: float = 1.0) -> Flags:
+    """Which records are anomalies, and which unknown, by the shipped thresholds times `scale`."""
+    thresholds = detector.load_thresholds("data/thresholds.json")
+    verdicts = edge.judge(bundle, {key: scale * value for key, value in thresholds.items()}, frame)
+    return np.array([v.is_anomaly for v in verdicts]), np.array([v.status == UNKNOWN for v in verdicts])
+
+
+def edge_life(captures: str | None) -> Iterator[tuple[pd.DataFrame, edge.Windows]]:
+    """Records, and when they were attacked: shipped datasets, simulated days and attacks, a recording."""
+    for name in ("normal", "cpu_attack", "iperf_attack"):
+        yield resample_records(loadDataset(f"data/{name}.csv")), evaluation.load_attacks(f"data/{name}.csv")
+    yield from (edge.simulated(seed, DAY_SECONDS) for seed in DAY_SEEDS)
+    for kind in ("cpu", "iperf"):
+        yield from (edge.simulated(seed, DAY_SECONDS / 4, kind) for seed in ATTACK_SEEDS)
+    if captures:
+        yield edge.load_capture(f"{captures}/5genesis-cpu-attack.csv")
+
+
+def false_edge_alerts(bundle: autoencoder.Bundle, captures: str | None) -> dict[str, list[int]]:
+    """Of normal life, by each of NUMBERS: a row for each scale of the thresholds."""
+    days, counts = 0.0, {scale: [0] * len(NUMBERS) for scale in SCALES}
+    # What is flagged when an attack has just ended is its tail.
+    tail = int((WINDOW_RECORDS + ALERT_RECORDS) * RECORD_SECONDS * 1e9)
+    for frame, windows in edge_life(captures):
+        times = frame.index.as_unit("ns").asi8
+        normal = np.ones(len(times), dtype=bool)
+        for start, end in windows:
+            normal &= (times < start) | (times >= end + tail)
+        days += normal.sum() * RECORD_SECONDS / DAY_SECONDS
+        for scale in SCALES:
+            flags = edge_flags(bundle, frame, scale)
+            for place, many in enumerate(NUMBERS):
+                said, recent = alerts(flags, many)
+                up = evaluation.alerts_up((said == ALERT) & normal, recent * normal)
+                counts[scale][place] += evaluation.episodes(up)
+    return {f"edge: false alerts in {days:.0f} days, thresholds x {s}": row for s, row in counts.items()}
+
+
+def records_to_alert(bundle: autoencoder.Bundle) -> dict[str, list[int | None]]:
+    """Counted from the first attacked record on, by NUMBERS: the CPU at 98 % from one scrape to the next."""
+    start, rows = simulate.NORMAL_START, {}
+    for period in PERIODS:
+        scrapes = start + (240 + simulate.NODE_PHASE + np.arange(0, 240, period)) * RECORD_SECONDS
+        loads = [simulate.Attack("cpu", scrape, scrape + RECORD_SECONDS) for scrape in scrapes]
+        frame = edge.frame_of(simulate.simulate(42, start, 480 * RECORD_SECONDS, loads))
+        first = int(np.searchsorted(frame.index.as_unit("ns").asi8, int((scrapes[0] + RECORD_SECONDS) * 1e9)))
+        flags = edge_flags(bundle, frame)
+        alerted = [np.flatnonzero(alerts(flags, many)[0] == ALERT) for many in NUMBERS]
+        counted = [int(found[0]) - first + 1 if len(found) else None for found in alerted]
+        rows[f"edge: records to the alert, CPU busy in 1 of {period}"] = counted
+    return rows
+
+
+def ports(captures: str | None) -> Iterator[tuple]:
+    """A group, the days of a training, and a series as unseen_port has it."""
+    yield from (("simulated ports", TRAIN_DAYS, *unseen_port(seed)) for seed in UNSEEN_SEEDS)
+    real = {f"{captures}/{name}": CAPTURE_TRAIN_DAYS for name in ("ports", "links")} if captures else {}
+    for folder, days in {"data/ports": TRAIN_DAYS, **real}.items():
+        labels = Path(folder, "anomalies.txt")
+        for name, path in list_series(folder).items():
+            series = read_series(path)
+            split = last_midnight(int(series.times[0]) + (days + 1) * DAY_SECONDS, TIMEZONE)
+            known = [one for one in read_anomalies(labels) if one.series == name] if labels.exists() else []
+            late = [one for one in known if one.end > split]
+            yield folder.removeprefix(f"{captures}/"), days, series, split, late, [], []
+
+
+def port_alerts(captures: str | None) -> dict[str, list[int]]:
+    """By the default detector, trained each night, and by each of NUMBERS: false alerts, and true ones."""
+    totals: dict[str, list[Detection]] = {}
+    for group, days, series, split, known, rest, holidays in ports(captures):
+        training = training_of("profile", train_days=days)
+        trained = fit_series(series, "profile", replace(training, until=split))
+        after = judge(trained, series, split).after(split)
+        said = iterative_statuses(series, "profile", training, split, after)
+        flags = np.isin(said, (ANOMALY, ALERT)), said == UNKNOWN
+        ways = {group: rest} | ({f"{group}, outside holidays": [*rest, *holidays]} if holidays else {})
+        for (name, excused), (place, many) in itertools.product(ways.items(), enumerate(NUMBERS)):
+            total = totals.setdefault(name, [Detection()] * len(NUMBERS))
+            seconds, (statuses, _) = training.minutes * 60, alerts(flags, many)
+            total[place] += detection(after.buckets.starts, seconds, statuses, known, excused)
+    rows = {}
+    for name, found in totals.items():
+        rows[f"{name}: false alerts in {found[0].months:.0f} months"] = [one.false_reds for one in found]
+        rows[f"{name}: alerted, of {found[0].known}"] = [one.red for one in found]
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--captures", help="folder of public recordings")
+    captures = parser.parse_args().captures
+    bundle = autoencoder.load_bundle(autoencoder.DEFAULT_MODEL, getFeatures(), N_STEPS)
+    rows = false_edge_alerts(bundle, captures) | records_to_alert(bundle) | port_alerts(captures)
+    print("| anomalies in 30 records |", " | ".join("row" if n is None else str(n) for n in NUMBERS), "|")
+    print("| --- " * (1 + len(NUMBERS)) + "|")
+    for name, cells in rows.items():
+        print(f"| {name} |", " | ".join("-" if cell is None else str(cell) for cell in cells), "|")
+
+
+if __name__ == "__main__":
+    main()

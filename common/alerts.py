@@ -1,0 +1,84 @@
+"""Which anomalies wake a person: the rule that both halves share. A record of a port is one of its buckets.
+
+An anomaly is also an alert
+
+- from the ALERT_RECORDS-th in a row on, or
+- when at least MANY_RECORDS of the last WINDOW_RECORDS records are anomalies: a load that comes and goes
+  never makes a row.
+
+MANY_RECORDS is the smallest number that adds no false alert to those of the row, with thresholds at 0.6 of
+the proposed ones too, and it serves both halves. docs/alerts.md has the figures, which
+`python -m benchmarks.alerts` measures.
+"""
+
+from __future__ import annotations
+
+NORMAL, ANOMALY, ALERT, UNKNOWN = "normal", "anomaly", "alert", "unknown"
+
+WINDOW_RECORDS = 30
+ALERT_RECORDS = 4
+MANY_RECORDS = 8
+# An alert of many anomalies goes on while so many are left. It would begin again and again if it ended below
+# MANY_RECORDS: of what comes at random, or of a load whose number of anomalies is now 8 and now 7.
+FEW_RECORDS = MANY_RECORDS // 2
+# A status depends on fewer records before it than this: the anomalies of a row may be a window apart, with
+# unknown records between them, and the oldest anomaly that counts may be the fourth of one.
+CONTEXT_RECORDS = ALERT_RECORDS * WINDOW_RECORDS
+
+_WINDOW_BITS = (1 << WINDOW_RECORDS) - 1
+
+
+class Row:
+    """Counts anomalies, record by record: those in a row, and those of the last WINDOW_RECORDS records.
+
+    An unknown record neither counts nor ends a row; WINDOW_RECORDS of them end it. The anomalies of a row
+    that is an alert are not counted among the last records: a false one soon after would be an alert.
+
+        row = Row()
+        row.status(is_anomaly=True, is_unknown=False)    # "anomaly"; row.anomalies is 1, row.recent is 1
+
+    many: how many recent anomalies make an alert.
+    """
+
+    def __init__(self, many: int = MANY_RECORDS) -> None:
+        self.anomalies = 0
+        self._many = many
+        self._unknowns = 0
+        # A bit for each record, the newest last.
+        self._recent = 0
+
+    @property
+    def recent(self) -> int:
+        """Anomalies among the last WINDOW_RECORDS records, without those of a row that is an alert."""
+        return self._recent.bit_count()
+
+    def status(self, is_anomaly: bool, is_unknown: bool) -> str:
+        """Of the next record: normal, anomaly, alert, or unknown."""
+        self._recent = (self._recent << 1 | bool(is_anomaly)) & _WINDOW_BITS
+        if not is_anomaly and is_unknown:
+            self._unknowns += 1
+            if self._unknowns >= WINDOW_RECORDS:
+                self.anomalies = 0
+            return UNKNOWN
+        self._unknowns = 0
+        self.anomalies = self.anomalies + 1 if is_anomaly else 0
+        if not is_anomaly:
+            return NORMAL
+        if self.anomalies < ALERT_RECORDS:
+            return ALERT if self.recent >= self._many else ANOMALY
+        for _ in range(ALERT_RECORDS if self.anomalies == ALERT_RECORDS else 1):
+            self._drop_newest()
+        return ALERT
+
+    def _drop_newest(self) -> None:
+        """Take the newest anomaly out of the recent ones."""
+        self._recent &= self._recent - 1
+
+    def state(self) -> dict[str, int]:
+        """For `restore`, in JSON."""
+        return {"anomalies": self.anomalies, "unknowns": self._unknowns, "recent": self._recent}
+
+    def restore(self, state: dict[str, int]) -> None:
+        """Go on where another process stopped; a state of an older version has no recent anomalies."""
+        self.anomalies, self._unknowns = state["anomalies"], state["unknowns"]
+        self._recent = state.get("recent", 0)
