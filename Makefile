@@ -10,7 +10,8 @@ run: .venv/.run
 
 test: lint
 	@lab/get_parts.sh
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest -m "not alone" --numprocesses 3 --dist loadfile
+	.venv/bin/python -m pytest -m alone
 
 train: .venv/.run
 	@.venv/bin/python find_anomalies.py --mode train --evaluate

@@ -427,18 +427,15 @@ def describe_verdict(verdict: detector.Verdict, faults: Mapping[str, str]) -> st
 
 def describe_unknown(verdict: detector.Verdict, faults: Mapping[str, str]) -> str:
     """Of which metrics nothing can be said, and why."""
+    sources = {
+        metric: [name for name in faults if name.partition("{")[0] in formatters.METRIC_MEASUREMENTS[metric]]
+        for metric in verdict.unknown
+    }
+    unexplained = [metric for metric, series in sources.items() if not series]
     names: dict[str, list[str]] = {}
-    unexplained = []
-    for metric in verdict.unknown:
-        sources = [
-            (name, fault)
-            for name, fault in faults.items()
-            if name.partition("{")[0] in formatters.METRIC_MEASUREMENTS[metric]
-        ]
-        for name, fault in sources:
+    for name, fault in faults.items():
+        if any(name in series for series in sources.values()):
             names.setdefault(fault, []).append(name)
-        if not sources:
-            unexplained.append(metric)
     reasons = []
     for fault, series in names.items():
         more = f" and {len(series) - NAMED_SERIES} more" if len(series) > NAMED_SERIES else ""

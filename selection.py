@@ -218,6 +218,7 @@ class Selection:
                         point[formatters.PART_TAGS[measurement]] = part
                     record.setdefault(measurement, []).append(point)
         self._check_memory(record, faults)
+        faults = {name: faults[name] for name in self._series_of_node if name in faults}
         return Choice(slot, max(times, default=slot.start), record, faults, watched, heirs, chosen)
 
     def keep(self, choice: Choice) -> None:

@@ -210,7 +210,7 @@ def test_no_node_file_means_the_documented_node() -> None:
     )
 
 
-NODE_KEYS = "cell_id, cpus, interfaces, node_instance, ran_instance, total_memory_bytes"
+NODE_KEYS = "cell_id, cpus, interfaces, node_instance, node_tags, ran_instance, ran_tags, total_memory_bytes"
 
 
 @pytest.mark.parametrize(
@@ -232,6 +232,14 @@ NODE_KEYS = "cell_id, cpus, interfaces, node_instance, ran_instance, total_memor
         ('{"cell_id": null}', ": 'cell_id' must hold names (text or whole numbers), not None"),
         ('{"node_instance": ""}', ": 'node_instance' must hold names (text or whole numbers), not ''"),
         ('{"ran_instance": {}}', ": 'ran_instance' must hold names (text or whole numbers), not {}"),
+        ('{"node_tags": []}', """: 'node_tags' must be an object of tags, like {"job": "node"}"""),
+        ('{"ran_tags": {"": "x"}}', """: 'ran_tags' must be an object of tags, like {"job": "node"}"""),
+        ('{"ran_tags": {"a\\nb": "x"}}', """: 'ran_tags' must be an object of tags, like {"job": "node"}"""),
+        ('{"node_tags": {"job": null}}', ": 'node_tags' must hold names (text or whole numbers), not None"),
+        (
+            '{"node_tags": {"instance": "edge:9100"}}',
+            ": 'node_tags' holds 'instance'; write it as 'node_instance'",
+        ),
         ('{"total_memory_bytes": 0}', ": 'total_memory_bytes' must be a number of bytes above 0"),
         ('{"total_memory_bytes": "8e9"}', ": 'total_memory_bytes' must be a number of bytes above 0"),
         ('{"total_memory_bytes": true}', ": 'total_memory_bytes' must be a number of bytes above 0"),
