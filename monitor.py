@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -168,27 +168,33 @@ class Monitor:
 
     def _read(self, start: int, end: int | None) -> list[Slot]:
         """The slots from `start` to before `end` that have samples, as far as they have come."""
+        looks_ahead = end is None and self._sample_clock.looks_ahead()
+        now = self._now()
         found = samples.get_samples(
             self._client,
             self._node,
             start,
-            self._now() + self._interval_ns if end is None else end,
+            now + self._interval_ns if looks_ahead else min(now, end or now),
             self._interval_seconds,
-            end is None,
+            looks_ahead,
             self._selection.known_tags(),
         )
         self._note_flood(found)
-        times = self._newest_times(found.points)
+        if not looks_ahead:
+            slots = in_slots(found.points, self._node, self._interval_ns)
+            self._sample_clock.see(self._times_of(slots))
+            return slots
+        times = self._times_of(in_slots(found.points, self._node, self._interval_ns))
         if found.has_later:
             # What was read of them ends anywhere.
-            times = [(slot, newest) for slot, newest in times if slot + self._interval_ns <= self._now()]
+            times = [(slot, newest) for slot, newest in times if slot + self._interval_ns <= now]
             node = replace(self._node, **self._selection.watched)
-            times += self._newest_times(samples.newest_samples(self._client, node))
+            newest = samples.newest_samples(self._client, node)
+            times += self._times_of(in_slots(newest, self._node, self._interval_ns))
         limit = self._sample_clock.limit(times)
         return in_slots(found.points, self._node, self._interval_ns, limit)
 
-    def _newest_times(self, points: formatters.Record) -> list[tuple[int, dict[str, int]]]:
-        slots = in_slots(points, self._node, self._interval_ns)
+    def _times_of(self, slots: Sequence[Slot]) -> list[tuple[int, dict[str, int]]]:
         return [(slot.start, self._selection.newest_times(slot)) for slot in slots]
 
     def _judge_record(self, choice: Choice) -> list[Judged]:

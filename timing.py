@@ -11,6 +11,8 @@ SETTLE_SHARE = 1 / 3
 RIGHT_SLOTS = 1.5
 # Samples without more than so many slots between them are one stretch.
 GAP_SLOTS = 2
+# Of so many polls the first two look for samples that are dated later than now.
+LOOK_POLLS = 20
 # Samples that were late by the same for so many polls do not catch up: their clock is behind.
 STEADY_POLLS = 4
 
@@ -29,6 +31,9 @@ class SampleClock:
         # Where each stretch of samples ended at the poll before, and when that was.
         self._ends: list[int] = []
         self._looked_at = 0
+        # Of the polls, the first one looks ahead.
+        self._polls = -1
+        self._is_silent = False
         self._newest: int | None = None
         self._followed: int | None = None
         self._lag_ns = 0
@@ -42,15 +47,27 @@ class SampleClock:
         """The time by the samples' clock (ns)."""
         return self.here() + self.offset_ns
 
-    def limit(self, slots: Sequence[tuple[int, Mapping[str, int]]]) -> int:
-        """The time from which on samples have not come yet (ns).
+    def looks_ahead(self) -> bool:
+        """Whether this poll has to look for samples that are dated later than now.
 
-        slots: start of each slot with samples, oldest first, and the time of the newest sample of each series
-        by its name.
+        It takes two polls in a row to see that they become more. In ordinary life that is done now and then.
         """
-        names = {name for _, times in slots for name in times}
-        # A few series alone do not set the clock.
-        full = {start: max(times.values()) for start, times in slots if 2 * len(times) > len(names)}
+        self._polls += 1
+        is_time = self._polls % LOOK_POLLS < 2
+        return is_time or self._is_silent or self.offset_ns > 0
+
+    def see(self, slots: Sequence[tuple[int, Mapping[str, int]]]) -> None:
+        """Take note of the samples of a poll, none of which is dated later than now; `slots` as in `limit`."""
+        self._ends = []
+        self._note(self._full(slots), self.now())
+
+    def limit(self, slots: Sequence[tuple[int, Mapping[str, int]]]) -> int:
+        """The time from which on samples have not come yet (ns), in a poll that looks ahead.
+
+        slots: start of each slot with samples, oldest first, and the time of the newest sample of each
+        series by its name.
+        """
+        full = self._full(slots)
         stretches: list[tuple[int, int]] = []
         for start, end in full.items():
             if stretches and start - stretches[-1][1] <= GAP_SLOTS * self._interval_ns:
@@ -68,8 +85,19 @@ class SampleClock:
                 # The first samples of the next slot show that this one is over.
                 limit = end + self._interval_ns
         self._ends = [end for _, end in stretches]
-        self._newest = max((time for time in full.values() if time < limit), default=None)
+        self._note(full, limit)
         return limit
+
+    @staticmethod
+    def _full(slots: Sequence[tuple[int, Mapping[str, int]]]) -> dict[int, int]:
+        """Start of each slot with more than half of the series -> its newest sample: a few set no clock."""
+        names = {name for _, times in slots for name in times}
+        return {start: max(times.values()) for start, times in slots if 2 * len(times) > len(names)}
+
+    def _note(self, full: Mapping[int, int], limit: int) -> None:
+        newest = max((time for time in full.values() if time < limit), default=None)
+        self._is_silent = newest is None or self._newest is not None and newest <= self._newest
+        self._newest = newest if newest is not None else self._newest
 
     def follow(self) -> None:
         """Set the clock by what has come in this poll; the next poll goes by it."""
