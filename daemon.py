@@ -183,6 +183,7 @@ class Daemon:
         self._first_records = FirstRecords()
         self._recorder = pictures.AlertRecorder()
         self._is_connected = False
+        self._is_first_poll = True
         self._backoff = Backoff()
         self._status = ""
         # The refusals that were logged: measurement and field, None for all others.
@@ -300,6 +301,7 @@ class Daemon:
     def poll(self) -> bool:
         """One poll, whatever comes of it; whether the server is away."""
         self._metrics.polls.inc()
+        self._is_first_poll, was_first_poll = False, self._is_first_poll
         self._look_after_store()
         self._refresh()
         try:
@@ -311,7 +313,8 @@ class Daemon:
             self._note_away(error)
             return True
         except UserError as error:
-            if self._settings.once or not self._monitor.has_begun:
+            # At the start somebody looks on; later the service waits for the remedy.
+            if self._settings.once or was_first_poll and not self._monitor.has_begun:
                 raise
             self._metrics.failures.labels("refused").inc()
             self._notices.fault("poll", str(error))

@@ -15,6 +15,7 @@ import re
 import ssl
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,6 +80,8 @@ CA_BYTES = 10_000_000
 DEFAULT_EPOCHS = 10
 DEFAULT_PERCENTILE = 99.0
 COLLECT_CHUNK_SECONDS = 3600
+# So many gaps of a dataset have a line each.
+MOST_GAPS = 100
 # The first one is the default; ports/ is not imported where only the edge is watched.
 PORT_DETECTORS = ("profile", "stl", "sarimax", "random-forest", "isolation-forest", "one-class-svm")
 # A network that has not learnt has the training mean's error; this much of it is still refused.
@@ -480,9 +483,10 @@ def run_collect(options: argparse.Namespace) -> None:
     node = load_node(options.node_file)
     server, client = _connect(options, EDGE_ANOMALIES)
     client.switch_database(options.influx_db)
-    gaps: dict[tuple[str, str], int] = {}
-    starts: list[int] = []
     selection = Selection(node)
+    gaps: Counter[tuple[str, str]] = Counter()
+    flooded: dict[str, None] = {}
+    starts: list[int] = []
 
     def records(start: int, end: int) -> Iterator[tuple[int, formatters.Record]]:
         interval_ns = int(options.interval * 1e9)
@@ -490,27 +494,31 @@ def run_collect(options: argparse.Namespace) -> None:
         start = start // interval_ns * interval_ns
         for begin in tqdm(range(start, end, chunk_ns), desc="collecting", unit="query"):
             until = min(begin + chunk_ns, end)
-            found = samples.get_samples(client, node, begin, until, options.interval)
+            found = samples.get_samples(
+                client, node, begin, until, options.interval, known_tags=selection.known_tags()
+            )
+            flooded.update(dict.fromkeys(found.flooded))
             slots = in_slots(found.points, node, interval_ns)
-            # History that holds two nodes is nobody's.
+            # A history that holds two nodes is nobody's.
             selection.refuse_several(slots)
             for slot in slots:
                 choice = selection.choose(slot)
                 selection.keep(choice)
-                if not choice.record:
-                    continue
-                for series, fault in choice.faults.items():
-                    gaps[series, fault] = gaps.get((series, fault), 0) + 1
-                starts.append(slot.start)
-                yield slot.start, choice.record
+                if choice.record:
+                    gaps.update(choice.faults.items())
+                    starts.append(slot.start)
+                    yield slot.start, choice.record
+        if not starts:
+            raise UserError(f"{nothing_there}, or none that can be used")
 
+    nothing_there = (
+        f"InfluxDB at {server}: database {options.influx_db} has no sample of this node; check that"
+        " Prometheus writes there (deploy/prometheus.yml), --influx_db and --node_file"
+    )
     try:
         newest = samples.newest_sample_time(client, node)
         if newest is None:
-            raise UserError(
-                f"InfluxDB at {server}: database {options.influx_db} has no sample of this node; check that"
-                " Prometheus writes there (deploy/prometheus.yml), --influx_db and --node_file"
-            )
+            raise UserError(nothing_there)
         start = newest - int(options.since * 1e9)
         count = write_dataset(
             options.output, formatters.format_records(records(start, newest + 1), node), node
@@ -521,10 +529,15 @@ def run_collect(options: argparse.Namespace) -> None:
     empty = (starts[-1] - starts[0]) // int(options.interval * 1e9) + 1 - count
     if empty:
         print(f"gap: no sample of any series in {empty} slots")
-    for (series, fault), number in sorted(gaps.items()):
-        every = ": check --node_file" if number == count else ""
-        reason = "is missing" if fault == NO_SAMPLE else f"cannot be used ({fault})"
+    for (series, fault), number in sorted(gaps.items())[:MOST_GAPS]:
+        is_missing = fault.startswith(NO_SAMPLE)
+        every = ": check --node_file" if number == count and is_missing else ""
+        reason = "is missing" if is_missing else f"cannot be used ({fault})"
         print(f"gap: {series} {reason} in {number} of {count} records{every}")
+    if len(gaps) > MOST_GAPS:
+        print(f"gap: and {len(gaps) - MOST_GAPS} more")
+    if flooded:
+        print(f"too many samples of {', '.join(flooded)}: the newest of each record is taken")
 
 
 # --- thresholds ----------------------------------------------------------------------------------

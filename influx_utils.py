@@ -20,6 +20,7 @@ import numpy as np
 import requests
 from influxdb import InfluxDBClient
 from influxdb.exceptions import InfluxDBClientError, InfluxDBServerError
+from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 import formatters
 from utils import ANOMALY_FIELDS, UserError, format_time
@@ -71,24 +72,35 @@ class AnswerTooLargeError(InfluxDBServerError):
 
 
 class _BoundedSession(requests.Session):
-    """Reads answers of at most MAX_ANSWER_BYTES, each within TIMEOUT_SECONDS of its first byte."""
+    """Reads answers of at most MAX_ANSWER_BYTES, each to its end within TIMEOUT_SECONDS of its beginning."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # What is not compressed cannot grow, and can be read as it comes.
+        self.headers["Accept-Encoding"] = "identity"
 
     def send(self, request: requests.PreparedRequest, **settings: Any) -> requests.Response:
         """As requests does. Raises AnswerTooLargeError, and requests.Timeout for an answer without an end."""
         response = super().send(request, **(settings | {"stream": True}))
         deadline = monotonic() + TIMEOUT_SECONDS
-        parts, size = [], 0
-        for part in response.iter_content(_PART_BYTES):
-            parts.append(part)
-            size += len(part)
-            if size > MAX_ANSWER_BYTES:
-                response.close()
-                raise AnswerTooLargeError(f"more than {MAX_ANSWER_BYTES >> 20} MB")
-            if monotonic() > deadline:
-                response.close()
-                raise requests.ReadTimeout("the answer did not end")
+        content = bytearray()
+        try:
+            # What has come, not what would fill a buffer: a server may send a byte now and then.
+            while part := response.raw.read1(_PART_BYTES):
+                content += part
+                if len(content) > MAX_ANSWER_BYTES:
+                    raise AnswerTooLargeError(f"more than {MAX_ANSWER_BYTES >> 20} MB")
+                if monotonic() > deadline:
+                    raise requests.ReadTimeout("the answer did not end")
+        except ReadTimeoutError as error:
+            raise requests.ReadTimeout(error) from None
+        except HTTPError as error:
+            raise requests.exceptions.ChunkedEncodingError(error) from None
+        finally:
+            # A connection on which something is still to come is no good for the next request.
+            response.close()
         # What requests itself does after reading the body; nobody else may read it again.
-        response._content = b"".join(parts)
+        response._content = bytes(content)
         response._content_consumed = True
         return response
 
@@ -146,7 +158,7 @@ def checkDatabase(client: InfluxDBClient, db_name: str) -> None:
     nothing yet; the first query does.
     """
     try:
-        with _answers():
+        with answers():
             if db_name not in {database["name"] for database in client.get_list_database()}:
                 client.create_database(db_name)
                 logger.info("created the database %s", db_name)
@@ -157,7 +169,7 @@ def checkDatabase(client: InfluxDBClient, db_name: str) -> None:
 
 
 @contextlib.contextmanager
-def _answers() -> Iterator[None]:
+def answers() -> Iterator[None]:
     """An answer that is not InfluxDB's, of a proxy or another program, is an error of the server."""
     try:
         yield
@@ -313,7 +325,7 @@ def write_points(client: InfluxDBClient, db_name: str, points: Sequence[dict[str
     were written change nothing when they are sent twice.
     """
     try:
-        with _answers():
+        with answers():
             client.write_points(list(points), time_precision="n", database=db_name)
     except InfluxDBClientError as error:
         if error.code == 404:
@@ -353,7 +365,7 @@ class Port:
     fault: str | None = None
 
 
-@_answers()
+@answers()
 def list_ports(client: InfluxDBClient, start: int, end: int) -> list[Port]:
     """All ports that have a value between `start` and `end` (seconds since 1970).
 
@@ -443,7 +455,7 @@ def insert_port_anomalies(
     return next((refusal.reason for refusal in refusals if refusal), None)
 
 
-@_answers()
+@answers()
 def get_port_samples(
     client: InfluxDBClient, tags: dict[str, str], start: int, end: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -516,7 +528,7 @@ def run(client: InfluxDBClient, statements: Sequence[str]) -> list[list[dict[str
 
 def _results(client: InfluxDBClient, statements: Sequence[str]) -> list[dict[str, Any]]:
     """The result of each statement, checked; `series` is in each."""
-    with _answers():
+    with answers():
         # As JSON: in the client's own format one text that is no UTF-8 makes the whole answer unreadable.
         answer = client.request(
             "query",
@@ -532,7 +544,8 @@ def _results(client: InfluxDBClient, statements: Sequence[str]) -> list[dict[str
             raise InfluxDBClientError(errors[0])
         for series in (series for result in results for series in result["series"]):
             width = len(series["columns"])
-            if any(len(row) != width for row in series["values"]):
+            # Without a row there is no `values`.
+            if any(len(row) != width for row in series.setdefault("values", [])):
                 raise ValueError("a row that is not whole")
     if len(results) != len(statements):
         raise InfluxDBServerError(CUT_SHORT if any(map(_is_cut, results)) else "not an answer of InfluxDB")

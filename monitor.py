@@ -94,6 +94,9 @@ class Monitor:
         # What was last looked up about series without samples.
         self._lacking: frozenset[str] = frozenset()
         self._explanations: dict[str, str] = {}
+        self._unexplained_records = 0
+        # How many samples there were in a span that was still to come.
+        self._counted, self._counted_span = 0, (0, 0)
         self.silent_polls = 0
         self.has_more = False
         # Verdicts on the records of the history that the first poll reads, which are not reported.
@@ -160,6 +163,7 @@ class Monitor:
         if self._stale_polls > 2 and not judged:
             self._look_for_clock_step()
         if judged:
+            self._notices.mended("step", "records are judged again")
             self._explain(judged[-1].faults)
         self._sample_clock.follow()
         self._note_offset()
@@ -188,8 +192,7 @@ class Monitor:
         if found.has_later:
             # What was read of them ends anywhere.
             times = [(slot, newest) for slot, newest in times if slot + self._interval_ns <= now]
-            node = replace(self._node, **self._selection.watched)
-            newest = samples.newest_samples(self._client, node)
+            newest = samples.newest_samples(self._client, self._watched_node())
             times += self._times_of(in_slots(newest, self._node, self._interval_ns))
         limit = self._sample_clock.limit(times)
         return in_slots(found.points, self._node, self._interval_ns, limit)
@@ -242,7 +245,7 @@ class Monitor:
 
     def _newest_in_history(self) -> int | None:
         """Time of the newest sample of those that are watched, whenever it came (ns)."""
-        return samples.newest_sample_time(self._client, replace(self._node, **self._selection.watched))
+        return samples.newest_sample_time(self._client, self._watched_node())
 
     def _find_late_samples(self) -> bool:
         """Before the first record: whether samples come, though none that is recent by this host's clock."""
@@ -278,8 +281,10 @@ class Monitor:
 
     def _look_for_clock_step(self) -> None:
         """Samples that come with times before those judged already: the clock that stamps them went back."""
-        if self._judged_before is None or self._sample_clock.here() < self._judged_before <= self._now():
-            # By a clock that is ahead there are samples up to its own time, which are no news.
+        if self._judged_before is None:
+            return
+        if self._sample_clock.here() < self._judged_before <= self._now():
+            self._look_for_clock_put_right()
             return
         newest = self._newest_in_history()
         if newest is None:
@@ -293,9 +298,42 @@ class Monitor:
                 format_duration((self._judged_before - newest) / 1e9),
                 format_time(begin),
             )
-            self._sample_clock.set_by(newest)
+            self._sample_clock.start_again(newest)
             self._begin_anew(begin)
             self._newest = None
+
+    def _look_for_clock_put_right(self) -> None:
+        """By a clock that was ahead there are samples with times still to come: more of them are news."""
+        here = self._sample_clock.here()
+        before, (start, end) = self._counted, self._counted_span
+        is_counted = start < here <= end + self._interval_ns
+        count = samples.count_samples(self._client, self._watched_node(), start, end) if is_counted else 0
+        self._counted_span = here, here + self._interval_ns
+        self._counted = samples.count_samples(self._client, self._watched_node(), *self._counted_span)
+        if not is_counted or count <= before:
+            return
+        went_back = format_duration((self._judged_before - here) / 1e9)
+        if before and not self._notices.has("step"):
+            self._notices.fault(
+                "step",
+                f"the samples' clock went back by about {went_back}: new samples come between those dated up"
+                f" to {format_time(self._judged_before)}, and cannot be told apart. Nothing is judged until"
+                " then, or until those are deleted: DELETE WHERE time > now()",
+            )
+        if before:
+            return
+        begin = self._slot_of(start) - (self.silent_polls - 1) * self._interval_ns
+        logger.warning(
+            "the clock of the samples went back by %s; judging begins anew at %s",
+            went_back,
+            format_time(begin),
+        )
+        self._sample_clock.start_again(here)
+        self._begin_anew(begin)
+        self._newest = None
+
+    def _watched_node(self) -> Node:
+        return replace(self._node, **self._selection.watched)
 
     def _is_settled(self, slot_start: int, lacks_series: bool) -> bool:
         # A clock that went back makes no patience longer.
@@ -323,9 +361,9 @@ class Monitor:
 
     def _note_offset(self) -> None:
         seconds = self.clock_offset_seconds
-        if abs(seconds) <= self._interval_seconds:
+        if seconds == 0:
             self._notices.mended("clock", "the samples' clock is right again")
-        elif not self._notices.has("clock"):
+        elif abs(seconds) > self._interval_seconds and not self._notices.has("clock"):
             way = (
                 "ahead of this host's; check the time (NTP) of both"
                 if seconds > 0
@@ -338,13 +376,19 @@ class Monitor:
     def _explain(self, faults: Mapping[str, str]) -> None:
         """Look once into the database for the reason why series have no samples, and put it into `faults`."""
         lacking = frozenset(name for name, fault in faults.items() if fault == NO_SAMPLE)
-        if lacking != self._lacking:
-            try:
-                self._explanations = self._look_up(sorted(lacking)) if lacking else {}
-            except influx_utils.INFLUX_ERRORS:
-                # The next poll says what is wrong with the server.
-                return
-            self._lacking = lacking
+        is_total_gone = formatters.MEMORY_TOTAL in faults
+        self._unexplained_records = self._unexplained_records + 1 if is_total_gone else 0
+        if lacking == self._lacking and self._unexplained_records != WINDOW_RECORDS:
+            return
+        try:
+            self._explanations = self._look_up(sorted(lacking)) if lacking else {}
+            if is_total_gone and not samples.wrong_types(self._client, [formatters.MEMORY_TOTAL]):
+                self._selection.forget_total_fault()
+        except influx_utils.INFLUX_ERRORS:
+            # The next poll says what is wrong with the server.
+            return
+        self._lacking = lacking
+        self._unexplained_records = 0
 
     def _look_up(self, lacking: list[str]) -> dict[str, str]:
         """Name of a series that has no sample -> NO_SAMPLE and what the database tells about it."""
@@ -356,8 +400,8 @@ class Monitor:
             measurement, part = series[name]
             if measurement in types:
                 found[name] = (
-                    f"{NO_SAMPLE}: InfluxDB holds values of it that are {types[measurement]}, which keep"
-                    " numbers out; DROP MEASUREMENT removes them"
+                    f"{NO_SAMPLE}: InfluxDB holds values of it that are {types[measurement]} and may keep"
+                    " numbers out; check its exporter, then DELETE them or DROP MEASUREMENT"
                 )
             elif part is not None and name not in self._selection.ever_seen:
                 if measurement not in there:
@@ -401,13 +445,16 @@ class Monitor:
             None if state[key] is None else whole(state[key])
             for key in ("judged_before", "reported_from", "newest")
         ]
-        offset_ns = whole(state["clock_offset_ns"])
+        offset_ns = whole(state.get("clock_offset_ns", 0))
         last_record = {
             name: [_kept_point(point) for point in points]
             for name, points in mapping(state["last_record"]).items()
         }
+        selection = Selection(self._node)
+        # A state of the version before knows the instances alone.
+        selection.restore(state.get("selection") or selection.state() | {"watched": state["instances"]})
         self._judge.restore(state["judge"])
-        self._selection.restore(state["selection"])
+        self._selection = selection
         self._judged_before, self._reported_from, self._newest = times
         self._last_record = last_record
         self._sample_clock.offset_ns = offset_ns

@@ -41,6 +41,7 @@ class Samples:
     has_later: bool = False
 
 
+@influx_utils.answers()
 def get_samples(
     client: InfluxDBClient,
     node: Node,
@@ -87,6 +88,7 @@ def get_samples(
     return Samples(points, tuple(flooded), tuple(unread), has_later)
 
 
+@influx_utils.answers()
 def newest_samples(client: InfluxDBClient, node: Node) -> formatters.Record:
     """Of each part of the node the newest sample that there is, whatever its time: measurement -> points."""
     queries = [
@@ -98,6 +100,7 @@ def newest_samples(client: InfluxDBClient, node: Node) -> formatters.Record:
     return {name: _points(answer) for name, answer in zip(formatters.MEASUREMENTS, answers, strict=True)}
 
 
+@influx_utils.answers()
 def newest_sample_time(client: InfluxDBClient, node: Node) -> int | None:
     """Time of the newest sample of the node in the whole history up to now, None if there is none."""
     queries = [
@@ -109,6 +112,18 @@ def newest_sample_time(client: InfluxDBClient, node: Node) -> int | None:
     return max(times, default=None)
 
 
+@influx_utils.answers()
+def count_samples(client: InfluxDBClient, node: Node, start: int, end: int) -> int:
+    """How many samples of the node there are from `start` to before `end` (ns)."""
+    span = f"time >= {start} AND time < {end}"
+    queries = [
+        f'SELECT count("value"::field) FROM "{name}" WHERE {_conditions(name, node, span)}'
+        for name in formatters.MEASUREMENTS
+    ]
+    return sum(series["values"][0][1] for answer in influx_utils.run(client, queries) for series in answer)
+
+
+@influx_utils.answers()
 def wrong_types(client: InfluxDBClient, measurements: Iterable[str]) -> dict[str, str]:
     """Measurement -> what its values are in some part of the database, where that is no number."""
     sources = ", ".join(f'"{measurement}"' for measurement in measurements)
@@ -122,6 +137,7 @@ def wrong_types(client: InfluxDBClient, measurements: Iterable[str]) -> dict[str
     return {measurement: formatters.NO_NUMBERS[kind] for measurement, kind in sorted(kinds)}
 
 
+@influx_utils.answers()
 def names_there(client: InfluxDBClient, measurement: str) -> list[str]:
     """What a part of this measurement is called in the database, at most LISTED_NAMES of them."""
     tag = formatters.PART_TAGS[measurement]
@@ -199,6 +215,8 @@ def _points(answer: list[dict[str, Any]]) -> formatters.JsonArray:
         group = _labels((series.get("tags") or {}).items())
         tags = series["columns"][2:]
         for time, value, *texts in series["values"]:
+            if not isinstance(time, int):
+                raise ValueError("a time that is none")
             labels = _labels(zip(tags, texts, strict=True))
             points.append({**labels, **group, "time": time, "value": value})
     return points

@@ -10,14 +10,14 @@ from __future__ import annotations
 import hashlib
 import logging
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import formatters
 from detector import ALERT_RECORDS
 from store import mapping, number, text, whole
-from utils import Node, UserError
+from utils import WINDOW_RECORDS, Node, UserError
 
 logger = logging.getLogger("find_anomalies")
 
@@ -29,8 +29,13 @@ EXPORTERS = {
 }
 # An exporter that is renamed is watched under its new name once the old one was silent for so many records.
 RENAMED_RECORDS = ALERT_RECORDS
-# So many other instances of an exporter are named, so many other series of a part are remembered.
-NAMED_STRANGERS, REMEMBERED_SERIES = 3, 30
+# Whoever writes beside the known source in so many records is another one: a label that is added to a series,
+# or a name that is changed, may come up in the last record of the old one.
+RIVAL_RECORDS = 2
+# So many others are remembered of an exporter, and of a part.
+OTHER_INSTANCES, OTHER_SERIES = 4, 30
+# A total of the memory that comes up later may differ by this share from the node's own figure.
+SAME_TOTAL = 0.01
 # Names that others chose are cut to this, so that a line stays a line.
 NAME_CHARACTERS = 60
 
@@ -102,7 +107,59 @@ class Choice:
     @property
     def lacks_samples(self) -> bool:
         """Whether some may still come."""
-        return NO_SAMPLE in self.faults.values()
+        return any(fault.startswith(NO_SAMPLE) for fault in self.faults.values())
+
+
+class Others:
+    """Who else writes the samples for which one source is known; at most `limit` of them are remembered.
+
+    They are forgotten once they were silent for WINDOW_RECORDS records.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        # Name -> in how many records it came beside the known source, the newest record in which it came.
+        self._records: dict[str, tuple[int, int]] = {}
+        self._crowded_in: int | None = None
+
+    def beside(self, name: str) -> int:
+        """In how many records it came beside the known source."""
+        return self._records.get(name, (0, 0))[0]
+
+    def has_rivals(self) -> bool:
+        """Whether somebody else writes them, too: what comes alone is then not simply the known source."""
+        return self.is_crowd or any(count >= RIVAL_RECORDS for count, _ in self._records.values())
+
+    @property
+    def is_crowd(self) -> bool:
+        """Whether there were more than can be remembered."""
+        return self._crowded_in is not None
+
+    def note(self, names: Iterable[str], is_beside: bool, number: int) -> None:
+        """Take note of those that came in the record of this number, beside the known source or alone."""
+        for name in sorted(names):
+            self._records[name] = self.beside(name) + is_beside, number
+        oldest = number - WINDOW_RECORDS
+        self._records = {name: found for name, found in self._records.items() if found[1] > oldest}
+        if len(self._records) > self._limit:
+            # Those that came most often are the likeliest to come again.
+            kept = sorted(self._records.items(), key=lambda item: item[1], reverse=True)[: self._limit]
+            self._records, self._crowded_in = dict(kept), number
+        elif self._crowded_in is not None and self._crowded_in <= oldest:
+            self._crowded_in = None
+
+    def state(self) -> dict[str, Any]:
+        """For `restore`, in JSON."""
+        return {"records": self._records, "crowded_in": self._crowded_in}
+
+    def restore(self, state: Any) -> None:
+        """Go on where another process stopped. Raises KeyError, TypeError or ValueError if it is no state."""
+        crowded_in = mapping(state)["crowded_in"]
+        self._records = {
+            text(name): (whole(count), whole(number))
+            for name, (count, number) in mapping(state["records"]).items()
+        }
+        self._crowded_in = None if crowded_in is None else whole(crowded_in)
 
 
 class Selection:
@@ -115,13 +172,18 @@ class Selection:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._series_of_node = formatters.monitored_series(node)
+        self._key_of = {
+            name: next(key for key, (_, of) in EXPORTERS.items() if measurement in of)
+            for name, (measurement, _) in self._series_of_node.items()
+        }
         self._pinned = {key: name for key in EXPORTERS if (name := getattr(node, key)) is not None}
         self._watched: dict[str, str] = dict(self._pinned)
         self._heirs: dict[str, tuple[str, int]] = {}
-        self._strangers: dict[str, list[str]] = {}
         self._chosen: dict[str, Tags] = {}
-        # Name of a monitored series -> mark of its tags -> the newest slot kept in which they had a sample.
-        self._seen: dict[str, dict[str, int]] = {}
+        self._other_instances = {key: Others(OTHER_INSTANCES) for key in EXPORTERS}
+        self._other_series = {name: Others(OTHER_SERIES) for name in self._series_of_node}
+        # Records that were kept.
+        self._number = 0
         self._memory_total: float | None = None
         self._total_fault: str | None = None
         self.ever_seen: set[str] = set()
@@ -133,18 +195,13 @@ class Selection:
 
     def known_tags(self) -> dict[str, dict[str, str]]:
         """Measurement -> the tags that all its chosen series have, beside that of the part."""
-        known = {}
-        for key, (_, measurements) in EXPORTERS.items():
-            for measurement in measurements if key in self._watched else ():
-                own = [
-                    set(self._chosen[name])
-                    for name, (of, _) in self._series_of_node.items()
-                    if of == measurement and name in self._chosen
-                ]
-                part_tag = formatters.PART_TAGS.get(measurement)
-                common = dict(set.intersection(*own)) if own else {}
-                common.pop(part_tag, None)
-                known[measurement] = {**common, "instance": self._watched[key]}
+        known: dict[str, dict[str, str]] = {}
+        for name, tags in self._chosen.items():
+            measurement, _ = self._series_of_node[name]
+            own = {**dict(tags), "instance": self._watched[self._key_of[name]]}
+            own.pop(formatters.PART_TAGS.get(measurement, ""), None)
+            common = known.get(measurement, own)
+            known[measurement] = {tag: value for tag, value in own.items() if common.get(tag) == value}
         return known
 
     def refuse_several(self, slots: Sequence[Slot]) -> None:
@@ -159,70 +216,66 @@ class Selection:
                 )
 
     def newest_times(self, slot: Slot) -> dict[str, int]:
-        """Name of a monitored series -> time of its newest sample by the instance that is watched (ns)."""
+        """Name of a monitored series -> time of its newest sample by the known source (ns).
+
+        Where there is none yet all count.
+        """
         found = {}
-        for key, (_, measurements) in EXPORTERS.items():
-            watched = self._watched.get(key)
-            for name, instances in slot.series.items():
-                if self._series_of_node[name][0] not in measurements:
-                    continue
-                times = [
-                    sample.time
-                    for instance, series in instances.items()
-                    if watched is None or instance == watched
-                    for sample in series.values()
-                ]
-                if times:
-                    found[name] = max(times)
+        for name, instances in slot.series.items():
+            watched, known = self._watched.get(self._key_of[name]), self._chosen.get(name)
+            times = [
+                sample.time
+                for instance, series in instances.items()
+                if watched is None or instance == watched
+                for tags, sample in series.items()
+                if known is None or tags == known
+            ]
+            if times:
+                found[name] = max(times)
         return found
 
     def choose(self, slot: Slot) -> Choice:
         """The node's record of this slot."""
         watched, heirs = dict(self._watched), dict(self._heirs)
+        several: dict[str, str] = {}
         for key in EXPORTERS:
             names = self._instances(slot, key)
-            if key not in watched and len(names) == 1:
-                (watched[key],) = names
-            elif key in watched:
+            if key in watched:
                 self._look_for_heir(key, names, watched, heirs)
+            elif len(names) == 1:
+                (watched[key],) = names
+            elif names:
+                several[key] = f"{_several(names)}; pin one as '{key}' in --node_file"
         record: formatters.Record = {}
         faults: dict[str, str] = {}
         chosen: dict[str, Tags] = {}
-        times = []
-        for key, (tags_key, measurements) in EXPORTERS.items():
-            for name, (measurement, part) in self._series_of_node.items():
-                if measurement not in measurements:
-                    continue
-                instances = slot.series.get(name, {})
-                if key not in watched and len(instances) > 1:
-                    faults[name] = f"{_several(instances)}; pin one as '{key}' in --node_file"
-                    continue
-                found = instances.get(watched.get(key, ""), {})
-                times += [sample.time for sample in found.values()]
-                tags = self._choose_series(name, found, slot.start)
-                if not found:
-                    if measurement not in formatters.OPTIONAL_MEASUREMENTS:
-                        faults[name] = NO_SAMPLE
-                elif tags is None:
-                    faults[name] = (
-                        f"{self._describe_two(name, found)}; pin one in '{tags_key}' of --node_file"
-                    )
-                elif fault := found[tags].fault:
-                    faults[name] = fault
-                else:
-                    chosen[name] = tags
-                    point: formatters.Point = {"time": found[tags].time, "value": found[tags].value}
-                    if instance := watched.get(key):
-                        point["instance"] = instance
-                    if part is not None:
-                        point[formatters.PART_TAGS[measurement]] = part
-                    record.setdefault(measurement, []).append(point)
+        for name, (measurement, part) in self._series_of_node.items():
+            key = self._key_of[name]
+            instances = slot.series.get(name, {})
+            found = instances.get(watched.get(key, ""), {})
+            if instances and key in several:
+                faults[name] = several[key]
+                continue
+            tags, fault = self._choose_series(name, found)
+            if fault is None and tags is None:
+                if measurement not in formatters.OPTIONAL_MEASUREMENTS:
+                    faults[name] = self._describe_silence(key, instances)
+            elif fault := fault or found[tags].fault:
+                faults[name] = fault
+            else:
+                chosen[name] = tags
+                point: formatters.Point = {"time": found[tags].time, "value": found[tags].value}
+                if instance := watched.get(key):
+                    point["instance"] = instance
+                if part is not None:
+                    point[formatters.PART_TAGS[measurement]] = part
+                record.setdefault(measurement, []).append(point)
         self._check_memory(record, faults)
-        faults = {name: faults[name] for name in self._series_of_node if name in faults}
+        times = [point["time"] for points in record.values() for point in points]
         return Choice(slot, max(times, default=slot.start), record, faults, watched, heirs, chosen)
 
     def keep(self, choice: Choice) -> None:
-        """This slot is judged."""
+        """Remember what was chosen for this slot."""
         for key, name in choice.watched.items():
             before = self._watched.get(key, name)
             if name != before:
@@ -232,45 +285,47 @@ class Selection:
                     shown(before),
                     key,
                 )
+        self._number += 1
         self._watched, self._heirs = choice.watched, choice.heirs
         for key in EXPORTERS:
-            self._note_strangers(key, self._instances(choice.slot, key))
+            self._note_instances(key, self._instances(choice.slot, key))
+        for name, instances in choice.slot.series.items():
+            found = instances.get(self._watched.get(self._key_of[name], ""), {})
+            known = choice.chosen.get(name, self._chosen.get(name))
+            marks = {_mark(tags) for tags in found if tags != known}
+            is_beside = known in found or (known is None and len(marks) > 1)
+            self._other_series[name].note(marks, is_beside, self._number)
         self._chosen |= choice.chosen
         self.ever_seen |= choice.chosen.keys()
         for point in choice.record.get(formatters.MEMORY_TOTAL, []):
             self._memory_total, self._total_fault = float(point["value"]), None
         self._total_fault = choice.faults.get(formatters.MEMORY_TOTAL, self._total_fault)
-        for name, instances in choice.slot.series.items():
-            seen = self._seen.setdefault(name, {})
-            for mark in {_mark(tags) for found in instances.values() for tags in found}:
-                seen.pop(mark, None)
-                seen[mark] = choice.slot.start
-            for mark in list(seen)[:-REMEMBERED_SERIES]:
-                del seen[mark]
+
+    def forget_total_fault(self) -> None:
+        """Nothing stands in the way of a total of the memory any more."""
+        self._total_fault = None
 
     # --- instances -------------------------------------------------------------------------------
 
     def _instances(self, slot: Slot, key: str) -> set[str]:
-        measurements = EXPORTERS[key][1]
         return {
             instance
             for name, instances in slot.series.items()
-            if self._series_of_node[name][0] in measurements
+            if self._key_of[name] == key
             for instance in instances
         }
 
     def _look_for_heir(
         self, key: str, names: set[str], watched: dict[str, str], heirs: dict[str, tuple[str, int]]
     ) -> None:
-        """Watch another instance if it alone has come for a while, and never beside the one before."""
+        """Watch another instance if it alone has come for a while, and is no rival of the one before."""
         if watched[key] in names:
             heirs.pop(key, None)
-            return
-        strangers = self._strangers.get(key, [])
-        if len(names) != 1 or len(strangers) > NAMED_STRANGERS:
+        if watched[key] in names or len(names) != 1:
             return
         (name,) = names
-        if shown(name) in strangers:
+        others = self._other_instances[key]
+        if others.is_crowd or others.beside(shown(name)) >= RIVAL_RECORDS:
             return
         before, count = heirs.get(key, (name, 0))
         heirs[key] = (name, count + 1 if name == before else 1)
@@ -278,66 +333,81 @@ class Selection:
             watched[key] = name
             del heirs[key]
 
-    def _note_strangers(self, key: str, names: set[str]) -> None:
+    def _note_instances(self, key: str, names: set[str]) -> None:
         """Name another instance that writes beside the one that is watched, once."""
         watched = self._watched.get(key)
-        strangers = self._strangers.setdefault(key, [])
-        if watched not in names:
+        if watched is None:
             return
-        for name in map(shown, sorted(names - {watched})):
-            if name in strangers:
-                continue
-            if len(strangers) > NAMED_STRANGERS:
-                return
-            strangers.append(name)
-            others = name if len(strangers) <= NAMED_STRANGERS else "more others, which are not named,"
+        others = self._other_instances[key]
+        was_crowd = others.is_crowd
+        found = {shown(name) for name in names if name != watched}
+        others.note(found, watched in names, self._number)
+        new = [name for name in sorted(found) if watched in names and others.beside(name) == RIVAL_RECORDS]
+        if others.is_crowd and not was_crowd:
+            new.append(f"more than {OTHER_INSTANCES} other instances")
+        for name in new:
             logger.warning(
-                "samples of %s come, too; %s goes on being watched. To watch another one, name it as '%s' in"
+                "%s writes samples, too; %s goes on being watched. To watch another one, name it as '%s' in"
                 " --node_file",
-                others,
+                name,
                 shown(watched),
                 key,
             )
 
+    def _describe_silence(self, key: str, instances: Mapping[str, object]) -> str:
+        """Why a part has no sample."""
+        rivals = [name for name in map(shown, instances) if self._other_instances[key].beside(name)]
+        if len(rivals) == 1:
+            return f"{NO_SAMPLE}, but {rivals[0]} writes some; name it as '{key}' in --node_file to watch it"
+        return NO_SAMPLE
+
     # --- series ----------------------------------------------------------------------------------
 
-    def _choose_series(self, name: str, found: dict[Tags, Sample], start: int) -> Tags | None:
-        """The series of a part; None where two live ones claim to be it.
+    def _choose_series(self, name: str, found: Mapping[Tags, Sample]) -> tuple[Tags | None, str | None]:
+        """The series of a part, or why none can be chosen; neither where there is no sample.
 
-        One that comes up beside the one known so far may be the same under another label, which ends then; or
-        somebody else's. The one known counts until that is clear.
+        One that comes up beside the known one may be the same under another label, which ends then, or
+        somebody else's: the known one counts until that is clear. Once there are rivals, none of them takes
+        its place.
         """
-        if len(found) <= 1:
-            return next(iter(found), None)
-        known = self._chosen.get(name)
-        seen = self._seen.get(name, {})
-        others = [tags for tags in found if tags != known]
-        is_new = all(seen.get(_mark(tags), start) >= start for tags in others)
-        return known if known in found and is_new else None
-
-    def _describe_two(self, name: str, found: dict[Tags, Sample]) -> str:
-        known = self._chosen.get(name)
-        first, second = sorted(found, key=lambda tags: (tags != known, tags))[:2]
-        different = sorted(dict(set(first) ^ set(second)))
-        texts = [
-            ",".join(f"{tag}={dict(tags).get(tag, '')}" for tag in different) for tags in (first, second)
-        ]
-        return f"two series at once, {shown(texts[0])} and {shown(texts[1])}"
+        known, others = self._chosen.get(name), self._other_series[name]
+        if known in found:
+            if not any(others.beside(_mark(tags)) for tags in found if tags != known):
+                return known, None
+        elif len(found) <= 1 and not (found and others.has_rivals()):
+            return next(iter(found), None), None
+        key = EXPORTERS[self._key_of[name]][0]
+        # Named the same in each record: the known one, and the one that came beside it most often.
+        named = sorted(found, key=lambda tags: (tags != known, -others.beside(_mark(tags)), tags))[:2]
+        if len(named) == 1:
+            texts = _differences(known or named[0], named[0])
+            return None, f"{NO_SAMPLE} but of another series ({texts[1]}); pin one in '{key}' of --node_file"
+        texts = _differences(*named)
+        return None, f"two series at once, {texts[0]} and {texts[1]}; pin one in '{key}' of --node_file"
 
     def _check_memory(self, record: formatters.Record, faults: dict[str, str]) -> None:
         """Free memory says nothing without the total, or if there is more of it than that."""
         free = record.get(formatters.MEMORY_FREE)
-        if not free:
-            return
-        if self._total_fault and formatters.MEMORY_TOTAL not in record:
+        totals = [point["value"] for point in record.get(formatters.MEMORY_TOTAL, [])]
+        own = self._node.total_memory_bytes
+        is_late = self._number >= WINDOW_RECORDS and self._memory_total is None
+        if totals and is_late and abs(totals[0] - own) > SAME_TOTAL * own:
+            # Whoever can write metrics could change what all of the memory is measured by.
+            faults[formatters.MEMORY_TOTAL] = (
+                f"its value came up late and is not {own:.12g}; write the right one as 'total_memory_bytes'"
+                " in --node_file, or delete the other"
+            )
+            del record[formatters.MEMORY_TOTAL]
+        if not totals and self._total_fault:
             # What InfluxDB refuses beside a text does not come; the node's own figure is no stand-in for it.
             faults.setdefault(formatters.MEMORY_TOTAL, self._total_fault)
+        if not free:
+            return
         if formatters.MEMORY_TOTAL in faults:
             del record[formatters.MEMORY_FREE]
             return
-        totals = [point["value"] for point in record.get(formatters.MEMORY_TOTAL, [])]
         total = next(iter(totals), self._memory_total)
-        if free[0]["value"] > (self._node.total_memory_bytes if total is None else total):
+        if free[0]["value"] > (own if total is None else total):
             source = "'total_memory_bytes' of the node" if total is None else formatters.MEMORY_TOTAL
             faults[formatters.MEMORY_FREE] = f"its value is more than {source}"
             del record[formatters.MEMORY_FREE]
@@ -348,37 +418,45 @@ class Selection:
         """For `restore`, in JSON."""
         return {
             "watched": self._watched,
-            "strangers": self._strangers,
             "chosen": self._chosen,
-            "seen": self._seen,
+            "number": self._number,
+            "other_instances": {key: others.state() for key, others in self._other_instances.items()},
+            "other_series": {name: others.state() for name, others in self._other_series.items()},
             "memory_total": self._memory_total,
             "total_fault": self._total_fault,
             "ever_seen": sorted(self.ever_seen),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on where another process stopped.
+        """Go on where another process stopped, in a selection that is new.
 
         Raises KeyError, TypeError or ValueError, unchanged, if it is no state.
         """
-        watched = {text(key): text(name) for key, name in mapping(state["watched"]).items()}
-        strangers = {
-            text(key): [text(name) for name in names] for key, names in mapping(state["strangers"]).items()
-        }
-        chosen = {
+        watched = {text(key): text(name) for key, name in mapping(state)["watched"].items()}
+        self._chosen = {
             text(name): tuple((text(tag), text(value)) for tag, value in tags)
             for name, tags in mapping(state["chosen"]).items()
         }
-        seen = {
-            text(name): {text(mark): whole(start) for mark, start in mapping(marks).items()}
-            for name, marks in mapping(state["seen"]).items()
-        }
-        total = None if state["memory_total"] is None else number(state["memory_total"])
-        total_fault = None if state["total_fault"] is None else text(state["total_fault"])
+        self._number = whole(state["number"])
+        for known, kept in (
+            (self._other_instances, state["other_instances"]),
+            (self._other_series, state["other_series"]),
+        ):
+            for name, others in known.items():
+                others.restore(kept[name])
+        self._memory_total = None if state["memory_total"] is None else number(state["memory_total"])
+        self._total_fault = None if state["total_fault"] is None else text(state["total_fault"])
         self.ever_seen = {text(name) for name in state["ever_seen"]}
         self._watched = {**watched, **self._pinned}
-        self._strangers, self._chosen, self._seen = strangers, chosen, seen
-        self._memory_total, self._total_fault = total, total_fault
+
+
+def _differences(*series: Tags) -> list[str]:
+    """Of each of two series the tags by which it differs from the other."""
+    first, second = series
+    different = sorted(dict(set(first) ^ set(second)))
+    return [
+        shown(",".join(f"{tag}={dict(tags).get(tag, '')}" for tag in different)) for tags in (first, second)
+    ]
 
 
 def _mark(tags: Tags) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 # Prometheus sends a sample up to 5 s after its scrape; a third of a slot is left for that.
 SETTLE_SHARE = 1 / 3
-# By a right clock the newest sample of a poll is at most a slot and what is left for sending old, and a bit.
+# With a right clock the newest sample is at most one slot, the sending delay and a bit old.
 RIGHT_SLOTS = 1.5
 # Samples without more than so many slots between them are one stretch.
 GAP_SLOTS = 2
@@ -21,7 +21,8 @@ class SampleClock:
     """How far the samples' clock is ahead of this host's (`offset_ns`; below zero it is behind).
 
     Samples that are dated later than now have not come yet, unless their clock is ahead: then there are more
-    of them at each poll, in more than half of the series. What somebody dated later stays where it is.
+    of them at each poll, in more than half of the series. A sample dated later that stands alone does not
+    move the clock.
     """
 
     def __init__(self, interval_ns: int, clock: Callable[[], float] = time.time) -> None:
@@ -57,7 +58,7 @@ class SampleClock:
         return is_time or self._is_silent or self.offset_ns > 0
 
     def see(self, slots: Sequence[tuple[int, Mapping[str, int]]]) -> None:
-        """Take note of the samples of a poll, none of which is dated later than now; `slots` as in `limit`."""
+        """Take note of the samples of a poll that are dated up to now; `slots` as in `limit`."""
         self._ends = []
         self._note(self._full(slots), self.now())
 
@@ -111,6 +112,11 @@ class SampleClock:
         self._lag_ns = lag_ns
         if lag_ns <= RIGHT_SLOTS * self._interval_ns or self._steady_polls >= STEADY_POLLS:
             self.set_by(newest)
+
+    def start_again(self, newest: int) -> None:
+        """Forget what came before a sample that has just come, and set the clock by it (ns)."""
+        self.set_by(newest)
+        self._newest, self._ends = None, []
 
     def set_by(self, newest: int) -> None:
         """Set the clock by a sample that has just come, at the time of a poll (ns)."""

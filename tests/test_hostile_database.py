@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_writer import write_samples
-from test_daemon import FIRST, INTERVAL, SECOND, SLOTS, Edge, said
+from test_daemon import ATTACKED, FIRST, INTERVAL, SECOND, SLOTS, Edge, said
 from test_security import fuzzed
 
 import find_anomalies
 import formatters
-from detector import UNKNOWN
+from detector import NORMAL, UNKNOWN
 from lab.influxd import Influxd
 from monitor import Judged
 from selection import Selection, in_slots, shown
@@ -154,8 +154,8 @@ def test_a_value_that_is_no_number_is_named_and_all_others_are_judged(
         assert edge.stored() == edge.expected(last=SLOTS - 1)
         lines = starts_with(said(caplog), "unknown: cpu_rx (")
         assert lines[-1] == (
-            f"unknown: cpu_rx (no sample of rx_cpu_time: InfluxDB holds values of it that are {words}, which"
-            " keep numbers out; DROP MEASUREMENT removes them)"
+            f"unknown: cpu_rx (no sample of rx_cpu_time: InfluxDB holds values of it that are {words} and may"
+            " keep numbers out; check its exporter, then DELETE them or DROP MEASUREMENT)"
         )
         edge.stop()
 
@@ -291,6 +291,69 @@ def test_a_node_file_that_pins_a_tag_tells_them_apart(tmp_path: Path) -> None:
         edge.stop()
 
 
+def copies(edge: Watched, slot: int, seconds: float = 0.001, **tags: str) -> None:
+    """All samples of a slot again, some time later, with the values of the calm beginning."""
+    calm_values = {
+        (name, point.get("cpu"), point.get("device")): point["value"] for name, point in edge.in_slots(12, 12)
+    }
+    for name, point in edge.in_slots(slot, slot):
+        value = calm_values[name, point.get("cpu"), point.get("device")]
+        later = point["time"] + int(seconds * 1000) * MILLISECOND
+        write_samples(edge.client, {name: [point | tags | {"time": later, "value": value}]})
+
+
+@pytest.mark.parametrize("seconds", [0.001, 1.0, 20.0, 60.0])
+def test_copies_of_all_series_make_nothing_normal(edge: Watched, seconds: float) -> None:
+    for slot in range(FIRST, SLOTS):
+        edge.feed(slot)
+        copies(edge, slot, seconds, job="evil")
+        edge.daemon.poll()
+    attacked = [(edge.begin + slot * INTERVAL) * SECOND for slot in (ATTACKED[0], ATTACKED[-1] + 1)]
+    during = [one.verdict for one in edge.judged if attacked[0] <= one.verdict.time < attacked[1]]
+    assert len(during) >= len(ATTACKED) - 1
+    assert not any(verdict.status == NORMAL for verdict in during)
+    assert edge.daemon._monitor.clock_offset_seconds == 0
+
+
+def test_a_rival_does_not_take_the_place_of_a_series_that_misses_scrapes(edge: Watched) -> None:
+    for slot in range(FIRST, SLOTS):
+        edge.feed(
+            slot, change=lambda name, p, s=slot: None if name == formatters.CPU_SECONDS and 16 < s < 23 else p
+        )
+        calm(edge, slot, job="evil")
+        for number in range(40 if slot < 16 else 0):
+            calm(edge, slot, job=f"evil{slot}-{number}")
+        edge.daemon.poll()
+    begin, end = ((edge.begin + slot * INTERVAL) * SECOND for slot in (17, 23))
+    during = [one for one in edge.judged if begin <= one.verdict.time < end]
+    assert during
+    assert all("cpu" in one.verdict.unknown for one in during)
+    assert {one.faults["node_cpu_seconds_total{cpu=0}"] for one in during} == {
+        "no sample but of another series (job=evil); pin one in 'node_tags' of --node_file"
+    }
+
+
+def test_a_total_of_the_memory_that_comes_up_late_is_not_believed(tmp_path: Path) -> None:
+    def without_total(name: str, point: formatters.Point) -> formatters.Point | None:
+        return None if name == formatters.MEMORY_TOTAL else point
+
+    with Influxd(tmp_path / "influxd") as server:
+        edge = Watched(server, tmp_path, slots=60, attacked=range(56, 58))
+        edge.feed(*range(40), change=without_total)
+        edge.daemon.poll()
+        for slot in range(40, 45):
+            edge.feed(slot, change=without_total)
+            edge.daemon.poll()
+        assert edge.judged[-1].verdict.unknown == ()
+        late = (edge.begin + 45 * INTERVAL) * SECOND
+        edge.write(f"{formatters.MEMORY_TOTAL},instance=edge:9100 value=1e13 {late}")
+        edge.feed(45, change=without_total)
+        edge.daemon.poll()
+        assert edge.judged[-1].verdict.unknown == ("mem",)
+        assert "came up late" in edge.judged[-1].faults[formatters.MEMORY_TOTAL]
+        edge.stop()
+
+
 def test_series_that_change_their_name_each_slot_hide_nothing(edge: Watched) -> None:
     for slot in range(FIRST, SLOTS):
         edge.feed(slot)
@@ -337,8 +400,8 @@ def test_whoever_is_watched_goes_on_being_watched_and_a_newcomer_is_said_once(
             edge.start()
         assert edge.daemon.poll() is False
     assert edge.stored() == edge.expected()
-    assert starts_with(said(caplog), "samples of other:9100 come, too; ") == [
-        f"samples of other:9100 come, too; {watched} goes on being watched. To watch another one, name it as"
+    assert starts_with(said(caplog), "other:9100 writes samples, too; ") == [
+        f"other:9100 writes samples, too; {watched} goes on being watched. To watch another one, name it as"
         f" '{key}' in --node_file"
         for watched, key in (("edge:9100", "node_instance"), ("gnb:9099", "ran_instance"))
     ]
@@ -358,17 +421,16 @@ def test_newcomers_with_changing_names_are_a_few_short_lines(
         )
         assert edge.daemon.poll() is False
     assert edge.stored() == edge.expected()
-    lines = starts_with(said(caplog), "samples of ")
-    assert len(lines) == 4
-    assert "more others, which are not named," in lines[-1]
-    assert max(map(len, lines)) < 300
+    (line,) = [line for line in said(caplog) if "writes samples, too" in line]
+    assert line.startswith(
+        "more than 4 other instances writes samples, too; edge:9100 goes on being watched."
+    )
     # What is kept does not grow by their names.
     assert len(json.dumps(edge.daemon._monitor.state())) < 20_000
 
 
 def test_a_stranger_does_not_take_the_place_of_a_node_that_ends(edge: Watched) -> None:
-    edge.live(*range(FIRST, 15))
-    for slot in (15, 16):
+    for slot in range(FIRST, 17):
         edge.feed(slot)
         foreign(edge, slot, "other:9100")
         edge.daemon.poll()
@@ -451,6 +513,57 @@ def test_a_clock_that_steps_ahead_while_it_is_watched_costs_two_records_at_most(
     times = {one.verdict.time for one in edge.judged}
     assert len([time for time in times if time >= (edge.begin + 16 * INTERVAL) * SECOND]) == SLOTS - 16
     assert edge.daemon._monitor.clock_offset_seconds == pytest.approx(60, abs=INTERVAL)
+
+
+def put_right(edge: Watched) -> None:
+    """From now on samples come with right times."""
+    for points in edge.samples.values():
+        for point in points:
+            point["time"] -= edge.ahead_seconds * SECOND
+    edge.begin -= edge.ahead_seconds
+    edge.ahead_seconds = 0
+
+
+def test_a_clock_that_was_ahead_and_is_put_right_begins_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Influxd(tmp_path / "influxd") as server:
+        edge = Watched(server, tmp_path, ahead_seconds=1200)
+        for slot in range(12):
+            edge.feed(slot)
+            edge.daemon.poll()
+        put_right(edge)
+        edge.judged.clear()
+        edge.live(*range(12, SLOTS))
+        assert len(starts_with(said(caplog), "the clock of the samples went back by ")) == 1
+        slots = [(one.verdict.time // SECOND - edge.begin) // INTERVAL for one in edge.judged]
+        assert slots == list(range(12, SLOTS))
+        assert edge.daemon._monitor.clock_offset_seconds == 0
+        edge.stop()
+
+
+def test_samples_between_those_of_a_clock_that_was_ahead_are_not_mixed_up_with_them(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Influxd(tmp_path / "influxd") as server:
+        edge = Watched(server, tmp_path, ahead_seconds=150)
+        for slot in range(14):
+            edge.feed(slot)
+            edge.daemon.poll()
+        put_right(edge)
+        # What came before has times up to the 24th of these slots.
+        edge.judged.clear()
+        for slot in range(14, 21):
+            edge.feed(slot)
+            edge.daemon.poll()
+        assert edge.judged == []
+        (line,) = starts_with(said(caplog), "the samples' clock went back by about ")
+        assert line.endswith("or until those are deleted: DELETE WHERE time > now()")
+        edge.client.query(f"DELETE WHERE time > {int(edge.now * SECOND)}", method="POST")
+        edge.live(*range(21, SLOTS))
+        assert (edge.judged[-1].verdict.time // SECOND - edge.begin) // INTERVAL == SLOTS - 1
+        assert edge.daemon._monitor.clock_offset_seconds == 0
+        edge.stop()
 
 
 def test_samples_that_were_dated_later_are_judged_when_their_time_has_come(edge: Watched) -> None:
