@@ -331,7 +331,7 @@ class Daemon:
             self._notices.fault("spool file", str(error))
         else:
             self._notices.mended("spool file", f"{self._store.path} can be read again")
-        self._notices.mended("server", f"InfluxDB at {self._settings.server} takes part again")
+        self._notices.mended("server", f"InfluxDB at {self._settings.server} is reachable again")
         return False
 
     def _look_after_store(self) -> None:

@@ -303,7 +303,8 @@ class AlertRecorder:
     def _begin(self, alert: Verdict) -> None:
         """An alert is up from now on; the anomalies that made it one belong to it."""
         anomalies = [index for index, record in enumerate(self._records) if record.is_anomaly]
-        first, *_ = anomalies = anomalies[-alert.flurry :]
+        anomalies = anomalies[-alert.flurry :]
+        first = anomalies[0]
         self._first_anomaly, self._start = self._records[first].time, alert.time
         self._causes = {cause for index in anomalies for cause in self._records[index].causes}
         self._forget_all_but(len(self._records) - first + WINDOW_RECORDS)

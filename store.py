@@ -154,11 +154,11 @@ class Store:
         self._limit = limit
         # Rows that are not on the disk yet.
         self._unsaved: dict[int, tuple[str, str]] = {}
-        # Rows that are on it, though they were sent, or are damaged and why.
+        # Sent, but still on the disk.
         self._gone: set[int] = set()
+        # Damaged, and why.
         self._aside: dict[int, str] = {}
-        # What is left of the rows up to the first was refused; of those, what is left up to the second was
-        # refused again.
+        # Ids up to the first were refused once; up to the second, twice.
         self._tried_up_to = 0
         self._retried_up_to = 0
         try:

@@ -43,7 +43,7 @@ class _DoubleKeyError(ValueError):
 
 
 def is_there(filename: str | Path) -> bool:
-    """Whether something has this name. What cannot be looked at has: reading it says why it cannot be."""
+    """Whether something has this name. True too where it cannot be examined: reading it then says why."""
     try:
         os.stat(filename)
     except (FileNotFoundError, NotADirectoryError):
@@ -228,7 +228,7 @@ def _make_locked(target: Path, is_folder: bool) -> tuple[Path, int]:
         # Some network file systems have no locks: nothing is locked there, and nothing found to be left.
         with contextlib.suppress(OSError):
             fcntl.flock(lock, fcntl.LOCK_EX)
-        # Before it was locked, another process may have taken it for left.
+        # Before it was locked, another process may have removed it as a leftover.
         if is_there(path):
             return path, lock
         os.close(lock)

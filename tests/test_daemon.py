@@ -217,8 +217,8 @@ def test_a_server_that_is_away_loses_nothing_and_is_said_once(
     mend(edge.server)
     edge.live(*range(18, SLOTS))
     assert edge.stored() == edge.expected()
-    assert [line for line in said(caplog) if "takes part again" in line] == [
-        f"InfluxDB at 127.0.0.1:{edge.port} takes part again"
+    assert [line for line in said(caplog) if "is reachable again" in line] == [
+        f"InfluxDB at 127.0.0.1:{edge.port} is reachable again"
     ]
 
 
