@@ -31,7 +31,6 @@ from common.alerts import (  # noqa: F401
     ALERT,
     ALERT_RECORDS,
     ANOMALY,
-    FEW_RECORDS,
     NORMAL,
     UNKNOWN,
     WINDOW_RECORDS,
@@ -201,7 +200,8 @@ class Verdict:
     status. rmse: over the window, per metric and overall. values: the stored columns, in their units.
     shares: how much of what makes an anomaly there is, per metric and overall; above 1 it is one.
     in_a_row: anomalies in a row up to this record, 0 where there is none or the row ends; unknown records
-    among them do not count. recent: anomalies among the last WINDOW_RECORDS records, as in Row.
+    among them do not count. recent: anomalies among the last WINDOW_RECORDS records; is_alert_up: whether an
+    alert is up after it, both as in Row.
     actual, predicted: (features,), as in Scores.
     """
 
@@ -214,6 +214,7 @@ class Verdict:
     shares: dict[str, float] = field(default_factory=dict)
     in_a_row: int = 0
     recent: int = 0
+    is_alert_up: bool = False
     actual: np.ndarray = field(default_factory=lambda: np.empty(0), compare=False, repr=False)
     predicted: np.ndarray = field(default_factory=lambda: np.empty(0), compare=False, repr=False)
 
@@ -226,11 +227,6 @@ class Verdict:
     def flurry(self) -> int:
         """How many anomalies make an alert of this one: a row of them, or the recent ones."""
         return self.in_a_row if self.in_a_row >= ALERT_RECORDS else self.recent
-
-    @property
-    def holds_alert(self) -> bool:
-        """Whether an alert that is up goes on with this record."""
-        return self.in_a_row > 0 or self.recent >= FEW_RECORDS
 
     def blames(self, name: str) -> bool:
         """Whether this metric makes it an anomaly; `overall` does where no metric does alone."""
@@ -284,6 +280,7 @@ def _judge(
         shares=dict(zip(names.tolist(), shares.tolist(), strict=True)),
         in_a_row=row.anomalies,
         recent=row.recent,
+        is_alert_up=row.is_up,
         # A verdict that is kept must not keep the scores of its whole window.
         actual=scores.actual[index].copy(),
         predicted=scores.predicted[index].copy(),

@@ -282,7 +282,9 @@ class Metrics:
         self.polls = counter("polls", "Polls begun")
         self.skipped = counter("skipped_polls", "Polls that a slow one left no time for")
         self.failures = counter("poll_failures", "Polls that failed", "kind")
-        self.unknown = counter("unknown_verdicts", "Records that had no usable sample of this series", "series")
+        self.unknown = counter(
+            "unknown_verdicts", "Records that had no usable sample of this series", "series"
+        )
         self.anomalies = counter("anomalies", "Records that are anomalies", "cause")
         self.alerts = counter(
             "alerts", "Anomalies that are an alert: 4th in a row or later, or of many", "cause"
