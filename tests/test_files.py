@@ -193,6 +193,23 @@ def test_what_a_killed_process_left_is_removed_by_the_next_one_and_nothing_else(
     assert path.read_text() == "new"
 
 
+def test_many_writes_into_a_folder_list_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = []
+
+    def spied(folder: str) -> list[str]:
+        listed.append(str(folder))
+        return listdir(folder)
+
+    listdir = os.listdir
+    monkeypatch.setattr(os, "listdir", spied)
+    monkeypatch.chdir(tmp_path)
+    for number in range(20):
+        replace_file(f"{number}.json", lambda part: part.write_text("new"))
+        replace_file(tmp_path / f"{number}.h5", lambda part: part.write_text("new"))
+        replace_file(tmp_path / "other/model.h5", lambda part: part.write_text("new"))
+    assert sorted(listed) == sorted(map(str, (tmp_path, tmp_path / "other")))
+
+
 def test_what_a_live_process_writes_is_left_to_it(tmp_path: Path) -> None:
     path = tmp_path / "model.h5"
     code = (
