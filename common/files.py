@@ -279,8 +279,8 @@ def _move(temporary: Path, target: Path) -> None:
 def _write_in_place(target: Path, content: bytes) -> None:
     """Write into a regular file that is there.
 
-    Blanks cover the rest of a longer JSON file before it is cut, so that nothing of it follows the new one. It
-    is not atomic: after a crash, or at just that moment, the end may still be that of the old file.
+    Blanks cover the rest of a longer JSON file before it is cut, so that nothing of it follows the new one.
+    It is not atomic: after a crash, or at just that moment, the end may still be that of the old file.
     """
     descriptor = os.open(target, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:

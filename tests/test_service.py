@@ -20,6 +20,7 @@ import pytest
 from detector import ALERT, ANOMALY, NORMAL, THRESHOLD_KEYS, Verdict
 from incidents import NAMES
 from lab.influxd import free_port
+from scrapes import ScrapeServer
 from service import (
     FIRST_RETRY_SECONDS,
     LAST_RETRY_SECONDS,
@@ -27,7 +28,6 @@ from service import (
     JournalFormatter,
     Metrics,
     Notices,
-    ScrapeServer,
     check_watchdog,
     notify_systemd,
 )
@@ -201,6 +201,12 @@ def test_what_prometheus_scrapes() -> None:
         "find_anomalies_spool_depth": 0,
     }
     assert {name: found.get(name) for name in expected} == expected
+
+
+def test_what_serves_nothing_loads_no_http_server() -> None:
+    code = "import sys, service; print({'http.server', 'wsgiref.simple_server'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True)
+    assert done.stdout == b"set()\n"
 
 
 def test_the_age_of_the_last_good_poll_grows_until_the_next() -> None:
