@@ -65,7 +65,11 @@ class ScrapeServer(ThreadingMixIn, WSGIServer):
                         oldest[0].close()
         for connection, address in (*ready, *waiting):
             self._make_room(connection)
-            super().process_request(connection, address)
+            try:
+                super().process_request(connection, address)
+            except RuntimeError:
+                # No thread can be started: neither this one nor its place is kept.
+                self.shutdown_request(connection)
 
     def _make_room(self, connection: socket.socket) -> None:
         """Wait until this one may be served; the oldest is cut for it."""
