@@ -532,7 +532,12 @@ class Daemon:
             self._show_spool()
         if self._refusals and not self._store.refused:
             self._refusals.clear()
-            logger.warning("InfluxDB takes all anomalies again")
+            if self._notices.has("spool"):
+                logger.warning(
+                    "no anomaly that InfluxDB refused waits any more; the oldest of the spool were dropped"
+                )
+            else:
+                logger.warning("InfluxDB takes all anomalies again")
         if not self._store.depth:
             self._notices.mended(
                 "spool",

@@ -642,6 +642,28 @@ def test_anomalies_of_a_measurement_that_holds_text_wait_until_it_is_dropped(
     assert edge.metrics.registry.get_sample_value("find_anomalies_spool_refused") == 0
 
 
+def test_that_refused_anomalies_were_dropped_is_not_called_taken(
+    edge: Edge, caplog: pytest.LogCaptureFixture
+) -> None:
+    edge.spool_limit = 2
+    edge.start()
+    edge.store.add(edge.store.state(), "edge", waiting("detected_anomalies", [2, 3]))
+    write_text(edge, "detected_anomalies", 1)
+    edge.live(FIRST)
+    assert edge.store.refused == 2
+    caplog.clear()
+    # Those of the attack are of another shard; two of the three take the room of the refused ones.
+    edge.feed(*range(14, 19))
+    assert edge.daemon.poll() is False
+    assert (edge.store.depth, edge.store.dropped) == (0, 3)
+    spool = [line for line in said(caplog) if "anomal" in line and "incident" not in line]
+    assert spool == [
+        "the spool is full: its oldest anomalies are dropped, see --spool_limit",
+        "no anomaly that InfluxDB refused waits any more; the oldest of the spool were dropped",
+        "InfluxDB has all anomalies but the 3 oldest, which were dropped",
+    ]
+
+
 def test_refused_anomalies_go_to_another_measurement_once_one_is_named(edge: Edge) -> None:
     write_text(edge, "detected_anomalies", edge.begin * SECOND)
     edge.live(*range(FIRST, 19))
