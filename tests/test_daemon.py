@@ -12,7 +12,6 @@ import json
 import logging
 import math
 import os
-import resource
 import shutil
 import sqlite3
 import threading
@@ -24,7 +23,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from conftest import connect
+from conftest import connect, little_memory
 from influxdb import InfluxDBClient
 from prometheus_writer import write_samples
 
@@ -1159,12 +1158,10 @@ def test_thresholds_that_become_no_usable_file_stop_nothing_and_are_said_once(
     proposed = proposals_path(edge.thresholds_file)
     edge.live(*range(FIRST, 15))
     caplog.clear()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for path in (edge.thresholds_file, proposed):
         become(path, kind)
-    edge.live(15, 16, 17)
-    # KiB
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000
+    with little_memory(10_000_000):
+        edge.live(15, 16, 17)
     words = {"FIFO": "it is a FIFO", "device": "it is a device", "1 GB": "it is larger than 1 MB"}[kind]
     (fault,) = said(caplog, logging.ERROR)
     assert fault.startswith(f"{edge.thresholds_file}: cannot be read: {words}; put ")

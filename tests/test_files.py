@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import shutil
 import signal
 import socket
@@ -15,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from conftest import little_memory
 
 import utils
 from autoencoder import bundle_paths, load_bundle
@@ -100,12 +100,9 @@ def test_what_is_no_usable_file_is_refused_at_once_in_one_line(
 ) -> None:
     path = place / name
     make(path)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(UserError) as refused:
+    with little_memory(10_000_000), pytest.raises(UserError) as refused:
         read(path)
     assert str(refused.value) == f"{path}: cannot be read: {words}{remedy}"
-    # KiB
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000
 
 
 @pytest.fixture
