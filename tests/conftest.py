@@ -19,6 +19,10 @@ from lab.influxd import Influxd
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# Their assertions show values, as those of the tests do.
+pytest.register_assert_rewrite("edge", "fuzzing")
+
+
 class Database(NamedTuple):
     """A client that has the database `name` selected."""
 
