@@ -334,7 +334,7 @@ class Daemon:
             self._notices.fault("spool file", str(error))
         else:
             self._notices.mended("spool file", f"{self._store.path} can be read again")
-        self._notices.mended("server", f"InfluxDB at {self._settings.server} takes part again")
+        self._notices.mended("server", f"InfluxDB at {self._settings.server} is reachable again")
         return False
 
     def _look_after_store(self) -> None:
@@ -535,7 +535,12 @@ class Daemon:
             self._show_spool()
         if self._refusals and not self._store.refused:
             self._refusals.clear()
-            logger.warning("InfluxDB takes all anomalies again")
+            if self._notices.has("spool"):
+                logger.warning(
+                    "no anomaly that InfluxDB refused waits any more; the oldest of the spool were dropped"
+                )
+            else:
+                logger.warning("InfluxDB takes all anomalies again")
         if not self._store.depth:
             self._notices.mended(
                 "spool",

@@ -31,7 +31,6 @@ from common.alerts import (  # noqa: F401
     ALERT,
     ALERT_RECORDS,
     ANOMALY,
-    FEW_RECORDS,
     NORMAL,
     UNKNOWN,
     WINDOW_RECORDS,
@@ -201,7 +200,8 @@ class Verdict:
     status. rmse: over the window, per metric and overall. values: the stored columns, in their units.
     shares: how much of what makes an anomaly there is, per metric and overall; above 1 it is one.
     in_a_row: anomalies in a row up to this record, 0 where there is none or the row ends; unknown records
-    among them do not count. recent: anomalies among the last WINDOW_RECORDS records, as in Row.
+    among them do not count. recent: anomalies among the last WINDOW_RECORDS records; is_alert_up: whether an
+    alert is up after it, both as in Row.
     actual, predicted: (features,), as in Scores.
     """
 
@@ -214,6 +214,7 @@ class Verdict:
     shares: dict[str, float] = field(default_factory=dict)
     in_a_row: int = 0
     recent: int = 0
+    is_alert_up: bool = False
     actual: np.ndarray = field(default_factory=lambda: np.empty(0), compare=False, repr=False)
     predicted: np.ndarray = field(default_factory=lambda: np.empty(0), compare=False, repr=False)
 
@@ -226,11 +227,6 @@ class Verdict:
     def flurry(self) -> int:
         """How many anomalies make an alert of this one: a row of them, or the recent ones."""
         return self.in_a_row if self.in_a_row >= ALERT_RECORDS else self.recent
-
-    @property
-    def holds_alert(self) -> bool:
-        """Whether an alert that is up goes on with this record."""
-        return self.in_a_row > 0 or self.recent >= FEW_RECORDS
 
     def blames(self, name: str) -> bool:
         """Whether this metric makes it an anomaly; `overall` does where no metric does alone."""
@@ -284,6 +280,7 @@ def _judge(
         shares=dict(zip(names.tolist(), shares.tolist(), strict=True)),
         in_a_row=row.anomalies,
         recent=row.recent,
+        is_alert_up=row.is_up,
         # A verdict that is kept must not keep the scores of its whole window.
         actual=scores.actual[index].copy(),
         predicted=scores.predicted[index].copy(),
@@ -434,8 +431,7 @@ def update_thresholds(
     if standing:
         # Whenever this is cut short, what stands in the file is known to be this program's.
         origins = [_origin(key, value, before) for key, value in standing.items()]
-        oldest = [one for one in before if one in origins][-1]
-        _save_proposals(filename, newest, Proposal(oldest.model, standing))
+        _save_proposals(filename, newest, *(one for one in before if one in origins))
     else:
         _save_proposals(filename, newest)
     saveDictJson({key: (given if key in by_person else proposed)[key] for key in THRESHOLD_KEYS}, filename)
@@ -455,8 +451,8 @@ def fill_thresholds(filename: str | Path) -> list[str]:
     given = _given(filename)
     missing = {key: DEFAULT_THRESHOLD for key in THRESHOLD_KEYS if key not in given}
     if missing:
-        newest, *before = read_proposals(filename) or [Proposal(None, {})]
-        _save_proposals(filename, Proposal(newest.model, {**newest.values, **missing}), *before)
+        # A default is of no model.
+        _save_proposals(filename, *read_proposals(filename), Proposal(None, missing))
         saveDictJson({**given, **missing}, filename)
     return list(missing)
 
@@ -484,7 +480,8 @@ def proposals_path(filename: str | Path) -> Path:
 def read_proposals(filename: str | Path) -> list[Proposal]:
     """What this program wrote into a thresholds file, the newest first; nothing where none is remembered.
 
-    The one before the newest is remembered while the file is being replaced. Raises UserError with a remedy.
+    Those before the newest are remembered while the file is being replaced; defaults that were filled in come
+    last. Raises UserError with a remedy.
     """
     path = proposals_path(filename)
     if not is_there(path):
@@ -494,9 +491,10 @@ def read_proposals(filename: str | Path) -> list[Proposal]:
         if set(content) <= set(THRESHOLD_KEYS):
             # So it was written before models were remembered.
             content = {"proposed": content}
-        proposals = [_proposal(path, content)]
-        if (before := content.get("before")) is not None:
-            proposals.append(_proposal(path, before))
+        proposals = []
+        while content is not None:
+            proposals.append(_proposal(path, content))
+            content = content.get("before")
     except UserError as error:
         raise UserError(
             f"{error}, or delete the file: all thresholds then count as set by a person"
@@ -513,10 +511,12 @@ def _proposal(path: Path, content: Any) -> Proposal:
     return Proposal(model, values)
 
 
-def _save_proposals(filename: str | Path, newest: Proposal, before: Proposal | None = None) -> None:
-    content: dict[str, Any] = {"model": newest.model, "proposed": newest.values}
-    if before:
-        content["before"] = {"model": before.model, "proposed": before.values}
+def _save_proposals(filename: str | Path, *proposals: Proposal) -> None:
+    """As read_proposals gives them."""
+    content: dict[str, Any] = {}
+    for one in reversed(proposals):
+        before = {"before": content} if content else {}
+        content = {"model": one.model, "proposed": one.values, **before}
     saveDictJson(content, proposals_path(filename))
 
 

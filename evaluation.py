@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from common.alerts import ALERT, ALERT_RECORDS, FEW_RECORDS, UNKNOWN, WINDOW_RECORDS
+from common.alerts import ALERT, ALERT_RECORDS, UNKNOWN, WINDOW_RECORDS
 from common.files import UserError, is_there, loadDictJson
 from detector import Scores, Verdict
 from utils import parse_time
@@ -81,15 +81,14 @@ def summarise(verdicts: Sequence[Verdict], attacks: Sequence[tuple[int, int]]) -
 
     Polls are those of the slowest attack; an alert that is already up at the onset finds nothing. An
     attack's last flag is the one before ALERT_RECORDS records in a row without a flag, at most a window
-    after its end; what is flagged after that is false. False alerts are counted as alerts_up
-    tells them, each of which wakes a person once; `normal_alerted` are their records.
+    after its end; what is flagged after that is false. False alerts are counted by
+    count_alerts, each of which wakes a person once; `normal_alerted` are their records.
     """
     times = np.array([verdict.time for verdict in verdicts])
     flagged = np.array([verdict.is_anomaly for verdict in verdicts])
     alerted = np.array([verdict.status == ALERT for verdict in verdicts])
     unknown = np.array([verdict.status == UNKNOWN for verdict in verdicts])
-    recent = np.array([verdict.recent for verdict in verdicts])
-    up = alerts_up(alerted, recent)
+    up = np.array([verdict.is_alert_up for verdict in verdicts])
     during = np.zeros(len(times), dtype=bool)
     tail = np.zeros(len(times), dtype=bool)
     first_anomaly, first_alert, last_flag = [], [], []
@@ -116,7 +115,7 @@ def summarise(verdicts: Sequence[Verdict], attacks: Sequence[tuple[int, int]]) -
         "polls_to_first_alert": _worst(first_alert),
         "polls_to_last_flag": _worst(last_flag),
         "false_anomalies_per_day": _per_day((flagged & normal).sum(), days),
-        "false_alerts_per_day": _per_day(episodes(alerts_up(alerted & normal, recent * normal)), days),
+        "false_alerts_per_day": _per_day(count_alerts(alerted & normal, up & normal), days),
         "normal_alerted": int((alerted & normal).sum()),
     }
 
@@ -142,20 +141,13 @@ def _worst(polls: list[float]) -> int | str | None:
     return int(max(polls)) if np.isfinite(max(polls)) else "never"
 
 
-def alerts_up(alerted: np.ndarray, recent: np.ndarray) -> np.ndarray:
-    """During which records (n,) an alert is up: those alerted, and those over which one of many goes on.
+def count_alerts(alerted: np.ndarray, up: np.ndarray) -> int:
+    """How often a person is woken by records (n,): runs of them over which an alert is up, or that are one.
 
-    recent: anomalies among the last WINDOW_RECORDS records (n,), as in Verdict.
+    Records over which an alert is only up are no alert, if where it began is not among them.
     """
-    up = alerted.astype(bool)
-    for index in np.flatnonzero(recent >= FEW_RECORDS).tolist():
-        up[index] |= index > 0 and up[index - 1]
-    return up
-
-
-def episodes(flags: np.ndarray) -> int:
-    """Runs of flags: an alert that lasts wakes a person once."""
-    return int((np.diff(flags.astype(int), prepend=0) == 1).sum())
+    starts = np.diff((alerted | up).astype(int), prepend=0) == 1
+    return len(np.unique(np.cumsum(starts)[alerted]))
 
 
 def _days(times: np.ndarray, chosen: np.ndarray) -> float:

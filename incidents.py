@@ -24,8 +24,8 @@ class Incidents:
     """Takes verdicts one by one; says once when an incident opens, and once when it closes.
 
     It opens with an alert, and began with the first of the anomalies that made it one. It closes when
-    ALERT_RECORDS records in a row are no anomalies and few recent ones are left (FEW_RECORDS): an attack that
-    pauses for a record is one, and so is one that comes and goes.
+    ALERT_RECORDS records in a row are no anomalies and no alert is up: an attack that pauses for a record is
+    one, and so is one that comes and goes.
     """
 
     def __init__(self) -> None:
@@ -65,7 +65,7 @@ class Incidents:
         if verdict.in_a_row:
             return []
         self._quiet += 1
-        return [] if self._quiet < ALERT_RECORDS or verdict.holds_alert else [self._close()]
+        return [] if self._quiet < ALERT_RECORDS or verdict.is_alert_up else [self._close()]
 
     def _note(self, anomaly: Verdict, thresholds: dict[str, float]) -> None:
         """Remember the causes, and by how much each was over its threshold at most."""

@@ -121,7 +121,7 @@ def initializeConnection(
     if not _HOST.fullmatch(influx_host):
         # Not repeated: what is no name may hold a password.
         raise UserError(
-            "--influx_host is no name of a host; give a name or an address, without anything else"
+            "--influx_host must be a host name or an address; give that alone, without anything else"
         )
     session = _BoundedSession()
     # An empty `proxies` alone still lets requests take HTTP_PROXY and .netrc from the environment.

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from autoencoder import Bundle
-from common.alerts import ALERT, CONTEXT_RECORDS, FEW_RECORDS, UNKNOWN, WINDOW_RECORDS
+from common.alerts import ALERT, CONTEXT_RECORDS, UNKNOWN, WINDOW_RECORDS
 from detector import (
     LEVELS,
     THRESHOLD_KEYS,
@@ -288,22 +288,24 @@ class AlertRecorder:
     def observe(self, verdict: Verdict) -> Alert | None:
         """The alert that this verdict ends, if it does."""
         ended = None
-        if verdict.is_anomaly and verdict.in_a_row == 1 and verdict.recent < FEW_RECORDS:
-            # Skipped slots end an alert without a verdict that says so.
+        if verdict.is_anomaly and not verdict.is_alert_up:
+            # The alert ended in slots without a record; this anomaly is no part of it.
             ended = self.close()
         self._records.append(verdict)
         if self._start is None:
             self._forget_all_but(CONTEXT_RECORDS + WINDOW_RECORDS)
             if verdict.status == ALERT:
                 self._begin(verdict)
-        elif verdict.is_anomaly:
+            return ended
+        if verdict.is_anomaly:
             self._causes.update(verdict.causes)
-        return ended if verdict.holds_alert else self.close()
+        return None if verdict.is_alert_up else self.close()
 
     def _begin(self, alert: Verdict) -> None:
         """An alert is up from now on; the anomalies that made it one belong to it."""
         anomalies = [index for index, record in enumerate(self._records) if record.is_anomaly]
-        first, *_ = anomalies = anomalies[-alert.flurry :]
+        anomalies = anomalies[-alert.flurry :]
+        first = anomalies[0]
         self._first_anomaly, self._start = self._records[first].time, alert.time
         self._causes = {cause for index in anomalies for cause in self._records[index].causes}
         self._forget_all_but(len(self._records) - first + WINDOW_RECORDS)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import logging
 import math
 import os
@@ -12,14 +11,10 @@ import select
 import signal
 import socket
 import sys
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from socketserver import ThreadingMixIn
+from collections.abc import Iterable, Iterator, Mapping
 from types import FrameType
 from typing import TYPE_CHECKING
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from detector import ALERT, THRESHOLD_KEYS, UNKNOWN_CAUSE, Verdict
 from incidents import NAMES
@@ -169,100 +164,6 @@ class Ending:
 # --- Prometheus ----------------------------------------------------------------------------------
 
 
-class _ScrapeHandler(WSGIRequestHandler):
-    """One scrape; what a client does wrong is no line in the log."""
-
-    def log_message(self, *arguments: object) -> None:
-        """Log nothing."""
-
-    def get_stderr(self) -> io.StringIO:
-        """Where the traceback of an odd Accept header goes; the client is answered with 500."""
-        return io.StringIO()
-
-
-class ScrapeServer(ThreadingMixIn, WSGIServer):
-    """Serves a WSGI application to few clients, whatever many others do.
-
-    A connection is cut after SECONDS, or as the oldest of CONNECTIONS when another one comes: so many
-    threads and file descriptors it takes at most. Raises OSError where it cannot listen.
-    """
-
-    CONNECTIONS = 32
-    SECONDS = 5.0
-    daemon_threads = True
-    request_queue_size = 4096
-
-    def __init__(self, address: str, port: int, application: Callable[..., Iterable[bytes]]) -> None:
-        self.address_family = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0][0]
-        self._began: dict[socket.socket, float] = {}
-        self._changed = threading.Condition()
-        super().__init__((address, port), _ScrapeHandler)
-        self.socket.setblocking(False)
-        self.set_app(application)
-
-    def start(self) -> None:
-        """Serve from a thread of its own, as long as the process lives."""
-        threading.Thread(target=self.serve_forever, name="metrics", daemon=True).start()
-
-    def process_request(self, request: socket.socket, client_address: tuple) -> None:
-        """Called for a new connection; takes all others that wait, too.
-
-        Of many it serves the newest, and those that have sent their request already.
-        """
-        ready, waiting = [], deque([(request, client_address)])
-        with contextlib.suppress(BlockingIOError):
-            for _ in range(8 * self.CONNECTIONS):
-                waiting.append(self.get_request())
-                if len(waiting) > self.CONNECTIONS:
-                    oldest = waiting.popleft()
-                    if _has_sent(oldest[0]):
-                        ready.append(oldest)
-                    else:
-                        oldest[0].close()
-        for connection, address in (*ready, *waiting):
-            self._make_room(connection)
-            super().process_request(connection, address)
-
-    def _make_room(self, connection: socket.socket) -> None:
-        """Wait until this one may be served; the oldest is cut for it."""
-        with self._changed:
-            while len(self._began) >= self.CONNECTIONS:
-                _cut(next(iter(self._began)))
-                self._changed.wait(1.0)
-            self._began[connection] = time.monotonic()
-
-    def shutdown_request(self, request: socket.socket) -> None:
-        """Called at the end of each."""
-        with self._changed:
-            self._began.pop(request, None)
-            self._changed.notify()
-        super().shutdown_request(request)
-
-    def service_actions(self) -> None:
-        """Called twice a second."""
-        with self._changed:
-            now = time.monotonic()
-            for request, began in self._began.items():
-                if now - began > self.SECONDS:
-                    _cut(request)
-
-    def handle_error(self, request: socket.socket, client_address: tuple) -> None:
-        """A connection that failed, or was cut, is nothing to log."""
-
-
-def _has_sent(connection: socket.socket) -> bool:
-    """Whether a whole request is there to read."""
-    with contextlib.suppress(OSError):
-        return b"\r\n\r\n" in connection.recv(8192, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-    return False
-
-
-def _cut(connection: socket.socket) -> None:
-    # Its thread wakes up, finds an end, and closes it.
-    with contextlib.suppress(OSError):
-        connection.shutdown(socket.SHUT_RDWR)
-
-
 class Metrics:
     """What Prometheus may scrape of the daemon itself."""
 
@@ -282,7 +183,9 @@ class Metrics:
         self.polls = counter("polls", "Polls begun")
         self.skipped = counter("skipped_polls", "Polls that a slow one left no time for")
         self.failures = counter("poll_failures", "Polls that failed", "kind")
-        self.unknown = counter("unknown_verdicts", "Records that lacked a sample of this series", "series")
+        self.unknown = counter(
+            "unknown_verdicts", "Records that had no usable sample of this series", "series"
+        )
         self.anomalies = counter("anomalies", "Records that are anomalies", "cause")
         self.alerts = counter(
             "alerts", "Anomalies that are an alert: 4th in a row or later, or of many", "cause"
@@ -309,7 +212,10 @@ class Metrics:
 
     def serve(self, address: str, port: int) -> None:
         """Serve http://address:port/metrics from a thread of its own; UserError where it cannot listen."""
+        # A job that serves nothing loads no HTTP server.
         from prometheus_client import make_wsgi_app
+
+        from scrapes import ScrapeServer
 
         try:
             ScrapeServer(address, port, make_wsgi_app(self.registry)).start()

@@ -154,11 +154,11 @@ class Store:
         self._limit = limit
         # Rows that are not on the disk yet.
         self._unsaved: dict[int, tuple[str, str]] = {}
-        # Rows that are on it, though they were sent, or are damaged and why.
+        # Sent, but still on the disk.
         self._gone: set[int] = set()
+        # Damaged, and why.
         self._aside: dict[int, str] = {}
-        # What is left of the rows up to the first was refused; of those, what is left up to the second was
-        # refused again.
+        # Ids up to the first were refused once; up to the second, twice.
         self._tried_up_to = 0
         self._retried_up_to = 0
         try:
@@ -303,11 +303,14 @@ class Store:
                     "INSERT OR REPLACE INTO state (only, content) VALUES (1, ?)", (json.dumps(state),)
                 )
                 self._clear()
-                excess = max(self._count_on_disk() - self._limit, 0) if self._unsaved else 0
+                excess = 0
+                if self._unsaved:
+                    count = self._database.execute("SELECT count(*) FROM spool").fetchone()[0]
+                    excess = max(count - self._limit, 0)
                 self._database.execute(
                     "DELETE FROM spool WHERE id IN (SELECT id FROM spool ORDER BY id LIMIT ?)", (excess,)
                 )
-        except (sqlite3.Error, StoreError) as error:
+        except sqlite3.Error as error:
             excess = max(len(self._unsaved) - self._limit, 0)
             for row in list(self._unsaved)[:excess]:
                 del self._unsaved[row]
@@ -371,10 +374,8 @@ class Store:
 
     def _count(self, up_to: int) -> int:
         hidden = sum(row <= up_to for rows in (self._gone, self._aside) for row in rows)
-        return self._count_on_disk(up_to) + sum(row <= up_to for row in self._unsaved) - hidden
-
-    def _count_on_disk(self, up_to: int = (1 << 63) - 1) -> int:
-        return self._read("SELECT count(*) FROM spool WHERE id <= ?", up_to)[0][0]
+        on_disk = self._read("SELECT count(*) FROM spool WHERE id <= ?", up_to)[0][0]
+        return on_disk + sum(row <= up_to for row in self._unsaved) - hidden
 
     def _read(self, query: str, *parameters: int) -> list[tuple]:
         try:

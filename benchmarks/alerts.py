@@ -41,10 +41,12 @@ Flags = tuple[np.ndarray, np.ndarray]
 
 
 def alerts(flags: Flags, many: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """Statuses (n,) and recent anomalies (n,) by the rule, for flags of anomalies and of unknown records."""
+    """Statuses (n,) by the rule, and when an alert is up (n,), for flags of anomalies and unknown records."""
     row = Row(WINDOW_RECORDS + 1 if many is None else many)
-    said = [(row.status(*both), row.recent) for both in zip(*(one.tolist() for one in flags), strict=True)]
-    return np.array([status for status, _ in said], dtype=object), np.array([count for _, count in said])
+    said = [(row.status(*both), row.is_up) for both in zip(*(one.tolist() for one in flags), strict=True)]
+    return np.array([status for status, _ in said], dtype=object), np.array(
+        [up for _, up in said], dtype=bool
+    )
 
 
 def edge_flags(bundle: autoencoder.Bundle, frame: pd.DataFrame, scale: float = 1.0) -> Flags:
@@ -79,9 +81,8 @@ def false_edge_alerts(bundle: autoencoder.Bundle, captures: str | None) -> dict[
         for scale in SCALES:
             flags = edge_flags(bundle, frame, scale)
             for place, many in enumerate(NUMBERS):
-                said, recent = alerts(flags, many)
-                up = evaluation.alerts_up((said == ALERT) & normal, recent * normal)
-                counts[scale][place] += evaluation.episodes(up)
+                said, up = alerts(flags, many)
+                counts[scale][place] += evaluation.count_alerts((said == ALERT) & normal, up & normal)
     return {f"edge: false alerts in {days:.0f} days, thresholds x {s}": row for s, row in counts.items()}
 
 

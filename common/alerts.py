@@ -34,14 +34,19 @@ class Row:
     An unknown record neither counts nor ends a row; WINDOW_RECORDS of them end it. The anomalies of a row
     that is an alert are not counted among the last records: a false one soon after would be an alert.
 
+    is_up: whether an alert is up after the newest record. It comes up with one that is an alert, and stays up
+    while a row goes on or FEW_RECORDS recent anomalies are left.
+
         row = Row()
-        row.status(is_anomaly=True, is_unknown=False)    # "anomaly"; row.anomalies is 1, row.recent is 1
+        row.status(is_anomaly=True, is_unknown=False)    # "anomaly"; row.anomalies is 1, row.recent is 1,
+                                                         # row.is_up is False
 
     many: how many recent anomalies make an alert.
     """
 
     def __init__(self, many: int = MANY_RECORDS) -> None:
         self.anomalies = 0
+        self.is_up = False
         self._many = many
         self._unknowns = 0
         # A bit for each record, the newest last.
@@ -54,6 +59,12 @@ class Row:
 
     def status(self, is_anomaly: bool, is_unknown: bool) -> str:
         """Of the next record: normal, anomaly, alert, or unknown."""
+        status = self._status(is_anomaly, is_unknown)
+        goes_on = self.anomalies > 0 or self.recent >= FEW_RECORDS
+        self.is_up = status == ALERT or (self.is_up and goes_on)
+        return status
+
+    def _status(self, is_anomaly: bool, is_unknown: bool) -> str:
         self._recent = (self._recent << 1 | bool(is_anomaly)) & _WINDOW_BITS
         if not is_anomaly and is_unknown:
             self._unknowns += 1
@@ -76,9 +87,19 @@ class Row:
 
     def state(self) -> dict[str, int]:
         """For `restore`, in JSON."""
-        return {"anomalies": self.anomalies, "unknowns": self._unknowns, "recent": self._recent}
+        return {
+            "anomalies": self.anomalies,
+            "unknowns": self._unknowns,
+            "recent": self._recent,
+            "is_up": int(self.is_up),
+        }
 
     def restore(self, state: dict[str, int]) -> None:
-        """Go on where another process stopped; a state of an older version has no recent anomalies."""
+        """Go on where another process stopped.
+
+        A state of an older version has no recent anomalies; whether an alert is up is taken from the rest.
+        """
         self.anomalies, self._unknowns = state["anomalies"], state["unknowns"]
         self._recent = state.get("recent", 0)
+        is_likely = self.anomalies >= ALERT_RECORDS or self.recent >= FEW_RECORDS
+        self.is_up = bool(state.get("is_up", is_likely))

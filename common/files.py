@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
 import json
 import os
 import shutil
@@ -43,7 +44,7 @@ class _DoubleKeyError(ValueError):
 
 
 def is_there(filename: str | Path) -> bool:
-    """Whether something has this name. What cannot be looked at has: reading it says why it cannot be."""
+    """Whether something has this name. True too where it cannot be examined: reading it then says why."""
     try:
         os.stat(filename)
     except (FileNotFoundError, NotADirectoryError):
@@ -208,7 +209,7 @@ def _temporary(target: Path, is_folder: bool) -> Iterator[Path]:
     The lock tells it from what a process that was killed has left, which is removed first.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(target.parent)
+    _remove_leftovers(os.path.realpath(target.parent))
     path, lock = _make_locked(target, is_folder)
     try:
         yield path
@@ -228,14 +229,18 @@ def _make_locked(target: Path, is_folder: bool) -> tuple[Path, int]:
         # Some network file systems have no locks: nothing is locked there, and nothing found to be left.
         with contextlib.suppress(OSError):
             fcntl.flock(lock, fcntl.LOCK_EX)
-        # Before it was locked, another process may have taken it for left.
+        # Before it was locked, another process may have removed it as a leftover.
         if is_there(path):
             return path, lock
         os.close(lock)
 
 
-def _remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files and folders that nobody holds: their process was killed."""
+@functools.cache
+def _remove_leftovers(folder: str) -> None:
+    """Remove the temporary files and folders that nobody holds: their process was killed.
+
+    Once for each folder, which may hold many files. What is left later the next process removes.
+    """
     names: list[str] = []
     # Who may write to a folder need not be allowed to list it.
     with contextlib.suppress(OSError):
@@ -245,10 +250,11 @@ def _remove_leftovers(folder: Path) -> None:
             continue
         # One of another user, or one that has just gone, is left alone.
         with contextlib.suppress(OSError):
-            descriptor = os.open(folder / name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+            path = Path(folder, name)
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                _remove(folder / name)
+                _remove(path)
             finally:
                 os.close(descriptor)
 
@@ -271,8 +277,10 @@ def _move(temporary: Path, target: Path) -> None:
 
 
 def _write_in_place(target: Path, content: bytes) -> None:
-    """Write into a regular file that is there. At no moment does a JSON file hold a mixture: blanks cover the
-    rest of a longer one before it is cut.
+    """Write into a regular file that is there.
+
+    Blanks cover the rest of a longer JSON file before it is cut, so that nothing of it follows the new one.
+    It is not atomic: after a crash, or at just that moment, the end may still be that of the old file.
     """
     descriptor = os.open(target, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:

@@ -183,11 +183,9 @@ def _count(calm: Sequence[Verdict]) -> dict[str, int]:
     return {
         "records": len(calm),
         "false_anomalies": sum(v.is_anomaly for v in calm),
-        "false_alerts": evaluation.episodes(
-            evaluation.alerts_up(
-                np.array([v.status == ALERT for v in calm], dtype=bool),
-                np.array([v.recent for v in calm], dtype=int),
-            )
+        "false_alerts": evaluation.count_alerts(
+            np.array([v.status == ALERT for v in calm], dtype=bool),
+            np.array([v.is_alert_up for v in calm], dtype=bool),
         ),
         "unknown": sum(v.status == UNKNOWN for v in calm),
     }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import tracemalloc
 import uuid
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -15,6 +17,10 @@ from lab.influxd import Influxd
 
 # A shell has what it runs in the background ignore SIGINT, and so would all that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# Their assertions show values, as those of the tests do.
+pytest.register_assert_rewrite("edge", "fuzzing")
 
 
 class Database(NamedTuple):
@@ -31,6 +37,17 @@ def connect(server: Influxd, **options: object) -> InfluxDBClient:
     session.trust_env = False
     options = {"timeout": 5, "retries": 1, "proxies": {}, "session": session} | options
     return InfluxDBClient(server.host, server.port, **options)
+
+
+@contextlib.contextmanager
+def little_memory(most_bytes: int) -> Iterator[None]:
+    """What is inside the `with` takes at most this, at any moment, whatever was taken before."""
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] <= most_bytes
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.fixture(scope="session")

@@ -62,6 +62,33 @@ def test_an_anomaly_of_many_is_an_alert(pattern: str, expected: str) -> None:
     assert statuses(pattern) == expected
 
 
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("aaan", "...."),
+        # One of a row: until the row ends, which an unknown record does not.
+        ("aaaaan", "...^^."),
+        ("aaaa?an", "...^^^."),
+        ("aaaa" + "?" * 30 + "a", "...^" + "^" * 29 + ".."),
+        # One of many: until three of the last 30 are left.
+        ("an" * 8 + "n" * 24, "." * 14 + "^" * 24 + ".."),
+        ("an" * 8 + "?" * 24, "." * 14 + "^" * 24 + ".."),
+        # Without an alert four recent anomalies are none, also soon after one.
+        ("an" * 7, "." * 14),
+        ("aaaan" + "an" * 7, "...^" + "." * 15),
+        # A row within many, and many that are left of before a row.
+        ("an" * 8 + "aaaan", "." * 14 + "^" * 7),
+        ("anananan" + "aaaan", "." * 11 + "^^"),
+    ],
+)
+def test_an_alert_is_up_from_its_first_record_to_the_one_that_ends_it(pattern: str, expected: str) -> None:
+    row, found = Row(), ""
+    for letter in pattern:
+        statuses(letter, row)
+        found += ".^"[row.is_up]
+    assert found == expected
+
+
 @pytest.mark.parametrize("many", [5, 12])
 def test_how_many_are_many_can_be_chosen(many: int) -> None:
     assert statuses("an" * 14, Row(many)) == "an" * (many - 1) + "!n" * (15 - many)
@@ -133,11 +160,12 @@ def test_a_state_that_is_restored_goes_on_as_if_nothing_had_been(pattern: str, p
     before, after = Row(), Row()
     said = statuses(pattern[:place], before)
     after.restore(json.loads(json.dumps(before.state())))
+    assert after.is_up == before.is_up
     assert said + statuses(pattern[place:], after) == statuses(pattern)
 
 
 def test_a_state_without_recent_anomalies_has_none() -> None:
     row = Row()
     row.restore({"anomalies": 3, "unknowns": 0})
-    assert (row.anomalies, row.recent) == (3, 0)
+    assert (row.anomalies, row.recent, row.is_up) == (3, 0, False)
     assert statuses("a", row) == "!"

@@ -1,7 +1,6 @@
 """The faults of the daemon's neighbours, each against the real thing: what it promises in the README's table.
 
-Most run the daemon in this process, slot by slot, on a simulated node of which all slots are past, so that
-nothing waits; what it must store is worked out without it, by showing the same records to a detector.
+Most run the daemon in this process, slot by slot, with edge.Edge.
 """
 
 from __future__ import annotations
@@ -12,162 +11,37 @@ import json
 import logging
 import math
 import os
-import resource
 import shutil
 import sqlite3
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import requests
-from conftest import connect
+from conftest import connect, little_memory
+from edge_daemon import FIRST, INTERVAL, ROOT, SECOND, SLOTS, Change, Edge, said
 from influxdb import InfluxDBClient
-from prometheus_writer import write_samples
 
 import autoencoder
 import daemon
 import formatters
 import influx_utils
-from daemon import Daemon, Settings, WatchedFiles
-from detector import Detector, load_thresholds, proposals_path, update_thresholds
-from influx_utils import initializeConnection
+from daemon import WatchedFiles
+from detector import proposals_path, update_thresholds
 from lab.influxd import Influxd, free_port
-from lab.simulate import NODE_PHASE, Attack, simulate
-from service import Ending, Metrics
-from store import Store
-from utils import DEFAULT_NODE, N_STEPS, UserError, format_time, getFeatures
+from lab.simulate import NODE_PHASE
+from service import Metrics
+from utils import N_STEPS, UserError, format_time, getFeatures
 
-ROOT = Path(__file__).resolve().parent.parent
-SECOND = 10**9
-INTERVAL = 15
-# All slots are within the history that a first poll reads; the attack takes the middle ones.
-SLOTS = 30
-FIRST = 13
-ATTACKED = range(16, 24)
 # From one scrape of the node to the next, one of three; afterwards the last window gets empty.
 COMES_AND_GOES = [slot + NODE_PHASE for slot in range(16, 36, 3)]
 COMES_AND_GOES_SLOTS = 64
 
 ENDS = (("min", -1), ("max", 1))
-# What becomes of a sample of a measurement on its way; None if it gets lost.
-Change = Callable[[str, formatters.Point], formatters.Point | None]
-
-
-def lives(begin: int, slots: int, attacked: Sequence[float]) -> formatters.Record:
-    """Samples of so many slots, none missed, with an attack on the CPU in some."""
-    attacks = [Attack("cpu", begin + slot * INTERVAL, begin + (slot + 1) * INTERVAL) for slot in attacked]
-    for seed in range(100):
-        samples = simulate(seed, begin, slots * INTERVAL, attacks, interval_seconds=INTERVAL)
-        if len(samples[formatters.MEMORY_FREE]) == len(samples[formatters.RX_CPU]) == slots:
-            return samples
-    raise AssertionError("no whole life")
-
-
-class Edge:
-    """A node, its server, and the daemon that watches it; a slot at a time."""
-
-    def __init__(
-        self,
-        server: Influxd,
-        folder: Path,
-        user: str = "",
-        password: str = "",
-        slots: int = SLOTS,
-        attacked: Sequence[float] = ATTACKED,
-        ahead_seconds: int = 0,
-    ) -> None:
-        self.server = server
-        self.folder = folder
-        self.thresholds_file = folder / "thresholds.json"
-        shutil.copy(ROOT / "data/thresholds.json", self.thresholds_file)
-        self.ahead_seconds = ahead_seconds
-        self.begin = int(time.time()) // INTERVAL * INTERVAL - slots * INTERVAL + ahead_seconds
-        self.samples = lives(self.begin, slots, attacked)
-        self.client = connect(server, timeout=2, database="edge", username=user, password=password)
-        self.client.create_database("edge")
-        self.port = server.port
-        self.user, self.password = user, password
-        self.model = autoencoder.DEFAULT_MODEL
-        self.drift_seconds = 21600.0
-        self.spool_limit = 10_000
-        self.measurement = "detected_anomalies"
-        self.metrics = Metrics()
-        # As if what is fed came just now.
-        self.now = float(self.begin - ahead_seconds)
-        self.node = DEFAULT_NODE
-        self.store: Store | None = None
-        self.start()
-
-    def start(self) -> None:
-        """Start the daemon, in place of the one that ran; what it kept is all it knows."""
-        self.stop()
-        self.store = Store(self.folder / "state", self.spool_limit)
-        settings = Settings(
-            server=f"127.0.0.1:{self.port}",
-            database="edge",
-            measurement=self.measurement,
-            interval_seconds=INTERVAL,
-            catch_up_seconds=3600.0,
-            drift_seconds=self.drift_seconds,
-            thresholds_file=str(self.thresholds_file),
-            model=str(self.model),
-        )
-        client = initializeConnection("127.0.0.1", self.port, self.user, self.password)
-        client._timeout = 1.0
-        self.daemon = Daemon(settings, client, self.node, self.store, self.metrics, Ending())
-        self.daemon._monitor._clock = lambda: self.now
-
-    def stop(self) -> None:
-        if self.store is not None:
-            self.store.__exit__()
-
-    def feed(self, *slots: int, change: Change | None = None) -> None:
-        """The exporters' samples of these slots reach the server, each as `change` makes it, if it does."""
-        self.now = self.begin - self.ahead_seconds + (max(slots) + 4 / 3) * INTERVAL
-        part: formatters.Record = {}
-        for name, point in self.in_slots(min(slots), max(slots)):
-            if (changed := change(name, point) if change else point) is not None:
-                part.setdefault(name, []).append(changed)
-        write_samples(self.client, part)
-
-    def in_slots(self, first: int, last: int) -> list[tuple[str, formatters.Point]]:
-        """Each sample from the beginning of one slot to the end of another, with its measurement."""
-        begin, end = (self.begin + first * INTERVAL) * SECOND, (self.begin + (last + 1) * INTERVAL) * SECOND
-        return [
-            (n, point)
-            for n, points in self.samples.items()
-            for point in points
-            if begin <= point["time"] < end
-        ]
-
-    def live(self, *slots: int) -> None:
-        """Slot after slot is fed and judged."""
-        for slot in slots:
-            self.feed(slot)
-            assert self.daemon.poll() is False
-
-    def expected(self, first: int = FIRST, last: int = SLOTS) -> list[tuple[int, str, str]]:
-        """Time, severity and cause of the anomalies in these slots, by the detector alone."""
-        bundle = autoencoder.load_bundle(autoencoder.DEFAULT_MODEL, getFeatures(), N_STEPS)
-        judge = Detector(bundle, load_thresholds(ROOT / "data/thresholds.json"), INTERVAL)
-        found, last_record = [], {}
-        for start, record in formatters.slot_records(self.samples, INTERVAL):
-            columns, last_record = formatters.format_record(record, last_record)
-            verdict = judge.observe(formatters.record_time(record), columns)
-            slot = (start // SECOND - self.begin) // INTERVAL
-            if verdict.is_anomaly and first - 1 <= slot < last:
-                found.append((verdict.time, verdict.status, verdict.possible_cause))
-        assert len(found) >= 4 or last < ATTACKED[-1]
-        return found
-
-    def stored(self) -> list[tuple[int, str, str]]:
-        """What InfluxDB holds, oldest first; a point twice would be here twice."""
-        points = self.client.query('SELECT * FROM "detected_anomalies"', epoch="ns").get_points()
-        return sorted((p["time"], p["severity"], p["possible_cause"]) for p in points)
 
 
 @pytest.fixture
@@ -179,10 +53,6 @@ def edge(tmp_path: Path) -> Iterator[Edge]:
         assert edge.daemon.poll() is False
         yield edge
         edge.stop()
-
-
-def said(caplog: pytest.LogCaptureFixture, level: int = logging.WARNING) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.levelno >= level]
 
 
 def test_undisturbed_it_stores_what_the_detector_finds(edge: Edge) -> None:
@@ -217,8 +87,8 @@ def test_a_server_that_is_away_loses_nothing_and_is_said_once(
     mend(edge.server)
     edge.live(*range(18, SLOTS))
     assert edge.stored() == edge.expected()
-    assert [line for line in said(caplog) if "takes part again" in line] == [
-        f"InfluxDB at 127.0.0.1:{edge.port} takes part again"
+    assert [line for line in said(caplog) if "is reachable again" in line] == [
+        f"InfluxDB at 127.0.0.1:{edge.port} is reachable again"
     ]
 
 
@@ -640,6 +510,28 @@ def test_anomalies_of_a_measurement_that_holds_text_wait_until_it_is_dropped(
     assert edge.store.depth == 0
     assert said(caplog).count("InfluxDB takes all anomalies again") == 1
     assert edge.metrics.registry.get_sample_value("find_anomalies_spool_refused") == 0
+
+
+def test_that_refused_anomalies_were_dropped_is_not_called_taken(
+    edge: Edge, caplog: pytest.LogCaptureFixture
+) -> None:
+    edge.spool_limit = 2
+    edge.start()
+    edge.store.add(edge.store.state(), "edge", waiting("detected_anomalies", [2, 3]))
+    write_text(edge, "detected_anomalies", 1)
+    edge.live(FIRST)
+    assert edge.store.refused == 2
+    caplog.clear()
+    # Those of the attack are of another shard; two of the three take the room of the refused ones.
+    edge.feed(*range(14, 19))
+    assert edge.daemon.poll() is False
+    assert (edge.store.depth, edge.store.dropped) == (0, 3)
+    spool = [line for line in said(caplog) if "anomal" in line and "incident" not in line]
+    assert spool == [
+        "the spool is full: its oldest anomalies are dropped, see --spool_limit",
+        "no anomaly that InfluxDB refused waits any more; the oldest of the spool were dropped",
+        "InfluxDB has all anomalies but the 3 oldest, which were dropped",
+    ]
 
 
 def test_refused_anomalies_go_to_another_measurement_once_one_is_named(edge: Edge) -> None:
@@ -1137,12 +1029,10 @@ def test_thresholds_that_become_no_usable_file_stop_nothing_and_are_said_once(
     proposed = proposals_path(edge.thresholds_file)
     edge.live(*range(FIRST, 15))
     caplog.clear()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for path in (edge.thresholds_file, proposed):
         become(path, kind)
-    edge.live(15, 16, 17)
-    # KiB
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000
+    with little_memory(10_000_000):
+        edge.live(15, 16, 17)
     words = {"FIFO": "it is a FIFO", "device": "it is a device", "1 GB": "it is larger than 1 MB"}[kind]
     (fault,) = said(caplog, logging.ERROR)
     assert fault.startswith(f"{edge.thresholds_file}: cannot be read: {words}; put ")

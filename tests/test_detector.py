@@ -659,6 +659,7 @@ def comparable(verdict: Verdict) -> tuple:
         verdict.unknown,
         verdict.in_a_row,
         verdict.recent,
+        verdict.is_alert_up,
         *rounded,
     )
 

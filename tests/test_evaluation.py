@@ -125,7 +125,7 @@ def test_a_tail_ends_before_four_records_without_a_flag(after: str, last_flag: i
 def test_an_alert_that_comes_and_goes_is_one() -> None:
     row, letters = Row(), ("n" * 100 + "ann" * 40 + "n" * 80) * 2
     verdicts = [
-        replace(verdict, status=row.status(letter == "a", False), recent=row.recent)
+        replace(verdict, status=row.status(letter == "a", False), recent=row.recent, is_alert_up=row.is_up)
         for letter, verdict in zip(letters, verdicts_of(letters), strict=True)
     ]
     summary = summarise(verdicts, [])
@@ -134,6 +134,29 @@ def test_an_alert_that_comes_and_goes_is_one() -> None:
     # It is up between its records, too: an attack is not found by it.
     summary = summarise(verdicts, [window(203, 206)])
     assert (summary["polls_to_first_alert"], summary["attack_alerted"]) == ("never", 1)
+
+
+def test_an_unknown_record_within_an_alert_does_not_make_it_two() -> None:
+    row = Row()
+    verdicts = [
+        replace(verdict, status=row.status(verdict.is_anomaly, letter == "?"), is_alert_up=row.is_up)
+        for letter, verdict in zip(
+            "aaaaa?aa?an" + "n" * 89, verdicts_of("aaaaa?aa?an" + "n" * 89), strict=True
+        )
+    ]
+    summary = summarise(verdicts, [])
+    assert (summary["normal_alerted"], summary["unknown_records"]) == (5, 2)
+    assert summary["false_alerts_per_day"] == round(1 / 0.98, 2)
+
+
+def test_what_is_left_of_the_alert_of_an_attack_is_no_false_one() -> None:
+    letters = "n" * 20 + "ann" * 12 + "n" * 44
+    row = Row()
+    verdicts = [
+        replace(verdict, status=row.status(letter == "a", False), is_alert_up=row.is_up)
+        for letter, verdict in zip(letters, verdicts_of(letters), strict=True)
+    ]
+    assert summarise(verdicts, [window(20, 56)])["false_alerts_per_day"] == 0.0
 
 
 def test_of_several_attacks_the_slowest_counts() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import shutil
 import signal
 import socket
@@ -15,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from conftest import little_memory
 
 import utils
 from autoencoder import bundle_paths, load_bundle
@@ -100,12 +100,9 @@ def test_what_is_no_usable_file_is_refused_at_once_in_one_line(
 ) -> None:
     path = place / name
     make(path)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(UserError) as refused:
+    with little_memory(10_000_000), pytest.raises(UserError) as refused:
         read(path)
     assert str(refused.value) == f"{path}: cannot be read: {words}{remedy}"
-    # KiB
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000
 
 
 @pytest.fixture
@@ -191,6 +188,23 @@ def test_what_a_killed_process_left_is_removed_by_the_next_one_and_nothing_else(
     replace_file(path, lambda part: part.write_text("new"))
     assert sorted(tmp_path.iterdir()) == sorted([path, *others])
     assert path.read_text() == "new"
+
+
+def test_many_writes_into_a_folder_list_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = []
+
+    def spied(folder: str) -> list[str]:
+        listed.append(str(folder))
+        return listdir(folder)
+
+    listdir = os.listdir
+    monkeypatch.setattr(os, "listdir", spied)
+    monkeypatch.chdir(tmp_path)
+    for number in range(20):
+        replace_file(f"{number}.json", lambda part: part.write_text("new"))
+        replace_file(tmp_path / f"{number}.h5", lambda part: part.write_text("new"))
+        replace_file(tmp_path / "other/model.h5", lambda part: part.write_text("new"))
+    assert sorted(listed) == sorted(map(str, (tmp_path, tmp_path / "other")))
 
 
 def test_what_a_live_process_writes_is_left_to_it(tmp_path: Path) -> None:

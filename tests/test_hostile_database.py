@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from edge_daemon import ATTACKED, FIRST, INTERVAL, SECOND, SLOTS, Edge, said
+from fuzzing import fuzzed
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_writer import write_samples
-from test_daemon import ATTACKED, FIRST, INTERVAL, SECOND, SLOTS, Edge, said
-from test_security import fuzzed
 
 import find_anomalies
 import formatters

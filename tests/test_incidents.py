@@ -23,7 +23,8 @@ def verdicts(pattern: str, causes: dict[str, float] | None = None) -> list[Verdi
         rmse = dict.fromkeys(NAMES, 0.1) | (causes if letter == "a" else {})
         blamed = tuple(name for name in causes if name != "overall") if letter == "a" else ()
         time = START + index * 15 * SECOND
-        found.append(Verdict(time, status, blamed, (), rmse, {}, in_a_row=row.anomalies, recent=row.recent))
+        counts = {"in_a_row": row.anomalies, "recent": row.recent, "is_alert_up": row.is_up}
+        found.append(Verdict(time, status, blamed, (), rmse, {}, **counts))
     return found
 
 

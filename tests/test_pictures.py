@@ -10,14 +10,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from verdict_patterns import SECOND, START, verdicts_of, window
 
 from autoencoder import Bundle
-from common.alerts import Row
+from common.alerts import ALERT, Row
 from detector import Verdict
+from evaluation import count_alerts
+from incidents import NAMES, Incidents
 from pictures import (
     Alert,
     AlertRecorder,
@@ -245,11 +249,12 @@ def row_of(pattern: str, causes: tuple[str, ...] = ("cpu",)) -> list[Verdict]:
     A is an anomaly that starts a new row though nothing says that the one before has ended, M an alert
     whose first anomalies nobody saw.
     """
-    verdicts, count = [], 0
+    verdicts, count, is_up = [], 0, False
     letters = pattern.translate({ord("."): "?", ord("A"): "a", ord("M"): "!"})
     for letter, verdict in zip(pattern, verdicts_of(letters, 15.0, causes), strict=True):
         count = {"n": 0, ".": 0, "?": count, "A": 1, "M": 7}.get(letter, count + 1)
-        verdicts.append(replace(verdict, in_a_row=count))
+        is_up = letter in "!M" or (is_up and letter in "?a")
+        verdicts.append(replace(verdict, in_a_row=count, is_alert_up=is_up))
     return verdicts
 
 
@@ -311,7 +316,8 @@ def counted(pattern: str) -> list[Verdict]:
     row, verdicts = Row(), []
     for letter, verdict in zip(pattern, verdicts_of(pattern, 15.0), strict=True):
         status = row.status(letter == "a", letter == "?")
-        verdicts.append(replace(verdict, status=status, in_a_row=row.anomalies, recent=row.recent))
+        counts = {"in_a_row": row.anomalies, "recent": row.recent, "is_alert_up": row.is_up}
+        verdicts.append(replace(verdict, status=status, **counts))
     return verdicts
 
 
@@ -333,6 +339,28 @@ def test_an_alert_that_comes_and_goes_is_recorded_as_one(
     pattern: str, expected: dict[int | None, tuple[int, int, int, int, int]]
 ) -> None:
     assert {end: places(alert) for end, alert in alerts_of(counted(pattern)).items()} == expected
+
+
+def test_an_alert_that_ends_in_slots_without_a_record_ends_with_the_last_one() -> None:
+    # In the skipped slots too few recent anomalies were left; the next anomaly makes it four again.
+    verdicts = counted("n" * 40 + "an" * 8 + "?" * 21 + "??a" + "n")
+    alerts = alerts_of(verdicts[:77] + verdicts[79:])
+    assert {end: places(alert) for end, alert in alerts.items()} == {77: (40, 54, 76, 10, 76)}
+
+
+@given(st.lists(st.sampled_from(["n", "nnnn", "a", "an", "ann", "aaaa", "?", "?" * 30]), max_size=60))
+@settings(deadline=None, derandomize=True, database=None)
+@example(["aaaa", "?", "aaaa"])
+@example(["an"] * 8 + ["n"] * 30 + ["an"] * 8)
+def test_pictures_incidents_and_counts_know_the_same_alerts(parts: list[str]) -> None:
+    verdicts = counted("".join(parts))
+    alerted = np.array([verdict.status == ALERT for verdict in verdicts], dtype=bool)
+    up = np.array([verdict.is_alert_up for verdict in verdicts], dtype=bool)
+    assert len(alerts_of(verdicts)) == count_alerts(alerted, up)
+    incidents = Incidents()
+    for verdict in verdicts:
+        incidents.observe(replace(verdict, rmse=dict.fromkeys(NAMES, 1.0)), THRESHOLDS)
+        assert incidents.is_open or not verdict.is_alert_up
 
 
 def test_of_a_long_alert_the_newest_records_are_kept_and_its_true_start() -> None:

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fuzzing import fuzzed
 from hypothesis import given
 from hypothesis import strategies as st
-from test_security import fuzzed
 
 from lab.simulate_ports import simulate_port
 from ports.detectors import Forecast, Outlier, fit

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fuzzing import fuzzed, loaded_or_refused
 from hypothesis import example, given
 from hypothesis import strategies as st
-from test_security import fuzzed, loaded_or_refused
 
 from ports.series import Anomaly, Series, list_series, read_anomalies, read_series, series_name, series_tags
 from utils import UserError

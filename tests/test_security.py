@@ -9,15 +9,14 @@ import re
 import string
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from conftest import Database, connect
-from hypothesis import HealthCheck, example, given, settings
+from fuzzing import fuzzed, loaded_or_refused
+from hypothesis import example, given
 from hypothesis import strategies as st
 from influxdb import InfluxDBClient
 from influxdb.exceptions import InfluxDBClientError
@@ -32,16 +31,6 @@ from lab.influxd import Influxd
 from utils import ANOMALY_FIELDS, UserError, getColumnNames, load_node, loadDataset
 
 ROOT = Path(__file__).resolve().parent.parent
-# `make fuzz` sets it to 10,000.
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "300"))
-fuzzed = settings(
-    max_examples=EXAMPLES,
-    deadline=None,
-    # Others each time for who has the time; the same ones in the suite, which must not be a game of luck.
-    derandomize="FUZZ_EXAMPLES" not in os.environ,
-    database=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
-)
 
 # --- TLS -----------------------------------------------------------------------------------------
 
@@ -338,18 +327,6 @@ thresholds_files = st.one_of(
     ),
     st.text(string.printable, max_size=60).map(str.encode),
 )
-
-
-def loaded_or_refused(load: Callable[[str], Any], content: bytes, suffix: str) -> Any | None:
-    """What a loader makes of a file with this content; None if it refuses it, in one line that names it."""
-    with tempfile.NamedTemporaryFile(suffix=suffix) as file:
-        Path(file.name).write_bytes(content)
-        try:
-            return load(file.name)
-        except UserError as error:
-            assert str(error).startswith(file.name)
-            assert len(str(error).splitlines()) == 1
-    return None
 
 
 @fuzzed

@@ -120,6 +120,23 @@ def test_a_disk_that_refuses_keeps_the_points_in_memory_until_it_does_not(tmp_pa
         assert (store.state(), times(store), store.depth) == (big, [3, 4, 5], 3)
 
 
+def test_a_disk_that_cannot_be_read_while_writing_is_one_fault_with_one_remedy(tmp_path: Path) -> None:
+    with Store(tmp_path, 100_000) as store:
+        store.add({"n": 1}, "db", [point(number) | {"tags": {"x": "y" * 400}} for number in range(20_000)])
+    with Store(tmp_path, 100_000) as store:
+        # The disk loses the middle, which a count reads and an insertion does not.
+        size = (tmp_path / FILE_NAME).stat().st_size
+        with open(tmp_path / FILE_NAME, "r+b") as file:
+            file.seek(size // 3)
+            file.write(b"\xff" * (size // 3))
+        with pytest.raises(StoreError) as refused:
+            store.add({"n": 2}, "db", [point(-1)])
+    assert str(refused.value) == (
+        f"{tmp_path / FILE_NAME}: cannot be written (database disk image is malformed); free some space."
+        " Until then a crash loses what InfluxDB does not have yet"
+    )
+
+
 def test_what_is_in_memory_only_may_be_refused_and_sent_like_the_rest(tmp_path: Path) -> None:
     with Store(tmp_path, 10) as store:
         store.add({}, "db", [point(1), point(2)])

@@ -148,6 +148,25 @@ def test_thresholds_that_were_proposed_for_another_model_are_named(
     assert foreign(file, bundle, "two") is None
 
 
+def test_what_was_filled_in_belongs_to_no_model_and_the_rest_still_to_its_own(
+    tmp_path: Path, bundle: autoencoder.Bundle
+) -> None:
+    file = tmp_path / "thresholds.json"
+    update_thresholds(file, proposals(0.5), "one")
+    given = proposals(0.5)
+    for key in ("cpu_threshold", "mem_threshold"):
+        # As a training without --evaluate finds it, once and once more.
+        file.write_text(json.dumps({name: value for name, value in given.items() if name != key}))
+        assert fill_thresholds(file) == [key]
+        given[key] = 0.1
+        assert load_thresholds(file) == given
+        assert compare_thresholds(file) == (proposals(0.5), [])
+        named = ", ".join(name for name, value in given.items() if value != 0.1)
+        assert f"another model than model/edge.h5 ({named});" in foreign(file, bundle, "two")
+    assert update_thresholds(file, proposals(0.7), "two") == []
+    assert [one.model for one in read_proposals(file)] == ["two"]
+
+
 def test_where_it_is_not_known_for_which_model_nothing_is_said(
     tmp_path: Path, bundle: autoencoder.Bundle
 ) -> None:

@@ -21,6 +21,7 @@ def verdicts_of(
             (),
             {},
             {},
+            is_alert_up=letter == "!",
         )
         for i, letter in enumerate(pattern)
     ]
