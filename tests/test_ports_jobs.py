@@ -626,6 +626,32 @@ def test_the_content_of_one_port_costs_no_other_its_model(
     ]
 
 
+def test_a_second_series_that_has_ended_makes_no_attack_normal(
+    database: Database, run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    times, traffic = samples(31)
+    usual = traffic.copy()
+    change(times, traffic, "2023-02-01T10:00", "2023-02-01T12:00", 5.0)
+    store(database.client, "1", times, traffic)
+    assert run("train", *influx(database), "--until", "2023-02-01") == 0
+    # Calm numbers, a second after each of the port's, during the attack and no longer.
+    is_beside = (times > moment("2023-02-01T09:45")) & (times <= moment("2023-02-01T12:15"))
+    series = "port_traffic,device=core_1,port=1,direction=in,site=x"
+    lines = [f"{series} value={v} {t + 1}" for t, v in zip(times[is_beside], usual[is_beside], strict=True)]
+    database.client.write_points(lines, protocol="line", time_precision="s")
+    caplog.clear()
+    caplog.set_level(logging.INFO)
+    assert run("test", *influx(database), "--once", "--until", "2023-02-01T12:15:10Z") == 1
+    assert "is written by 2 series at once" in errors_of(caplog)[0]
+    caplog.clear()
+    assert run("test", *influx(database), "--once", "--until", "2023-02-02") == 0
+    said = [record.getMessage() for record in caplog.records]
+    assert said[-1] == "1 series, 96 buckets: 86 normal, 0 anomaly, 0 alert, 10 unknown"
+    # What is learnt of that day has no part of what others wrote.
+    assert run("train", *influx(database), "--until", "2023-02-02") == 0
+    assert run("test", *influx(database), "--once", "--until", "2023-02-02") == 0
+
+
 def test_negative_bytes_in_influxdb_are_named_and_the_others_trained(
     database: Database, run: Run, caplog: pytest.LogCaptureFixture
 ) -> None:
