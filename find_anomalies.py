@@ -14,7 +14,6 @@ import os
 import re
 import ssl
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -61,7 +60,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from influxdb import InfluxDBClient
 
-    from ports.jobs import Report
     from ports.sources import Source
 
 logger = logging.getLogger("find_anomalies")
@@ -600,86 +598,20 @@ def run_ports_train(options: argparse.Namespace) -> None:
 
 
 def run_ports_test(options: argparse.Namespace) -> None:
-    """--target ports --mode test: the hourly job, once or for ever.
+    """--target ports --mode test: the hourly job, once or for ever."""
+    from ports import hourly, jobs
 
-    While a server is away the job is tried again within seconds.
-    """
-    from ports import jobs
-    from ports.sources import UnavailableError
-
-    ending = service.Ending()
-    job = _PortJob(options, ending)
-    if options.once:
-        if faults := job.run():
-            raise UserError(_describe_faults(faults))
-        return
-    ending.install()
-    notices, backoff = service.Notices(), service.Backoff()
-    while True:
-        # A server may be away for longer than an hour: the next run is an hour after this one began.
-        next_run = time.monotonic() + jobs.seconds_to_next(time.time())
-        while True:
-            try:
-                faults = job.run()
-            except UserError as error:
-                notices.fault("job", str(error))
-                if not isinstance(error, UnavailableError):
-                    break
-                ending.wait(backoff.next_seconds())
-            else:
-                notices.mended("job", "ports are judged again")
-                backoff.reset()
-                if faults:
-                    logger.error("%s", _describe_faults(faults))
-                break
-        ending.wait(max(next_run - time.monotonic(), 0.0))
-
-
-class _PortJob:
-    """Judges what is new and stores it; if the server goes away in between, the next run only stores."""
-
-    def __init__(self, options: argparse.Namespace, ending: service.Ending) -> None:
-        from ports import jobs
-
-        self._options, self._ending = options, ending
-        self._cluster = jobs.Cluster(options.jobs, options.scheduler)
-        # Workers may have another working directory.
-        self._plot_dir = str(Path(options.plot_dir).resolve()) if options.plot_dir else None
+    settings = hourly.Settings(
+        models=options.ports_models,
+        detectors=_port_detectors(options),
+        until=options.until,
+        cluster=jobs.Cluster(options.jobs, options.scheduler),
         # What a folder holds is judged from the training on, as often as it is asked for.
-        self._judged_file = None if options.ports_dir else Path(options.state_dir) / "ports.json"
-        self._judged = jobs.load_judged(self._judged_file) if self._judged_file else {}
-        self._waiting: tuple[Source, Report] | None = None
-
-    def run(self) -> int:
-        """Of how many series there is a fault. Raises UserError for what concerns all of them."""
-        from ports import jobs
-        from ports.sources import UnavailableError
-
-        options = self._options
-        testing = jobs.Testing(
-            options.ports_models, _port_detectors(options), options.until, self._judged, self._plot_dir
-        )
-        found, self._waiting = self._waiting, None
-        with _port_faults(options):
-            if found is None:
-                source = _port_source(options)
-                found = source, jobs.test(source, testing, self._cluster)
-        source, report = found
-        try:
-            with _port_faults(options), self._ending.deferred():
-                # If this is cut short the same points are written once more, which changes nothing.
-                source.store(report.anomalies)
-                if self._judged_file:
-                    jobs.save_judged(report.judged, self._judged_file)
-        except UnavailableError:
-            self._waiting = found
-            raise
-        self._judged = report.judged
-        return report.faults
-
-
-def _describe_faults(count: int) -> str:
-    return f"{count} series could not be judged; the log says why"
+        judged_file=None if options.ports_dir else Path(options.state_dir) / "ports.json",
+        plot_dir=options.plot_dir,
+        once=options.once,
+    )
+    hourly.run(settings, lambda: _port_source(options), lambda: _port_faults(options))
 
 
 def _port_detectors(options: argparse.Namespace) -> tuple[str, ...]:

@@ -51,7 +51,7 @@ METRIC_MEASUREMENTS = {
     "mem": (MEMORY_FREE, MEMORY_TOTAL),
 }
 # Types of values in InfluxDB that are no numbers, as people call them.
-NO_NUMBERS = {"string": "text", "boolean": "true or false"}
+NO_NUMBERS = {"string": "text", "boolean": "a boolean"}
 # No counter and no gauge of a node gets there, and what is computed from it stays finite.
 TOO_LARGE = 1e30
 

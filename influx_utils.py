@@ -6,7 +6,6 @@ Times are integer nanoseconds since 1970, UTC, in queries, answers and points.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import logging
 import math
@@ -62,9 +61,16 @@ PORT_TRAFFIC = "port_traffic"
 PORT_ANOMALIES = "detected_port_anomalies"
 _PORT_TAGS = ("device", "port", "direction")
 _PortKey = tuple[str, ...]
-_Series = tuple[tuple[str, str], ...]
-# What a field may hold beside numbers: its type in InfluxDB, and in words.
-_WRONG_TYPES = {"string": "text", "boolean": "a boolean"}
+# Rows of a list of ports: with tags of MAX_TAG_LETTERS, each of which JSON may write as six bytes, they are
+# within MAX_ANSWER_BYTES. What else stands beside the samples of a port is never part of an answer.
+LIST_PAGE_ROWS = 4000
+MAX_TAG_LETTERS = 200
+# Ports that are written by several series and have these series named.
+NAMED_PORTS = 20
+# A sample counts the bytes of the time before it, and lies in the cell that most of that time does.
+CELL_SECONDS = 300
+_SHORT = f"/^(?s:.{{0,{MAX_TAG_LETTERS}}})$/"
+_CELLS = f"time({CELL_SECONDS}s, {CELL_SECONDS // 2}s)"
 
 
 class AnswerTooLargeError(InfluxDBServerError):
@@ -369,66 +375,99 @@ class Port:
 def list_ports(client: InfluxDBClient, start: int, end: int) -> list[Port]:
     """All ports that have a value between `start` and `end` (seconds since 1970).
 
-    A few requests, however many ports there are. A label that is added to a port begins a series in which it
-    goes on; two series that go on side by side are a fault, and so is a newest value that is no number.
+    A few requests, however many ports there are, with answers of a bounded size. A label that is added to a
+    port begins a series in which it goes on; two series that go on side by side are a fault, and so is a
+    newest value that is no number. Ports with tags of more than MAX_TAG_LETTERS are left out.
     """
     span = f"time > {start}s AND time <= {end}s"
-    ends = _series_times(client, 'last("value"::float)', span)
-    ports: dict[_PortKey, list[_Series]] = {}
-    for series in ends:
-        ports.setdefault(_port_key(series), []).append(series)
-    newest = {key: max(ends[one] for one in series) for key, series in ports.items()}
-    live = {
-        key: [one for one in series if ends[one] > newest[key] - LIVE_SECONDS * 10**9]
-        for key, series in ports.items()
-    }
+    are_short = " AND ".join(f'"{tag}"::tag =~ {_SHORT}' for tag in _PORT_TAGS)
+    conditions = f"{span} AND {are_short}"
+    ends = _series_times(client, 'last("value"::float)', conditions)
+    newest = {key: times[-1] for key, times in ends.items()}
     faults: dict[_PortKey, str] = {}
-    if any(len(series) > 1 for series in live.values()):
-        begins = _series_times(client, 'first("value"::float)', span)
-        faults = {
-            key: fault for key, series in live.items() if (fault := _side_by_side(series, begins, ends))
-        }
-    for influx_type, words in _WRONG_TYPES.items():
-        for series, time in _series_times(client, f'last("value"::{influx_type})', span).items():
-            key = _port_key(series)
-            if time > newest.get(key, 0):
-                newest[key] = time
-                faults[key] = _wrong_type(words, time)
+    if any(len(times) > 1 for times in ends.values()):
+        begins = _series_times(client, 'first("value"::float)', conditions)
+        rivals = {key: _side_by_side(begins.get(key, []), times) for key, times in ends.items()}
+        several = sorted(key for key, count in rivals.items() if count)
+        for number, key in enumerate(several):
+            names = _rivals(client, key, newest[key]) if number < NAMED_PORTS else ""
+            faults[key] = (
+                f"is written by {rivals[key]} series at once{names}; write one of them, or give each its own"
+                " device or port"
+            )
+    for influx_type, words in formatters.NO_NUMBERS.items():
+        for key, times in _series_times(client, f'last("value"::{influx_type})', conditions).items():
+            if times[-1] > newest.get(key, 0):
+                newest[key] = times[-1]
+                faults[key] = _wrong_type(words, times[-1])
     return [
         Port(dict(zip(_PORT_TAGS, key, strict=True)), time // 10**9, faults.get(key))
         for key, time in newest.items()
     ]
 
 
-def _series_times(client: InfluxDBClient, selector: str, span: str) -> dict[_Series, int]:
-    """Time (ns) of the point that is selected of each series of `port_traffic`."""
-    rows, is_cut = _port_rows(client, f'SELECT {selector} FROM "{PORT_TRAFFIC}" WHERE {span} GROUP BY *')
-    if is_cut:
-        raise InfluxDBServerError(CUT_SHORT)
-    return {tuple(sorted(tags.items())): row[0] for tags, row in rows}
+@_answers()
+def count_unlisted_ports(client: InfluxDBClient, start: int, end: int) -> int:
+    """How many ports list_ports leaves out for the length of their tags."""
+    is_long = " OR ".join(f'"{tag}"::tag !~ {_SHORT}' for tag in _PORT_TAGS)
+    tags = ", ".join(f'"{tag}"' for tag in _PORT_TAGS)
+    ports = (
+        f'SELECT count("value") AS "n" FROM "{PORT_TRAFFIC}" WHERE time > {start}s AND time <= {end}s'
+        f" AND ({is_long}) GROUP BY {tags}"
+    )
+    (answer,) = run(client, [f'SELECT count("n") FROM ({ports})'])
+    return sum(count for series in answer for _, count in series["values"])
 
 
-def _port_key(series: _Series) -> _PortKey:
-    tags = dict(series)
-    return tuple(tags.get(tag, "") for tag in _PORT_TAGS)
+def _series_times(client: InfluxDBClient, selector: str, conditions: str) -> dict[_PortKey, list[int]]:
+    """Port -> the time (ns) of the point that is selected of each of its series, ascending.
+
+    Only that and the port's own tags are asked for: other tags, and text values, may be of any length.
+    """
+    found: dict[_PortKey, list[int]] = {}
+    tags = ", ".join(f'"{tag}"' for tag in _PORT_TAGS)
+    selected = f'SELECT {selector} FROM "{PORT_TRAFFIC}" WHERE {conditions} GROUP BY *'
+    count, is_whole = 0, False
+    while not is_whole:
+        page = f"SELECT {tags} FROM ({selected}) LIMIT {LIST_PAGE_ROWS} OFFSET {count}"
+        rows, is_cut = _port_rows(client, page)
+        for time, *texts in rows:
+            found.setdefault(tuple(text or "" for text in texts), []).append(time)
+        count += len(rows)
+        is_whole = not rows or len(rows) < LIST_PAGE_ROWS and not is_cut
+    return {key: sorted(times) for key, times in found.items()}
 
 
-def _side_by_side(
-    series: Sequence[_Series], begins: dict[_Series, int], ends: dict[_Series, int]
-) -> str | None:
-    """Why a port of these series cannot be judged: two of them overlap, and may be different ports."""
-    # A series that was not there when `begins` was asked for begins now.
-    starts = {one: begins.get(one, ends[one]) for one in series}
-    for one, other in itertools.pairwise(sorted(series, key=starts.__getitem__)):
-        if starts[other] < ends[one]:
-            tags, others = dict(one), dict(other)
-            tag = min(tag for tag in {*tags, *others} if tags.get(tag, "") != others.get(tag, ""))
-            differing = " and ".join(repr(found.get(tag, "")[:40]) for found in (tags, others))
-            return (
-                f"is written by {len(series)} series at once (their {tag[:40]!r}: {differing}); write one of"
-                " them, or give each its own device or port"
-            )
-    return None
+def _side_by_side(begins: Sequence[int], ends: Sequence[int]) -> int:
+    """How many series of a port go on, 0 if no two of these overlap. begins, ends: ascending, of all series.
+
+    Which end belongs to which begin does not matter: if no two series overlap, each begins after the end of
+    the one before.
+    """
+    since = ends[-1] - LIVE_SECONDS * 10**9
+    pairs = zip(begins[1:], ends, strict=False)
+    if not any(end >= begin and end > since for begin, end in pairs):
+        return 0
+    return sum(end > since for end in ends)
+
+
+def _rivals(client: InfluxDBClient, port: _PortKey, newest: int) -> str:
+    """What tells the first two series of a port that go on; nothing if their tags are too long to be read."""
+    where = _is_port(dict(zip(_PORT_TAGS, port, strict=True)))
+    since = newest - LIVE_SECONDS * 10**9
+    query = (
+        f'SELECT last("value"::float) FROM "{PORT_TRAFFIC}" WHERE time > {since} AND time <= {newest}'
+        f" AND {where} GROUP BY *"
+    )
+    try:
+        (answer,) = run(client, [query])
+    except AnswerTooLargeError:
+        return ""
+    if len(answer) < 2:
+        return ""
+    one, other = (series["tags"] for series in answer[:2])
+    tag = min(tag for tag in one if one[tag] != other[tag])
+    return f" (their {tag[:40]!r}: {one[tag][:40]!r} and {other[tag][:40]!r})"
 
 
 def insert_port_anomalies(
@@ -461,24 +500,25 @@ def get_port_samples(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Times (n,) after `start` and up to `end`, seconds since 1970, and bytes (n,), of one port.
 
-    Of samples within one second the last one counts. Raises UserError, without the port's name, for a value
+    Of samples within one second the last one counts. Those of five minutes in which two series have some are
+    NaN: nobody knows which of them are the port's. Raises UserError, without the port's name, for a value
     that is no number and for more than MAX_PORT_SAMPLES samples.
     """
-    where = " AND ".join(_any_of(tag, [name]) for tag, name in tags.items())
+    is_port = _is_port(tags)
+    conditions = f"time > {start}s AND time <= {end}s AND {is_port}"
     # A shard has a type of its own; of several types `value` alone gives the numbers and drops the rest.
-    columns = ", ".join(f'"value"::{kind}' for kind in ("float", "string", "boolean"))
+    for influx_type, words in formatters.NO_NUMBERS.items():
+        for found in _series_times(client, f'first("value"::{influx_type})', conditions).values():
+            raise UserError(_wrong_type(words, found[0]))
     samples: dict[int, float] = {}
     last, count, is_whole = start * 10**9, 0, False
     while not is_whole:
         page = (
-            f'SELECT {columns} FROM "{PORT_TRAFFIC}" WHERE time > {last} AND time <= {end}s AND {where}'
-            f" LIMIT {PORT_PAGE_SAMPLES}"
+            f'SELECT "value"::float FROM "{PORT_TRAFFIC}" WHERE time > {last} AND time <= {end}s'
+            f" AND {is_port} LIMIT {PORT_PAGE_SAMPLES}"
         )
         rows, is_cut = _port_rows(client, page)
-        for _, (time, number, text, _) in rows:
-            if number is None:
-                raise UserError(_wrong_type(_WRONG_TYPES["boolean" if text is None else "string"], time))
-            samples[time // 10**9] = float(number)
+        samples.update((time // 10**9, float(number)) for time, number in rows)
         count += len(rows)
         if count > MAX_PORT_SAMPLES:
             raise UserError(
@@ -486,23 +526,55 @@ def get_port_samples(
                 " every five minutes, and delete those between"
             )
         is_whole = not rows or len(rows) < PORT_PAGE_SAMPLES and not is_cut
-        last = rows[-1][1][0] if rows else last
-    return np.array(list(samples), dtype=np.int64), np.array(list(samples.values()), dtype=float)
+        last = rows[-1][0] if rows else last
+    times = np.array(list(samples), dtype=np.int64)
+    traffic = np.array(list(samples.values()), dtype=float)
+    # Asked for after the samples: a series that begins meanwhile is seen here.
+    cells = (times - CELL_SECONDS // 2) // CELL_SECONDS
+    traffic[np.isin(cells, _shared_cells(client, conditions))] = np.nan
+    return times, traffic
 
 
-def _port_rows(client: InfluxDBClient, query: str) -> tuple[list[tuple[dict[str, str], list[Any]]], bool]:
-    """The rows of one statement, each with its series' tags, and whether InfluxDB has more of them."""
+def _shared_cells(client: InfluxDBClient, conditions: str) -> list[int]:
+    """The cells, counted from 1970, in which two series of a port have samples."""
+    series = _series_times(client, 'last("value"::float)', conditions)
+    if all(len(times) == 1 for times in series.values()):
+        return []
+    each = f'SELECT count("value"::float) AS "n" FROM "{PORT_TRAFFIC}" WHERE {conditions}'
+    together = f'SELECT count("n"::integer) AS "n" FROM ({each} GROUP BY {_CELLS}, * fill(none))'
+    shared = f'SELECT "n"::integer FROM ({together} GROUP BY {_CELLS} fill(none)) WHERE "n"::integer > 1'
+    found: list[int] = []
+    is_whole = False
+    while not is_whole:
+        rows, is_cut = _port_rows(client, f"{shared} LIMIT {PORT_PAGE_SAMPLES} OFFSET {len(found)}")
+        found += [time // 10**9 // CELL_SECONDS for time, _ in rows]
+        is_whole = not rows or len(rows) < PORT_PAGE_SAMPLES and not is_cut
+    return found
+
+
+def _is_port(tags: dict[str, str]) -> str:
+    return " AND ".join(any_of(tag, [name]) for tag, name in tags.items())
+
+
+def _port_rows(client: InfluxDBClient, query: str) -> tuple[list[list[Any]], bool]:
+    """The rows of one statement, and whether InfluxDB has more of them."""
     (answer,) = _results(client, [query])
-    rows = [(series.get("tags", {}), row) for series in answer["series"] for row in series["values"]]
-    return rows, _is_cut(answer)
+    return [row for series in answer["series"] for row in series["values"]], _is_cut(answer)
 
 
 def _wrong_type(words: str, time: int) -> str:
     return f"has {words} at {format_time(time)}, where bytes are a number; delete that sample"
 
 
-def _any_of(tag: str, names: Sequence[str]) -> str:
-    return "(" + " OR ".join(f'"{tag}" = {quote(name)}' for name in names) + ")"
+def any_of(tag: str, names: Sequence[str]) -> str:
+    """The condition that a tag has one of these values."""
+    # Somebody may write a field that is called like the tag.
+    return "(" + " OR ".join(f"{_identifier(tag)}::tag = {quote(name)}" for name in names) + ")"
+
+
+def _identifier(name: str) -> str:
+    escaped = name.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'
 
 
 def quote(text: str) -> str:

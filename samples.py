@@ -190,23 +190,13 @@ def _newest_of_slots(
 def _conditions(measurement: str, node: Node, span: str, tags: Mapping[str, str] | None = None) -> str:
     conditions = [span]
     if measurement == formatters.CPU_SECONDS:
-        conditions.append(_any_of("mode", ["user"]))
+        conditions.append(influx_utils.any_of("mode", ["user"]))
     names = formatters.part_names(measurement, node)
     if names:
-        conditions.append(_any_of(formatters.PART_TAGS[measurement], names))
+        conditions.append(influx_utils.any_of(formatters.PART_TAGS[measurement], names))
     pinned = {**(tags or {}), **formatters.pinned_tags(measurement, node)}
-    conditions += [_any_of(tag, [value]) for tag, value in pinned.items()]
+    conditions += [influx_utils.any_of(tag, [value]) for tag, value in pinned.items()]
     return " AND ".join(conditions)
-
-
-def _any_of(tag: str, names: Sequence[str]) -> str:
-    # Somebody may write a field that is called like the tag.
-    return "(" + " OR ".join(f"{_identifier(tag)}::tag = {influx_utils.quote(name)}" for name in names) + ")"
-
-
-def _identifier(name: str) -> str:
-    escaped = name.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-    return f'"{escaped}"'
 
 
 def _points(answer: list[dict[str, Any]]) -> formatters.JsonArray:

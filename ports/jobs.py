@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import importlib.metadata
 import itertools
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from common.alerts import ALERT, ANOMALY, NORMAL, UNKNOWN
+from common.files import is_there
 from ports import detectors, models, pictures
 from ports.preparation import PREPARATIONS
 from ports.series import DAY_SECONDS, Anomaly, Series
@@ -304,7 +304,7 @@ def test(source: Source, testing: Testing, cluster: Cluster) -> Report:
 
 def load_judged(filename: Path) -> dict[tuple[str, str], int]:
     """Up to when each series was judged by each detector; nothing if there is no such file yet."""
-    if not filename.exists():
+    if not is_there(filename):
         return {}
     judged = {}
     for key, text in loadDictJson(filename, JUDGED_BYTES).items():
@@ -401,7 +401,7 @@ def _note_untrained(names: Sequence[str], count: int, testing: Testing) -> None:
         return
     detector = testing.detectors[0] if len(testing.detectors) == 1 else "all"
     remedy = (
-        f"--target ports --mode train --detector {detector} makes one of each that has {detectors.MIN_DAYS}"
+        f"--target ports --mode train --detector {detector} trains each series that has {detectors.MIN_DAYS}"
         " days of history"
     )
     if len(names) == count:
@@ -502,28 +502,8 @@ def _send_project(client: Client, scheduler: str) -> None:
 
 
 def pack_project(archive: str | Path, root: Path) -> None:
-    """Write a zip file of the project at `root`: ports/, and what it imports of the rest, directly or not."""
-    files: set[Path] = set()
-    found = set(root.glob("ports/*.py"))
-    while found:
-        files |= found
-        found = {other for path in found for other in _imported(path, root)} - files
+    """Write a zip file of what ports/ may import of the project at `root`, and of ports/ itself."""
     with zipfile.ZipFile(archive, "w") as content:
-        for path in sorted(files):
-            content.write(path, path.relative_to(root))
-
-
-def _imported(path: Path, root: Path) -> Iterator[Path]:
-    """The files below `root` that an import in this one loads, wherever in it the import stands."""
-    for node in ast.walk(ast.parse(path.read_bytes())):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            # What is imported from a package may be a module of it.
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        else:
-            names = []
-        for name in names:
-            folders = list(itertools.accumulate(name.split("."), Path.joinpath, initial=root))[1:]
-            candidates = [folders[-1].with_suffix(".py"), *(folder / "__init__.py" for folder in folders)]
-            yield from filter(Path.is_file, candidates)
+        for folder in ("", "common/", "ports/"):
+            for path in sorted(root.glob(f"{folder}*.py")):
+                content.write(path, path.relative_to(root))

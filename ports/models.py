@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from common.files import is_there, read_file
 from ports.detectors import DETECTORS, HOURS_IN_WEEK, Forecast, Model, Outlier
 from ports.preparation import BUCKET_MINUTES, PREPARATIONS, WEEK_MINUTES, Scaler, check_zone
 from ports.series import NAME
@@ -19,6 +20,8 @@ from utils import UserError, format_time, parse_time, replace_file
 # Raised whenever files of before would be judged by differently.
 FORMAT = 1
 ENDING = ".npz"
+# Many times what the largest one has.
+MODEL_BYTES = 100_000_000
 # kind, a width above zero, an offset that a logarithm can have.
 _SCALERS = (("log", True, True), ("standard", True, True))
 
@@ -89,9 +92,14 @@ def save(content: bytes, path: Path) -> None:
 
 
 def load(path: Path) -> Trained:
-    """Read a model's file. Raises UserError for one that is missing, damaged or of another version."""
+    """Read a model's file. Raises UserError for one that is missing, no regular file, damaged or of another
+    version.
+    """
+    if not is_there(path):
+        raise UserError(f"{path}: no such model; train it, or see why that failed")
+    content = io.BytesIO(read_file(path, MODEL_BYTES))
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        with np.load(content, allow_pickle=False) as archive:
             about = json.loads(archive["about"].tobytes())
             arrays = {name: archive[name].astype(float) for name in archive.files if name != "about"}
         if _is_number(about["format"]) and about["format"] != FORMAT:
@@ -99,10 +107,6 @@ def load(path: Path) -> Trained:
                 f"{path}: is a model of another version (format {about['format']}); train it anew"
             )
         trained = _trained(about, arrays)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such model; train it, or see why that failed") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
     except UserError:
         raise
     # NumPy, zipfile, zlib, json and ast each have errors of their own for a damaged file.

@@ -130,6 +130,8 @@ class Database:
                 self._ports[series_name(**port.tags)] = port
             else:
                 self.no_ports.append(repr(port.tags))
+        unlisted = influx_utils.count_unlisted_ports(client, now - LISTED_SECONDS, now)
+        self.no_ports += ["one with longer tags"] * unlisted
         if not self._ports:
             raise UnavailableError(
                 f"InfluxDB has no {influx_utils.PORT_TRAFFIC} of the last 28 days with the tags device, port"

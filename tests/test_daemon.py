@@ -13,18 +13,16 @@ import math
 import os
 import shutil
 import sqlite3
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-import requests
 from conftest import connect, little_memory
 from edge_daemon import FIRST, INTERVAL, ROOT, SECOND, SLOTS, Change, Edge, said
 from influxdb import InfluxDBClient
+from proxy import Proxy
 
 import autoencoder
 import daemon
@@ -32,7 +30,7 @@ import formatters
 import influx_utils
 from daemon import WatchedFiles
 from detector import proposals_path, update_thresholds
-from lab.influxd import Influxd, free_port
+from lab.influxd import Influxd
 from lab.simulate import NODE_PHASE
 from service import Metrics
 from utils import N_STEPS, UserError, format_time, getFeatures
@@ -251,49 +249,6 @@ def test_state_of_another_node_is_not_taken_up_but_what_it_kept_is_sent(
     assert "--state_dir is of another node, server or interval: judging begins anew" in said(caplog)
     assert edge.stored() == edge.expected()
     assert list(edge.client.query("SELECT * FROM other").get_points())[0]["cpu_usage"] == 1.0
-
-
-class Proxy:
-    """A real HTTP server between the daemon and InfluxDB, which passes on or does what it is told."""
-
-    def __init__(self, port: int) -> None:
-        self.status: int | None = None
-        self.content = b'{"error": "not today"}'
-        self.delay_seconds = 0.0
-        proxy = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def pass_on(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                time.sleep(proxy.delay_seconds)
-                if proxy.status is not None:
-                    status, content, kind = proxy.status, proxy.content, "application/json"
-                else:
-                    with requests.Session() as session:
-                        session.trust_env = False
-                        answer = session.request(
-                            self.command, f"http://127.0.0.1:{port}{self.path}", data=body, timeout=5
-                        )
-                    status, content = answer.status_code, answer.content
-                    kind = answer.headers.get("Content-Type", "")
-                self.send_response(status)
-                self.send_header("Content-Type", kind)
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-
-            do_GET = do_POST = pass_on  # noqa: N815 the names that http.server calls
-
-            def log_message(self, *arguments: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", free_port("127.0.0.1")), Handler)
-        self.port = self._server.server_address[1]
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
 
 
 @pytest.mark.parametrize("status", [500, 503])

@@ -128,7 +128,7 @@ def test_more_series_than_can_be_read_cost_their_own_metric_alone(
 
 
 @pytest.mark.parametrize(
-    ("value", "words"), [('"x"', "text"), ("true", "true or false")], ids=["text", "boolean"]
+    ("value", "words"), [('"x"', "text"), ("true", "a boolean")], ids=["text", "boolean"]
 )
 def test_a_value_that_is_no_number_is_named_and_all_others_are_judged(
     tmp_path: Path, value: str, words: str, caplog: pytest.LogCaptureFixture
@@ -598,7 +598,7 @@ def test_collect_names_values_that_are_no_numbers(
         words = ["--mode=collect", "--influx_host=127.0.0.1", f"--influx_port={server.port}"]
         assert find_anomalies.main([*words, "--influx_db=edge", f"--output={output}"]) == 0
         said_there = capfd.readouterr().out
-        kind = "text" if value == '"x"' else "true or false"
+        kind = "text" if value == '"x"' else "a boolean"
         assert (
             f"gap: rx_cpu_time cannot be used (its value is {kind}, not a number) in 1 of {SLOTS} records"
             in said_there

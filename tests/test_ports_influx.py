@@ -12,7 +12,7 @@ from prometheus_writer import write_samples
 
 import influx_utils
 import lab.influxd
-from influx_utils import get_port_samples, list_ports
+from influx_utils import get_port_samples, initializeConnection, list_ports
 from lab.influxd import Influxd
 from ports.sources import MAX_NAME_BYTES, note_no_ports
 from ports.sources import Database as Source
@@ -89,11 +89,9 @@ def test_a_server_that_gives_fewer_rows_than_asked_for_is_asked_for_the_others(
         database = Database(client, "x")
         store(database, {START + second: "1.0" for second in range(1, 2_001)})
         assert len(get_port_samples(client, TAGS, START, START + DAY)[0]) == 2_000
-        # A list of ports that is cut short must not pass for all of them.
         lines = [f"port_traffic,device=core,port=p{n},direction=in value=1 {START + 300}" for n in range(800)]
         client.write_points(lines, protocol="line", time_precision="s")
-        with pytest.raises(influx_utils.INFLUX_ERRORS, match="raise max-row-limit"):
-            list_ports(client, START, START + DAY)
+        assert len(list_ports(client, START, START + DAY)) == 801
 
 
 # --- types ---------------------------------------------------------------------------------------
@@ -166,6 +164,51 @@ def test_series_that_ended_long_ago_are_no_fault(database: Database) -> None:
     assert listed(database)["1"].fault is None
 
 
+def test_what_a_second_series_wrote_while_it_lived_is_unknown(database: Database) -> None:
+    times = [START + 300 * number for number in range(1, 100)]
+    store(database, {time: "5.0" for time in times})
+    store(database, {time - 140: "6.0" for time in times[10:30:2]}, ",site=north,n=1")
+    store(database, {times[40] + 140: "6.0"}, ",site=south")
+    # In one cell, and of one series: the counter is read more often.
+    store(database, {times[50] + 60: "5.0"})
+    found, traffic = get_port_samples(database.client, TAGS, START, START + DAY)
+    is_shared = np.isin(
+        (found - 150) // 300, [(times[index] - 150) // 300 for index in (*range(10, 30, 2), 40)]
+    )
+    assert is_shared.sum() == 2 * 11
+    assert np.isnan(traffic[is_shared]).all()
+    assert traffic[~is_shared].tolist() == [5.0] * (100 - 11)
+    assert set(times) <= set(found.tolist())
+
+
+def test_two_series_with_a_sample_at_the_same_moment_are_seen_where_a_page_ends(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(influx_utils, "PORT_PAGE_SAMPLES", 3)
+    times = [START + 300 * number for number in range(1, 9)]
+    for site in ("north", "south"):
+        store(database, {time: "5.0" for time in times}, f",site={site}")
+    found, traffic = get_port_samples(database.client, TAGS, START, START + DAY)
+    assert found.tolist() == times
+    assert np.isnan(traffic).all()
+
+
+@pytest.mark.parametrize("begins", [0, 3 * 3600])
+def test_a_series_that_ended_and_one_that_was_added_are_told_from_those_that_go_on(
+    database: Database, begins: int
+) -> None:
+    times = [START + 300 * number for number in range(1, 200)]
+    store(database, {time: "5.0" for time in times[:100]})
+    store(database, {time: "5.0" for time in times[100:]}, ",site=a")
+    # Beside the first one, and over long before the newest sample.
+    store(database, {time + begins: "5.0" for time in times[:50]}, ",site=b")
+    assert listed(database)["1"].fault is None
+    store(database, {times[-3] + 7: "5.0", times[-1] + 7: "5.0"}, ",site=b")
+    assert listed(database)["1"].fault.startswith(
+        "is written by 2 series at once (their 'site': 'a' and 'b')"
+    )
+
+
 @pytest.mark.parametrize("name", ["a\nb", "a\rb", "a\0b", "", "x" * 60_000, "ü" * (MAX_NAME_BYTES // 2)])
 def test_a_tag_that_no_port_has_is_one_short_line_and_the_others_are_there(
     database: Database, name: str, caplog: pytest.LogCaptureFixture
@@ -185,6 +228,54 @@ def test_a_tag_that_no_port_has_is_one_short_line_and_the_others_are_there(
     )
     assert len(line) < 300
     assert line.isprintable()
+
+
+def test_neither_long_tags_nor_long_texts_hide_another_port(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    long = "x" * 60_000
+    store(database, {START + 300: "5.0", START + 600: "5.0"})
+    store(database, {START + 300: "5.0", START + 600: "5.0"}, port="rivals")
+    lines = [
+        line
+        for number in range(300)
+        for line in (
+            f"port_traffic,device={number}{long},port=1,direction=in value=1 {START + 300}",
+            f"port_traffic,device=core,port=rivals,direction=in,x={number}{long} value=1 {START + 500}",
+            f'port_traffic,device=core,port=t{number},direction=in value="{long}" {NEXT_WEEK + 300}',
+            f'port_traffic,device=core,port=texts,direction=in value="{long}" {NEXT_WEEK + number}',
+        )
+    ]
+    for first in range(0, len(lines), 100):
+        database.client.write_points(lines[first : first + 100], protocol="line", time_precision="s")
+    client = initializeConnection("127.0.0.1", database.client._port, "", "")
+    client.switch_database(database.name)
+    source = Source(client, database.name, "found", START + 14 * DAY)
+    assert len(source.names()) == 303
+    assert source.load("core_1_in", START, START + 14 * DAY).traffic.tolist() == [5.0, 5.0]
+    assert str(source.load("core_texts_in", START, START + 14 * DAY)).startswith(
+        "core_texts_in: has text at "
+    )
+    assert str(source.refusal("core_rivals_in")).startswith(
+        "core_rivals_in: is written by 301 series at once;"
+    )
+    times, traffic = get_port_samples(client, TAGS | {"port": "rivals"}, START, START + DAY)
+    assert times.tolist() == [START + 300, START + 500, START + 600]
+    assert np.isnan(traffic).tolist() == [False, True, True]
+    note_no_ports(source)
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("300 series of port_traffic are not judged")
+    assert line.endswith("one with longer tags, one with longer tags, one with longer tags and 297 more")
+
+
+def test_every_port_is_listed_where_a_page_ends(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [f"port_traffic,device=core,port={n},direction=in value=1 {START + 300}" for n in range(20)]
+    # Fields and tags that are called like those that are asked for.
+    lines += [f"port_traffic,device=core,port=x,direction=in,n=1,last=2 value=1,device=4,port=5 {START}"]
+    database.client.write_points(lines, protocol="line", time_precision="s")
+    for rows in (1, 7, 20, 21, 22):
+        monkeypatch.setattr(influx_utils, "LIST_PAGE_ROWS", rows)
+        assert set(listed(database)) == {*map(str, range(20)), "x"}
 
 
 @pytest.mark.parametrize("name", ["quo'te", 'dq"q', "back\\slash", "\\n", "a,b=c d", "é😀", "x' OR '1'='1"])

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -414,7 +413,7 @@ def test_what_can_be_trained_and_judged_is_beside_a_new_port(
     assert len(capfd.readouterr().out.splitlines()) == 8
     assert errors_of(caplog, logging.WARNING) == [
         "1 of 2 series have no model in model/ports yet and are not judged: 1_2_out; --target ports --mode"
-        " train --detector profile makes one of each that has 28 days of history"
+        " train --detector profile trains each series that has 28 days of history"
     ]
 
 
@@ -424,8 +423,8 @@ def test_before_the_first_training_one_line_says_what_makes_a_model(
     assert run("test", "--ports_dir", folder, "--once", "--detector", "all") == 0
     assert errors_of(caplog) == []
     assert errors_of(caplog, logging.WARNING) == [
-        "none of 1 series has a model in model/ports yet; --target ports --mode train --detector all makes"
-        " one of each that has 28 days of history"
+        "none of 1 series has a model in model/ports yet; --target ports --mode train --detector all"
+        " trains each series that has 28 days of history"
     ]
 
 
@@ -555,6 +554,22 @@ def test_a_broken_state_file_is_named(content: str, said: str, tmp_path: Path) -
         load_judged(path)
 
 
+def test_what_is_no_regular_file_is_named_and_not_waited_for(
+    folder: Path, run: Run, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    assert run("train", "--ports_dir", folder, "--until", "2023-02-01") == 0
+    path = Path("model/ports/1_1_out.profile.npz")
+    path.unlink()
+    os.mkfifo(path)
+    caplog.clear()
+    assert run("test", "--ports_dir", folder, "--once") == 1
+    assert errors_of(caplog) == [f"1_1_out: {path}: cannot be read: it is a FIFO; put a regular file there"]
+    state = tmp_path / "ports.json"
+    state.symlink_to(state)
+    with pytest.raises(UserError, match="cannot be read"):
+        load_judged(state)
+
+
 def test_a_port_that_has_been_silent_for_four_weeks_has_gone(
     database: Database, run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -624,6 +639,32 @@ def test_the_content_of_one_port_costs_no_other_its_model(
         "core%5F1_5_in",
         "core%5F1_6_in",
     ]
+
+
+def test_a_second_series_that_has_ended_makes_no_attack_normal(
+    database: Database, run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    times, traffic = samples(31)
+    usual = traffic.copy()
+    change(times, traffic, "2023-02-01T10:00", "2023-02-01T12:00", 5.0)
+    store(database.client, "1", times, traffic)
+    assert run("train", *influx(database), "--until", "2023-02-01") == 0
+    # Calm numbers, a second after each of the port's, during the attack and no longer.
+    is_beside = (times > moment("2023-02-01T09:45")) & (times <= moment("2023-02-01T12:15"))
+    series = "port_traffic,device=core_1,port=1,direction=in,site=x"
+    lines = [f"{series} value={v} {t + 1}" for t, v in zip(times[is_beside], usual[is_beside], strict=True)]
+    database.client.write_points(lines, protocol="line", time_precision="s")
+    caplog.clear()
+    caplog.set_level(logging.INFO)
+    assert run("test", *influx(database), "--once", "--until", "2023-02-01T12:15:10Z") == 1
+    assert "is written by 2 series at once" in errors_of(caplog)[0]
+    caplog.clear()
+    assert run("test", *influx(database), "--once", "--until", "2023-02-02") == 0
+    said = [record.getMessage() for record in caplog.records]
+    assert said[-1] == "1 series, 96 buckets: 86 normal, 0 anomaly, 0 alert, 10 unknown"
+    # What is learnt of that day has no part of what others wrote.
+    assert run("train", *influx(database), "--until", "2023-02-02") == 0
+    assert run("test", *influx(database), "--once", "--until", "2023-02-02") == 0
 
 
 def test_negative_bytes_in_influxdb_are_named_and_the_others_trained(
@@ -730,36 +771,6 @@ def test_two_workers_of_a_dask_cluster_give_the_same_models(folder: Path, run: R
     assert [path.name for path in there] == ["1_1_out.profile.npz", "1_2_out.profile.npz"]
     for one, other in zip(here, there, strict=True):
         assert one.read_bytes() == other.read_bytes()
-
-
-def test_what_is_sent_to_workers_is_all_that_they_import(tmp_path: Path) -> None:
-    root = tmp_path / "project"
-    for name in ("ports", "common", "common/deep", "other"):
-        (root / name).mkdir(parents=True)
-        (root / name / "__init__.py").write_text("")
-    (root / "ports/jobs.py").write_text("import utils\nfrom common import files\nimport numpy.linalg\n")
-    (root / "ports/late.py").write_text(
-        "def f():\n    from common.deep.alerts import rule\n    return rule\n"
-    )
-    (root / "utils.py").write_text("from ports import jobs\nimport common.files\n")
-    (root / "common/files.py").write_text("import times\n")
-    (root / "common/deep/alerts.py").write_text("rule = 4\n")
-    (root / "times.py").write_text("")
-    for name in ("other/module.py", "script.py", "common/unused.py"):
-        (root / name).write_text("raise SystemExit('nobody asked for this')\n")
-    pack_project(tmp_path / "project.zip", root)
-    with zipfile.ZipFile(tmp_path / "project.zip") as archive:
-        assert archive.namelist() == [
-            "common/__init__.py",
-            "common/deep/__init__.py",
-            "common/deep/alerts.py",
-            "common/files.py",
-            "ports/__init__.py",
-            "ports/jobs.py",
-            "ports/late.py",
-            "times.py",
-            "utils.py",
-        ]
 
 
 def test_a_process_that_has_what_is_sent_alone_can_load_every_module_of_ports(tmp_path: Path) -> None:

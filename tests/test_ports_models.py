@@ -427,7 +427,7 @@ def test_a_folder_in_the_place_of_a_model_is_named(tmp_path: Path) -> None:
     path.mkdir()
     with pytest.raises(UserError) as caught:
         load(path)
-    assert str(caught.value) == f"{path}: cannot be read (Is a directory)"
+    assert str(caught.value) == f"{path}: cannot be read: it is a folder; put a regular file there"
 
 
 # --- whatever there is in the file ---------------------------------------------------------------

@@ -3,30 +3,41 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from conftest import connect
-from port_series import change, samples
+from port_series import change, samples, write
+from proxy import Proxy
 
 import find_anomalies
-from lab.influxd import Influxd, free_port
+import influx_utils
+from lab.influxd import Influxd
+from ports import hourly, jobs
+from ports.sources import Folder, UnavailableError
+from service import Ending
 
 ROOT = Path(__file__).resolve().parent.parent
 FLOOD = ("2023-02-01T10:00", "2023-02-01T12:00")
 AGAIN = "ports are judged again"
+# What the program is, but for how long it waits for an answer.
+PATIENT = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import find_anomalies, influx_utils
+influx_utils.TIMEOUT_SECONDS = float(sys.argv[2])
+sys.exit(find_anomalies.main(sys.argv[3:]))
+"""
 # The longest pause between two attempts, and time for the job itself.
 WITHIN_SECONDS = 10
 
@@ -53,16 +64,21 @@ def server(tmp_path: Path) -> Iterator[Influxd]:
 
 
 class Process:
-    """`--target ports --mode test`, as if it were a day after training."""
+    """`--target ports --mode test`, as if it were a day after training.
 
-    def __init__(self, port: int, folder: Path, *options: str) -> None:
+    waits_seconds: for an answer of InfluxDB.
+    """
+
+    def __init__(
+        self, port: int, folder: Path, *options: str, waits_seconds: float = influx_utils.TIMEOUT_SECONDS
+    ) -> None:
         self.log = folder / "hourly.log"
         self.state = folder / "state/ports.json"
         words = ["--target=ports", "--mode=test", "--jobs=1", f"--influx_port={port}", "--influx_db=ports"]
         words += [f"--ports_models={folder / 'models'}", "--until=2023-02-02", *options]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, str(ROOT / "find_anomalies.py"), *words],
+                [sys.executable, "-c", PATIENT, str(ROOT), str(waits_seconds), *words],
                 cwd=folder,
                 env={"PATH": os.environ["PATH"]},
                 stdout=subprocess.DEVNULL,
@@ -81,7 +97,7 @@ class Process:
     def end(self) -> int:
         """SIGTERM, and the exit code."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(10)
+        return self.process.wait(30)
 
 
 @pytest.fixture
@@ -89,8 +105,8 @@ def run(tmp_path: Path) -> Iterator[Callable[..., Process]]:
     """Starts hourly jobs; none outlives the test."""
     started: list[Process] = []
 
-    def start(port: int, *options: str) -> Process:
-        started.append(Process(port, tmp_path, *options))
+    def start(port: int, *options: str, **settings: float) -> Process:
+        started.append(Process(port, tmp_path, *options, **settings))
         return started[-1]
 
     yield start
@@ -138,86 +154,33 @@ def test_a_server_that_is_away_is_asked_again_within_seconds_and_said_once(
     assert (said.count(away), said.count(AGAIN), said.count("ERROR")) == (2, 1, 2)
 
 
-class Gateway:
-    """Between the job and InfluxDB. Of `lost` writes the first is lost, of the second the answer is.
-
-    hangs: "read" or "write", which is never answered.
-    """
-
-    def __init__(self, port: int, lost: int = 0, hangs: str | None = None) -> None:
-        self.writes = 0
-        self.is_hanging, self._is_closed = threading.Event(), threading.Event()
-        gateway = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def pass_on(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                kind = "write" if self.path.startswith("/write") else "read"
-                gateway.writes += kind == "write"
-                is_lost = kind == "write" and gateway.writes <= lost
-                if kind == hangs:
-                    gateway.is_hanging.set()
-                    gateway._is_closed.wait()
-                self.close_connection = True
-                if kind == hangs or is_lost and gateway.writes == 1:
-                    return
-                onward = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-                with contextlib.closing(onward):
-                    onward.request(self.command, self.path, body, {"Accept": "application/json"})
-                    answer = onward.getresponse()
-                    content = answer.read()
-                if is_lost:
-                    return
-                self.send_response(answer.status)
-                self.send_header("Content-Type", answer.headers.get("Content-Type", ""))
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-
-            do_GET = do_POST = pass_on  # noqa: N815 the names that http.server calls
-
-            def log_message(self, *arguments: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", free_port("127.0.0.1")), Handler)
-        self.port = self._server.server_address[1]
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def close(self) -> None:
-        self._is_closed.set()
-        self._server.shutdown()
-        self._server.server_close()
-
-
 def test_a_signal_ends_it_at_once_while_a_query_hangs(server: Influxd, run: Callable[..., Process]) -> None:
-    with contextlib.closing(Gateway(server.port, hangs="read")) as gateway:
-        job = run(gateway.port)
-        assert gateway.is_hanging.wait(30)
-        begin = time.monotonic()
+    with contextlib.closing(Proxy(server.port, hangs="read")) as proxy:
+        job = run(proxy.port, waits_seconds=600)
+        assert proxy.is_hanging.wait(30)
         assert job.end() == 0
-        assert time.monotonic() - begin < 3
 
 
 def test_a_signal_while_a_write_hangs_ends_it_even_if_the_write_fails(
     server: Influxd, run: Callable[..., Process]
 ) -> None:
-    with contextlib.closing(Gateway(server.port, hangs="write")) as gateway:
-        job = run(gateway.port)
-        assert gateway.is_hanging.wait(30)
+    with contextlib.closing(Proxy(server.port, hangs="write")) as proxy:
+        job = run(proxy.port)
+        assert proxy.is_hanging.wait(30)
         job.process.send_signal(signal.SIGTERM)
     assert job.process.wait(10) == 0
-    assert gateway.writes == 1
+    assert proxy.writes == 1
     assert not job.state.exists()
 
 
 def test_a_server_that_goes_away_between_reading_and_storing_has_each_anomaly_once(
     server: Influxd, run: Callable[..., Process]
 ) -> None:
-    with contextlib.closing(Gateway(server.port, lost=2)) as gateway:
-        job = run(gateway.port)
+    with contextlib.closing(Proxy(server.port, lost=2)) as proxy:
+        job = run(proxy.port)
         job.wait_for(lambda said: AGAIN in said)
         assert job.end() == 0
-    assert gateway.writes == 3
+    assert proxy.writes == 3
     said = job.log.read_text()
     # What was judged waits to be stored; it is not judged at every attempt.
     assert (said.count("ERROR"), said.count("1 series, 96 buckets")) == (1, 1)
@@ -252,3 +215,28 @@ def test_a_server_that_is_away_is_one_line_and_the_end_with_once(
         f"find_anomalies.py: InfluxDB at localhost:{server.port} cannot be reached;"
         " check --influx_host, --influx_port and that it runs\n"
     )
+
+
+def test_after_a_server_was_away_for_hours_the_next_run_is_that_of_the_next_hour(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(time=lambda: now, monotonic=lambda: now)
+    monkeypatch.setattr(hourly, "time", clock)
+    times, traffic = samples(1)
+    write(tmp_path, "1_1_in", times, traffic)
+    is_away = True
+
+    def open_source() -> Folder:
+        if is_away:
+            raise UnavailableError("away")
+        return Folder(tmp_path)
+
+    settings = hourly.Settings(str(tmp_path / "models"), ("profile",), None, jobs.Cluster(1))
+    job = hourly._Job(settings, open_source, contextlib.nullcontext, Ending())
+    # Two minutes past an hour, and two hours and a half later.
+    now = 7320.0
+    with pytest.raises(UnavailableError):
+        job.run()
+    now, is_away = now + 9000.0, False
+    assert job.run() == 0
+    assert job.next_run == now + 1800.0
