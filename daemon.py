@@ -490,7 +490,13 @@ class Daemon:
         verdict = judged[-1].verdict
         if verdict.unknown or verdict.status == detector.UNKNOWN:
             faults = self._monitor.explained(judged[-1].faults)
-            self._notices.fault("unknown", describe_unknown(verdict, faults), logging.WARNING)
+            # Others may name their series anew each time.
+            kinds = frozenset(
+                (name, fault.partition(":")[0].partition(",")[0]) for name, fault in faults.items()
+            )
+            self._notices.fault(
+                "unknown", describe_unknown(verdict, faults), logging.WARNING, (verdict.unknown, kinds)
+            )
         else:
             self._notices.mended("unknown", "all metrics are known again")
 

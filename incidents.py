@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
-from common.alerts import ALERT, ALERT_RECORDS, UNKNOWN, WINDOW_RECORDS
+from common.alerts import ALERT, ALERT_RECORDS, FEW_RECORDS, UNKNOWN, WINDOW_RECORDS
 from detector import THRESHOLD_KEYS, UNKNOWN_CAUSE, Verdict
 from store import mapping, number, text, whole
 from utils import METRICS, format_duration, format_time
@@ -62,10 +62,14 @@ class Incidents:
             self._quiet = 0
             self._note(verdict, thresholds)
             return []
-        if verdict.in_a_row:
+        causes = set(self._open["causes"])
+        if verdict.in_a_row and not (causes and verdict.unknown and causes.isdisjoint(verdict.unknown)):
+            # What was wrong may go on unseen.
             return []
         self._quiet += 1
-        return [] if self._quiet < ALERT_RECORDS or verdict.is_alert_up else [self._close()]
+        # A row that only something else keeps open, which is unknown, is over here.
+        is_up = verdict.is_alert_up and (not verdict.in_a_row or verdict.recent >= FEW_RECORDS)
+        return [] if self._quiet < ALERT_RECORDS or is_up else [self._close()]
 
     def _note(self, anomaly: Verdict, thresholds: dict[str, float]) -> None:
         """Remember the causes, and by how much each was over its threshold at most."""

@@ -406,7 +406,7 @@ def list_ports(client: InfluxDBClient, start: int, end: int) -> list[Port]:
     ]
 
 
-@_answers()
+@answers()
 def count_unlisted_ports(client: InfluxDBClient, start: int, end: int) -> int:
     """How many ports list_ports leaves out for the length of their tags."""
     is_long = " OR ".join(f'"{tag}"::tag !~ {_SHORT}' for tag in _PORT_TAGS)

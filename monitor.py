@@ -401,7 +401,7 @@ class Monitor:
             if measurement in types:
                 found[name] = (
                     f"{NO_SAMPLE}: InfluxDB holds values of it that are {types[measurement]} and may keep"
-                    " numbers out; check its exporter, then DELETE them or DROP MEASUREMENT"
+                    " others out; check its exporter, then DELETE them or DROP MEASUREMENT"
                 )
             elif part is not None and name not in self._selection.ever_seen:
                 if measurement not in there:

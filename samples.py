@@ -24,6 +24,8 @@ SAMPLES_PER_SLOT, SAMPLES_BESIDE = 20, 100
 BATCH_CHARACTERS = 100_000
 # What is listed of the database for the user to choose from.
 LISTED_NAMES = 6
+# Types that InfluxDB holds where exporters write numbers with a fraction, which it then refuses.
+KEEPS_OUT = {**formatters.NO_NUMBERS, "integer": "whole numbers"}
 
 
 @dataclass(frozen=True)
@@ -125,16 +127,16 @@ def count_samples(client: InfluxDBClient, node: Node, start: int, end: int) -> i
 
 @influx_utils.answers()
 def wrong_types(client: InfluxDBClient, measurements: Iterable[str]) -> dict[str, str]:
-    """Measurement -> what its values are in some part of the database, where that is no number."""
+    """Measurement -> what its values are in some part of the database, where that may keep numbers out."""
     sources = ", ".join(f'"{measurement}"' for measurement in measurements)
     (answer,) = influx_utils.run(client, [f"SHOW FIELD KEYS FROM {sources}"])
     kinds = {
         (series["name"], kind)
         for series in answer
         for key, kind in series["values"]
-        if key == "value" and kind in formatters.NO_NUMBERS
+        if key == "value" and kind in KEEPS_OUT
     }
-    return {measurement: formatters.NO_NUMBERS[kind] for measurement, kind in sorted(kinds)}
+    return {measurement: KEEPS_OUT[kind] for measurement, kind in sorted(kinds)}
 
 
 @influx_utils.answers()

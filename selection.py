@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import formatters
-from detector import ALERT_RECORDS
 from store import mapping, number, text, whole
 from utils import WINDOW_RECORDS, Node, UserError
 
@@ -27,8 +26,9 @@ EXPORTERS = {
     "node_instance": ("node_tags", formatters.NODE_MEASUREMENTS),
     "ran_instance": ("ran_tags", formatters.RAN_MEASUREMENTS),
 }
-# An exporter that is renamed is watched under its new name once the old one was silent for so many records.
-RENAMED_RECORDS = ALERT_RECORDS
+# An exporter that is renamed is watched under its new name once the old one was silent for so many records:
+# longer than its host needs to start again.
+RENAMED_RECORDS = WINDOW_RECORDS
 # Whoever writes beside the known source in so many records is another one: a label that is added to a series,
 # or a name that is changed, may come up in the last record of the old one.
 RIVAL_RECORDS = 2
@@ -179,6 +179,8 @@ class Selection:
         self._pinned = {key: name for key in EXPORTERS if (name := getattr(node, key)) is not None}
         self._watched: dict[str, str] = dict(self._pinned)
         self._heirs: dict[str, tuple[str, int]] = {}
+        # Who was watched before.
+        self._former: dict[str, str] = {}
         self._chosen: dict[str, Tags] = {}
         self._other_instances = {key: Others(OTHER_INSTANCES) for key in EXPORTERS}
         self._other_series = {name: Others(OTHER_SERIES) for name in self._series_of_node}
@@ -240,7 +242,12 @@ class Selection:
         several: dict[str, str] = {}
         for key in EXPORTERS:
             names = self._instances(slot, key)
-            if key in watched:
+            former = self._former.get(key)
+            if former in names and watched[key] in names:
+                several[key] = f"{_several([former, watched[key]])}; pin one as '{key}' in --node_file"
+            elif former in names:
+                watched[key] = former
+            elif key in watched:
                 self._look_for_heir(key, names, watched, heirs)
             elif len(names) == 1:
                 (watched[key],) = names
@@ -279,6 +286,7 @@ class Selection:
         for key, name in choice.watched.items():
             before = self._watched.get(key, name)
             if name != before:
+                self._former[key] = before
                 logger.warning(
                     "samples now come from %s, before from %s; pin '%s' in --node_file if that is wrong",
                     shown(name),
@@ -340,26 +348,28 @@ class Selection:
             return
         others = self._other_instances[key]
         was_crowd = others.is_crowd
-        found = {shown(name) for name in names if name != watched}
+        found = {shown(name) or "an instance without a name" for name in names if name != watched}
         others.note(found, watched in names, self._number)
         new = [name for name in sorted(found) if watched in names and others.beside(name) == RIVAL_RECORDS]
         if others.is_crowd and not was_crowd:
             new.append(f"more than {OTHER_INSTANCES} other instances")
         for name in new:
             logger.warning(
-                "%s writes samples, too; %s goes on being watched. To watch another one, name it as '%s' in"
+                "%s %s samples, too; %s goes on being watched. To watch another one, name it as '%s' in"
                 " --node_file",
                 name,
+                "writes" if name in found else "write",
                 shown(watched),
                 key,
             )
 
     def _describe_silence(self, key: str, instances: Mapping[str, object]) -> str:
         """Why a part has no sample."""
-        rivals = [name for name in map(shown, instances) if self._other_instances[key].beside(name)]
-        if len(rivals) == 1:
-            return f"{NO_SAMPLE}, but {rivals[0]} writes some; name it as '{key}' in --node_file to watch it"
-        return NO_SAMPLE
+        if not instances:
+            return NO_SAMPLE
+        (name, *more) = map(shown, instances)
+        writes = "other instances write" if more else f"{name or 'one without a name'} writes"
+        return f"{NO_SAMPLE}, but {writes} some; name the one to watch as '{key}' in --node_file"
 
     # --- series ----------------------------------------------------------------------------------
 
@@ -418,6 +428,7 @@ class Selection:
         """For `restore`, in JSON."""
         return {
             "watched": self._watched,
+            "former": self._former,
             "chosen": self._chosen,
             "number": self._number,
             "other_instances": {key: others.state() for key, others in self._other_instances.items()},
@@ -433,6 +444,7 @@ class Selection:
         Raises KeyError, TypeError or ValueError, unchanged, if it is no state.
         """
         watched = {text(key): text(name) for key, name in mapping(state)["watched"].items()}
+        self._former = {text(key): text(name) for key, name in mapping(state["former"]).items()}
         self._chosen = {
             text(name): tuple((text(tag), text(value)) for tag, value in tags)
             for name, tags in mapping(state["chosen"]).items()
@@ -454,6 +466,8 @@ def _differences(*series: Tags) -> list[str]:
     """Of each of two series the tags by which it differs from the other."""
     first, second = series
     different = sorted(dict(set(first) ^ set(second)))
+    # Prometheus' own tag says less than any other.
+    different = [tag for tag in different if tag != "__name__"] or different
     return [
         shown(",".join(f"{tag}={dict(tags).get(tag, '')}" for tag in different)) for tags in (first, second)
     ]

@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -54,13 +54,14 @@ class Notices:
     """Says a fault once when it begins or changes, and once when it has ended."""
 
     def __init__(self) -> None:
-        self._said: dict[str, str] = {}
+        self._said: dict[str, Hashable] = {}
 
-    def fault(self, topic: str, message: str, level: int = logging.ERROR) -> None:
-        """The fault of this topic at the moment."""
-        if self._said.get(topic) != message:
+    def fault(self, topic: str, message: str, level: int = logging.ERROR, subject: Hashable = None) -> None:
+        """The fault of this topic at the moment: the same one as long as `subject`, or the message, is."""
+        subject = message if subject is None else subject
+        if self._said.get(topic) != subject:
             logger.log(level, "%s", message)
-        self._said[topic] = message
+        self._said[topic] = subject
 
     def has(self, topic: str) -> bool:
         """Whether there is a fault of this topic."""

@@ -33,6 +33,7 @@ CREATE TABLE IF NOT EXISTS damaged (id INTEGER PRIMARY KEY, database TEXT, point
 """
 # As bytes, since SQLite raises for a text that is not UTF-8. Cut, since a damaged row may be huge.
 _ROW = "id, substr(CAST(database AS BLOB), 1, 1000), substr(CAST(point AS BLOB), 1, 65537)"
+_NAME_LETTERS = 255
 _POINT_BYTES = 65_536
 # SQLite says so of a file that is no database, was torn by the disk, or has other tables.
 _BROKEN = ("file is not a database", "malformed", "no such column")
@@ -97,7 +98,8 @@ def read_row(database: bytes | None, point: bytes | None) -> tuple[str, dict[str
     That is a point as influx_utils.anomaly_point makes it: a measurement, a time (ns), tags that are texts,
     and at least one field, all finite numbers. Raises ValueError, with the reason, for any other row.
     """
-    if not database or not (name := database.decode()).isprintable():
+    name = (database or b"").decode()
+    if not 0 < len(name) <= _NAME_LETTERS or not name.isprintable() or set(name) & set("/\\"):
         raise ValueError("no name of a database")
     if point is not None and len(point) > _POINT_BYTES:
         raise ValueError("too long")

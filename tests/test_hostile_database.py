@@ -155,9 +155,21 @@ def test_a_value_that_is_no_number_is_named_and_all_others_are_judged(
         lines = starts_with(said(caplog), "unknown: cpu_rx (")
         assert lines[-1] == (
             f"unknown: cpu_rx (no sample of rx_cpu_time: InfluxDB holds values of it that are {words} and may"
-            " keep numbers out; check its exporter, then DELETE them or DROP MEASUREMENT)"
+            " keep others out; check its exporter, then DELETE them or DROP MEASUREMENT)"
         )
         edge.stop()
+
+
+def test_a_whole_number_that_keeps_others_out_is_named(
+    edge: Watched, caplog: pytest.LogCaptureFixture
+) -> None:
+    edge.client.query('DROP MEASUREMENT "rx_cpu_time"', method="POST")
+    edge.write(f"rx_cpu_time,instance=gnb:9099 value=5i {edge.begin * SECOND}")
+    for slot in range(FIRST, 17):
+        edge.feed(slot, change=lambda name, p: None if name == formatters.RX_CPU else p)
+        edge.daemon.poll()
+    (line,) = starts_with(said(caplog), "unknown: cpu_rx (")
+    assert "InfluxDB holds values of it that are whole numbers and may keep others out" in line
 
 
 def test_a_text_for_the_memory_total_makes_the_memory_unknown(tmp_path: Path) -> None:
@@ -421,10 +433,8 @@ def test_newcomers_with_changing_names_are_a_few_short_lines(
         )
         assert edge.daemon.poll() is False
     assert edge.stored() == edge.expected()
-    (line,) = [line for line in said(caplog) if "writes samples, too" in line]
-    assert line.startswith(
-        "more than 4 other instances writes samples, too; edge:9100 goes on being watched."
-    )
+    (line,) = [line for line in said(caplog) if " samples, too; " in line]
+    assert line.startswith("more than 4 other instances write samples, too; edge:9100 goes on being watched.")
     # What is kept does not grow by their names.
     assert len(json.dumps(edge.daemon._monitor.state())) < 20_000
 
@@ -442,18 +452,51 @@ def test_a_stranger_does_not_take_the_place_of_a_node_that_ends(edge: Watched) -
     assert edge.daemon._monitor.instance == "edge:9100"
 
 
-def test_an_exporter_that_gets_another_name_is_watched_under_it_after_four_records(
-    edge: Watched, caplog: pytest.LogCaptureFixture
+def renamed(edge: Watched, slot: int, name: str) -> None:
+    """A slot's samples come from another instance."""
+    edge.feed(slot, change=lambda _, p: p | {"instance": f"{name}-{p['instance']}"})
+
+
+def test_an_exporter_that_gets_another_name_is_watched_under_it_after_thirty_records(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for slot in range(FIRST, SLOTS):
-        edge.feed(
-            slot,
-            change=lambda _, p, slot=slot: p | ({"instance": f"new-{p['instance']}"} if slot > 15 else {}),
-        )
+    with Influxd(tmp_path / "influxd") as server:
+        edge = Watched(server, tmp_path, slots=64, attacked=[60])
+        edge.feed(*range(FIRST))
         edge.daemon.poll()
-    assert starts_with(said(caplog), "samples now come from new-edge:9100, before from edge:9100; ")
-    assert edge.daemon._monitor.instance == "new-edge:9100"
-    assert edge.judged[-1].verdict.unknown == ()
+        for slot in range(FIRST, 64):
+            renamed(edge, slot, "new") if slot > 15 else edge.feed(slot)
+            edge.daemon.poll()
+        names = {one.faults.get("rx_cpu_time") for one in edge.judged}
+        assert (
+            "no sample, but new-gnb:9099 writes some; name the one to watch as 'ran_instance' in --node_file"
+            in names
+        )
+        assert starts_with(said(caplog), "samples now come from new-edge:9100, before from edge:9100; ")
+        assert edge.daemon._monitor.instance == "new-edge:9100"
+        assert edge.judged[-1].verdict.unknown == ()
+        edge.stop()
+
+
+def test_an_exporter_that_comes_back_is_not_left_for_whoever_took_its_place(tmp_path: Path) -> None:
+    with Influxd(tmp_path / "influxd") as server:
+        edge = Watched(server, tmp_path, slots=64, attacked=[60])
+        edge.feed(*range(FIRST))
+        edge.daemon.poll()
+        for slot in range(FIRST, 64):
+            if not 15 < slot < 56:
+                edge.feed(slot)
+            if slot > 15 and slot != 62:
+                renamed(edge, slot, "evil")
+            edge.now = edge.begin + (slot + 4 / 3) * INTERVAL
+            edge.daemon.poll()
+            if slot == 52:
+                assert edge.daemon._monitor.instance == "evil-edge:9100"
+            if slot == 58:
+                assert len(edge.judged[-1].verdict.unknown) == 8
+        # Alone again, it is watched again.
+        assert edge.daemon._monitor.instance == "edge:9100"
+        edge.stop()
 
 
 def test_many_instances_at_the_start_are_refused_in_one_line_of_300_characters() -> None:

@@ -208,3 +208,16 @@ def test_unknown_records_are_no_drift() -> None:
     drift = Drift(4)
     nothing = [Verdict(0, UNKNOWN, (), ("cpu",), dict.fromkeys(NAMES, float("nan")), {})] * 10
     assert all(drift.observe(v, THRESHOLDS) == ([], []) for v in nothing)
+
+
+def test_an_incident_closes_though_something_else_is_unknown() -> None:
+    incidents, row = Incidents(), Row()
+    lines = []
+    for index, letter in enumerate("aaaa" + "u" * 6 + "aaaa"):
+        status = row.status(letter == "a", letter == "u")
+        causes, unknown = (("cpu",), ()) if letter == "a" else ((), ("mem",))
+        counts = {"in_a_row": row.anomalies, "recent": row.recent, "is_alert_up": row.is_up}
+        rmse = dict.fromkeys(NAMES, 2.0)
+        verdict = Verdict(START + index * 15 * SECOND, status, causes, unknown, rmse, {}, **counts)
+        lines += [line.split()[2] for line in incidents.observe(verdict, THRESHOLDS)]
+    assert lines == ["opens:", "closes:", "opens:"]
