@@ -6,7 +6,6 @@ part of the node (a CPU, an interface); where there are more, the newest of each
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -77,15 +76,19 @@ def get_samples(
         if any(last < end for last in lasts):
             flooded.append(measurement)
     for measurement in flooded:
-        for tags in ({}, (known_tags or {}).get(measurement)):
-            with contextlib.suppress(influx_utils.AnswerTooLargeError):
-                if tags is not None:
-                    points[measurement] = _newest_of_slots(
-                        client, measurement, node, slots, start, interval_ns, tags
-                    )
-                    break
+        points[measurement] = []
+        # The known series are found by their tags, however many others there are.
+        choices = [tags for tags in ((known_tags or {}).get(measurement), {}) if tags is not None]
+        for tags in choices:
+            try:
+                points[measurement] = _newest_of_slots(
+                    client, measurement, node, slots, start, interval_ns, tags
+                )
+            except influx_utils.AnswerTooLargeError:
+                continue
+            if points[measurement]:
+                break
         else:
-            points[measurement] = []
             unread.append(measurement)
     return Samples(points, tuple(flooded), tuple(unread), has_later)
 
