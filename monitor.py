@@ -321,6 +321,8 @@ class Monitor:
                 " then, or until those are deleted: DELETE WHERE time > now()",
             )
         if before:
+            # The next record is no change since the one before it.
+            self._last_record = {}
             return
         begin = self._slot_of(start) - (self.silent_polls - 1) * self._interval_ns
         logger.warning(
