@@ -154,9 +154,12 @@ class ShortRun(NamedTuple):
 
 @pytest.fixture(scope="module")
 def short_run(tmp_path_factory: pytest.TempPathFactory) -> ShortRun:
-    """`--short`."""
+    """`--short`, with a life in which the gNB goes on as it did in the one minute that is trained on.
+
+    In that of other seeds it soon does what it never did before, and is rightly flagged for it.
+    """
     output = tmp_path_factory.mktemp("lab")
-    done = prepare("--short", "--output_dir", output).run(SHORT_SECONDS)
+    done = prepare("--short", "--seed", 3, "--output_dir", output).run(SHORT_SECONDS)
     assert done.returncode == 0, done.stderr
     (folder,) = output.iterdir()
     return ShortRun(done, folder, json.loads((folder / "lab.json").read_text()))
