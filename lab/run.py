@@ -55,7 +55,7 @@ class Plan:
 
 
 SHORT_PLAN = Plan(
-    recorded=60, tested=5, settle=5, before_seconds=5.0, attack=10, calm=10, epochs=40, attacks=SHORT
+    recorded=120, tested=5, settle=5, before_seconds=5.0, attack=10, calm=10, epochs=40, attacks=SHORT
 )
 
 

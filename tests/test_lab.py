@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CONFIG = ROOT / "deploy/prometheus.yml"
 # The lab attacks this machine and watches it: nothing else may go on here meanwhile.
 pytestmark = pytest.mark.alone
-# It takes less than four minutes; a machine that is busy with other things may take longer.
+# It takes four minutes; a machine that is busy with other things may take longer.
 SHORT_SECONDS = 420
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -154,7 +154,7 @@ class ShortRun(NamedTuple):
 
 @pytest.fixture(scope="module")
 def short_run(tmp_path_factory: pytest.TempPathFactory) -> ShortRun:
-    """`--short`, with a life in which the gNB goes on as it did in the one minute that is trained on.
+    """`--short`, with a life in which the gNB goes on as it did in the two minutes that are trained on.
 
     In that of other seeds it soon does what it never did before, and is rightly flagged for it.
     """
