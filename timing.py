@@ -69,14 +69,14 @@ class SampleClock:
         series by its name.
         """
         full = self._full(slots)
+        gap_ns = GAP_SLOTS * self._interval_ns
         stretches: list[tuple[int, int]] = []
         for start, end in full.items():
-            if stretches and start - stretches[-1][1] <= GAP_SLOTS * self._interval_ns:
+            if stretches and start - stretches[-1][1] <= gap_ns:
                 stretches[-1] = stretches[-1][0], end
             else:
                 stretches.append((start, end))
         limit = self.now()
-        gap_ns = GAP_SLOTS * self._interval_ns
         # More than this in the time that has passed was written at once, by no exporter.
         most_ns = max(self.here() - self._looked_at, 0) + gap_ns
         self._looked_at = self.here()

@@ -558,13 +558,17 @@ def test_a_clock_that_steps_ahead_while_it_is_watched_costs_two_records_at_most(
     assert edge.daemon._monitor.clock_offset_seconds == pytest.approx(60, abs=INTERVAL)
 
 
-def put_right(edge: Watched) -> None:
-    """From now on samples come with right times."""
+def live_ahead(edge: Watched, slots: int) -> None:
+    """Some slots are judged by a clock that is ahead; from then on samples come with right times."""
+    for slot in range(slots):
+        edge.feed(slot)
+        edge.daemon.poll()
     for points in edge.samples.values():
         for point in points:
             point["time"] -= edge.ahead_seconds * SECOND
     edge.begin -= edge.ahead_seconds
     edge.ahead_seconds = 0
+    edge.judged.clear()
 
 
 def test_a_clock_that_was_ahead_and_is_put_right_begins_again(
@@ -572,11 +576,7 @@ def test_a_clock_that_was_ahead_and_is_put_right_begins_again(
 ) -> None:
     with Influxd(tmp_path / "influxd") as server:
         edge = Watched(server, tmp_path, ahead_seconds=1200)
-        for slot in range(12):
-            edge.feed(slot)
-            edge.daemon.poll()
-        put_right(edge)
-        edge.judged.clear()
+        live_ahead(edge, 12)
         edge.live(*range(12, SLOTS))
         assert len(starts_with(said(caplog), "the clock of the samples went back by ")) == 1
         slots = [(one.verdict.time // SECOND - edge.begin) // INTERVAL for one in edge.judged]
@@ -590,12 +590,8 @@ def test_samples_between_those_of_a_clock_that_was_ahead_are_not_mixed_up_with_t
 ) -> None:
     with Influxd(tmp_path / "influxd") as server:
         edge = Watched(server, tmp_path, ahead_seconds=150)
-        for slot in range(14):
-            edge.feed(slot)
-            edge.daemon.poll()
-        put_right(edge)
-        # What came before has times up to the 24th of these slots.
-        edge.judged.clear()
+        # What came before has times up to the 24th of the slots that follow.
+        live_ahead(edge, 14)
         for slot in range(14, 21):
             edge.feed(slot)
             edge.daemon.poll()
