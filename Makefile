@@ -21,8 +21,8 @@ lint: .venv/.dev
 	.venv/bin/ruff format --check .
 
 data: .venv/.run
-	@.venv/bin/python -m lab.simulate
-	@.venv/bin/python -m lab.simulate_ports
+	@.venv/bin/python -m simulators.edge
+	@.venv/bin/python -m simulators.ports
 
 benchmark: .venv/.run
 	@.venv/bin/python -m benchmarks

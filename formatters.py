@@ -10,54 +10,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from typing import Any
 
-from utils import DEFAULT_NODE, Node, getColumnNames
-
-CPU_SECONDS = "node_cpu_seconds_total"
-MEMORY_FREE = "node_memory_MemFree_bytes"
-MEMORY_TOTAL = "node_memory_MemTotal_bytes"
-RECEIVED = "node_network_receive_bytes_total"
-TRANSMITTED = "node_network_transmit_bytes_total"
-RX_CPU = "rx_cpu_time"
-TX_CPU = "tx_cpu_time"
-DOWNLINK = "dl_bitrate"
-UPLINK = "ul_bitrate"
-
-NODE_MEASUREMENTS = (CPU_SECONDS, MEMORY_FREE, MEMORY_TOTAL, RECEIVED, TRANSMITTED)
-RAN_MEASUREMENTS = (RX_CPU, TX_CPU, DOWNLINK, UPLINK)
-MEASUREMENTS = NODE_MEASUREMENTS + RAN_MEASUREMENTS
-# Where the total is absent, the node's own figure counts, so its absence is no gap.
-OPTIONAL_MEASUREMENTS = (MEMORY_TOTAL,)
-# What stands in a point beside the tags of its series.
-OWN_KEYS = ("time", "value", "percentage")
-# What tells the parts of a node within one measurement apart; the others have one part.
-PART_TAGS = {
-    CPU_SECONDS: "cpu",
-    RECEIVED: "device",
-    TRANSMITTED: "device",
-    DOWNLINK: "cellId",
-    UPLINK: "cellId",
-}
-# What each metric is made of.
-METRIC_MEASUREMENTS = {
-    "cpu": (CPU_SECONDS,),
-    "cpu_rx": (RX_CPU,),
-    "cpu_tx": (TX_CPU,),
-    "net_down": (RECEIVED,),
-    "net_up": (TRANSMITTED,),
-    "net_5g_down": (DOWNLINK,),
-    "net_5g_up": (UPLINK,),
-    "mem": (MEMORY_FREE, MEMORY_TOTAL),
-}
-# Types of values in InfluxDB that are no numbers, as people call them.
-NO_NUMBERS = {"string": "text", "boolean": "a boolean"}
-# No counter and no gauge of a node gets there, and what is computed from it stays finite.
-TOO_LARGE = 1e30
-
-Point = dict[str, Any]
-JsonArray = list[Point]
-Record = dict[str, JsonArray]
+from nodes.metrics import (
+    CPU_SECONDS,
+    DOWNLINK,
+    MEMORY_FREE,
+    MEMORY_TOTAL,
+    OPTIONAL_MEASUREMENTS,
+    PART_TAGS,
+    RECEIVED,
+    RX_CPU,
+    TRANSMITTED,
+    TX_CPU,
+    UPLINK,
+    getColumnNames,
+)
+from nodes.node import DEFAULT_NODE, Node
+from nodes.series import JsonArray, Point, Record, monitored_series, record_time, series_tags, value_fault
 
 NAN = math.nan
 
@@ -198,59 +167,6 @@ def slot_records(samples: Record, interval_seconds: float) -> list[tuple[int, Re
         (start, {measurement: list(newest.values()) for measurement, newest in slots[start].items()})
         for start in sorted(slots)
     ]
-
-
-def value_fault(value: Any) -> str | None:
-    """Why this value of a sample is no quantity of a node; None if it is one."""
-    if isinstance(value, bool):
-        return f"its value is {NO_NUMBERS['boolean']}, not a number"
-    if not isinstance(value, (int, float)):
-        return f"its value is {NO_NUMBERS['string']}, not a number"
-    if value < 0:
-        return "its value is negative"
-    # NaN is not less, either.
-    return None if value < TOO_LARGE else "its value is too large to be true"
-
-
-def series_tags(point: Point) -> tuple[tuple[str, str], ...]:
-    """What tells the series of a point from others of its measurement."""
-    return tuple(sorted((key, value) for key, value in point.items() if key not in OWN_KEYS))
-
-
-def record_time(record: Record) -> int:
-    """Time of a record in ns: that of its newest sample."""
-    return max(point["time"] for points in record.values() for point in points)
-
-
-def part_names(measurement: str, node: Node) -> tuple[str, ...]:
-    """The parts of the node in a measurement of PART_TAGS; nothing for any other."""
-    if measurement == CPU_SECONDS:
-        return node.cpus
-    if measurement in (RECEIVED, TRANSMITTED):
-        return node.interfaces
-    return (node.cell_id,) if measurement in PART_TAGS else ()
-
-
-def pinned_tags(measurement: str, node: Node) -> dict[str, str]:
-    """Tags that the node file gives the series of a measurement; one that is empty must be absent."""
-    is_node = measurement in NODE_MEASUREMENTS
-    instance = node.node_instance if is_node else node.ran_instance
-    tags = dict(node.node_tags if is_node else node.ran_tags)
-    return tags if instance is None else {**tags, "instance": instance}
-
-
-def series_name(measurement: str, part: str | None) -> str:
-    """How messages name the series of a part, like `rx_cpu_time` or `dl_bitrate{cellId=2}`."""
-    return measurement if part is None else f"{measurement}{{{PART_TAGS[measurement]}={part}}}"
-
-
-def monitored_series(node: Node = DEFAULT_NODE) -> dict[str, tuple[str, str | None]]:
-    """Name of every series of a node -> its measurement and part."""
-    return {
-        series_name(measurement, part): (measurement, part)
-        for measurement in (*PART_TAGS, *(name for name in MEASUREMENTS if name not in PART_TAGS))
-        for part in (part_names(measurement, node) if measurement in PART_TAGS else (None,))
-    }
 
 
 def missing_series(record: Record, node: Node = DEFAULT_NODE) -> list[str]:

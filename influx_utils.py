@@ -21,23 +21,21 @@ from influxdb import InfluxDBClient
 from influxdb.exceptions import InfluxDBClientError, InfluxDBServerError
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
-import formatters
-from utils import ANOMALY_FIELDS, UserError, format_time
+from common.files import UserError
+from nodes.metrics import ANOMALY_FIELDS
+from nodes.series import Record, series_tags
 
 logger = logging.getLogger(__name__)
 
 # A hung server must not hold a poll for ever; one attempt, since the next poll is the retry.
 TIMEOUT_SECONDS = 4.0
 ATTEMPTS = 1
-
 # An answer of ordinary life holds some kilobytes, an hour of samples each second some megabytes.
 MAX_ANSWER_BYTES = 16 << 20
 _PART_BYTES = 1 << 16
 CUT_SHORT = "it was cut short; raise max-row-limit in InfluxDB's configuration"
-
 # What a request may raise when the server is away, hung, restarting or refuses.
 INFLUX_ERRORS = (InfluxDBClientError, InfluxDBServerError, requests.RequestException)
-
 # A name, an IPv4 address, or an IPv6 address in brackets.
 _HOST = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?|\[[0-9A-Fa-f:.]+(%\w+)?\]")
 # What InfluxDB says of points that it does not take.
@@ -48,29 +46,6 @@ _TYPE_CONFLICT = re.compile(
 )
 # What the client raises for an answer of something that is not InfluxDB.
 _ODD_ANSWER = (AttributeError, KeyError, IndexError, TypeError, ValueError)
-
-BATCH_POINTS = 5000
-# Of more than 10,000 rows InfluxDB says that they are but a part.
-PORT_PAGE_SAMPLES = 10_000
-# What is read of one port at once: 63 days have 18,144 samples, or 90,720 of every minute.
-MAX_PORT_SAMPLES = 1_000_000
-# Series of one port that both have a sample so near to its newest go on side by side.
-LIVE_SECONDS = 2 * 3600
-# Bytes per five minutes, and what was found in them.
-PORT_TRAFFIC = "port_traffic"
-PORT_ANOMALIES = "detected_port_anomalies"
-_PORT_TAGS = ("device", "port", "direction")
-_PortKey = tuple[str, ...]
-# Rows of a list of ports: with tags of MAX_TAG_LETTERS, each of which JSON may write as six bytes, they are
-# within MAX_ANSWER_BYTES. What else stands beside the samples of a port is never part of an answer.
-LIST_PAGE_ROWS = 4000
-MAX_TAG_LETTERS = 200
-# Ports that are written by several series and have these series named.
-NAMED_PORTS = 20
-# A sample counts the bytes of the time before it, and lies in the cell that most of that time does.
-CELL_SECONDS = 300
-_SHORT = f"/^(?s:.{{0,{MAX_TAG_LETTERS}}})$/"
-_CELLS = f"time({CELL_SECONDS}s, {CELL_SECONDS // 2}s)"
 
 
 class AnswerTooLargeError(InfluxDBServerError):
@@ -239,7 +214,7 @@ def _one_line(error: Exception) -> str:
 
 def getLastRecords(
     client: InfluxDBClient, queries: Sequence[str], measurements: Sequence[str]
-) -> tuple[formatters.Record, int | None]:
+) -> tuple[Record, int | None]:
     """Run all queries in one request and keep the newest point of every series.
 
     queries: one InfluxQL statement for each of `measurements`, that selects a column `value`.
@@ -249,7 +224,7 @@ def getLastRecords(
     data = _run(client, queries, measurements)
     for measurement, points in data.items():
         oldest_first = sorted(points, key=lambda point: point["time"])
-        data[measurement] = list({formatters.series_tags(point): point for point in oldest_first}.values())
+        data[measurement] = list({series_tags(point): point for point in oldest_first}.values())
     times = [point["time"] for points in data.values() for point in points]
     return data, max(times, default=None)
 
@@ -356,223 +331,14 @@ def _refusal(error: InfluxDBClientError) -> Refusal:
     )
 
 
-# --- ports ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Port:
-    """A port in one direction, by its tags `device`, `port`, `direction` (empty where it has none).
-
-    newest: time of its newest number, seconds since 1970. fault: why its samples cannot be used, if so.
-    """
-
-    tags: dict[str, str]
-    newest: int
-    fault: str | None = None
-
-
-@answers()
-def list_ports(client: InfluxDBClient, start: int, end: int) -> list[Port]:
-    """All ports that have a value between `start` and `end` (seconds since 1970).
-
-    A few requests, however many ports there are, with answers of a bounded size. A label that is added to a
-    port begins a series in which it goes on; two series that go on side by side are a fault, and so is a
-    newest value that is no number. Ports with tags of more than MAX_TAG_LETTERS are left out.
-    """
-    span = f"time > {start}s AND time <= {end}s"
-    are_short = " AND ".join(f'"{tag}"::tag =~ {_SHORT}' for tag in _PORT_TAGS)
-    conditions = f"{span} AND {are_short}"
-    ends = _series_times(client, 'last("value"::float)', conditions)
-    newest = {key: times[-1] for key, times in ends.items()}
-    faults: dict[_PortKey, str] = {}
-    if any(len(times) > 1 for times in ends.values()):
-        begins = _series_times(client, 'first("value"::float)', conditions)
-        rivals = {key: _side_by_side(begins.get(key, []), times) for key, times in ends.items()}
-        several = sorted(key for key, count in rivals.items() if count)
-        for number, key in enumerate(several):
-            names = _rivals(client, key, newest[key]) if number < NAMED_PORTS else ""
-            faults[key] = (
-                f"is written by {rivals[key]} series at once{names}; write one of them, or give each its own"
-                " device or port"
-            )
-    for influx_type, words in formatters.NO_NUMBERS.items():
-        for key, times in _series_times(client, f'last("value"::{influx_type})', conditions).items():
-            if times[-1] > newest.get(key, 0):
-                newest[key] = times[-1]
-                faults[key] = _wrong_type(words, times[-1])
-    return [
-        Port(dict(zip(_PORT_TAGS, key, strict=True)), time // 10**9, faults.get(key))
-        for key, time in newest.items()
-    ]
-
-
-@answers()
-def count_unlisted_ports(client: InfluxDBClient, start: int, end: int) -> int:
-    """How many ports list_ports leaves out for the length of their tags."""
-    is_long = " OR ".join(f'"{tag}"::tag !~ {_SHORT}' for tag in _PORT_TAGS)
-    tags = ", ".join(f'"{tag}"' for tag in _PORT_TAGS)
-    ports = (
-        f'SELECT count("value") AS "n" FROM "{PORT_TRAFFIC}" WHERE time > {start}s AND time <= {end}s'
-        f" AND ({is_long}) GROUP BY {tags}"
-    )
-    (answer,) = run(client, [f'SELECT count("n") FROM ({ports})'])
-    return sum(count for series in answer for _, count in series["values"])
-
-
-def _series_times(client: InfluxDBClient, selector: str, conditions: str) -> dict[_PortKey, list[int]]:
-    """Port -> the time (ns) of the point that is selected of each of its series, ascending.
-
-    Only that and the port's own tags are asked for: other tags, and text values, may be of any length.
-    """
-    found: dict[_PortKey, list[int]] = {}
-    tags = ", ".join(f'"{tag}"' for tag in _PORT_TAGS)
-    selected = f'SELECT {selector} FROM "{PORT_TRAFFIC}" WHERE {conditions} GROUP BY *'
-    count, is_whole = 0, False
-    while not is_whole:
-        page = f"SELECT {tags} FROM ({selected}) LIMIT {LIST_PAGE_ROWS} OFFSET {count}"
-        rows, is_cut = _port_rows(client, page)
-        for time, *texts in rows:
-            found.setdefault(tuple(text or "" for text in texts), []).append(time)
-        count += len(rows)
-        is_whole = not rows or len(rows) < LIST_PAGE_ROWS and not is_cut
-    return {key: sorted(times) for key, times in found.items()}
-
-
-def _side_by_side(begins: Sequence[int], ends: Sequence[int]) -> int:
-    """How many series of a port go on, 0 if no two of these overlap. begins, ends: ascending, of all series.
-
-    Which end belongs to which begin does not matter: if no two series overlap, each begins after the end of
-    the one before.
-    """
-    since = ends[-1] - LIVE_SECONDS * 10**9
-    pairs = zip(begins[1:], ends, strict=False)
-    if not any(end >= begin and end > since for begin, end in pairs):
-        return 0
-    return sum(end > since for end in ends)
-
-
-def _rivals(client: InfluxDBClient, port: _PortKey, newest: int) -> str:
-    """What tells the first two series of a port that go on; nothing if their tags are too long to be read."""
-    where = _is_port(dict(zip(_PORT_TAGS, port, strict=True)))
-    since = newest - LIVE_SECONDS * 10**9
-    query = (
-        f'SELECT last("value"::float) FROM "{PORT_TRAFFIC}" WHERE time > {since} AND time <= {newest}'
-        f" AND {where} GROUP BY *"
-    )
-    try:
-        (answer,) = run(client, [query])
-    except AnswerTooLargeError:
-        return ""
-    if len(answer) < 2:
-        return ""
-    one, other = (series["tags"] for series in answer[:2])
-    tag = min(tag for tag in one if one[tag] != other[tag])
-    return f" (their {tag[:40]!r}: {one[tag][:40]!r} and {other[tag][:40]!r})"
-
-
-def insert_port_anomalies(
-    client: InfluxDBClient,
-    db_name: str,
-    measurement: str,
-    anomalies: Sequence[tuple[int, dict[str, str], dict[str, float]]],
-) -> str | None:
-    """Store the time (ns), tags and fields of each; why InfluxDB refuses some for good, None if it took all.
-
-    Fields that are not finite are left out. Raises as write_points does; writing them again changes nothing.
-    """
-    points = [
-        {
-            "measurement": measurement,
-            "time": time,
-            "tags": {tag: text.rstrip("\\") for tag, text in tags.items()},
-            "fields": {name: value for name, value in fields.items() if math.isfinite(value)},
-        }
-        for time, tags, fields in anomalies
-    ]
-    batches = (points[first : first + BATCH_POINTS] for first in range(0, len(points), BATCH_POINTS))
-    refusals = [write_points(client, db_name, batch) for batch in batches]
-    return next((refusal.reason for refusal in refusals if refusal), None)
-
-
-@answers()
-def get_port_samples(
-    client: InfluxDBClient, tags: dict[str, str], start: int, end: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Times (n,) after `start` and up to `end`, seconds since 1970, and bytes (n,), of one port.
-
-    Of samples within one second the last one counts. Those of five minutes in which two series have some are
-    NaN: nobody knows which of them are the port's. Raises UserError, without the port's name, for a value
-    that is no number and for more than MAX_PORT_SAMPLES samples.
-    """
-    is_port = _is_port(tags)
-    conditions = f"time > {start}s AND time <= {end}s AND {is_port}"
-    # A shard has a type of its own; of several types `value` alone gives the numbers and drops the rest.
-    for influx_type, words in formatters.NO_NUMBERS.items():
-        for found in _series_times(client, f'first("value"::{influx_type})', conditions).values():
-            raise UserError(_wrong_type(words, found[0]))
-    samples: dict[int, float] = {}
-    last, count, is_whole = start * 10**9, 0, False
-    while not is_whole:
-        page = (
-            f'SELECT "value"::float FROM "{PORT_TRAFFIC}" WHERE time > {last} AND time <= {end}s'
-            f" AND {is_port} LIMIT {PORT_PAGE_SAMPLES}"
-        )
-        rows, is_cut = _port_rows(client, page)
-        samples.update((time // 10**9, float(number)) for time, number in rows)
-        count += len(rows)
-        if count > MAX_PORT_SAMPLES:
-            raise UserError(
-                f"has more than {MAX_PORT_SAMPLES:,} samples since {format_time(start * 10**9)}; write one"
-                " every five minutes, and delete those between"
-            )
-        is_whole = not rows or len(rows) < PORT_PAGE_SAMPLES and not is_cut
-        last = rows[-1][0] if rows else last
-    times = np.array(list(samples), dtype=np.int64)
-    traffic = np.array(list(samples.values()), dtype=float)
-    # Asked for after the samples: a series that begins meanwhile is seen here.
-    cells = (times - CELL_SECONDS // 2) // CELL_SECONDS
-    traffic[np.isin(cells, _shared_cells(client, conditions))] = np.nan
-    return times, traffic
-
-
-def _shared_cells(client: InfluxDBClient, conditions: str) -> list[int]:
-    """The cells, counted from 1970, in which two series of a port have samples."""
-    series = _series_times(client, 'last("value"::float)', conditions)
-    if all(len(times) == 1 for times in series.values()):
-        return []
-    each = f'SELECT count("value"::float) AS "n" FROM "{PORT_TRAFFIC}" WHERE {conditions}'
-    together = f'SELECT count("n"::integer) AS "n" FROM ({each} GROUP BY {_CELLS}, * fill(none))'
-    shared = f'SELECT "n"::integer FROM ({together} GROUP BY {_CELLS} fill(none)) WHERE "n"::integer > 1'
-    found: list[int] = []
-    is_whole = False
-    while not is_whole:
-        rows, is_cut = _port_rows(client, f"{shared} LIMIT {PORT_PAGE_SAMPLES} OFFSET {len(found)}")
-        found += [time // 10**9 // CELL_SECONDS for time, _ in rows]
-        is_whole = not rows or len(rows) < PORT_PAGE_SAMPLES and not is_cut
-    return found
-
-
-def _is_port(tags: dict[str, str]) -> str:
-    return " AND ".join(any_of(tag, [name]) for tag, name in tags.items())
-
-
-def _port_rows(client: InfluxDBClient, query: str) -> tuple[list[list[Any]], bool]:
-    """The rows of one statement, and whether InfluxDB has more of them."""
-    (answer,) = _results(client, [query])
-    return [row for series in answer["series"] for row in series["values"]], _is_cut(answer)
-
-
-def _wrong_type(words: str, time: int) -> str:
-    return f"has {words} at {format_time(time)}, where bytes are a number; delete that sample"
-
-
 def any_of(tag: str, names: Sequence[str]) -> str:
     """The condition that a tag has one of these values."""
     # Somebody may write a field that is called like the tag.
-    return "(" + " OR ".join(f"{_identifier(tag)}::tag = {quote(name)}" for name in names) + ")"
+    return "(" + " OR ".join(f"{identifier(tag)}::tag = {quote(name)}" for name in names) + ")"
 
 
-def _identifier(name: str) -> str:
+def identifier(name: str) -> str:
+    """A name of a tag or measurement as InfluxQL writes it."""
     escaped = name.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return f'"{escaped}"'
 
@@ -590,15 +356,15 @@ def run(client: InfluxDBClient, statements: Sequence[str]) -> list[list[dict[str
     Raises one of INFLUX_ERRORS for any answer that is not whole; AnswerTooLargeError is one.
     """
     found = []
-    for result in _results(client, statements):
+    for result in results(client, statements):
         # InfluxDB also says "partial" of more than 10,000 rows that are all there; nobody asks for as many.
-        if _is_cut(result):
+        if is_cut(result):
             raise InfluxDBServerError(CUT_SHORT)
         found.append(result["series"])
     return found
 
 
-def _results(client: InfluxDBClient, statements: Sequence[str]) -> list[dict[str, Any]]:
+def results(client: InfluxDBClient, statements: Sequence[str]) -> list[dict[str, Any]]:
     """The result of each statement, checked; `series` is in each."""
     with answers():
         # As JSON: in the client's own format one text that is no UTF-8 makes the whole answer unreadable.
@@ -607,24 +373,24 @@ def _results(client: InfluxDBClient, statements: Sequence[str]) -> list[dict[str
             params={"db": client._database, "epoch": "ns", "q": ";".join(statements)},
             headers={"Accept": "application/json"},
         ).json()
-        results = [{"series": [], **result} for result in answer["results"]]
+        found = [{"series": [], **result} for result in answer["results"]]
         # The first statement that fails ends the others, whose errors say no more than that.
-        if errors := [result["error"] for result in results if "error" in result]:
+        if errors := [result["error"] for result in found if "error" in result]:
             if "not executed" in errors[0] and len(statements) > 1:
                 # InfluxDB tells what is wrong with all of them only if one is asked alone.
-                _results(client, statements[:1])
+                results(client, statements[:1])
             raise InfluxDBClientError(errors[0])
-        for series in (series for result in results for series in result["series"]):
+        for series in (series for result in found for series in result["series"]):
             width = len(series["columns"])
             # Without a row there is no `values`.
             if any(len(row) != width for row in series.setdefault("values", [])):
                 raise ValueError("a row that is not whole")
-    if len(results) != len(statements):
-        raise InfluxDBServerError(CUT_SHORT if any(map(_is_cut, results)) else "not an answer of InfluxDB")
-    return results
+    if len(found) != len(statements):
+        raise InfluxDBServerError(CUT_SHORT if any(map(is_cut, found)) else "not an answer of InfluxDB")
+    return found
 
 
-def _is_cut(result: dict[str, Any]) -> bool:
+def is_cut(result: dict[str, Any]) -> bool:
     """InfluxDB says so of the series that it cut, or of the result if it cut between two."""
     return any(part.get("partial") for part in (result, *result["series"]))
 

@@ -15,19 +15,24 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-import autoencoder
-import detector
-import evaluation
 from benchmarks import edge
 from benchmarks.ports import TRAIN_DAYS, UNSEEN_SEEDS, training_of, unseen_port
 from common.alerts import ALERT, ALERT_RECORDS, ANOMALY, UNKNOWN, WINDOW_RECORDS, Row
-from lab import simulate
-from lab.simulate_ports import TIMEZONE
+from common.paths import DEFAULT_MODEL
+from common.times import last_midnight
+from edge import evaluation
+from edge.bundle import Bundle, load_bundle
+from edge.datasets import loadDataset, resample_records
+from edge.sequences import N_STEPS
+from edge.thresholds import load_thresholds
+from nodes.metrics import getFeatures
+from nodes.series import RECORD_SECONDS
 from ports.comparison import Detection, detection, iterative_statuses
-from ports.jobs import fit_series, last_midnight
+from ports.jobs import fit_series
 from ports.series import DAY_SECONDS, list_series, read_anomalies, read_series
 from ports.verdicts import judge
-from utils import N_STEPS, RECORD_SECONDS, getFeatures, loadDataset, resample_records
+from simulators.edge import NODE_PHASE, NORMAL_START, Attack, simulate
+from simulators.ports import TIMEZONE
 
 # None: by the row alone.
 NUMBERS = (None, *range(5, 16))
@@ -49,9 +54,9 @@ def alerts(flags: Flags, many: int | None) -> tuple[np.ndarray, np.ndarray]:
     )
 
 
-def edge_flags(bundle: autoencoder.Bundle, frame: pd.DataFrame, scale: float = 1.0) -> Flags:
+def edge_flags(bundle: Bundle, frame: pd.DataFrame, scale: float = 1.0) -> Flags:
     """Which records are anomalies, and which unknown, by the shipped thresholds times `scale`."""
-    thresholds = detector.load_thresholds("data/thresholds.json")
+    thresholds = load_thresholds("data/thresholds.json")
     verdicts = edge.judge(bundle, {key: scale * value for key, value in thresholds.items()}, frame)
     return np.array([v.is_anomaly for v in verdicts]), np.array([v.status == UNKNOWN for v in verdicts])
 
@@ -67,7 +72,7 @@ def edge_life(captures: str | None) -> Iterator[tuple[pd.DataFrame, edge.Windows
         yield edge.load_capture(f"{captures}/5genesis-cpu-attack.csv")
 
 
-def false_edge_alerts(bundle: autoencoder.Bundle, captures: str | None) -> dict[str, list[int]]:
+def false_edge_alerts(bundle: Bundle, captures: str | None) -> dict[str, list[int]]:
     """Of normal life, by each of NUMBERS: a row for each scale of the thresholds."""
     days, counts = 0.0, {scale: [0] * len(NUMBERS) for scale in SCALES}
     # What is flagged when an attack has just ended is its tail.
@@ -86,13 +91,13 @@ def false_edge_alerts(bundle: autoencoder.Bundle, captures: str | None) -> dict[
     return {f"edge: false alerts in {days:.0f} days, thresholds x {s}": row for s, row in counts.items()}
 
 
-def records_to_alert(bundle: autoencoder.Bundle) -> dict[str, list[int | None]]:
+def records_to_alert(bundle: Bundle) -> dict[str, list[int | None]]:
     """Counted from the first attacked record on, by NUMBERS: the CPU at 98 % from one scrape to the next."""
-    start, rows = simulate.NORMAL_START, {}
+    start, rows = NORMAL_START, {}
     for period in PERIODS:
-        scrapes = start + (240 + simulate.NODE_PHASE + np.arange(0, 240, period)) * RECORD_SECONDS
-        loads = [simulate.Attack("cpu", scrape, scrape + RECORD_SECONDS) for scrape in scrapes]
-        frame = edge.frame_of(simulate.simulate(42, start, 480 * RECORD_SECONDS, loads))
+        scrapes = start + (240 + NODE_PHASE + np.arange(0, 240, period)) * RECORD_SECONDS
+        loads = [Attack("cpu", scrape, scrape + RECORD_SECONDS) for scrape in scrapes]
+        frame = edge.frame_of(simulate(42, start, 480 * RECORD_SECONDS, loads))
         first = int(np.searchsorted(frame.index.as_unit("ns").asi8, int((scrapes[0] + RECORD_SECONDS) * 1e9)))
         flags = edge_flags(bundle, frame)
         alerted = [np.flatnonzero(alerts(flags, many)[0] == ALERT) for many in NUMBERS]
@@ -137,10 +142,11 @@ def port_alerts(captures: str | None) -> dict[str, list[int]]:
 
 
 def main() -> None:
+    """Print the table of docs/alerts.md."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--captures", help="folder of public recordings")
     captures = parser.parse_args().captures
-    bundle = autoencoder.load_bundle(autoencoder.DEFAULT_MODEL, getFeatures(), N_STEPS)
+    bundle = load_bundle(DEFAULT_MODEL, getFeatures(), N_STEPS)
     rows = false_edge_alerts(bundle, captures) | records_to_alert(bundle) | port_alerts(captures)
     print("| anomalies in 30 records |", " | ".join("row" if n is None else str(n) for n in NUMBERS), "|")
     print("| --- " * (1 + len(NUMBERS)) + "|")

@@ -20,27 +20,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-import autoencoder
-import detector
-import evaluation
-import find_anomalies
 import formatters
 import influx_utils
-from lab import simulate
+from common.alerts import ALERT
+from common.files import saveDictJson
+from common.paths import DEFAULT_MODEL, cpu_testset, iperf_testset, trainset
+from edge import evaluation
+from edge.bundle import Bundle, load_bundle
+from edge.datasets import loadDataset, resample_records
+from edge.detector import Verdict, detect
+from edge.scores import score_dataset
+from edge.sequences import N_STEPS, metric_square_errors, normalize, whole_sequences
+from edge.thresholds import load_thresholds
 from lab.influxd import Influxd
-from utils import (
-    METRICS,
-    N_STEPS,
-    RECORD_SECONDS,
-    getAnomalyColumns,
-    getFeatures,
-    loadDataset,
-    metric_square_errors,
-    normalize,
-    resample_records,
-    saveDictJson,
-    whole_sequences,
-)
+from nodes.metrics import METRICS, getAnomalyColumns, getFeatures
+from nodes.series import RECORD_SECONDS, Record, series_tags
+from simulators import edge
 
 DAY_SECONDS = 86400.0
 UNSEEN_SEEDS = (7001, 7002, 7003, 7004, 7005)
@@ -54,30 +49,28 @@ Windows = list[tuple[int, int]]
 
 def simulated(seed: int, seconds: float, kind: str | None = None) -> tuple[pd.DataFrame, Windows]:
     """Records of a simulated stretch, with an attack in its middle if `kind` names one."""
-    start = simulate.NORMAL_START + (seed % 100) * DAY_SECONDS + (seed % 7) * 7 * 3600
+    start = edge.NORMAL_START + (seed % 100) * DAY_SECONDS + (seed % 7) * 7 * 3600
     attacks = []
     if kind:
-        make = {"cpu": simulate.cpu_attack, "iperf": simulate.iperf_attack}[kind]
+        make = {"cpu": edge.cpu_attack, "iperf": edge.iperf_attack}[kind]
         attacks = make(start + seconds / 2)
-    frame = frame_of(simulate.simulate(seed, start, seconds, attacks))
+    frame = frame_of(edge.simulate(seed, start, seconds, attacks))
     return frame, [(int(a.start * 1e9), int(a.end * 1e9)) for a in attacks]
 
 
-def frame_of(samples: formatters.Record) -> pd.DataFrame:
+def frame_of(samples: Record) -> pd.DataFrame:
     """The records of simulated samples, resampled."""
     rows = list(formatters.format_records(formatters.slot_records(samples, RECORD_SECONDS)))
     times = pd.DatetimeIndex(pd.to_datetime([row.pop("time") for row in rows], utc=True), name="time")
     return resample_records(pd.DataFrame(rows, index=times))
 
 
-def judge(
-    bundle: autoencoder.Bundle, thresholds: dict[str, float], frame: pd.DataFrame
-) -> list[detector.Verdict]:
+def judge(bundle: Bundle, thresholds: dict[str, float], frame: pd.DataFrame) -> list[Verdict]:
     """Verdicts on a resampled frame."""
-    return detector.detect(thresholds, frame, detector.score_dataset(bundle, frame))
+    return detect(thresholds, frame, score_dataset(bundle, frame))
 
 
-def detection(bundle: autoencoder.Bundle, thresholds: dict[str, float]) -> dict[str, dict[str, Any]]:
+def detection(bundle: Bundle, thresholds: dict[str, float]) -> dict[str, dict[str, Any]]:
     """Summaries of simulated days and attacks with seeds that no training saw."""
     summaries = {}
     for seed in UNSEEN_SEEDS:
@@ -108,7 +101,7 @@ def load_capture(filename: str) -> tuple[pd.DataFrame, Windows]:
     return frame, [(start, end)]
 
 
-def capture(bundle: autoencoder.Bundle, thresholds: dict[str, float], filename: str) -> dict[str, Any]:
+def capture(bundle: Bundle, thresholds: dict[str, float], filename: str) -> dict[str, Any]:
     """Summary of the public recording, and how many of its normal records were flagged and alerted."""
     frame, windows = load_capture(filename)
     verdicts = judge(bundle, thresholds, frame)
@@ -117,11 +110,11 @@ def capture(bundle: autoencoder.Bundle, thresholds: dict[str, float], filename: 
     return {
         **evaluation.summarise(verdicts, windows),
         "normal_flagged": sum(verdict.is_anomaly for verdict in normal),
-        "normal_alerted": sum(verdict.status == detector.ALERT for verdict in normal),
+        "normal_alerted": sum(verdict.status == ALERT for verdict in normal),
     }
 
 
-def forecasts(bundle: autoencoder.Bundle) -> dict[str, dict[str, Any]]:
+def forecasts(bundle: Bundle) -> dict[str, dict[str, Any]]:
     """RMSE on unseen simulated days: the network against the training mean and the previous record.
 
     A ridge regression on the same three records, fitted on the shipped training set, tells which metrics
@@ -149,7 +142,7 @@ def forecasts(bundle: autoencoder.Bundle) -> dict[str, dict[str, Any]]:
     }
 
 
-def _sequences(bundle: autoencoder.Bundle, frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+def _sequences(bundle: Bundle, frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     values = normalize(frame[bundle.features].to_numpy(float), bundle.stats, bundle.features)
     return whole_sequences(values, bundle.n_steps)
 
@@ -157,10 +150,9 @@ def _sequences(bundle: autoencoder.Bundle, frame: pd.DataFrame) -> tuple[np.ndar
 def evaluation_seconds() -> float:
     """Wall seconds of evaluate() on the three shipped datasets, imports done, pictures included."""
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(None):
-        arguments = (find_anomalies.cpu_testset, find_anomalies.iperf_testset, find_anomalies.trainset)
-        find_anomalies.plots_prefix = f"{folder}/"
+        arguments = (cpu_testset, iperf_testset, trainset)
         begin = time.perf_counter()
-        find_anomalies.evaluate(f"{folder}/thresholds.json", *arguments, 30)
+        evaluation.evaluate(f"{folder}/thresholds.json", *arguments, 30, plot_dir=folder)
         return round(time.perf_counter() - begin, 2)
 
 
@@ -175,7 +167,7 @@ def test_mode_cost() -> dict[str, float]:
         client.create_database("metrics_db")
         client.switch_database("metrics_db")
         now = int(time.time())
-        _write(client, simulate.simulate(7, now - 60, 60 + POLLS + 30, interval_seconds=1.0))
+        _write(client, edge.simulate(7, now - 60, 60 + POLLS + 30, interval_seconds=1.0))
         with _daemon(server, folder) as process:
             begin = time.perf_counter()
             log = Path(folder, "log")
@@ -220,12 +212,12 @@ def _polls(log: Path) -> int:
     return sum("Z normal" in line or '"severity"' in line for line in log.read_text().splitlines())
 
 
-def _write(client: Any, samples: formatters.Record) -> None:
+def _write(client: Any, samples: Record) -> None:
     points = [
         {
             "measurement": measurement,
             "time": point["time"],
-            "tags": {"__name__": measurement, **dict(formatters.series_tags(point))},
+            "tags": {"__name__": measurement, **dict(series_tags(point))},
             "fields": {"value": point["value"]},
         }
         for measurement, series in samples.items()
@@ -241,8 +233,8 @@ def main() -> None:
         "--capture", metavar="CSV", help="public recording of an edge node under a CPU attack"
     )
     options = parser.parse_args()
-    bundle = autoencoder.load_bundle(autoencoder.DEFAULT_MODEL, getFeatures(), N_STEPS)
-    thresholds = detector.load_thresholds("data/thresholds.json")
+    bundle = load_bundle(DEFAULT_MODEL, getFeatures(), N_STEPS)
+    thresholds = load_thresholds("data/thresholds.json")
 
     figures: dict[str, Any] = {"detection": detection(bundle, thresholds)}
     print("Detection on simulated stretches with seeds that no training saw\n")

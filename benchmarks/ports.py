@@ -22,15 +22,17 @@ from zoneinfo import ZoneInfo
 import numpy as np
 
 from common.alerts import ALERT
-from lab.simulate_ports import BRIEF, HOLIDAYS, TIMEZONE, simulate_port, write_port
+from common.files import saveDictJson
+from common.times import last_midnight
 from ports import detectors
 from ports.comparison import Detection, detection, iterative_statuses
 from ports.detectors import DETECTORS
-from ports.jobs import Cluster, Training, fit_series, in_parallel, last_midnight
+from ports.jobs import Training, fit_series
+from ports.parallel import Cluster, in_parallel
 from ports.preparation import PREPARATIONS, Buckets, Preparation
 from ports.series import DAY_SECONDS, Anomaly, Series, list_series, read_anomalies, read_series
 from ports.verdicts import judge, statuses
-from utils import saveDictJson
+from simulators.ports import BRIEF, HOLIDAYS, TIMEZONE, simulate_port, write_port
 
 UNSEEN_SEEDS = range(7000, 7020)
 TRAIN_DAYS = 63
@@ -245,6 +247,7 @@ def write_thousand(folder: Path) -> None:
 
 
 def main() -> None:
+    """Print what the detectors of ports reach."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--captures", help="folder of real series with labels")
     options = parser.parse_args()

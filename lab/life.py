@@ -19,7 +19,7 @@ import time
 
 import numpy as np
 
-from lab.simulate import between, drift
+from simulators.edge import between, drift
 
 PORT = 9000
 SETPOINTS = 50_000
@@ -107,6 +107,7 @@ class Answer(socketserver.StreamRequestHandler):
     timeout = TRANSFER_TIMEOUT_SECONDS
 
     def handle(self) -> None:
+        """Answer one request."""
         with contextlib.suppress(OSError):
             direction, count = self.rfile.readline().split()
             if direction == b"down":
@@ -133,6 +134,7 @@ def live(host: str, seed: int, step_seconds: float) -> None:
 
 
 def main() -> None:
+    """Live at the edge until killed."""
     parser = argparse.ArgumentParser(description="Live an ordinary life on this host.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("serve", help="answer the transfers of a host that lives")

@@ -1,4 +1,4 @@
-"""A RAN exporter: the gNB model of lab/simulate.py, served to Prometheus as the Amarisoft exporter does.
+"""A RAN exporter: the gNB model of simulators/edge.py, served to Prometheus as the Amarisoft exporter does.
 
 `python -m lab.ran_exporter` serves http://127.0.0.1:9099/metrics. What is done to the gNB is told on
 standard input, words a line: `flood` (20-60 Mbit/s of 5G traffic), `overload` (other work takes the CPU
@@ -17,9 +17,10 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-import formatters
-from lab.simulate import flooded, gnb_life, iperf_bytes_per_second
-from utils import DEFAULT_NODE, RECORD_SECONDS
+from nodes.metrics import DOWNLINK, RX_CPU, TX_CPU, UPLINK
+from nodes.node import DEFAULT_NODE
+from nodes.series import RECORD_SECONDS
+from simulators.edge import flooded, gnb_life, iperf_bytes_per_second
 
 LIFE_RECORDS = 50_000
 OVERLOAD_PERCENT = 60.0
@@ -62,13 +63,13 @@ class Gnb(Collector):
         """The four series, as one scrape sees them."""
         gnb = self.state()
         for name, key, text in (
-            (formatters.RX_CPU, "rx", "CPU of the receiving side, percent"),
-            (formatters.TX_CPU, "tx", "CPU of the sending side, percent"),
+            (RX_CPU, "rx", "CPU of the receiving side, percent"),
+            (TX_CPU, "tx", "CPU of the sending side, percent"),
         ):
             yield GaugeMetricFamily(name, text, value=round(gnb[key], 2))
         for name, key, text in (
-            (formatters.DOWNLINK, "down", "to the UEs of the cell, bit/s"),
-            (formatters.UPLINK, "up", "from the UEs of the cell, bit/s"),
+            (DOWNLINK, "down", "to the UEs of the cell, bit/s"),
+            (UPLINK, "up", "from the UEs of the cell, bit/s"),
         ):
             family = GaugeMetricFamily(name, text, labels=["cellId"])
             family.add_metric([DEFAULT_NODE.cell_id], round(gnb[key] * 8 / RECORD_SECONDS))
@@ -76,6 +77,7 @@ class Gnb(Collector):
 
 
 def main() -> None:
+    """Serve the metrics of the gNB model until killed."""
     parser = argparse.ArgumentParser(description="Serve a simulated gNB to Prometheus.")
     parser.add_argument("--port", type=int, default=9099, help="port on 127.0.0.1 (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of the gNB's life (default: %(default)s)")

@@ -18,22 +18,20 @@ from typing import Any
 
 import numpy as np
 
-import autoencoder
-import detector
-import evaluation
-from detector import ALERT, NORMAL, UNKNOWN, Verdict
+from common.alerts import ALERT, NORMAL, UNKNOWN
+from common.files import saveDictJson
+from common.paths import DEFAULT_MODEL
+from common.times import format_time, parse_time
+from edge import evaluation
+from edge.bundle import load_bundle
+from edge.datasets import loadDataset, resample_records
+from edge.detector import Verdict, detect
+from edge.scores import Scores, score_dataset
+from edge.sequences import N_STEPS
+from edge.thresholds import load_thresholds
 from lab import timeline
 from lab.attacks import Attacked
-from utils import (
-    METRICS,
-    N_STEPS,
-    format_time,
-    getFeatures,
-    loadDataset,
-    parse_time,
-    resample_records,
-    saveDictJson,
-)
+from nodes.metrics import METRICS, getFeatures
 
 _LINE = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}) [A-Z]+ (.*)")
 _NORMAL = re.compile(r"(\S+Z) normal \(")
@@ -242,10 +240,10 @@ def write(
     """
     verdicts = [log.verdicts[when] for when in sorted(log.verdicts)]
     ours = judge(attacked, verdicts, begin, log.said_at)
-    bundle = autoencoder.load_bundle(autoencoder.DEFAULT_MODEL, getFeatures(), N_STEPS)
-    thresholds = detector.load_thresholds("data/thresholds.json")
+    bundle = load_bundle(DEFAULT_MODEL, getFeatures(), N_STEPS)
+    thresholds = load_thresholds("data/thresholds.json")
     frame = resample_records(loadDataset("data/run.csv"), interval_seconds)
-    by_window = detector.detect(thresholds, frame, window_alone(detector.score_dataset(bundle, frame)))
+    by_window = detect(thresholds, frame, window_alone(score_dataset(bundle, frame)))
     documented = judge(attacked, by_window, begin, log.said_at)
     is_judged = frame.index.as_unit("ns").asi8 >= begin * 1e9
     timeline.draw(frame[is_judged], verdicts, attacked, Path("timeline.png"))
@@ -267,6 +265,6 @@ def write(
     )
 
 
-def window_alone(scores: detector.Scores) -> detector.Scores:
+def window_alone(scores: Scores) -> Scores:
     """Scores whose records are all over their thresholds, so that the window decides alone."""
     return replace(scores, record=np.where(np.isnan(scores.record), np.nan, np.inf))

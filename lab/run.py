@@ -23,13 +23,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import formatters
-from detector import ALERT_RECORDS
-from find_anomalies import make_parser as make_program_parser
+from commands.options import make_parser as make_program_parser
+from common.alerts import ALERT_RECORDS, WINDOW_RECORDS
+from common.files import UserError
 from lab import parts, report
 from lab.attacks import ATTACKS, SHORT, Attack, Attacked
 from lab.edge import PROJECT, Edge, LabError, wait_until
-from utils import WINDOW_RECORDS, UserError
+from nodes.metrics import MEASUREMENTS
 
 logger = logging.getLogger("lab")
 
@@ -137,7 +137,7 @@ def _learn(edge: Edge, program: Program, interval_seconds: float, plan: Plan) ->
 
 def _has_all(edge: Edge) -> bool:
     stored = {row["name"] for row in edge.client.get_list_measurements()}
-    return set(formatters.MEASUREMENTS) <= stored
+    return set(MEASUREMENTS) <= stored
 
 
 def _attack(edge: Edge, interval_seconds: float, plan: Plan, rng: random.Random) -> list[Attacked]:

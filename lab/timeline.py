@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from detector import ALERT, LEVELS, UNKNOWN, Verdict
+from common.alerts import ALERT, UNKNOWN
+from common.files import replace_file
+from edge.detector import Verdict
+from edge.pictures import level_unit
 from lab.attacks import Attacked
-from pictures import level_unit
-from utils import METRICS, replace_file
+from nodes.metrics import LEVELS, METRICS
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,24 +12,15 @@ from typing import Any
 import numpy as np
 
 from common.alerts import ALERT, ANOMALY
+from common.files import UserError, saveDictJson
+from common.times import last_midnight
 from ports import detectors, pictures
-from ports.jobs import (
-    Cluster,
-    Fault,
-    Lines,
-    Training,
-    faults_of,
-    fit_series,
-    in_parallel,
-    last_midnight,
-    load_days,
-    note_too_short,
-)
+from ports.jobs import Fault, Lines, Training, faults_of, fit_series, load_days, note_too_short
+from ports.parallel import Cluster, in_parallel
 from ports.preparation import PREPARATIONS
 from ports.series import DAY_SECONDS, Anomaly, Series
 from ports.sources import Loaded, Source, known_of, samples_of
 from ports.verdicts import Verdicts, judge, statuses
-from utils import UserError, saveDictJson
 
 logger = logging.getLogger("find_anomalies")
 

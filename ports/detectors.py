@@ -22,8 +22,8 @@ from typing import Protocol
 
 import numpy as np
 
+from common.files import UserError
 from ports.preparation import WEEK_MINUTES, Buckets, Preparation, Scaler, known_medians
-from utils import UserError
 
 WEEK_DAYS = 7
 MIN_DAYS = 28
@@ -70,7 +70,9 @@ class Judged:
 class Model(Protocol):
     """What a detector has learnt of one series."""
 
-    def judge(self, buckets: Buckets) -> Judged: ...
+    def judge(self, buckets: Buckets) -> Judged:
+        """What is expected of each bucket, and how far off it is."""
+        ...
 
 
 @dataclass(frozen=True)

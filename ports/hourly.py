@@ -9,10 +9,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-import service
+from common.files import UserError
 from ports import jobs
+from ports.parallel import Cluster
 from ports.sources import Source, UnavailableError
-from utils import UserError
+from service.log import Notices
+from service.loop import Backoff
+from service.systemd import Ending
 
 logger = logging.getLogger("find_anomalies")
 
@@ -27,7 +30,7 @@ class Settings:
     models: str
     detectors: tuple[str, ...]
     until: int | None
-    cluster: jobs.Cluster
+    cluster: Cluster
     judged_file: Path | None = None
     plot_dir: str | None = None
     once: bool = False
@@ -43,14 +46,14 @@ def run(
     open_source: lists the series. faults_of_server: inside it, what a server raises is an UnavailableError.
     Raises UserError with `once` alone.
     """
-    ending = service.Ending()
+    ending = Ending()
     job = _Job(settings, open_source, faults_of_server, ending)
     if settings.once:
         if faults := job.run():
             raise UserError(_describe(faults))
         return
     ending.install()
-    notices, backoff = service.Notices(), service.Backoff()
+    notices, backoff = Notices(), Backoff()
     while True:
         try:
             faults = job.run()
@@ -82,7 +85,7 @@ class _Job:
         settings: Settings,
         open_source: Callable[[], Source],
         faults_of_server: Callable[[], AbstractContextManager[None]],
-        ending: service.Ending,
+        ending: Ending,
     ) -> None:
         self._settings, self._ending = settings, ending
         self._open_source, self._faults_of_server = open_source, faults_of_server

@@ -4,34 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-import itertools
 import logging
 import os
-import tempfile
-import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import pandas as pd
 
 from common.alerts import ALERT, ANOMALY, NORMAL, UNKNOWN
-from common.files import is_there
+from common.files import UserError, is_there, loadDictJson, saveDictJson
+from common.times import format_time, last_midnight, parse_time
 from ports import detectors, models, pictures
+from ports.parallel import Cluster, in_parallel
 from ports.preparation import PREPARATIONS
 from ports.series import DAY_SECONDS, Anomaly, Series
-from ports.sources import Loaded, Source, UnavailableError, known_of, note_no_ports, samples_of, some_of
+from ports.sources import Loaded, Source, known_of, note_no_ports, samples_of, some_of
 from ports.verdicts import CONTEXT_BUCKETS, Verdict, Verdicts, judge
-from utils import UserError, format_time, loadDictJson, parse_time, saveDictJson
-
-if TYPE_CHECKING:
-    from dask.distributed import Client
 
 logger = logging.getLogger("find_anomalies")
 
-# So many are read from InfluxDB before they are handed out.
-CHUNK_SERIES = 200
 HOUR_SECONDS = 3600
 # A sample may be stored so much later than its time.
 LATENESS_SECONDS = 120
@@ -39,12 +29,10 @@ LATENESS_SECONDS = 120
 SILENCE_SECONDS = 2 * HOUR_SECONDS
 # The nightly job has not run for some nights.
 STALE_SECONDS = 4 * DAY_SECONDS
-CONNECT_SECONDS = 10
 # Up to when a million series were judged is no larger.
 JUDGED_BYTES = 100_000_000
 # So many series with a fault have a line each.
 MOST_LINES = 20
-
 # What a detector is made of.
 _LIBRARIES = {
     "stl": ("statsmodels",),
@@ -65,14 +53,6 @@ class Training:
     zone: str
     train_days: int
     until: int | None
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """Where the work is done: `jobs` processes here, or the workers of a Dask scheduler (its address)."""
-
-    jobs: int
-    scheduler: str | None = None
 
 
 @dataclass
@@ -100,9 +80,6 @@ class Lines:
         """There are no more."""
         if self.count > MOST_LINES:
             logger.log(self._level, "and %d more series %s", self.count - MOST_LINES, self._what)
-
-
-# --- train ---------------------------------------------------------------------------------------
 
 
 def train(source: Source, training: Training, cluster: Cluster, folder: str | Path) -> set[str]:
@@ -204,16 +181,6 @@ def fit_series(series: Series, detector: str, training: Training) -> models.Trai
         {library: importlib.metadata.version(library) for library in libraries},
         model,
     )
-
-
-def last_midnight(moment: int, zone: str) -> int:
-    """Where the local day of a moment began; seconds since 1970."""
-    day = pd.Timestamp(moment, unit="s", tz=zone).tz_localize(None).normalize()
-    # In some zones it is midnight when the clocks change.
-    return int(day.tz_localize(zone, nonexistent="shift_forward", ambiguous=True).timestamp())
-
-
-# --- test ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -417,9 +384,6 @@ def _note_untrained(names: Sequence[str], count: int, testing: Testing) -> None:
         )
 
 
-# --- in parallel ---------------------------------------------------------------------------------
-
-
 @contextlib.contextmanager
 def faults_of(name: str) -> Iterator[Fault]:
     """What goes wrong inside the `with` becomes one line that names the series."""
@@ -432,78 +396,3 @@ def faults_of(name: str) -> Iterator[Fault]:
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         fault.text = f"{name}: failed ({type(error).__name__}: {reason}); report it with the samples"
-
-
-def in_parallel(
-    function: Callable[..., Any], tasks: Iterable[tuple], count: int, cluster: Cluster, what: str
-) -> Iterator[Any]:
-    """Results in any order, with a progress bar. Tasks are taken from their iterator in this process."""
-    from concurrent.futures.process import BrokenProcessPool
-
-    from joblib import Parallel, delayed
-    from tqdm import tqdm
-    from tqdm.contrib.logging import logging_redirect_tqdm
-
-    tasks = iter(tasks)
-    # Where nobody watches, as under systemd, a bar is noise.
-    bar = tqdm(total=count, desc=what, unit="series", disable=None)
-    with _backend(cluster), bar, logging_redirect_tqdm():
-        while chunk := list(itertools.islice(tasks, CHUNK_SERIES)):
-            run = Parallel(n_jobs=cluster.jobs, return_as="generator_unordered")
-            try:
-                for result in run(delayed(function)(*task) for task in chunk):
-                    bar.update()
-                    yield result
-            except BrokenProcessPool:
-                raise UserError(
-                    "a worker process was killed, perhaps for want of memory; give fewer --jobs"
-                ) from None
-
-
-@contextlib.contextmanager
-def _backend(cluster: Cluster) -> Iterator[None]:
-    """Where joblib runs what is inside the `with`."""
-    if cluster.scheduler is None:
-        yield
-        return
-    import joblib
-    from dask.distributed import Client
-
-    try:
-        client = Client(cluster.scheduler, timeout=CONNECT_SECONDS)
-    except (OSError, ValueError):
-        raise UnavailableError(
-            f"{cluster.scheduler}: no Dask scheduler answers there; check --scheduler"
-        ) from None
-    with client, joblib.parallel_config(backend="dask"):
-        if not client.scheduler_info()["workers"]:
-            raise UnavailableError(
-                f"{cluster.scheduler}: has no workers; start `dask worker {cluster.scheduler}`"
-            )
-        _send_project(client, cluster.scheduler)
-        yield
-
-
-def _send_project(client: Client, scheduler: str) -> None:
-    """Give scheduler and workers the modules that a task needs; what else it needs is in requirements.txt."""
-    with tempfile.TemporaryDirectory() as folder:
-        archive = Path(folder) / "find_anomalies_ports.zip"
-        pack_project(archive, Path(__file__).resolve().parent.parent)
-        try:
-            client.upload_file(str(archive))
-            # Joblib would wait for ever for workers that cannot load a task.
-            client.submit(last_midnight, 0, "UTC").result(timeout=CONNECT_SECONDS)
-        # Whatever they raise comes back from there.
-        except Exception as error:
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(
-                f"{scheduler}: its workers cannot run this project ({reason}); install requirements.txt there"
-            ) from None
-
-
-def pack_project(archive: str | Path, root: Path) -> None:
-    """Write a zip file of what ports/ may import of the project at `root`, and of ports/ itself."""
-    with zipfile.ZipFile(archive, "w") as content:
-        for folder in ("", "common/", "ports/"):
-            for path in sorted(root.glob(f"{folder}*.py")):
-                content.write(path, path.relative_to(root))

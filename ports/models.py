@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from common.files import is_there, read_file
+from common.files import UserError, is_there, read_file, replace_file
+from common.times import format_time, parse_time
 from ports.detectors import DETECTORS, HOURS_IN_WEEK, Forecast, Model, Outlier
 from ports.preparation import BUCKET_MINUTES, PREPARATIONS, WEEK_MINUTES, Scaler, check_zone
 from ports.series import NAME
-from utils import UserError, format_time, parse_time, replace_file
 
 # Raised whenever files of before would be judged by differently.
 FORMAT = 1

@@ -15,10 +15,10 @@ from zoneinfo import ZoneInfo
 import numpy as np
 
 from common.alerts import ALERT, ANOMALY, UNKNOWN
+from common.files import UserError, replace_file
 from ports.detectors import Outlier
 from ports.series import SAMPLE_SECONDS, Anomaly
 from ports.verdicts import Verdicts
-from utils import UserError, replace_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -16,7 +16,8 @@ from urllib.parse import quote, unquote
 import numpy as np
 import pandas as pd
 
-from utils import UserError, parse_time
+from common.files import UserError
+from common.times import parse_time
 
 SAMPLE_SECONDS = 300
 DAY_SECONDS = 86_400

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-import influx_utils
+from common.files import UserError
+from common.times import format_time
+from ports.samples import (
+    PORT_TRAFFIC,
+    Port,
+    count_unlisted_ports,
+    get_port_samples,
+    insert_port_anomalies,
+    list_ports,
+)
 from ports.series import (
     DAY_SECONDS,
     TOO_MANY_BYTES,
@@ -22,7 +31,6 @@ from ports.series import (
     series_name,
 )
 from ports.verdicts import Verdict
-from utils import UserError, format_time
 
 if TYPE_CHECKING:
     from influxdb import InfluxDBClient
@@ -61,17 +69,29 @@ class Source(Protocol):
     # The tags of series that are no port's.
     no_ports: list[str]
 
-    def names(self) -> list[str]: ...
+    def names(self) -> list[str]:
+        """In alphabetical order."""
+        ...
 
-    def newest(self, name: str) -> int | None: ...
+    def newest(self, name: str) -> int | None:
+        """Time of the newest sample, seconds since 1970; None where it is not known yet."""
+        ...
 
-    def refusal(self, name: str) -> UserError | None: ...
+    def refusal(self, name: str) -> UserError | None:
+        """Why no sample can be used, as far as it is known without reading them."""
+        ...
 
-    def load(self, name: str, start: int, end: int) -> Loaded: ...
+    def load(self, name: str, start: int, end: int) -> Loaded:
+        """The samples after `start` and up to `end`, seconds since 1970, or where to read them."""
+        ...
 
-    def now(self) -> int | None: ...
+    def now(self) -> int | None:
+        """Seconds since 1970; None for samples of another time."""
+        ...
 
-    def store(self, anomalies: Sequence[Verdict]) -> None: ...
+    def store(self, anomalies: Sequence[Verdict]) -> None:
+        """Store anomalies."""
+        ...
 
 
 class Folder:
@@ -123,18 +143,18 @@ class Database:
         self._client, self._db_name, self._measurement = client, db_name, measurement
         self._until = until
         now = self.now()
-        self._ports: dict[str, influx_utils.Port] = {}
+        self._ports: dict[str, Port] = {}
         self.no_ports: list[str] = []
-        for port in influx_utils.list_ports(client, now - LISTED_SECONDS, now):
+        for port in list_ports(client, now - LISTED_SECONDS, now):
             if _is_port(port.tags):
                 self._ports[series_name(**port.tags)] = port
             else:
                 self.no_ports.append(repr(port.tags))
-        unlisted = influx_utils.count_unlisted_ports(client, now - LISTED_SECONDS, now)
+        unlisted = count_unlisted_ports(client, now - LISTED_SECONDS, now)
         self.no_ports += ["one with longer tags"] * unlisted
         if not self._ports:
             raise UnavailableError(
-                f"InfluxDB has no {influx_utils.PORT_TRAFFIC} of the last 28 days with the tags device, port"
+                f"InfluxDB has no {PORT_TRAFFIC} of the last 28 days with the tags device, port"
                 " and direction (in or out); check --influx_db, or give --ports_dir"
             )
 
@@ -156,7 +176,7 @@ class Database:
         if refusal := self.refusal(name):
             return refusal
         try:
-            times, traffic = influx_utils.get_port_samples(self._client, self._ports[name].tags, start, end)
+            times, traffic = get_port_samples(self._client, self._ports[name].tags, start, end)
         except UserError as error:
             return UserError(f"{name}: {error}")
         return Series(name, times, traffic)
@@ -168,7 +188,7 @@ class Database:
     def store(self, anomalies: Sequence[Verdict]) -> None:
         """One point each; storing them again changes nothing. Raises UserError for what InfluxDB refuses."""
         points = [(verdict.time * 10**9, verdict.tags, verdict.fields) for verdict in anomalies]
-        refusal = influx_utils.insert_port_anomalies(self._client, self._db_name, self._measurement, points)
+        refusal = insert_port_anomalies(self._client, self._db_name, self._measurement, points)
         if refusal:
             raise UserError(f"InfluxDB refused anomalies ({refusal}); check the types of {self._measurement}")
 
@@ -190,7 +210,7 @@ def note_no_ports(source: Source) -> None:
             "%d series of %s are not judged, for a port needs the tags device, port and direction (in or"
             " out), printable and at most %d bytes together: %s",
             len(source.no_ports),
-            influx_utils.PORT_TRAFFIC,
+            PORT_TRAFFIC,
             MAX_NAME_BYTES,
             some_of(sorted(source.no_ports)),
         )

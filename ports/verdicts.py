@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from common.alerts import ALERT, ANOMALY, CONTEXT_RECORDS, MANY_RECORDS, Row
+from common.times import format_time
 from ports.detectors import Judged
 from ports.models import Trained
 from ports.preparation import PREPARATIONS, Buckets
 from ports.series import Series, series_tags
-from utils import format_time
 
 # A verdict depends on this many buckets before it.
 CONTEXT_BUCKETS = CONTEXT_RECORDS

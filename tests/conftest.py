@@ -2,52 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
-import tracemalloc
 import uuid
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import pytest
-import requests
-from influxdb import InfluxDBClient
 
 from lab.influxd import Influxd
+from tests.support.influx import Database, connect
 
 # A shell has what it runs in the background ignore SIGINT, and so would all that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # Their assertions show values, as those of the tests do.
-pytest.register_assert_rewrite("edge", "fuzzing")
-
-
-class Database(NamedTuple):
-    """A client that has the database `name` selected."""
-
-    client: InfluxDBClient
-    name: str
-
-
-def connect(server: Influxd, **options: object) -> InfluxDBClient:
-    """A client of `server` with the options of InfluxDBClient; by default one attempt of 5 s."""
-    session = requests.Session()
-    # An empty `proxies` alone still lets requests take HTTP_PROXY and .netrc from the environment.
-    session.trust_env = False
-    options = {"timeout": 5, "retries": 1, "proxies": {}, "session": session} | options
-    return InfluxDBClient(server.host, server.port, **options)
-
-
-@contextlib.contextmanager
-def little_memory(most_bytes: int) -> Iterator[None]:
-    """What is inside the `with` takes at most this, at any moment, whatever was taken before."""
-    tracemalloc.start()
-    try:
-        yield
-        assert tracemalloc.get_traced_memory()[1] <= most_bytes
-    finally:
-        tracemalloc.stop()
+pytest.register_assert_rewrite("tests.support.edge_daemon", "tests.support.fuzzing")
 
 
 @pytest.fixture(scope="session")

@@ -19,12 +19,25 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from conftest import Database
-from prometheus_writer import write_samples
 
-import formatters
 from lab.influxd import Influxd
-from lab.simulate import Attack, simulate
+from nodes.metrics import (
+    CPU_SECONDS,
+    DOWNLINK,
+    MEMORY_FREE,
+    MEMORY_TOTAL,
+    NODE_MEASUREMENTS,
+    RAN_MEASUREMENTS,
+    RECEIVED,
+    RX_CPU,
+    TRANSMITTED,
+    TX_CPU,
+    UPLINK,
+)
+from nodes.series import Point, Record
+from simulators.edge import Attack, simulate
+from tests.support.influx import Database
+from tests.support.prometheus_writer import write_samples
 
 ROOT = Path(__file__).resolve().parent.parent
 SECOND = 10**9
@@ -128,19 +141,15 @@ def verdicts(lines: list[Line]) -> list[Line]:
     return [line for line in lines if line.slot is not None]
 
 
-def life(now: int, attack: tuple[int, int] | None = None) -> formatters.Record:
+def life(now: int, attack: tuple[int, int] | None = None) -> Record:
     """Samples from a minute ago until soon, none missed; an attack on the CPU in these seconds from now."""
     start, seconds = now - HISTORY_SECONDS, HISTORY_SECONDS + AHEAD_SECONDS
     attacks = [Attack("cpu", now + attack[0], now + attack[1])] if attack else []
     lives = (simulate(seed, start, seconds, attacks, interval_seconds=1) for seed in range(100))
-    return next(
-        samples
-        for samples in lives
-        if len(samples[formatters.MEMORY_FREE]) == len(samples[formatters.RX_CPU]) == seconds
-    )
+    return next(samples for samples in lives if len(samples[MEMORY_FREE]) == len(samples[RX_CPU]) == seconds)
 
 
-def until(samples: formatters.Record, measurements: tuple[str, ...], end: int) -> formatters.Record:
+def until(samples: Record, measurements: tuple[str, ...], end: int) -> Record:
     """The samples without those of some measurements from `end` on."""
     return {
         name: [point for point in points if name not in measurements or point["time"] < end * SECOND]
@@ -148,11 +157,11 @@ def until(samples: formatters.Record, measurements: tuple[str, ...], end: int) -
     }
 
 
-def in_slot(samples: formatters.Record, measurement: str, slot: int) -> list[formatters.Point]:
+def in_slot(samples: Record, measurement: str, slot: int) -> list[Point]:
     return [p for p in samples[measurement] if slot * SECOND <= p["time"] < (slot + 1) * SECOND]
 
 
-def stored_point(samples: formatters.Record, slot: int) -> dict[str, Any]:
+def stored_point(samples: Record, slot: int) -> dict[str, Any]:
     """Time and fields of the anomaly of a slot, worked out from the raw samples."""
 
     def increase(measurement: str) -> list[tuple[float, float]]:
@@ -164,20 +173,20 @@ def stored_point(samples: formatters.Record, slot: int) -> dict[str, Any]:
         (point,) = in_slot(samples, measurement, slot)
         return point["value"]
 
-    cpus = [100 * growth / seconds for growth, seconds in increase(formatters.CPU_SECONDS)]
+    cpus = [100 * growth / seconds for growth, seconds in increase(CPU_SECONDS)]
     assert len(cpus) == 2
-    total, free = value(formatters.MEMORY_TOTAL), value(formatters.MEMORY_FREE)
-    seconds = increase(formatters.DOWNLINK)[0][1]
+    total, free = value(MEMORY_TOTAL), value(MEMORY_FREE)
+    seconds = increase(DOWNLINK)[0][1]
     return {
         "time": max(p["time"] for name in samples for p in in_slot(samples, name, slot)),
         "cpu_usage": pytest.approx(sum(cpus) / 2),
         "mem_usage": pytest.approx(100 * (total - free) / total),
-        "net_down_usage": pytest.approx(sum(growth for growth, _ in increase(formatters.RECEIVED))),
-        "net_up_usage": pytest.approx(sum(growth for growth, _ in increase(formatters.TRANSMITTED))),
-        "cpu_rx_usage": pytest.approx(value(formatters.RX_CPU)),
-        "cpu_tx_usage": pytest.approx(value(formatters.TX_CPU)),
-        "net_down_5g_usage": pytest.approx(value(formatters.DOWNLINK) / 8 * seconds),
-        "net_up_5g_usage": pytest.approx(value(formatters.UPLINK) / 8 * seconds),
+        "net_down_usage": pytest.approx(sum(growth for growth, _ in increase(RECEIVED))),
+        "net_up_usage": pytest.approx(sum(growth for growth, _ in increase(TRANSMITTED))),
+        "cpu_rx_usage": pytest.approx(value(RX_CPU)),
+        "cpu_tx_usage": pytest.approx(value(TX_CPU)),
+        "net_down_5g_usage": pytest.approx(value(DOWNLINK) / 8 * seconds),
+        "net_up_5g_usage": pytest.approx(value(UPLINK) / 8 * seconds),
     }
 
 
@@ -226,8 +235,8 @@ def test_when_the_exporters_end_the_verdict_is_unknown_and_never_normal(
     influxd: Influxd, database: Database, start_daemon: StartDaemon
 ) -> None:
     now = int(time.time())
-    samples = until(life(now), formatters.RAN_MEASUREMENTS, now + 9)
-    samples = until(samples, formatters.NODE_MEASUREMENTS, now + 13)
+    samples = until(life(now), RAN_MEASUREMENTS, now + 9)
+    samples = until(samples, NODE_MEASUREMENTS, now + 13)
     write_samples(database.client, samples)
     newest = max(point["time"] for points in samples.values() for point in points)
     daemon = start_daemon(influxd, database.name)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import formatters
-from formatters import (
+from nodes.metrics import (
     CPU_SECONDS,
     DOWNLINK,
     MEMORY_FREE,
@@ -23,11 +23,10 @@ from formatters import (
     TRANSMITTED,
     TX_CPU,
     UPLINK,
-    JsonArray,
-    Point,
-    Record,
+    getColumnNames,
 )
-from utils import Node, getColumnNames
+from nodes.node import Node
+from nodes.series import JsonArray, Point, Record, record_time
 
 NAN = math.nan
 NODE = Node(cpus=("0", "1"), interfaces=("eth0", "ppp0"), cell_id="2", total_memory_bytes=8000.0)
@@ -478,7 +477,7 @@ def test_rows_carry_the_time_of_their_newest_sample() -> None:
 
 def test_record_time_is_that_of_the_newest_sample_of_any_series() -> None:
     record = {RECEIVED: devices(10, eth0=1.0) + devices(14.5, ppp0=1.0), RX_CPU: [point(12, 1.0)]}
-    assert formatters.record_time(record) == 14_500_000_000
+    assert record_time(record) == 14_500_000_000
 
 
 # --- slots ---------------------------------------------------------------------------------------

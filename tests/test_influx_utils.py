@@ -14,27 +14,34 @@ from typing import Any
 import numpy as np
 import pytest
 import requests
-from conftest import Database, connect
 from influxdb import InfluxDBClient
 from influxdb.exceptions import InfluxDBClientError
-from prometheus_writer import write_samples
 
 import formatters
 import influx_utils
 import lab.influxd
-import samples as queries
-from formatters import CPU_SECONDS, MEMORY_FREE, MEMORY_TOTAL, RX_CPU, TX_CPU
-from influx_utils import (
-    checkDatabase,
-    describe_error,
-    getLastRecords,
-    initializeConnection,
-    insertAnomalies,
-)
+from common.files import UserError
+from edge import samples
+from edge.samples import newest_sample_time
+from edge.selection import Selection, in_slots
+from influx_utils import checkDatabase, describe_error, getLastRecords, initializeConnection, insertAnomalies
 from lab.influxd import Influxd, free_port
-from samples import newest_sample_time
-from selection import Selection, in_slots
-from utils import DEFAULT_NODE, Node, UserError, load_node
+from nodes.metrics import (
+    CPU_SECONDS,
+    DOWNLINK,
+    MEASUREMENTS,
+    MEMORY_FREE,
+    MEMORY_TOTAL,
+    RECEIVED,
+    RX_CPU,
+    TRANSMITTED,
+    TX_CPU,
+    UPLINK,
+)
+from nodes.node import DEFAULT_NODE, Node, load_node
+from nodes.series import Point, Record
+from tests.support.influx import Database, connect
+from tests.support.prometheus_writer import write_samples
 
 SECOND = 10**9
 # A whole multiple of 15 s since 1970.
@@ -55,20 +62,20 @@ HOSTILE_NAMES = [
 ]
 
 
-def get_samples(client: InfluxDBClient, node: Node, start: int, end: int | None = None) -> formatters.Record:
+def get_samples(client: InfluxDBClient, node: Node, start: int, end: int | None = None) -> Record:
     """The points alone."""
     until = 2**62 if end is None else end
-    return queries.get_samples(
+    return samples.get_samples(
         client, node, start, min(until, start + 3600 * SECOND), reads_later=end is None
     ).points
 
 
-def node_point(seconds: float, value: float, **labels: str) -> formatters.Point:
+def node_point(seconds: float, value: float, **labels: str) -> Point:
     """A sample of the node exporter, `seconds` after START."""
     return {"time": at(seconds), "value": value, "instance": "edge:9100", "job": "node"} | labels
 
 
-def ran_point(seconds: float, value: float, **labels: str) -> formatters.Point:
+def ran_point(seconds: float, value: float, **labels: str) -> Point:
     """A sample of the RAN exporter, `seconds` after START."""
     return {"time": at(seconds), "value": value, "instance": "gnb:9099", "job": "ran"} | labels
 
@@ -307,12 +314,12 @@ def test_get_samples_gives_all_series_of_the_node_and_no_others_in_one_request(
         CPU_SECONDS: [{**node, "cpu": cpu} for cpu in ("0", "1")],
         MEMORY_FREE: [node],
         MEMORY_TOTAL: [node],
-        formatters.RECEIVED: [{"device": name, **node} for name in ("enp0s20u1", "enp1s0", "ppp0")],
-        formatters.TRANSMITTED: [{"device": name, **node} for name in ("enp0s20u1", "enp1s0", "ppp0")],
+        RECEIVED: [{"device": name, **node} for name in ("enp0s20u1", "enp1s0", "ppp0")],
+        TRANSMITTED: [{"device": name, **node} for name in ("enp0s20u1", "enp1s0", "ppp0")],
         RX_CPU: [ran],
         TX_CPU: [ran],
-        formatters.DOWNLINK: [{"cellId": "2", **ran}],
-        formatters.UPLINK: [{"cellId": "2", **ran}],
+        DOWNLINK: [{"cellId": "2", **ran}],
+        UPLINK: [{"cellId": "2", **ran}],
     }
     mode = {CPU_SECONDS: {"mode": "user"}}
     moments = [(at(10.504), 1.5), (at(25.497), 2.25)]
@@ -333,10 +340,10 @@ def test_get_samples_gives_all_series_of_the_node_and_no_others_in_one_request(
             node_point(10, 9.0, cpu="1", mode="system"),
             node_point(10, 9.0, cpu="2", mode="user"),
         ],
-        formatters.RECEIVED: [node_point(10, 9.0, device="lo"), node_point(10, 9.0, device="enp1s0.5")],
-        formatters.TRANSMITTED: [node_point(10, 9.0, device="docker0")],
-        formatters.DOWNLINK: [ran_point(10, 9.0, cellId="1"), ran_point(10, 9.0, cellId="22")],
-        formatters.UPLINK: [ran_point(10, 9.0)],
+        RECEIVED: [node_point(10, 9.0, device="lo"), node_point(10, 9.0, device="enp1s0.5")],
+        TRANSMITTED: [node_point(10, 9.0, device="docker0")],
+        DOWNLINK: [ran_point(10, 9.0, cellId="1"), ran_point(10, 9.0, cellId="22")],
+        UPLINK: [ran_point(10, 9.0)],
         "node_memory_Cached_bytes": [node_point(10, 9.0)],
     }
     write_samples(database.client, others)
@@ -355,7 +362,7 @@ def test_get_samples_gives_all_series_of_the_node_and_no_others_in_one_request(
 
 
 def test_get_samples_of_an_empty_database_has_every_measurement_empty(database: Database) -> None:
-    assert get_samples(database.client, DEFAULT_NODE, START) == {name: [] for name in formatters.MEASUREMENTS}
+    assert get_samples(database.client, DEFAULT_NODE, START) == {name: [] for name in MEASUREMENTS}
 
 
 def test_a_label_added_later_starts_a_series_that_wins_over_the_old_one(database: Database) -> None:
@@ -387,7 +394,7 @@ def test_a_label_added_later_starts_a_series_that_wins_over_the_old_one(database
     [
         (MEMORY_FREE, node_point, {}, "node_instance", "edge:9100, edge:9101"),
         (CPU_SECONDS, node_point, {"cpu": "1", "mode": "user"}, "node_instance", "edge:9100, edge:9101"),
-        (formatters.UPLINK, ran_point, {"cellId": "2"}, "ran_instance", "edge:9101, gnb:9099"),
+        (UPLINK, ran_point, {"cellId": "2"}, "ran_instance", "edge:9101, gnb:9099"),
         (TX_CPU, ran_point, {}, "ran_instance", "edge:9101, gnb:9099"),
     ],
 )
@@ -455,13 +462,13 @@ def hostile_node(tmp_path: Path, name: str) -> Node:
     return load_node(tmp_path / "node.json")
 
 
-def samples_named(name: str, value: float) -> formatters.Record:
+def samples_named(name: str, value: float) -> Record:
     """One sample of one series of four measurements, in which every name is `name`."""
     return {
         CPU_SECONDS: [node_point(0, value, instance=name, cpu=name, mode="user")],
-        formatters.RECEIVED: [node_point(0, value, instance=name, device=name)],
+        RECEIVED: [node_point(0, value, instance=name, device=name)],
         RX_CPU: [ran_point(0, value, instance=name)],
-        formatters.DOWNLINK: [ran_point(0, value, instance=name, cellId=name)],
+        DOWNLINK: [ran_point(0, value, instance=name, cellId=name)],
     }
 
 
@@ -470,7 +477,7 @@ def samples_named(name: str, value: float) -> formatters.Record:
 def test_names_of_a_node_file_are_never_InfluxQL(database: Database, tmp_path: Path, name: str) -> None:
     write_samples(database.client, samples_named("edge:9100", 1.0))
     node = hostile_node(tmp_path, name)
-    assert get_samples(database.client, node, START) == {name: [] for name in formatters.MEASUREMENTS}
+    assert get_samples(database.client, node, START) == {name: [] for name in MEASUREMENTS}
     assert newest_sample_time(database.client, node) is None
     kept = get_samples(database.client, Node(ran_instance="edge:9100"), START)
     assert [point["value"] for point in kept[RX_CPU]] == [1.0]
@@ -489,9 +496,9 @@ def test_series_of_any_name_are_found(database: Database, tmp_path: Path, name: 
         if points
     } == {
         CPU_SECONDS: [{"time": START, "value": 2.0, "instance": name, "cpu": name}],
-        formatters.RECEIVED: [{"time": START, "value": 2.0, "instance": name, "device": name}],
+        RECEIVED: [{"time": START, "value": 2.0, "instance": name, "device": name}],
         RX_CPU: [{"time": START, "value": 2.0, "instance": name}],
-        formatters.DOWNLINK: [{"time": START, "value": 2.0, "instance": name, "cellId": name}],
+        DOWNLINK: [{"time": START, "value": 2.0, "instance": name, "cellId": name}],
     }
     assert newest_sample_time(database.client, node) == START
 
@@ -503,7 +510,7 @@ def test_an_answer_that_the_server_cuts_short_is_refused(
     monkeypatch.setattr(lab.influxd, "CONFIG", lab.influxd.CONFIG + "max-row-limit = 10\n")
     with Influxd(tmp_path) as server, connect(server, database="db") as client:
         client.create_database("db")
-        last = formatters.MEASUREMENTS[-1]
+        last = MEASUREMENTS[-1]
         write_samples(client, {last: [ran_point(i, 1.0, cellId="2") for i in range(20)]})
         with pytest.raises((UserError, *influx_utils.INFLUX_ERRORS), match="max-row-limit"):
             get_samples(client, DEFAULT_NODE, START)
@@ -525,8 +532,8 @@ def test_an_answer_that_the_server_cuts_short_is_refused(
         ({CPU_SECONDS: [node_point(0, 1.0, cpu="0", mode="idle")]}, DEFAULT_NODE, None),
         ({CPU_SECONDS: [node_point(0, 1.0, cpu="7", mode="user")]}, DEFAULT_NODE, None),
         ({CPU_SECONDS: [node_point(0, 1.0, cpu="7", mode="user")]}, Node(cpus=("7",)), START),
-        ({formatters.RECEIVED: [node_point(0, 1.0, device="lo")]}, DEFAULT_NODE, None),
-        ({formatters.DOWNLINK: [ran_point(0, 1.0, cellId="1")]}, DEFAULT_NODE, None),
+        ({RECEIVED: [node_point(0, 1.0, device="lo")]}, DEFAULT_NODE, None),
+        ({DOWNLINK: [ran_point(0, 1.0, cellId="1")]}, DEFAULT_NODE, None),
         ({RX_CPU: [ran_point(0, 1.0)]}, Node(ran_instance="gnb:1"), None),
         (
             {RX_CPU: [ran_point(0, 1.0), ran_point(15, 1.0, instance="gnb:1")]},
@@ -537,7 +544,7 @@ def test_an_answer_that_the_server_cuts_short_is_refused(
     ],
 )
 def test_newest_sample_time_looks_at_the_whole_history_of_the_node_alone(
-    database: Database, samples: formatters.Record, node: Node, newest: int | None
+    database: Database, samples: Record, node: Node, newest: int | None
 ) -> None:
     write_samples(database.client, samples)
     assert newest_sample_time(database.client, node) == newest

@@ -1,0 +1,270 @@
+"""The commands of the edge half: train, test, collect, and the check of thresholds."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import formatters
+import influx_utils
+from commands.influx import connect
+from common.alerts import ALERT, ANOMALY, NORMAL, UNKNOWN
+from common.files import UserError, is_there
+from common.paths import plots_prefix
+from common.times import format_time
+from edge import evaluation, pictures, samples
+from edge.bundle import Bundle, check_model_name, load_bundle, warn_of_interval
+from edge.daemon import Daemon, Settings
+from edge.datasets import load_records, write_dataset
+from edge.detector import detect
+from edge.exporter import Metrics
+from edge.incidents import AlertRecorder
+from edge.scores import score_dataset
+from edge.selection import NO_SAMPLE, Selection, in_slots
+from edge.sequences import N_STEPS
+from edge.thresholds import (
+    DEFAULT_THRESHOLD,
+    compare_thresholds,
+    describe_foreign,
+    fill_thresholds,
+    load_thresholds,
+    read_proposals,
+    read_thresholds,
+)
+from edge.training import train
+from nodes.metrics import METRICS, THRESHOLD_KEYS, getFeatures
+from nodes.node import load_node
+from nodes.series import Record
+from service.store import Store
+from service.systemd import Ending, check_watchdog
+
+logger = logging.getLogger("find_anomalies")
+
+EDGE_ANOMALIES = "detected_anomalies"
+COLLECT_CHUNK_SECONDS = 3600
+# So many gaps of a dataset have a line each.
+MOST_GAPS = 100
+
+
+def run_train(options: argparse.Namespace) -> None:
+    """--mode train."""
+    if is_there(options.thresholds_file):
+        read_thresholds(options.thresholds_file)
+    read_proposals(options.thresholds_file)
+    check_model_name(options.model)
+    for folder in (Path(options.model).parent, Path(options.thresholds_file).parent, Path(plots_prefix)):
+        if folder.exists() and not os.access(folder, os.W_OK):
+            raise UserError(f"{folder}: cannot be written to; give its user the right, or name another file")
+    testsets = (options.cpu_testset, options.iperf_testset) if options.evaluate else ()
+    for name in (options.trainset, *testsets) if options.evaluate else ():
+        evaluation.load_attacks(name)
+    datasets = evaluation.load_datasets(testsets, options.trainset, options.interval)
+    *_, (_, frame) = datasets.values()
+    train(
+        frame,
+        N_STEPS,
+        len(getFeatures()),
+        train_epochs=options.epochs,
+        model_filename=options.model,
+        interval_seconds=options.interval,
+    )
+    if options.evaluate:
+        evaluation.evaluate_datasets(
+            options.thresholds_file, testsets, datasets, options.model, options.threshold_percentile
+        )
+    elif filled := fill_thresholds(options.thresholds_file):
+        print(
+            f"{options.thresholds_file}: {', '.join(filled)} set to {DEFAULT_THRESHOLD};"
+            " --evaluate proposes better ones"
+        )
+    else:
+        print(f"{options.thresholds_file} is as it was; --evaluate proposes thresholds for this model")
+
+
+def replay(options: argparse.Namespace) -> None:
+    """Print one JSON line for each anomaly of the dataset --replay; draw it and its alerts where asked to."""
+    thresholds = load_thresholds(options.thresholds_file)
+    bundle = load_bundle(options.model, getFeatures(), N_STEPS)
+    frame = load_records(options.replay, options.interval)
+    warn_of_interval(bundle, options.interval)
+    _warn_of_foreign_thresholds(options, thresholds, bundle)
+    scores = score_dataset(bundle, frame)
+    verdicts = detect(thresholds, frame, scores)
+    for verdict in verdicts:
+        if verdict.is_anomaly:
+            print(verdict.to_json())
+    counts = {
+        status: sum(v.status == status for v in verdicts) for status in (NORMAL, ANOMALY, ALERT, UNKNOWN)
+    }
+    summary = ", ".join(f"{count} {status}" for status, count in counts.items())
+    logger.info("%s: %d records: %s", options.replay, len(verdicts), summary)
+    if options.plot:
+        attacks = evaluation.load_attacks(options.replay)
+        pictures.plot_detection(bundle, thresholds, verdicts, attacks, options.plot, options.replay)
+        logger.info("%s: the picture of it", options.plot)
+    if options.plot_dir:
+        recorder = AlertRecorder()
+        alerts = [recorder.observe(verdict) for verdict in verdicts] + [recorder.close(is_open=True)]
+        for alert in filter(None, alerts):
+            path = pictures.plot_alert(bundle, thresholds, alert, options.plot_dir)
+            logger.info("%s: the picture of an alert", path)
+
+
+def _warn_of_foreign_thresholds(
+    options: argparse.Namespace, thresholds: dict[str, float], bundle: Bundle
+) -> None:
+    """Say so where thresholds in force were proposed for another model."""
+    try:
+        proposals = read_proposals(options.thresholds_file)
+    except UserError as error:
+        logger.warning("%s", error)
+        return
+    if line := describe_foreign(options.thresholds_file, thresholds, proposals, bundle, options.model):
+        logger.warning("%s", line)
+
+
+def watch(options: argparse.Namespace) -> None:
+    """Poll InfluxDB for ever, or once with --once."""
+    # Nothing that it writes is for everyone to read.
+    os.umask(0o027)
+    node = load_node(options.node_file)
+    measurement = options.influx_measurement or EDGE_ANOMALIES
+    server, client = connect(options, measurement)
+    settings = Settings(
+        server=server,
+        database=options.influx_db,
+        measurement=measurement,
+        interval_seconds=options.interval,
+        catch_up_seconds=options.catch_up,
+        drift_seconds=options.drift,
+        thresholds_file=options.thresholds_file,
+        model=options.model,
+        plot_dir=options.plot_dir,
+        once=options.once,
+    )
+    check_watchdog(options.interval)
+    ending = Ending()
+    ending.install()
+    metrics = Metrics()
+    if options.metrics_port is not None:
+        metrics.serve(options.metrics_address, options.metrics_port)
+    with Store(options.state_dir, options.spool_limit) as kept:
+        Daemon(settings, client, node, kept, metrics, ending).run()
+
+
+def run_test(options: argparse.Namespace) -> None:
+    """--mode test."""
+    check_model_name(options.model)
+    if options.plot or options.plot_dir:
+        # What is not installed is said now, not when the first alert ends.
+        import matplotlib.figure  # noqa: F401
+    if options.plot and not options.replay:
+        raise UserError("--plot draws what --replay judges; give both")
+    if options.plot and Path(options.plot).suffix != ".png":
+        raise UserError(f"{options.plot}: a picture's name must end in .png")
+    if options.plot_dir:
+        pictures.make_plot_dir(options.plot_dir)
+    if options.replay:
+        replay(options)
+    else:
+        watch(options)
+
+
+def run_collect(options: argparse.Namespace) -> None:
+    """--mode collect: the newest --since of an InfluxDB's history as a dataset."""
+    from tqdm import tqdm
+
+    if not options.output:
+        raise UserError("--mode collect needs --output FILE.csv")
+    node = load_node(options.node_file)
+    server, client = connect(options, EDGE_ANOMALIES)
+    client.switch_database(options.influx_db)
+    selection = Selection(node)
+    gaps: Counter[tuple[str, str]] = Counter()
+    flooded: dict[str, None] = {}
+    starts: list[int] = []
+
+    def records(start: int, end: int) -> Iterator[tuple[int, Record]]:
+        interval_ns = int(options.interval * 1e9)
+        chunk_ns = max(COLLECT_CHUNK_SECONDS * 10**9 // interval_ns, 1) * interval_ns
+        start = start // interval_ns * interval_ns
+        for begin in tqdm(range(start, end, chunk_ns), desc="collecting", unit="query"):
+            until = min(begin + chunk_ns, end)
+            found = samples.get_samples(
+                client, node, begin, until, options.interval, known_tags=selection.known_tags()
+            )
+            flooded.update(dict.fromkeys(found.flooded))
+            slots = in_slots(found.points, node, interval_ns)
+            # A history that holds two nodes is nobody's.
+            selection.refuse_several(slots)
+            for slot in slots:
+                choice = selection.choose(slot)
+                selection.keep(choice)
+                if choice.record:
+                    gaps.update(choice.faults.items())
+                    starts.append(slot.start)
+                    yield slot.start, choice.record
+        if not starts:
+            raise UserError(f"{nothing_there}, or none that can be used")
+
+    nothing_there = (
+        f"InfluxDB at {server}: database {options.influx_db} has no sample of this node; check that"
+        " Prometheus writes there (deploy/prometheus.yml), --influx_db and --node_file"
+    )
+    try:
+        newest = samples.newest_sample_time(client, node)
+        if newest is None:
+            raise UserError(nothing_there)
+        start = newest - int(options.since * 1e9)
+        count = write_dataset(
+            options.output, formatters.format_records(records(start, newest + 1), node), node
+        )
+    except influx_utils.INFLUX_ERRORS as error:
+        raise UserError(influx_utils.describe_error(error, server, options.influx_db)) from None
+    print(f"{options.output}: {count} records up to {format_time(newest)}")
+    empty = (starts[-1] - starts[0]) // int(options.interval * 1e9) + 1 - count
+    if empty:
+        print(f"gap: no sample of any series in {empty} slots")
+    for (series, fault), number in sorted(gaps.items())[:MOST_GAPS]:
+        is_missing = fault.startswith(NO_SAMPLE)
+        every = ": check --node_file" if number == count and is_missing else ""
+        reason = "is missing" if is_missing else f"cannot be used ({fault})"
+        print(f"gap: {series} {reason} in {number} of {count} records{every}")
+    if len(gaps) > MOST_GAPS:
+        print(f"gap: and {len(gaps) - MOST_GAPS} more")
+    if flooded:
+        print(f"too many samples of {', '.join(flooded)}: the newest of each record is taken")
+
+
+def check_thresholds(options: argparse.Namespace) -> None:
+    """--check_thresholds: each threshold beside the one proposed, and what it flags of normal life."""
+    filename = options.thresholds_file
+    proposed, by_person = compare_thresholds(filename)
+    thresholds = load_thresholds(filename)
+    try:
+        bundle = load_bundle(options.model, getFeatures(), N_STEPS)
+        _warn_of_foreign_thresholds(options, thresholds, bundle)
+        frame = load_records(options.trainset, options.interval)
+        verdicts = detect(thresholds, frame, score_dataset(bundle, frame))
+    except ModuleNotFoundError as error:
+        # The edge node, where people edit, has requirements-edge.txt alone.
+        logger.warning(
+            "%s is not installed here: what they flag of %s is not shown", error.name, options.trainset
+        )
+        verdicts = []
+    flags = f"  flags of {options.trainset}" if verdicts else ""
+    print(f"{'threshold':<22} {'in force':>9} {'proposed':>9}{flags}")
+    for name, key in zip((*METRICS, "overall"), THRESHOLD_KEYS, strict=True):
+        before = f"{proposed[key]:>9.4f}" if key in proposed else f"{'-':>9}"
+        share = f"  {sum(v.blames(name) for v in verdicts) / len(verdicts):.3%}" if verdicts else ""
+        origin = "  set by a person" if key in by_person else ""
+        print(f"{key:<22} {thresholds[key]:>9.4f} {before}{share}{origin}")
+    together = ""
+    if verdicts:
+        total = sum(verdict.is_anomaly for verdict in verdicts) / len(verdicts)
+        together = f"; together they flag {total:.3%} of {len(verdicts)} records"
+    print(f"\n{filename} is valid{together}")

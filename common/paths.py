@@ -1,0 +1,10 @@
+"""Where files are, unless an option names another place; the documented names."""
+
+data_prefix = "data/"
+model_prefix = "model/"
+plots_prefix = "plots/"
+trainset = f"{data_prefix}normal.csv"
+cpu_testset = f"{data_prefix}cpu_attack.csv"
+iperf_testset = f"{data_prefix}iperf_attack.csv"
+stats_json = f"{data_prefix}normalization_stats.json"
+DEFAULT_MODEL = f"{model_prefix}5g_edge_autoencoder.h5"

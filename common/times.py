@@ -1,0 +1,41 @@
+"""Times as text and back, durations, and where a local day begins."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+
+def parse_time(text: str) -> int:
+    """ns since 1970 of an ISO date and time, UTC where it names no zone. Raises ValueError."""
+    moment = datetime.fromisoformat(text.strip())
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    # What nanoseconds in 64 bits can hold.
+    if not 1970 <= moment.year < 2262:
+        raise ValueError(f"{text} is out of range")
+    return (moment - datetime.fromtimestamp(0, UTC)) // timedelta(microseconds=1) * 1000
+
+
+def format_time(nanoseconds: int) -> str:
+    """2021-01-12T09:13:15Z, with milliseconds where there are any."""
+    seconds, rest = divmod(int(nanoseconds), 1_000_000_000)
+    text = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    milliseconds = rest // 1_000_000
+    return f"{text}.{milliseconds:03d}Z" if milliseconds else f"{text}Z"
+
+
+def format_duration(seconds: float) -> str:
+    """17 min 45 s."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = [(hours, "h"), (minutes, "min"), (rest, "s")]
+    return " ".join(f"{number} {unit}" for number, unit in parts if number) or "0 s"
+
+
+def last_midnight(moment: int, zone: str) -> int:
+    """Where the local day of a moment began; both in seconds since 1970.
+
+    Where the clocks change at midnight, it is the first moment of the day.
+    """
+    day = datetime.fromtimestamp(moment, ZoneInfo(zone))
+    return int(day.replace(hour=0, minute=0, second=0, microsecond=0, fold=0).timestamp())

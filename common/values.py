@@ -1,0 +1,40 @@
+"""What a value that comes out of a file may be: each check gives the value back, or raises ValueError."""
+
+from __future__ import annotations
+
+from typing import Any
+
+# InfluxDB takes no time beyond it, either way.
+_LAST_TIME = (1 << 63) - 2
+
+
+def whole(value: Any) -> int:
+    """The value, a whole number that fits into 64 bits. Raises ValueError for anything else."""
+    if not isinstance(value, int) or isinstance(value, bool) or abs(value) > _LAST_TIME:
+        raise ValueError(f"no whole number: {value!r:.100}")
+    return value
+
+
+def number(value: Any) -> float:
+    """The value as a float; it may be NaN or infinite. Raises ValueError for what is no number."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise ValueError(f"no number: {value!r:.100}")
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError("a number that is too large") from None
+
+
+def text(value: Any) -> str:
+    """The value, a text. Raises ValueError for anything else, also for one that is no UTF-8."""
+    if not isinstance(value, str):
+        raise ValueError(f"no text: {value!r:.100}")
+    value.encode()
+    return value
+
+
+def mapping(value: Any) -> dict[str, Any]:
+    """The value, a JSON object. Raises ValueError for anything else."""
+    if not isinstance(value, dict):
+        raise ValueError(f"no JSON object: {value!r:.100}")
+    return value

@@ -1,0 +1,233 @@
+"""The files of a trained network, and the light predictor that test mode runs.
+
+A trained network is one bundle of files with one identity:
+
+    model/5g_edge_autoencoder.h5      the documented Keras model
+    model/5g_edge_autoencoder.tflite  its LiteRT twin, which test mode and evaluation run
+    model/5g_edge_autoencoder.json    identity: checksums, features, steps, versions, training report
+    data/normalization_stats.json     minimum and maximum of each feature in the training set
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import logging
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from common.files import (
+    UserError,
+    is_there,
+    json_bytes,
+    loadDictJson,
+    read_file,
+    replace_files,
+    working_folder,
+)
+from common.paths import DEFAULT_MODEL, stats_json
+from edge import network
+from edge.sequences import feature_ranges
+from nodes.series import RECORD_SECONDS
+
+if TYPE_CHECKING:
+    import keras
+
+logger = logging.getLogger(__name__)
+
+LITERT_TOLERANCE = 1e-4
+# Many times what the network needs, as .h5 or .tflite.
+NETWORK_BYTES = 16_000_000
+
+
+@dataclass(frozen=True)
+class BundlePaths:
+    """The files of one bundle."""
+
+    model: Path
+    litert: Path
+    identity: Path
+    stats: Path
+
+
+def bundle_paths(model_filename: str | Path) -> BundlePaths:
+    """Files that belong to a model file: beside it, but for the documented statistics of the default one."""
+    model = Path(model_filename)
+    is_default = model == Path(DEFAULT_MODEL)
+    stats = Path(stats_json) if is_default else model.with_name(f"{model.stem}_normalization_stats.json")
+    return BundlePaths(model, model.with_suffix(".tflite"), model.with_suffix(".json"), stats)
+
+
+def check_model_name(model_filename: str | Path) -> None:
+    """Raise UserError for a name that Keras cannot write the documented format to."""
+    if Path(model_filename).suffix != ".h5":
+        raise UserError(f"{model_filename}: a model file must end in .h5")
+
+
+def save_bundle(
+    model: keras.Model,
+    model_filename: str | Path,
+    stats: dict[str, float],
+    identity: dict[str, Any],
+    check_inputs: np.ndarray,
+) -> None:
+    """Write all files of a bundle; none is replaced before all are written, the identity comes last.
+
+    `identity` holds features, n_steps and whatever describes the training; checksums and versions are
+    added. Raises UserError if the LiteRT twin differs from the model on `check_inputs`.
+    """
+    paths = bundle_paths(model_filename)
+    # Beside the model, where the next training removes what one that was killed has left.
+    with working_folder(paths.model) as folder:
+        model.export(f"{folder}/network.tflite", format="litert", verbose=False)
+        # The converter sets absl's level anew; Keras warns of the documented file format.
+        logging.getLogger("absl").setLevel(logging.ERROR)
+        # Without the optimizer and our loss, keras.models.load_model() needs nothing of ours.
+        model.save(f"{folder}/network.h5", include_optimizer=False)
+        contents = {
+            paths.litert: (folder / "network.tflite").read_bytes(),
+            paths.model: (folder / "network.h5").read_bytes(),
+            paths.stats: json_bytes(stats),
+        }
+    expected = network.predict(model, check_inputs)
+    difference = float(np.abs(Predictor(contents[paths.litert])(check_inputs) - expected).max())
+    if not difference <= LITERT_TOLERANCE:
+        raise UserError(
+            f"{paths.litert}: differs from the Keras model by {difference:.1e}: nothing was saved;"
+            " train on more records (--trainset) or for more --epochs"
+        )
+    contents[paths.identity] = json_bytes(
+        {
+            **identity,
+            "sha256": {
+                "model": hashlib.sha256(contents[paths.model]).hexdigest(),
+                "litert": hashlib.sha256(contents[paths.litert]).hexdigest(),
+                "stats": _stats_sha256(stats),
+            },
+            "versions": {name: version(name) for name in ("tensorflow", "keras", "numpy")},
+        }
+    )
+    replace_files({path: functools.partial(Path.write_bytes, data=data) for path, data in contents.items()})
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A trained network ready to predict: features, their minimum, maximum and mean, and the predictor.
+
+    identity: SHA-256 of the LiteRT network, by which thresholds know the model that they were proposed for.
+    """
+
+    features: list[str]
+    n_steps: int
+    stats: dict[str, float]
+    means: np.ndarray
+    predictor: Predictor
+    interval_seconds: float = RECORD_SECONDS
+    identity: str = ""
+
+
+def load_bundle(model_filename: str | Path, features: list[str], n_steps: int) -> Bundle:
+    """Load what test mode needs, refusing files that do not belong together.
+
+    Raises UserError for a file that is missing or no usable one, a checksum that differs from the identity's,
+    a network that cannot be run, or one that was trained for other features or steps than this program's.
+    """
+    paths = bundle_paths(model_filename)
+    for path in (paths.identity, paths.litert, paths.stats):
+        if not is_there(path):
+            raise UserError(f"{path}: no such file; --mode train --model {paths.model} writes it")
+    identity, stats = loadDictJson(paths.identity), loadDictJson(paths.stats)
+    try:
+        sums = identity["sha256"]
+        expected = {"model": sums["model"], "litert": sums["litert"], "stats": sums["stats"]}
+        trained_for = (identity["features"], identity["n_steps"])
+        interval_seconds = float(identity["interval_seconds"])
+        means = np.array([identity["means"][feature] for feature in features], dtype=float)
+    except (KeyError, TypeError, ValueError):
+        raise UserError(
+            f"{paths.identity}: is not the identity of a trained model, or one of other features;"
+            f" --mode train --model {paths.model} writes it"
+        ) from None
+    if trained_for != (features, n_steps):
+        raise UserError(f"{paths.model}: was trained for other features or steps; train it again")
+    network = read_file(paths.litert, NETWORK_BYTES)
+    found = {"litert": hashlib.sha256(network).hexdigest(), "stats": _stats_sha256(stats)}
+    # The edge node may have the LiteRT twin alone.
+    if is_there(paths.model):
+        found["model"] = hashlib.sha256(read_file(paths.model, NETWORK_BYTES)).hexdigest()
+    remedy = f"restore all files of one training, or train again with --mode train --model {paths.model}"
+    for part, checksum in found.items():
+        if checksum != expected[part]:
+            raise UserError(f"{getattr(paths, part)}: does not belong to {paths.identity}; {remedy}")
+    if not _are_ranges(stats, features):
+        raise UserError(f"{paths.stats}: holds no minimum and maximum of each feature; {remedy}")
+    predictor = _runnable(network, n_steps - 1, len(features))
+    if predictor is None:
+        raise UserError(f"{paths.litert}: is damaged, or no network of these features; {remedy}")
+    return Bundle(features, n_steps, stats, means, predictor, interval_seconds, found["litert"])
+
+
+def _are_ranges(stats: dict[str, Any], features: list[str]) -> bool:
+    try:
+        low, width = feature_ranges(stats, features)
+        return bool(np.isfinite(low + width).all())
+    except (KeyError, TypeError, ValueError):
+        return False
+
+
+def _runnable(network: bytes, n_inputs: int, n_features: int) -> Predictor | None:
+    """A predictor that turns records into records, None where the network does not."""
+    try:
+        predictor = Predictor(network)
+        predicted = predictor(np.zeros((1, n_inputs, n_features)))
+    # What LiteRT raises for a file that is cut, altered or of another network.
+    except (IndexError, RuntimeError, ValueError):
+        return None
+    return predictor if predicted.shape == (1, n_features) and np.isfinite(predicted).all() else None
+
+
+def warn_of_interval(bundle: Bundle, interval_seconds: float) -> None:
+    """Say so where records are not as far apart as those that the model was trained on."""
+    if bundle.interval_seconds != interval_seconds:
+        logger.warning(
+            "the model was trained on records of %g s, --interval is %g s: changes between records differ",
+            bundle.interval_seconds,
+            interval_seconds,
+        )
+
+
+def _stats_sha256(stats: dict[str, Any]) -> str:
+    """Of the numbers, not of the text: reformatting the file by hand changes nothing."""
+    return hashlib.sha256(json.dumps(stats, sort_keys=True).encode()).hexdigest()
+
+
+class Predictor:
+    """Runs a LiteRT network: normalised inputs (n, steps, features) -> predicted records (n, features)."""
+
+    def __init__(self, network: bytes) -> None:
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+        # The default delegate is 1.5 ms a poll quicker, but writes to stderr past our log.
+        self._interpreter = Interpreter(
+            model_content=network,
+            num_threads=1,
+            experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+        )
+        self._input = self._interpreter.get_input_details()[0]["index"]
+        self._output = self._interpreter.get_output_details()[0]["index"]
+
+    def __call__(self, inputs: np.ndarray) -> np.ndarray:
+        parts = [self._predict(inputs[i : i + 4096]) for i in range(0, len(inputs), 4096)]
+        return np.concatenate(parts) if parts else np.empty((0, inputs.shape[2]), dtype=np.float32)
+
+    def _predict(self, inputs: np.ndarray) -> np.ndarray:
+        self._interpreter.resize_tensor_input(self._input, inputs.shape)
+        self._interpreter.allocate_tensors()
+        self._interpreter.set_tensor(self._input, inputs.astype(np.float32))
+        self._interpreter.invoke()
+        return self._interpreter.get_tensor(self._output).copy()

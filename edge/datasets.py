@@ -1,0 +1,221 @@
+"""Recorded datasets: read, checked, written, and resampled to one record per slot.
+
+pandas is imported inside the functions that need it: test mode runs on hosts without it.
+"""
+
+from __future__ import annotations
+
+import csv
+import logging
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from common.alerts import WINDOW_RECORDS
+from common.files import UserError, replace_file
+from common.times import format_time, parse_time
+from nodes.metrics import getAnomalyColumns, getColumnNames, getFeatures
+from nodes.node import DEFAULT_NODE, Node
+from nodes.series import RECORD_SECONDS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+logger = logging.getLogger(__name__)
+
+# Records this many intervals apart, in the median, are not late: they are recorded at another pace.
+LATE_FACTOR = 1.2
+
+
+def createEmptyMetricsArray(col_num: int) -> np.ndarray:
+    """Zeros of shape (1, col_num)."""
+    return np.zeros((1, col_num))
+
+
+def convertNumpyToPandas(np_arr: np.ndarray) -> pd.DataFrame:
+    """DataFrame of a 2-D array (n, 1 + m): the first column becomes the index.
+
+    With as many columns as a dataset of the documented node has, they get its names; otherwise they
+    are numbered from 0.
+    """
+    import pandas as pd
+
+    names = list(getColumnNames())
+    columns = names if np_arr.shape[1] == len(names) + 1 else None
+    return pd.DataFrame(np_arr[:, 1:], index=np_arr[:, 0], columns=columns)
+
+
+def loadDataset(dataset: str | Path) -> pd.DataFrame:
+    """Read a dataset (comma separated, header, `time` column) into a DataFrame of floats.
+
+    The index is `time` in UTC. Every feature and every stored column must be there; empty cells are
+    missing values. Raises UserError, naming file, line and remedy, for anything that cannot be trusted:
+    text in a number, infinities, torn lines, unsorted or repeated times, fewer than two records.
+    """
+    import pandas as pd
+
+    header, lines, rows = _read_cells(dataset)
+    needed = dict.fromkeys(["time", *getFeatures(), *getAnomalyColumns()])
+    missing = [column for column in needed if column not in header]
+    if missing:
+        raise UserError(
+            f"{dataset}: has no column {', '.join(missing)}; --mode collect writes all that are needed"
+        )
+    if len(rows) < 2:
+        raise UserError(f"{dataset}: has {len(rows)} record{'s' * (len(rows) != 1)}; at least 2 are needed")
+    columns = dict(zip(header, zip(*rows, strict=True), strict=True))
+    times = _parse_times(dataset, lines, columns.pop("time"))
+    numbers = {name: _parse_numbers(dataset, lines, name, cells) for name, cells in columns.items()}
+    index = pd.DatetimeIndex(pd.to_datetime(times, utc=True), name="time")
+    return pd.DataFrame(numbers, index=index)
+
+
+def _read_cells(dataset: str | Path) -> tuple[list[str], list[int], list[list[str]]]:
+    """Header, line numbers as an editor counts them, and the cells of each record."""
+    lines, rows = [], []
+    try:
+        with Path(dataset).open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file, skipinitialspace=True, strict=True)
+            header = [name.strip() for name in next(filter(None, reader), [])]
+            for row in reader:
+                if row:
+                    lines.append(reader.line_num)
+                    rows.append(row)
+    except FileNotFoundError:
+        raise UserError(f"{dataset}: no such file; check the path") from None
+    except (csv.Error, UnicodeDecodeError, OSError) as error:
+        raise UserError(f"{dataset}: cannot be read as comma separated values ({error})") from None
+    if not header:
+        raise UserError(f"{dataset}: is empty; a dataset has a header and records")
+    for name in header:
+        if header.count(name) > 1:
+            raise UserError(f"{dataset}: has the column {name} twice; keep one of them")
+    for line, row in zip(lines, rows, strict=True):
+        if len(row) != len(header):
+            raise UserError(
+                f"{dataset}, line {line}: has {len(row)} cells, the header {len(header)};"
+                " the file is torn, copy or collect it again"
+            )
+    return header, lines, rows
+
+
+def _parse_times(dataset: str | Path, lines: Sequence[int], cells: Sequence[str]) -> list[int]:
+    times: list[int] = []
+    for line, cell in zip(lines, cells, strict=True):
+        try:
+            time = parse_time(cell)
+        except ValueError:
+            raise UserError(
+                f"{dataset}, line {line}: time '{cell}' is not a date and time;"
+                " write it like 2021-01-12T09:13:15Z"
+            ) from None
+        if times and time <= times[-1]:
+            fault = "repeats the time of" if time == times[-1] else "is earlier than"
+            raise UserError(f"{dataset}, line {line}: {fault} the line before; sort by time, each time once")
+        times.append(time)
+    return times
+
+
+def _parse_numbers(
+    dataset: str | Path, lines: Sequence[int], column: str, cells: Sequence[str]
+) -> np.ndarray:
+    values = np.full(len(cells), np.nan)
+    for i, cell in enumerate(cells):
+        if cell.strip() in ("", "nan", "NaN", "NA", "null"):
+            continue
+        try:
+            values[i] = float(cell)
+        except ValueError:
+            values[i] = math.inf
+        # float() reads more than a dataset may hold: 1_000, digits of other scripts.
+        if not math.isfinite(values[i]) or "_" in cell or not cell.isascii():
+            raise UserError(
+                f"{dataset}, line {lines[i]}: {column} is '{cell}', not a finite number;"
+                " correct it or leave it empty"
+            )
+    return values
+
+
+def write_dataset(filename: str | Path, rows: Iterable[dict[str, float]], node: Node = DEFAULT_NODE) -> int:
+    """Write rows (columns of getColumnNames plus `time` in ns) as a dataset, atomically; return their number.
+
+    Rows are taken one at a time, so a generator keeps memory bounded. Missing values become empty cells.
+    """
+    columns = list(getColumnNames(node))
+    count = 0
+
+    def write(path: Path) -> None:
+        nonlocal count
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["time", *columns])
+            for row in rows:
+                cells = (row[column] for column in columns)
+                writer.writerow(
+                    [format_time(row["time"]), *("" if c != c else f"{round(c, 5):.12g}" for c in cells)]
+                )
+                count += 1
+
+    replace_file(filename, write)
+    return count
+
+
+class SparseDatasetError(UserError):
+    """Records of a dataset that are further apart than --interval: most slots would be empty."""
+
+
+def load_records(dataset: str | Path, interval_seconds: float = RECORD_SECONDS) -> pd.DataFrame:
+    """loadDataset and resample_records, as all modes read a dataset.
+
+    Raises SparseDatasetError for records that are further apart, beside what loadDataset raises.
+    """
+    frame = loadDataset(dataset)
+    seconds_apart = {column: _seconds_apart(frame[column]) for column in getFeatures()}
+    column = max(seconds_apart, key=seconds_apart.__getitem__)
+    if seconds_apart[column] > LATE_FACTOR * interval_seconds:
+        raise SparseDatasetError(
+            f"{dataset}: has a value of {column} every {seconds_apart[column]:.3g} s only, --interval is"
+            f" {interval_seconds:g} s; give --interval {seconds_apart[column]:.3g}, or collect it with"
+            f" --interval {interval_seconds:g}"
+        )
+    return resample_records(frame, interval_seconds)
+
+
+def _seconds_apart(values: pd.Series) -> float:
+    """Median time between the values of a column, 0 for fewer than two.
+
+    Between its own: exporters that are scraped at different moments leave gaps in each other's rows.
+    """
+    times = values.dropna().index.as_unit("ns").asi8
+    return float(np.median(np.diff(times))) / 1e9 if len(times) > 1 else 0.0
+
+
+def resample_records(frame: pd.DataFrame, interval_seconds: float = RECORD_SECONDS) -> pd.DataFrame:
+    """One row per slot of `interval_seconds`: the newest value of each column, at its newest time.
+
+    The slots are those of the daemon (whole multiples of the interval since 1970). A slot without a
+    row becomes a row of missing values at the slot's start, at most a window's worth for one gap, so
+    that no sequence reaches across a gap.
+    """
+    import pandas as pd
+
+    nanoseconds = frame.index.as_unit("ns").asi8
+    slots = nanoseconds // int(interval_seconds * 1e9)
+    rows = frame.groupby(slots).last()
+    rows.index = pd.DatetimeIndex(
+        pd.to_datetime(pd.Series(nanoseconds).groupby(slots).last(), utc=True), name="time"
+    )
+    present = np.unique(slots)
+    filler = [
+        slot
+        for before, after in zip(present, present[1:], strict=False)
+        for slot in range(before + 1, min(after, before + 1 + WINDOW_RECORDS))
+    ]
+    if filler:
+        times = pd.to_datetime(np.array(filler) * int(interval_seconds * 1e9), utc=True)
+        rows = pd.concat([rows, pd.DataFrame(index=times, columns=rows.columns, dtype=float)]).sort_index()
+        rows.index.name = "time"
+    return rows

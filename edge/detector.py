@@ -1,0 +1,243 @@
+"""Verdicts: the one place that decides what is an anomaly, and how the log words it.
+
+A record is an anomaly when, for some metric or for all together, both hold:
+
+- the RMSE over the window's predictions is above the threshold (something is wrong lately), and
+- the record's own RMSE is above RECORD_FACTOR times the threshold (it is wrong now).
+
+The second keeps one spike from flagging the 26 records after it. It needs a factor because a threshold
+is made for RMSEs over a window and single records spread wider: the surprises of normal life (a UE that
+attaches, a burst of traffic) reach about 4 thresholds, attacks tens to hundreds.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from common.alerts import ALERT, ALERT_RECORDS, ANOMALY, UNKNOWN, WINDOW_RECORDS, Row
+from common.times import format_time
+from common.values import mapping, number, whole
+from edge.bundle import Bundle
+from edge.scores import RECORD_FACTOR, Scores, score
+from edge.selection import NO_SAMPLE
+from nodes.metrics import ANOMALY_FIELDS, METRIC_MEASUREMENTS, METRICS, THRESHOLD_KEYS, getAnomalyColumns
+from nodes.series import RECORD_SECONDS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+UNKNOWN_CAUSE = "unknown cause"
+# A line names so many series of one fault.
+NAMED_SERIES = 6
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is said of one record.
+
+    time: ns. status: normal, anomaly, alert (by the rule of common/alerts.py) or unknown.
+    causes: metrics over their thresholds. unknown: metrics of which nothing can be said, with any
+    status. rmse: over the window, per metric and overall. values: the stored columns, in their units.
+    shares: how much of what makes an anomaly there is, per metric and overall; above 1 it is one.
+    in_a_row: anomalies in a row up to this record, 0 where there is none or the row ends; unknown records
+    among them do not count. recent: anomalies among the last WINDOW_RECORDS records; is_alert_up: whether an
+    alert is up after it, both as in Row.
+    actual, predicted: (features,), as in Scores.
+    """
+
+    time: int
+    status: str
+    causes: tuple[str, ...]
+    unknown: tuple[str, ...]
+    rmse: dict[str, float]
+    values: dict[str, float]
+    shares: dict[str, float] = field(default_factory=dict)
+    in_a_row: int = 0
+    recent: int = 0
+    is_alert_up: bool = False
+    actual: np.ndarray = field(default_factory=lambda: np.empty(0), compare=False, repr=False)
+    predicted: np.ndarray = field(default_factory=lambda: np.empty(0), compare=False, repr=False)
+
+    @property
+    def is_anomaly(self) -> bool:
+        """Whether it is an anomaly, alerted or not."""
+        return self.status in (ANOMALY, ALERT)
+
+    @property
+    def flurry(self) -> int:
+        """How many anomalies make an alert of this one: a row of them, or the recent ones."""
+        return self.in_a_row if self.in_a_row >= ALERT_RECORDS else self.recent
+
+    def blames(self, name: str) -> bool:
+        """Whether this metric makes it an anomaly; `overall` does where no metric does alone."""
+        return name in self.causes or (name == "overall" and self.is_anomaly and not self.causes)
+
+    @property
+    def possible_cause(self) -> str:
+        """`cpu | net_up`, in the order of METRICS."""
+        return " | ".join(self.causes) or UNKNOWN_CAUSE
+
+    def to_json(self) -> str:
+        """One line for a program to read; what is unknown is null."""
+        return json.dumps(
+            {
+                "time": format_time(self.time),
+                "possible_cause": self.possible_cause,
+                "severity": self.status,
+                "rmse": _finite(self.rmse),
+                "values": _finite(dict(zip(ANOMALY_FIELDS, self.values.values(), strict=True))),
+            }
+        )
+
+
+def _finite(numbers: dict[str, float]) -> dict[str, float | None]:
+    return {key: round(value, 4) if math.isfinite(value) else None for key, value in numbers.items()}
+
+
+def _judge(
+    time: int,
+    values: dict[str, float],
+    scores: Scores,
+    index: int,
+    thresholds: dict[str, float],
+    row: Row,
+) -> Verdict:
+    """Verdict on the record that has this index in the scores."""
+    window, record = scores.window[index], scores.record[index]
+    limits = np.array([thresholds[key] for key in THRESHOLD_KEYS])
+    unknown = np.isnan(window) | np.isnan(record)
+    over = ~unknown & (window > limits) & (record > RECORD_FACTOR * limits)
+    shares = np.minimum(window, record / RECORD_FACTOR) / np.maximum(limits, 1e-9)
+    status = row.status(bool(over.any()), bool(unknown.any()))
+    names = np.array([*METRICS, "overall"])
+    return Verdict(
+        time=time,
+        status=status,
+        causes=tuple(names[:-1][over[:-1]].tolist()),
+        unknown=tuple(names[:-1][unknown[:-1]].tolist()),
+        rmse=dict(zip(names.tolist(), np.where(unknown, np.nan, window).tolist(), strict=True)),
+        values=values,
+        shares=dict(zip(names.tolist(), shares.tolist(), strict=True)),
+        in_a_row=row.anomalies,
+        recent=row.recent,
+        is_alert_up=row.is_up,
+        # A verdict that is kept must not keep the scores of its whole window.
+        actual=scores.actual[index].copy(),
+        predicted=scores.predicted[index].copy(),
+    )
+
+
+class Detector:
+    """Judges records one by one, as test mode receives them."""
+
+    def __init__(
+        self, bundle: Bundle, thresholds: dict[str, float], interval_seconds: float = RECORD_SECONDS
+    ) -> None:
+        self.thresholds = thresholds
+        self._bundle = bundle
+        self._interval_ns = int(interval_seconds * 1e9)
+        self._window: deque[np.ndarray] = deque(maxlen=WINDOW_RECORDS)
+        self._row = Row()
+        self._last_slot: int | None = None
+
+    def replace_bundle(self, bundle: Bundle) -> None:
+        """Judge by another model from now on; the window, in physical units, stays."""
+        self._bundle = bundle
+
+    def forget(self) -> None:
+        """Begin anew: what comes next has nothing to do with what was."""
+        self._window.clear()
+        self._row = Row()
+        self._last_slot = None
+
+    def state(self) -> dict[str, Any]:
+        """For `restore`, in JSON."""
+        return {
+            "window": [values.tolist() for values in self._window],
+            **self._row.state(),
+            "last_slot": self._last_slot,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on where another process stopped.
+
+        Raises KeyError, TypeError or ValueError, unchanged, if it is no state, or of other features.
+        """
+        window = [np.array([number(value) for value in values]) for values in mapping(state)["window"]]
+        if any(values.shape != (len(self._bundle.features),) for values in window):
+            raise ValueError("a window of other features")
+        row = Row()
+        row.restore({key: whole(state[key]) for key in row.state().keys() & state.keys()})
+        last_slot = None if state["last_slot"] is None else whole(state["last_slot"])
+        self.forget()
+        self._window.extend(window)
+        self._row, self._last_slot = row, last_slot
+
+    def observe(self, time: int, columns: dict[str, float]) -> Verdict:
+        """Verdict on the record of `time` (ns), later than all before; skipped slots count as missing."""
+        slot = time // self._interval_ns
+        missing = np.full(len(self._bundle.features), np.nan)
+        if self._last_slot is not None:
+            for _ in range(min(slot - self._last_slot - 1, WINDOW_RECORDS)):
+                self._window.append(missing)
+                self._row.status(False, True)
+        self._last_slot = slot
+        self._window.append(np.array([columns[feature] for feature in self._bundle.features]))
+        scores = score(self._bundle, np.array(self._window))
+        values = {column: columns[column] for column in getAnomalyColumns()}
+        return _judge(time, values, scores, -1, self.thresholds, self._row)
+
+
+def detect(thresholds: dict[str, float], frame: pd.DataFrame, scores: Scores) -> list[Verdict]:
+    """Verdicts on all records of a resampled dataset, the same as Detector gives one by one."""
+    row = Row()
+    columns = getAnomalyColumns()
+    stored = frame[columns].to_numpy(dtype=float).tolist()
+    times = frame.index.as_unit("ns").asi8.tolist()
+    return [
+        _judge(time, dict(zip(columns, values, strict=True)), scores, index, thresholds, row)
+        for index, (time, values) in enumerate(zip(times, stored, strict=True))
+    ]
+
+
+def describe_verdict(verdict: Verdict, faults: Mapping[str, str]) -> str:
+    """The line of one record in the log."""
+    if verdict.is_anomaly:
+        return verdict.to_json()
+    when = format_time(verdict.time)
+    if verdict.status == UNKNOWN:
+        return f"{when} {describe_unknown(verdict, faults)}"
+    nearest = max(verdict.shares, key=lambda name: verdict.shares[name])
+    return f"{when} normal (nearest to an anomaly: {nearest}, {verdict.shares[nearest]:.0%})"
+
+
+def describe_unknown(verdict: Verdict, faults: Mapping[str, str]) -> str:
+    """Of which metrics nothing can be said, and why."""
+    sources = {
+        metric: [name for name in faults if name.partition("{")[0] in METRIC_MEASUREMENTS[metric]]
+        for metric in verdict.unknown
+    }
+    unexplained = [metric for metric, series in sources.items() if not series]
+    names: dict[str, list[str]] = {}
+    for name, fault in faults.items():
+        if any(name in series for series in sources.values()):
+            names.setdefault(fault, []).append(name)
+    reasons = []
+    for fault, series in names.items():
+        more = f" and {len(series) - NAMED_SERIES} more" if len(series) > NAMED_SERIES else ""
+        listed = ", ".join(series[:NAMED_SERIES]) + more
+        is_gap = fault.startswith(NO_SAMPLE)
+        reasons.append(
+            f"{NO_SAMPLE} of {listed}{fault[len(NO_SAMPLE) :]}" if is_gap else f"{listed}: {fault}"
+        )
+    if unexplained or not verdict.unknown:
+        of = f" of {', '.join(unexplained)}" if reasons else ""
+        reasons.append(f"too few usable records{of} before it")
+    return f"unknown: {', '.join(verdict.unknown) or 'overall'} ({'; '.join(reasons)})"

@@ -1,0 +1,277 @@
+"""Thresholds proposed from recorded datasets, and what verdicts are worth against known attack windows.
+
+A record belongs to an attack if its time lies in [start, end) of a window. Polls are counted from 1: the
+first record of an attack is poll 1 after its onset, the first record after it poll 1 after its end.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from common.alerts import ALERT, ALERT_RECORDS, UNKNOWN, WINDOW_RECORDS
+from common.files import UserError, is_there, loadDictJson, saveDictJson
+from common.paths import DEFAULT_MODEL, plots_prefix
+from common.times import parse_time
+from edge import pictures
+from edge.bundle import load_bundle
+from edge.datasets import SparseDatasetError, load_records
+from edge.detector import Verdict, detect
+from edge.scores import Scores, score_dataset
+from edge.sequences import N_STEPS
+from edge.thresholds import load_thresholds, propose_thresholds, update_thresholds
+from nodes.metrics import THRESHOLD_KEYS, getFeatures
+from nodes.series import RECORD_SECONDS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+logger = logging.getLogger("find_anomalies")
+
+DEFAULT_PERCENTILE = 99.0
+SECONDS_PER_DAY = 86400.0
+_HEADINGS = {
+    "records": "records",
+    "unknown_records": "unknown",
+    "attack_records": "in attack",
+    "attack_flagged": "flagged",
+    "attack_alerted": "alerted",
+    "polls_to_first_anomaly": "1st anomaly",
+    "polls_to_first_alert": "1st alert",
+    "polls_to_last_flag": "last flag",
+    "false_anomalies_per_day": "false/day",
+    "false_alerts_per_day": "false alerts/day",
+    "normal_alerted": "normal alerted",
+}
+
+
+def load_attacks(dataset: str | Path) -> list[tuple[int, int]]:
+    """Attack windows (start, end in ns) of a dataset, from `attacks.json` beside it; none if it is not there.
+
+    The file maps a dataset's file name to a list of {"start": ..., "end": ...}.
+    """
+    path = Path(dataset).parent / "attacks.json"
+    if not is_there(path):
+        return []
+    windows = loadDictJson(path).get(Path(dataset).name, [])
+    try:
+        attacks = [(parse_time(window["start"]), parse_time(window["end"])) for window in windows]
+        if any(start >= end for start, end in attacks):
+            raise ValueError("a window ends before it starts")
+        return attacks
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise UserError(
+            f"{path}: the windows of {Path(dataset).name} must be a list of"
+            ' {"start": "2021-01-12T09:13:15Z", "end": "2021-01-12T09:31:15Z"}'
+        ) from None
+
+
+def is_same_node(
+    scores: Scores, frame: pd.DataFrame, attacks: Sequence[tuple[int, int]], normal: Scores
+) -> bool:
+    """Whether a dataset looks like the node that the training set comes from, outside its attacks.
+
+    It does not if it has no record outside attacks, or most of them have a window RMSE that only one in a
+    hundred of the training set reaches: another node, or attacks whose windows nobody wrote down.
+    """
+    times = frame.index.as_unit("ns").asi8
+    outside = np.ones(len(times), dtype=bool)
+    for start, end in attacks:
+        outside &= (times < start) | (times >= end)
+    if not outside.any():
+        return False
+    limits = np.nanpercentile(normal.window, 99, axis=0)
+    return bool((scores.window[outside] > limits).any(axis=1).mean() <= 0.5)
+
+
+def summarise(verdicts: Sequence[Verdict], attacks: Sequence[tuple[int, int]]) -> dict[str, Any]:
+    """The numbers of _HEADINGS for one dataset; None where there is no attack or no normal record.
+
+    Polls are those of the slowest attack; an alert that is already up at the onset finds nothing. An
+    attack's last flag is the one before ALERT_RECORDS records in a row without a flag, at most a window
+    after its end; what is flagged after that is false. False alerts are counted by
+    count_alerts, each of which wakes a person once; `normal_alerted` are their records.
+    """
+    times = np.array([verdict.time for verdict in verdicts])
+    flagged = np.array([verdict.is_anomaly for verdict in verdicts])
+    alerted = np.array([verdict.status == ALERT for verdict in verdicts])
+    unknown = np.array([verdict.status == UNKNOWN for verdict in verdicts])
+    up = np.array([verdict.is_alert_up for verdict in verdicts])
+    during = np.zeros(len(times), dtype=bool)
+    tail = np.zeros(len(times), dtype=bool)
+    first_anomaly, first_alert, last_flag = [], [], []
+    for start, end in attacks:
+        inside = (times >= start) & (times < end)
+        during |= inside
+        begin, after = int(np.searchsorted(times, start)), int(np.searchsorted(times, end))
+        is_up = begin > 0 and up[begin - 1]
+        first_anomaly.append(float("inf") if is_up else _first(flagged[begin:after]))
+        first_alert.append(float("inf") if is_up else _first(alerted[begin:after]))
+        until = min((int(np.searchsorted(times, s)) for s, _ in attacks if s >= end), default=len(times))
+        last_flag.append(records_to_last_flag(flagged[after : min(until, after + WINDOW_RECORDS)]))
+        tail[after : after + last_flag[-1]] = True
+    tail &= ~during
+    normal = ~during & ~tail
+    days = _days(times, normal & ~unknown)
+    return {
+        "records": len(times),
+        "unknown_records": int(unknown.sum()),
+        "attack_records": int(during.sum()),
+        "attack_flagged": int((flagged & during).sum()),
+        "attack_alerted": int((alerted & during).sum()),
+        "polls_to_first_anomaly": _worst(first_anomaly),
+        "polls_to_first_alert": _worst(first_alert),
+        "polls_to_last_flag": _worst(last_flag),
+        "false_anomalies_per_day": _per_day((flagged & normal).sum(), days),
+        "false_alerts_per_day": _per_day(count_alerts(alerted & normal, up & normal), days),
+        "normal_alerted": int((alerted & normal).sum()),
+    }
+
+
+def _first(flags: np.ndarray) -> float:
+    """1 for the first record, infinity if none is flagged."""
+    return float(flags.argmax() + 1) if flags.any() else float("inf")
+
+
+def records_to_last_flag(flags: np.ndarray) -> int:
+    """Records up to the last flag that is less than ALERT_RECORDS records away from the one before."""
+    last = 0
+    for position in np.flatnonzero(flags) + 1:
+        if position - last > ALERT_RECORDS:
+            break
+        last = int(position)
+    return last
+
+
+def _worst(polls: list[float]) -> int | str | None:
+    if not polls:
+        return None
+    return int(max(polls)) if np.isfinite(max(polls)) else "never"
+
+
+def count_alerts(alerted: np.ndarray, up: np.ndarray) -> int:
+    """How often a person is woken by records (n,): runs of them over which an alert is up, or that are one.
+
+    Records over which an alert is only up are no alert, if where it began is not among them.
+    """
+    starts = np.diff((alerted | up).astype(int), prepend=0) == 1
+    return len(np.unique(np.cumsum(starts)[alerted]))
+
+
+def _days(times: np.ndarray, chosen: np.ndarray) -> float:
+    if len(times) < 2 or not chosen.any():
+        return 0.0
+    return float(chosen.sum() * np.median(np.diff(times)) / 1e9 / SECONDS_PER_DAY)
+
+
+def _per_day(count: int, days: float) -> float | None:
+    return round(float(count) / days, 2) if days else None
+
+
+def table(summaries: dict[str, dict[str, Any]]) -> str:
+    """One row for each dataset, columns aligned; `-` where a number has no meaning."""
+    rows = [["dataset", *_HEADINGS.values()]]
+    for name, summary in summaries.items():
+        rows.append([name, *("-" if summary[key] is None else str(summary[key]) for key in _HEADINGS)])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join(
+        row[0].ljust(widths[0])
+        + "".join(f"  {cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))
+        for row in rows
+    )
+
+
+def evaluate(
+    thresholds_file: str,
+    cpu_testset: str,
+    iperf_testset: str,
+    trainset: str,
+    time_window_threshold: int,
+    model_filename: str = DEFAULT_MODEL,
+    threshold_percentile: float = DEFAULT_PERCENTILE,
+    interval_seconds: float = RECORD_SECONDS,
+    plot_dir: str | Path = plots_prefix,
+) -> None:
+    """Propose thresholds from three recorded datasets and report how well they detect.
+
+    time_window_threshold: records in a window; the detector's is fixed at WINDOW_RECORDS. Thresholds that
+    a person set are kept. Prints a table; writes it to `plot_dir` as evaluation.json, with one picture of
+    each dataset.
+    """
+    if time_window_threshold != WINDOW_RECORDS:
+        raise UserError(f"the window is {WINDOW_RECORDS} records, not {time_window_threshold}")
+    testsets = (cpu_testset, iperf_testset)
+    datasets = load_datasets(testsets, trainset, interval_seconds)
+    evaluate_datasets(thresholds_file, testsets, datasets, model_filename, threshold_percentile, plot_dir)
+
+
+def evaluate_datasets(
+    thresholds_file: str,
+    testsets: Sequence[str],
+    datasets: dict[str, tuple[str, pd.DataFrame]],
+    model_filename: str,
+    threshold_percentile: float,
+    plot_dir: str | Path = plots_prefix,
+) -> None:
+    """As evaluate does, of datasets that are loaded already.
+
+    testsets: files of the CPU attack and of the iperf attack. datasets: what load_datasets returns.
+    """
+    attacks = {key: load_attacks(name) for key, (name, _) in datasets.items()}
+    bundle = load_bundle(model_filename, getFeatures(), N_STEPS)
+    scores = {key: score_dataset(bundle, frame) for key, (_, frame) in datasets.items()}
+    *attacked, normal = datasets
+    usable, labels = {}, {key: key for key in datasets}
+    for key in attacked:
+        name, frame = datasets[key]
+        if is_same_node(scores[key], frame, attacks[key], scores[normal]):
+            usable[name] = scores[key]
+        else:
+            labels[key] = f"{key} (unlike trainset)"
+            logger.warning(
+                "%s: its records outside attacks are unlike the training set, or there are none, so no"
+                " threshold is made from it; record the same node, and write its attacks into attacks.json",
+                name,
+            )
+    cpu_scores, iperf_scores = (usable.get(name) for name in testsets)
+    proposed = propose_thresholds(cpu_scores, iperf_scores, scores[normal], threshold_percentile)
+    by_person = update_thresholds(thresholds_file, proposed, bundle.identity)
+    thresholds = load_thresholds(thresholds_file)
+
+    verdicts = {key: detect(thresholds, frame, scores[key]) for key, (_, frame) in datasets.items()}
+    summaries = {key: summarise(verdicts[key], attacks[key]) for key in datasets}
+    print("\n" + table({labels[key]: summary for key, summary in summaries.items()}))
+    print(f"\n{'threshold':<22} {'proposed':>9} {'in force':>9}")
+    for key in THRESHOLD_KEYS:
+        origin = "  set by a person" if key in by_person else ""
+        print(f"{key:<22} {proposed[key]:>9.4f} {thresholds[key]:>9.4f}{origin}")
+    saveDictJson(summaries, Path(plot_dir) / "evaluation.json")
+    for key, (name, _) in datasets.items():
+        picture = Path(plot_dir) / f"evaluate_{key}.png"
+        pictures.plot_detection(bundle, thresholds, verdicts[key], attacks[key], picture, name)
+    written = f"{Path(plot_dir) / 'evaluation.json'} and {Path(plot_dir) / 'evaluate_*.png'}"
+    print(f"\n{thresholds_file}, {written} are written")
+
+
+def load_datasets(
+    testsets: Sequence[str], trainset: str, interval_seconds: float
+) -> dict[str, tuple[str, pd.DataFrame]]:
+    """Name without folder and ending -> file and its resampled records, the training set last.
+
+    A test set whose records are further apart than the interval is left out: nothing in it could be judged.
+    """
+    names = (*testsets, trainset)
+    if len({Path(name).stem for name in names}) < len(names):
+        raise UserError("--cpu_testset, --iperf_testset and --trainset must have three different file names")
+    normal = load_records(trainset, interval_seconds)
+    datasets = {}
+    for name in testsets:
+        try:
+            datasets[Path(name).stem] = (name, load_records(name, interval_seconds))
+        except SparseDatasetError as error:
+            logger.warning("%s. It is left out: it is not judged, and no threshold is made from it", error)
+    return datasets | {Path(trainset).stem: (trainset, normal)}

@@ -1,0 +1,355 @@
+"""What verdicts look like: a picture of consecutive records, and one of each alert.
+
+matplotlib is imported where something is drawn: test mode needs it for --plot and --plot_dir alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from common.alerts import ALERT, UNKNOWN
+from common.files import UserError, replace_file
+from edge.bundle import Bundle
+from edge.detector import Verdict
+from edge.incidents import Alert
+from edge.scores import expected_levels, physical
+from nodes.metrics import LEVELS, METRICS, THRESHOLD_KEYS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+logger = logging.getLogger(__name__)
+
+# A threshold so many times above all RMSEs is left out of the picture, or they would be one flat line.
+FAR_ABOVE = 1000.0
+# Footnotes of an alert's picture.
+_DOT_INSIDE = "A dot inside the band of what is allowed: the level itself was, how fast it changed was not."
+_NO_CAUSE = "Unknown cause: no metric alone is far enough from what was expected, all of them together are."
+# Last word of a level's column -> unit in which it is drawn, and what divides the column to get there.
+_UNITS = {"percentage": ("%", 1.0), "rate": ("kB/s", 1e3)}
+
+
+def plot_detection(
+    bundle: Bundle,
+    thresholds: dict[str, float],
+    verdicts: Sequence[Verdict],
+    attacks: Sequence[tuple[int, int]],
+    filename: str | Path,
+    title: str,
+) -> None:
+    """Write one picture of consecutive records: each metric, its RMSE with the threshold, attacks and flags.
+
+    Of each metric the actual level (LEVELS) is drawn against the expected one and the band that the
+    thresholds allow. Raises UserError where the file cannot be written.
+    """
+    figure = draw_detection(bundle, thresholds, verdicts, attacks, title)
+    replace_file(filename, lambda path: figure.savefig(path, dpi=110))
+
+
+def draw_detection(
+    bundle: Bundle,
+    thresholds: dict[str, float],
+    verdicts: Sequence[Verdict],
+    attacks: Sequence[tuple[int, int]],
+    title: str,
+) -> Figure:
+    """The picture of plot_detection, two axes in each row: level and RMSE of a metric; overall RMSE last."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(13, 15))
+    # A layout engine would draw all of it twice to find these.
+    figure.subplots_adjust(left=0.07, right=0.985, bottom=0.04, top=0.94, hspace=0.15, wspace=0.16)
+    axes = figure.subplots(len(METRICS) + 1, 2, sharex=True)
+    axes[-1, 0].remove()
+    verdicts = _with_gaps(verdicts)
+    times = _times(verdicts)
+    levels = _levels(bundle, thresholds, verdicts)
+    for row, name in enumerate([*METRICS, "overall"]):
+        flags = _flags(verdicts, name)
+        if name in levels:
+            _draw_level(axes[row, 0], name, times, *levels[name], flags)
+        rmse = np.array([verdict.rmse[name] for verdict in verdicts])
+        _draw_rmse(axes[row, 1], name, times, rmse, thresholds[THRESHOLD_KEYS[row]], flags)
+    for axis in figure.axes:
+        for start, end in np.array(attacks, dtype="datetime64[ns]").reshape(-1, 2):
+            axis.axvspan(start, end, color="tab:red", alpha=0.12, linewidth=0, label="attack")
+        axis.spines[["top", "right"]].set_visible(False)
+    # The last level axis is gone, so the one above it carries the labels of its column.
+    _label_times(axes[-2, 0], axes[-1, 1])
+    _add_legend(figure)
+    figure.suptitle(title, x=0.07, y=0.99, ha="left", va="top", wrap=True)
+    return figure
+
+
+def _with_gaps(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """With an empty verdict wherever records are missing: no line may be drawn across."""
+    filled = list(verdicts)
+    steps = np.diff([verdict.time for verdict in verdicts])
+    for index in np.flatnonzero(steps > 1.5 * np.median(steps))[::-1] if len(steps) else ():
+        before = verdicts[index]
+        nothing = np.full(before.actual.shape, np.nan)
+        rmse = dict.fromkeys(before.rmse, np.nan)
+        empty = Verdict(before.time + 1, UNKNOWN, (), (), rmse, {}, actual=nothing, predicted=nothing)
+        filled.insert(index + 1, empty)
+    return filled
+
+
+def _times(verdicts: Sequence[Verdict]) -> np.ndarray:
+    return np.array([verdict.time for verdict in verdicts]).astype("datetime64[ns]")
+
+
+def _levels(
+    bundle: Bundle, thresholds: dict[str, float], verdicts: Sequence[Verdict]
+) -> dict[str, tuple[np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]]:
+    """Of each metric's level, in its physical unit: what it was (n,), and expected_levels."""
+    actual = physical(bundle, np.array([verdict.actual for verdict in verdicts]))
+    expected = expected_levels(bundle, thresholds, np.array([verdict.predicted for verdict in verdicts]))
+    return {
+        metric: (actual[:, bundle.features.index(level)], expected[metric])
+        for metric, level in LEVELS.items()
+    }
+
+
+def _flags(verdicts: Sequence[Verdict], name: str) -> dict[str, np.ndarray]:
+    """Which records (n,) are anomalies, and which alerts, because of this metric; overall: of none."""
+    caused = [verdict.blames(name) for verdict in verdicts]
+    alerted = np.array([v.status == ALERT for v in verdicts]) & caused
+    return {"anomaly": np.array(caused) & ~alerted, "alert": alerted}
+
+
+def _draw_level(
+    axis: Axes,
+    name: str,
+    times: np.ndarray,
+    level: np.ndarray,
+    expected: tuple[np.ndarray, np.ndarray, np.ndarray],
+    flags: dict[str, np.ndarray],
+) -> None:
+    unit, divisor = level_unit(name)
+    actual, low, middle, high = (values / divisor for values in (level, *expected))
+    limits = _level_limits(np.concatenate([actual, middle]), low, high)
+    # Nothing is drawn far outside the picture: a band without an end, for one.
+    low, high = (np.clip(bound, *limits) for bound in (low, high))
+    axis.fill_between(times, low, high, color="tab:green", alpha=0.18, linewidth=0, label="allowed")
+    axis.plot(times, middle, color="tab:blue", linewidth=1.0, label="expected")
+    axis.plot(times, actual, color="0.25", linewidth=0.7, label="actual")
+    _mark(axis, times, actual, flags)
+    axis.set_ylim(*limits)
+    axis.set_ylabel(f"{name} [{unit}]")
+
+
+def level_unit(metric: str) -> tuple[str, float]:
+    """The unit in which the level of a metric is drawn, and what divides its column to get there."""
+    return _UNITS[LEVELS[metric].rpartition("_")[2]]
+
+
+def _level_limits(shown: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[float, float]:
+    """Ends of a level's axis: all of what is `shown`, and of the band around it at most as much again."""
+    shown, low, high = (values[~np.isnan(values)] for values in (shown, low, high))
+    if not len(shown):
+        return 0.0, 1.0
+    bottom, top = shown.min(), shown.max()
+    room = (top - bottom) or abs(top) or 1.0
+    bottom = min(bottom, max(low.min(initial=bottom), bottom - room))
+    top = max(top, min(high.max(initial=top), top + room))
+    margin = 0.05 * ((top - bottom) or room)
+    return float(bottom - margin), float(top + margin)
+
+
+def _draw_rmse(
+    axis: Axes,
+    name: str,
+    times: np.ndarray,
+    rmse: np.ndarray,
+    threshold: float,
+    flags: dict[str, np.ndarray],
+) -> None:
+    from matplotlib.ticker import NullFormatter
+
+    # Zero has no logarithm.
+    rmse = np.where(rmse > 0, rmse, np.nan)
+    axis.plot(times, rmse, color="tab:purple", linewidth=0.8, label="window RMSE")
+    if 0 < threshold <= FAR_ABOVE * np.max(rmse, initial=0.0, where=np.isfinite(rmse)):
+        axis.axhline(threshold, color="black", linestyle="--", linewidth=0.8, label="threshold")
+    _mark(axis, times, rmse, flags)
+    axis.set_yscale("log")
+    axis.yaxis.set_minor_formatter(NullFormatter())
+    axis.set_ylabel(f"{name} RMSE")
+
+
+def _mark(axis: Axes, times: np.ndarray, level: np.ndarray, flags: dict[str, np.ndarray]) -> None:
+    for (label, flagged), color in zip(flags.items(), ("gold", "red"), strict=True):
+        if flagged.any():
+            axis.scatter(times[flagged], level[flagged], s=9, color=color, zorder=3, label=label)
+
+
+def _label_times(*axes: Axes) -> None:
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+    locator = AutoDateLocator()
+    for axis in axes:
+        axis.xaxis.set_major_locator(locator)
+        axis.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+        axis.tick_params(labelbottom=True)
+        axis.set_xlabel("time [UTC]")
+
+
+def _add_legend(figure: Figure, top: float = 0.972) -> None:
+    handles = {}
+    for axis in figure.axes:
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    figure.legend(
+        handles.values(),
+        handles.keys(),
+        loc="upper right",
+        bbox_to_anchor=(1.0, top),
+        ncols=len(handles),
+        frameon=False,
+    )
+
+
+def make_plot_dir(folder: str | Path) -> None:
+    """Create the folder of the alerts' pictures. Raises UserError where none can be written to it."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"{folder}: no picture can be written there ({error.strerror or error}); name another --plot_dir"
+        ) from None
+
+
+def plot_alert(bundle: Bundle, thresholds: dict[str, float], alert: Alert, folder: str | Path) -> Path:
+    """Write the picture of an alert into the folder; returns its path. Raises UserError where it cannot."""
+    path = Path(folder) / alert.filename
+    figure = draw_alert(bundle, thresholds, alert)
+    # A tenth larger than by default, for less CPU of a host that may be the watched one.
+    replace_file(path, lambda part: figure.savefig(part, dpi=110, pil_kwargs={"compress_level": 1}))
+    return path
+
+
+def draw_alert(bundle: Bundle, thresholds: dict[str, float], alert: Alert) -> Figure:
+    """The picture of plot_alert: the level of each metric, its causes in red, its time shaded.
+
+    Records before it, of an earlier alert for one, have no dots: what is marked is this alert alone.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(13, 9))
+    figure.subplots_adjust(left=0.075, right=0.975, bottom=0.095, top=0.89, hspace=0.14, wspace=0.17)
+    axes = figure.subplots(len(METRICS) // 2, 2, sharex=True)
+    verdicts = _with_gaps(alert.records)
+    times = _times(verdicts)
+    is_during = np.array([verdict.time >= alert.first_anomaly for verdict in verdicts])
+    # Of a long alert the first records are not drawn.
+    span = np.array([max(alert.first_anomaly, verdicts[0].time), alert.end]).astype("datetime64[ns]")
+    is_dot_inside = False
+    for axis, (name, (level, expected)) in zip(
+        axes.flat, _levels(bundle, thresholds, verdicts).items(), strict=True
+    ):
+        flags = {word: flagged & is_during for word, flagged in _flags(verdicts, name).items()}
+        is_cause = name in alert.causes
+        # Red on the green of what is allowed is brown: no more of it than shows the time.
+        label = "this alert" if is_cause or not alert.causes else "_"
+        axis.axvspan(*span, color="tab:red", alpha=0.15 if is_cause else 0.05, linewidth=0, label=label)
+        _draw_level(axis, name, times, level, expected, flags)
+        axis.margins(x=0.01)
+        axis.spines[["top", "right"]].set_visible(False)
+        if is_cause:
+            axis.yaxis.label.set(color="red", weight="bold")
+        is_inside = (flags["anomaly"] | flags["alert"]) & (expected[0] <= level) & (level <= expected[2])
+        # Of a metric without a rate there is none, but for what rounding does at the edge.
+        is_dot_inside |= len(METRICS[name]) > 1 and bool(is_inside.any())
+    _label_times(*axes[-1])
+    _add_legend(figure, 0.95)
+    figure.suptitle(alert.title, x=0.075, y=0.985, ha="left", va="top", wrap=True)
+    notes = [_NO_CAUSE] * (not alert.causes) + [_DOT_INSIDE] * is_dot_inside
+    figure.text(0.075, 0.012, "\n".join(notes), fontsize="small", color="0.3")
+    return figure
+
+
+def draw_alerts(
+    alerts: Sequence[Alert], bundle: Bundle, thresholds: dict[str, float], folder: str | Path
+) -> None:
+    """Start a process that draws a picture of each.
+
+    A picture takes about a second of CPU. At the lowest priority that counts as `nice` time and not as
+    the user time that is watched here, or each alert on the watched host itself would be followed by one
+    more anomaly; and no poll waits for it.
+    """
+    import multiprocessing
+
+    # Forked, it has all that it draws already.
+    process = multiprocessing.get_context("fork").Process(
+        target=_draw_calmly, args=(alerts, bundle, thresholds, folder)
+    )
+    try:
+        process.start()
+    except OSError as error:
+        logger.error("no picture is drawn: a process for it cannot be started (%s)", error.strerror)
+
+
+def _draw_calmly(
+    alerts: Sequence[Alert], bundle: Bundle, thresholds: dict[str, float], folder: str | Path
+) -> None:
+    os.nice(19)
+    # Ctrl-C ends test mode; the picture is still finished.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for alert in alerts:
+        try:
+            path = plot_alert(bundle, thresholds, alert, folder)
+            logger.info("%s: the picture of an alert", path)
+        except UserError as error:
+            logger.error("%s", error)
+
+
+_LABELS = {"loss": "loss (weighted mean squared error)", "accuracy": "accuracy (share within 5 % of range)"}
+
+
+def plotAccLoss(history: Any, plots_prefix: str) -> None:
+    """Accuracy and loss per epoch, training and validation: `acc_loss_plot` as .eps, .png and .tiff.
+
+    history: what Keras's fit() returns. plots_prefix: folder with a trailing slash, or a file prefix.
+    """
+    _plot_history(history, ["loss", "accuracy"], f"{plots_prefix}acc_loss_plot", ("eps", "png", "tiff"))
+
+
+def plotMetric(history: Any, metric: str, plots_prefix: str) -> None:
+    """One metric per epoch, training and validation: `<metric>_plot` as .eps and .png."""
+    _plot_history(history, [metric], f"{plots_prefix}{metric}_plot", ("eps", "png"))
+
+
+def _plot_history(history: Any, metrics: list[str], stem: str, endings: Sequence[str]) -> None:
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(7, 3.2 * len(metrics)), layout="constrained")
+    axes = figure.subplots(len(metrics), 1, sharex=True, squeeze=False)[:, 0]
+    for axis, metric in zip(axes, metrics, strict=True):
+        values = history.history[metric]
+        epochs = range(1, len(values) + 1)
+        axis.plot(epochs, values, color="tab:blue", marker=".", label="training")
+        if f"val_{metric}" in history.history:
+            held_out = history.history[f"val_{metric}"]
+            axis.plot(epochs, held_out, color="tab:orange", marker=".", label="validation")
+        axis.set_ylabel(_LABELS.get(metric, metric))
+        if metric == "loss":
+            axis.set_yscale("log")
+        axis.grid(color="0.9")
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[0].legend(frameon=False)
+    axes[-1].set_xlabel("epoch")
+    for ending in endings:
+        replace_file(f"{stem}.{ending}", lambda path: figure.savefig(path, dpi=150))

@@ -1,0 +1,220 @@
+"""The edge's queries: the samples of one node, and nothing that others wrote beside them, in bounded memory.
+
+What an answer may hold is bounded by the statements themselves. Each asks for at most some samples of each
+part of the node (a CPU, an interface); where there are more, the newest of each slot are asked for instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import influx_utils
+from nodes.metrics import CPU_SECONDS, MEASUREMENTS, PART_TAGS
+from nodes.node import Node
+from nodes.series import NO_NUMBERS, OWN_KEYS, RECORD_SECONDS, JsonArray, Record, part_names, pinned_tags
+
+if TYPE_CHECKING:
+    from influxdb import InfluxDBClient
+
+# Exporters are scraped about once a slot; some scrape more often, and samples of two slots may be asked for.
+SAMPLES_PER_SLOT, SAMPLES_BESIDE = 20, 100
+# An address may be long, but not any length.
+BATCH_CHARACTERS = 100_000
+# What is listed of the database for the user to choose from.
+LISTED_NAMES = 6
+# Types that InfluxDB holds where exporters write numbers with a fraction, which it then refuses.
+KEEPS_OUT = {**NO_NUMBERS, "integer": "whole numbers"}
+
+
+@dataclass(frozen=True)
+class Samples:
+    """points: measurement -> points with `time`, `value` and all tags, in any order.
+
+    flooded: measurements with too many samples to read, of which `points` has the newest of each slot and
+    series. unread: those of which not even these could be read. has_later: more samples than can be read are
+    dated later than now.
+    """
+
+    points: Record
+    flooded: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
+    has_later: bool = False
+
+
+@influx_utils.answers()
+def get_samples(
+    client: InfluxDBClient,
+    node: Node,
+    start: int,
+    end: int,
+    interval_seconds: float = RECORD_SECONDS,
+    reads_later: bool = False,
+    known_tags: Mapping[str, dict[str, str]] | None = None,
+) -> Samples:
+    """The samples of a node from `start` to before `end` (ns): one request in ordinary life.
+
+    reads_later: also those after `end`, as far as there are not too many. known_tags: measurement -> tags to
+    tell the node's series by where there are too many series. Raises one of INFLUX_ERRORS.
+    """
+    interval_ns = int(interval_seconds * 1e9)
+    slots = range(start // interval_ns * interval_ns, end, interval_ns)
+    limit = SAMPLES_PER_SLOT * max(len(slots), 1) + SAMPLES_BESIDE
+    span = f"time >= {start}" + ("" if reads_later else f" AND time < {end}")
+    statements = [_statement(measurement, node, span, limit) for measurement in MEASUREMENTS]
+    points: Record = {}
+    flooded, unread, has_later = [], [], False
+    try:
+        answers = influx_utils.run(client, statements)
+    except influx_utils.AnswerTooLargeError:
+        flooded += MEASUREMENTS
+        answers = []
+    for measurement, answer in zip(MEASUREMENTS, answers, strict=False):
+        points[measurement] = _points(answer)
+        lasts = [series["values"][-1][0] for series in answer if len(series["values"]) >= limit]
+        has_later |= any(last >= end for last in lasts)
+        if any(last < end for last in lasts):
+            flooded.append(measurement)
+    for measurement in flooded:
+        points[measurement] = []
+        # The known series are found by their tags, however many others there are.
+        choices = [tags for tags in ((known_tags or {}).get(measurement), {}) if tags is not None]
+        for tags in choices:
+            try:
+                points[measurement] = _newest_of_slots(
+                    client, measurement, node, slots, start, interval_ns, tags
+                )
+            except influx_utils.AnswerTooLargeError:
+                continue
+            if points[measurement]:
+                break
+        else:
+            unread.append(measurement)
+    return Samples(points, tuple(flooded), tuple(unread), has_later)
+
+
+@influx_utils.answers()
+def newest_samples(client: InfluxDBClient, node: Node) -> Record:
+    """Of each part of the node the newest sample that there is, whatever its time: measurement -> points."""
+    queries = [
+        f'SELECT last("value"::field) AS "value", *::tag FROM "{measurement}"'
+        f" WHERE {_conditions(measurement, node, 'time > 0')}{_by_part(measurement)}"
+        for measurement in MEASUREMENTS
+    ]
+    answers = influx_utils.run(client, queries)
+    return {name: _points(answer) for name, answer in zip(MEASUREMENTS, answers, strict=True)}
+
+
+@influx_utils.answers()
+def newest_sample_time(client: InfluxDBClient, node: Node) -> int | None:
+    """Time of the newest sample of the node in the whole history up to now, None if there is none."""
+    queries = [
+        f'SELECT last("value"::field) AS "value" FROM "{measurement}"'
+        f" WHERE {_conditions(measurement, node, 'time > 0 AND time < now()')}"
+        for measurement in MEASUREMENTS
+    ]
+    times = [series["values"][-1][0] for answer in influx_utils.run(client, queries) for series in answer]
+    return max(times, default=None)
+
+
+@influx_utils.answers()
+def count_samples(client: InfluxDBClient, node: Node, start: int, end: int) -> int:
+    """How many samples of the node there are from `start` to before `end` (ns)."""
+    span = f"time >= {start} AND time < {end}"
+    queries = [
+        f'SELECT count("value"::field) FROM "{name}" WHERE {_conditions(name, node, span)}'
+        for name in MEASUREMENTS
+    ]
+    return sum(series["values"][0][1] for answer in influx_utils.run(client, queries) for series in answer)
+
+
+@influx_utils.answers()
+def wrong_types(client: InfluxDBClient, measurements: Iterable[str]) -> dict[str, str]:
+    """Measurement -> what its values are in some part of the database, where that may keep numbers out."""
+    sources = ", ".join(f'"{measurement}"' for measurement in measurements)
+    (answer,) = influx_utils.run(client, [f"SHOW FIELD KEYS FROM {sources}"])
+    kinds = {
+        (series["name"], kind)
+        for series in answer
+        for key, kind in series["values"]
+        if key == "value" and kind in KEEPS_OUT
+    }
+    return {measurement: KEEPS_OUT[kind] for measurement, kind in sorted(kinds)}
+
+
+@influx_utils.answers()
+def names_there(client: InfluxDBClient, measurement: str) -> list[str]:
+    """What a part of this measurement is called in the database, at most LISTED_NAMES of them."""
+    tag = PART_TAGS[measurement]
+    query = f'SHOW TAG VALUES FROM "{measurement}" WITH KEY = "{tag}" LIMIT {LISTED_NAMES}'
+    (answer,) = influx_utils.run(client, [query])
+    return [value for series in answer for _, value in series["values"]]
+
+
+def _statement(measurement: str, node: Node, span: str, limit: int) -> str:
+    """At most `limit` samples of each part, the oldest first, with all tags of each."""
+    return (
+        f'SELECT "value"::field AS "value", *::tag FROM "{measurement}"'
+        f" WHERE {_conditions(measurement, node, span)}{_by_part(measurement)} LIMIT {limit}"
+    )
+
+
+def _by_part(measurement: str) -> str:
+    tag = PART_TAGS.get(measurement)
+    return f' GROUP BY "{tag}"' if tag else ""
+
+
+def _newest_of_slots(
+    client: InfluxDBClient,
+    measurement: str,
+    node: Node,
+    slots: Sequence[int],
+    start: int,
+    interval_ns: int,
+    tags: dict[str, str],
+) -> JsonArray:
+    """The newest sample in each slot of each series that has these tags."""
+    spans = (f"time >= {max(slot, start)} AND time < {slot + interval_ns}" for slot in slots)
+    statements = [
+        # This function alone keeps the time of its sample.
+        f'SELECT last("value"::field) AS "value" FROM "{measurement}"'
+        f" WHERE {_conditions(measurement, node, span, tags)} GROUP BY *"
+        for span in spans
+    ]
+    points: JsonArray = []
+    in_batch = max(1, BATCH_CHARACTERS // max(map(len, statements), default=1))
+    for first in range(0, len(statements), in_batch):
+        for answer in influx_utils.run(client, statements[first : first + in_batch]):
+            points += _points(answer)
+    return points
+
+
+def _conditions(measurement: str, node: Node, span: str, tags: Mapping[str, str] | None = None) -> str:
+    conditions = [span]
+    if measurement == CPU_SECONDS:
+        conditions.append(influx_utils.any_of("mode", ["user"]))
+    names = part_names(measurement, node)
+    if names:
+        conditions.append(influx_utils.any_of(PART_TAGS[measurement], names))
+    pinned = {**(tags or {}), **pinned_tags(measurement, node)}
+    conditions += [influx_utils.any_of(tag, [value]) for tag, value in pinned.items()]
+    return " AND ".join(conditions)
+
+
+def _points(answer: list[dict[str, Any]]) -> JsonArray:
+    points = []
+    for series in answer:
+        group = _labels((series.get("tags") or {}).items())
+        tags = series["columns"][2:]
+        for time, value, *texts in series["values"]:
+            if not isinstance(time, int):
+                raise ValueError("a time that is none")
+            labels = _labels(zip(tags, texts, strict=True))
+            points.append({**labels, **group, "time": time, "value": value})
+    return points
+
+
+def _labels(tags: Iterable[tuple[str, str | None]]) -> dict[str, str]:
+    """The tags that a series has, none of them named like something else that stands in a point."""
+    return {f"{tag}_1" if tag in OWN_KEYS else tag: text for tag, text in tags if text}

@@ -1,0 +1,497 @@
+"""Which series of a database are the node's, slot by slot, and which of their samples can be used.
+
+Whoever can write metrics may write beside the node's exporters. What is watched goes on being watched:
+another instance is not mixed in, and where two live series claim to be the same part of the node, that part
+is unknown. At most unknown: what others write never makes a record normal.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from common.alerts import WINDOW_RECORDS
+from common.files import UserError
+from common.values import mapping, number, text, whole
+from nodes.metrics import (
+    MEMORY_FREE,
+    MEMORY_TOTAL,
+    NODE_MEASUREMENTS,
+    OPTIONAL_MEASUREMENTS,
+    PART_TAGS,
+    RAN_MEASUREMENTS,
+)
+from nodes.node import Node
+from nodes.series import Point, Record, monitored_series, series_tags, value_fault
+
+logger = logging.getLogger("find_anomalies")
+
+NO_SAMPLE = "no sample"
+# Key that pins the instance of an exporter in a node file -> key of its other tags, its measurements.
+EXPORTERS = {
+    "node_instance": ("node_tags", NODE_MEASUREMENTS),
+    "ran_instance": ("ran_tags", RAN_MEASUREMENTS),
+}
+# An exporter that is renamed is watched under its new name once the old one was silent for so many records:
+# longer than its host needs to start again.
+RENAMED_RECORDS = WINDOW_RECORDS
+# Whoever writes beside the known source in so many records is another one: a label that is added to a series,
+# or a name that is changed, may come up in the last record of the old one.
+RIVAL_RECORDS = 2
+# So many others are remembered of an exporter, and of a part.
+OTHER_INSTANCES, OTHER_SERIES = 4, 30
+# A total of the memory that comes up later may differ by this share from the node's own figure.
+SAME_TOTAL = 0.01
+# Names that others chose are cut to this, so that a line stays a line.
+NAME_CHARACTERS = 60
+Tags = tuple[tuple[str, str], ...]
+
+
+class Sample(NamedTuple):
+    """The newest sample of a series in a slot; `fault` is why its value is none."""
+
+    time: int
+    value: Any
+    fault: str | None
+
+
+@dataclass(frozen=True)
+class Slot:
+    """start: ns. series: name of a monitored series -> instance -> other tags -> its newest sample."""
+
+    start: int
+    series: dict[str, dict[str, dict[Tags, Sample]]] = field(default_factory=dict)
+
+
+def in_slots(samples: Record, node: Node, interval_ns: int, limit: int = sys.maxsize) -> list[Slot]:
+    """Samples with all their tags, in any order, from before `limit` (ns) -> slots, oldest first.
+
+    Of several samples of a series in one slot the newest counts whose value can be used. Slots without a
+    sample are absent.
+    """
+    names = {series: name for name, series in monitored_series(node).items()}
+    slots: dict[int, Slot] = {}
+    for measurement, points in samples.items():
+        tag = PART_TAGS.get(measurement)
+        for point in points:
+            name = names.get((measurement, point.get(tag) if tag else None))
+            if name is None or point["time"] >= limit:
+                continue
+            start = point["time"] // interval_ns * interval_ns
+            slot = slots.setdefault(start, Slot(start))
+            found = slot.series.setdefault(name, {}).setdefault(point.get("instance", ""), {})
+            tags = tuple((key, value) for key, value in series_tags(point) if key != "instance")
+            sample = Sample(point["time"], point["value"], value_fault(point["value"]))
+            before = found.get(tags)
+            if before is None or (before.fault is not None, -before.time) >= (
+                sample.fault is not None,
+                -sample.time,
+            ):
+                found[tags] = sample
+    return [slots[start] for start in sorted(slots)]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a slot says of the node.
+
+    time: of its newest sample (ns). record: as formatters.py takes it. faults: name of a monitored series ->
+    why it has no sample that can be used, NO_SAMPLE where there is none.
+    """
+
+    slot: Slot
+    time: int
+    record: Record
+    faults: dict[str, str]
+    watched: dict[str, str]
+    heirs: dict[str, tuple[str, int]]
+    chosen: dict[str, Tags]
+
+    @property
+    def lacks_samples(self) -> bool:
+        """Whether some may still come."""
+        return any(fault.startswith(NO_SAMPLE) for fault in self.faults.values())
+
+
+class Others:
+    """Who else writes the samples for which one source is known; at most `limit` of them are remembered.
+
+    They are forgotten once they were silent for WINDOW_RECORDS records.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        # Name -> in how many records it came beside the known source, the newest record in which it came.
+        self._records: dict[str, tuple[int, int]] = {}
+        self._crowded_in: int | None = None
+
+    def beside(self, name: str) -> int:
+        """In how many records it came beside the known source."""
+        return self._records.get(name, (0, 0))[0]
+
+    def has_rivals(self) -> bool:
+        """Whether somebody else writes them, too: what comes alone is then not simply the known source."""
+        return self.is_crowd or any(count >= RIVAL_RECORDS for count, _ in self._records.values())
+
+    @property
+    def is_crowd(self) -> bool:
+        """Whether there were more than can be remembered."""
+        return self._crowded_in is not None
+
+    def note(self, names: Iterable[str], is_beside: bool, number: int) -> None:
+        """Take note of those that came in the record of this number, beside the known source or alone."""
+        for name in sorted(names):
+            self._records[name] = self.beside(name) + is_beside, number
+        oldest = number - WINDOW_RECORDS
+        self._records = {name: found for name, found in self._records.items() if found[1] > oldest}
+        if len(self._records) > self._limit:
+            # Those that came most often are the likeliest to come again.
+            kept = sorted(self._records.items(), key=lambda item: item[1], reverse=True)[: self._limit]
+            self._records, self._crowded_in = dict(kept), number
+        elif self._crowded_in is not None and self._crowded_in <= oldest:
+            self._crowded_in = None
+
+    def state(self) -> dict[str, Any]:
+        """For `restore`, in JSON."""
+        return {"records": self._records, "crowded_in": self._crowded_in}
+
+    def restore(self, state: Any) -> None:
+        """Go on where another process stopped. Raises KeyError, TypeError or ValueError if it is no state."""
+        crowded_in = mapping(state)["crowded_in"]
+        self._records = {
+            text(name): (whole(count), whole(number))
+            for name, (count, number) in mapping(state["records"]).items()
+        }
+        self._crowded_in = None if crowded_in is None else whole(crowded_in)
+
+
+class Selection:
+    """Chooses the samples of one node, and remembers which instances and series they come from.
+
+    choice = selection.choose(slot)    # changes nothing, so that a slot can be looked at again
+    selection.keep(choice)             # this slot is done; the next one is chosen by what was kept
+    """
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._series_of_node = monitored_series(node)
+        self._key_of = {
+            name: next(key for key, (_, of) in EXPORTERS.items() if measurement in of)
+            for name, (measurement, _) in self._series_of_node.items()
+        }
+        self._pinned = {key: name for key in EXPORTERS if (name := getattr(node, key)) is not None}
+        self._watched: dict[str, str] = dict(self._pinned)
+        self._heirs: dict[str, tuple[str, int]] = {}
+        # Who was watched before.
+        self._former: dict[str, str] = {}
+        self._chosen: dict[str, Tags] = {}
+        self._other_instances = {key: Others(OTHER_INSTANCES) for key in EXPORTERS}
+        self._other_series = {name: Others(OTHER_SERIES) for name in self._series_of_node}
+        # Records that were kept.
+        self._number = 0
+        self._memory_total: float | None = None
+        self._total_fault: str | None = None
+        self.ever_seen: set[str] = set()
+
+    @property
+    def watched(self) -> dict[str, str]:
+        """Key of a node file -> the instance that is watched, once known."""
+        return self._watched
+
+    def known_tags(self) -> dict[str, dict[str, str]]:
+        """Measurement -> the tags that all its chosen series have, beside that of the part."""
+        known: dict[str, dict[str, str]] = {}
+        for name, tags in self._chosen.items():
+            measurement, _ = self._series_of_node[name]
+            own = {**dict(tags), "instance": self._watched[self._key_of[name]]}
+            own.pop(PART_TAGS.get(measurement, ""), None)
+            common = known.get(measurement, own)
+            known[measurement] = {tag: value for tag, value in own.items() if common.get(tag) == value}
+        return known
+
+    def refuse_several(self, slots: Sequence[Slot]) -> None:
+        """Raise UserError if an exporter of which the node file pins none has more than one instance."""
+        for key in EXPORTERS.keys() - self._pinned.keys():
+            names = {name for slot in slots for name in self._instances(slot, key)}
+            if key in self._watched:
+                names.add(self._watched[key])
+            if len(names) > 1:
+                raise UserError(
+                    f"{_several(names)}; name the one to watch as '{key}' in a file given with --node_file"
+                )
+
+    def newest_times(self, slot: Slot) -> dict[str, int]:
+        """Name of a monitored series -> time of its newest sample by the known source (ns).
+
+        Where there is none yet all count.
+        """
+        found = {}
+        for name, instances in slot.series.items():
+            watched, known = self._watched.get(self._key_of[name]), self._chosen.get(name)
+            times = [
+                sample.time
+                for instance, series in instances.items()
+                if watched is None or instance == watched
+                for tags, sample in series.items()
+                if known is None or tags == known
+            ]
+            if times:
+                found[name] = max(times)
+        return found
+
+    def choose(self, slot: Slot) -> Choice:
+        """The node's record of this slot."""
+        watched, heirs = dict(self._watched), dict(self._heirs)
+        several: dict[str, str] = {}
+        for key in EXPORTERS:
+            names = self._instances(slot, key)
+            former = self._former.get(key)
+            if former in names and watched[key] in names:
+                several[key] = f"{_several([former, watched[key]])}; pin one as '{key}' in --node_file"
+            elif former in names:
+                watched[key] = former
+            elif key in watched:
+                self._look_for_heir(key, names, watched, heirs)
+            elif len(names) == 1:
+                (watched[key],) = names
+            elif names:
+                several[key] = f"{_several(names)}; pin one as '{key}' in --node_file"
+        record: Record = {}
+        faults: dict[str, str] = {}
+        chosen: dict[str, Tags] = {}
+        for name, (measurement, part) in self._series_of_node.items():
+            key = self._key_of[name]
+            instances = slot.series.get(name, {})
+            found = instances.get(watched.get(key, ""), {})
+            if instances and key in several:
+                faults[name] = several[key]
+                continue
+            tags, fault = self._choose_series(name, found)
+            if fault is None and tags is None:
+                if measurement not in OPTIONAL_MEASUREMENTS:
+                    faults[name] = self._describe_silence(key, instances)
+            elif fault := fault or found[tags].fault:
+                faults[name] = fault
+            else:
+                chosen[name] = tags
+                point: Point = {"time": found[tags].time, "value": found[tags].value}
+                if instance := watched.get(key):
+                    point["instance"] = instance
+                if part is not None:
+                    point[PART_TAGS[measurement]] = part
+                record.setdefault(measurement, []).append(point)
+        self._check_memory(record, faults)
+        times = [point["time"] for points in record.values() for point in points]
+        return Choice(slot, max(times, default=slot.start), record, faults, watched, heirs, chosen)
+
+    def keep(self, choice: Choice) -> None:
+        """Remember what was chosen for this slot."""
+        for key, name in choice.watched.items():
+            before = self._watched.get(key, name)
+            if name != before:
+                self._former[key] = before
+                logger.warning(
+                    "samples now come from %s, before from %s; pin '%s' in --node_file if that is wrong",
+                    shown(name),
+                    shown(before),
+                    key,
+                )
+        self._number += 1
+        self._watched, self._heirs = choice.watched, choice.heirs
+        for key in EXPORTERS:
+            self._note_instances(key, self._instances(choice.slot, key))
+        for name, instances in choice.slot.series.items():
+            found = instances.get(self._watched.get(self._key_of[name], ""), {})
+            known = choice.chosen.get(name, self._chosen.get(name))
+            marks = {_mark(tags) for tags in found if tags != known}
+            is_beside = known in found or (known is None and len(marks) > 1)
+            self._other_series[name].note(marks, is_beside, self._number)
+        self._chosen |= choice.chosen
+        self.ever_seen |= choice.chosen.keys()
+        for point in choice.record.get(MEMORY_TOTAL, []):
+            self._memory_total, self._total_fault = float(point["value"]), None
+        self._total_fault = choice.faults.get(MEMORY_TOTAL, self._total_fault)
+
+    def forget_total_fault(self) -> None:
+        """Nothing stands in the way of a total of the memory any more."""
+        self._total_fault = None
+
+    # --- instances -------------------------------------------------------------------------------
+
+    def _instances(self, slot: Slot, key: str) -> set[str]:
+        return {
+            instance
+            for name, instances in slot.series.items()
+            if self._key_of[name] == key
+            for instance in instances
+        }
+
+    def _look_for_heir(
+        self, key: str, names: set[str], watched: dict[str, str], heirs: dict[str, tuple[str, int]]
+    ) -> None:
+        """Watch another instance if it alone has come for a while, and is no rival of the one before."""
+        if watched[key] in names:
+            heirs.pop(key, None)
+        if watched[key] in names or len(names) != 1:
+            return
+        (name,) = names
+        others = self._other_instances[key]
+        if others.is_crowd or others.beside(shown(name)) >= RIVAL_RECORDS:
+            return
+        before, count = heirs.get(key, (name, 0))
+        heirs[key] = (name, count + 1 if name == before else 1)
+        if heirs[key][1] >= RENAMED_RECORDS:
+            watched[key] = name
+            del heirs[key]
+
+    def _note_instances(self, key: str, names: set[str]) -> None:
+        """Name another instance that writes beside the one that is watched, once."""
+        watched = self._watched.get(key)
+        if watched is None:
+            return
+        others = self._other_instances[key]
+        was_crowd = others.is_crowd
+        found = {shown(name) or "an instance without a name" for name in names if name != watched}
+        others.note(found, watched in names, self._number)
+        new = [name for name in sorted(found) if watched in names and others.beside(name) == RIVAL_RECORDS]
+        if others.is_crowd and not was_crowd:
+            new.append(f"more than {OTHER_INSTANCES} other instances")
+        for name in new:
+            logger.warning(
+                "%s %s samples, too; %s goes on being watched. To watch another one, name it as '%s' in"
+                " --node_file",
+                name,
+                "writes" if name in found else "write",
+                shown(watched),
+                key,
+            )
+
+    def _describe_silence(self, key: str, instances: Mapping[str, object]) -> str:
+        """Why a part has no sample."""
+        if not instances:
+            return NO_SAMPLE
+        (name, *more) = map(shown, instances)
+        writes = "other instances write" if more else f"{name or 'one without a name'} writes"
+        return f"{NO_SAMPLE}, but {writes} some; name the one to watch as '{key}' in --node_file"
+
+    # --- series ----------------------------------------------------------------------------------
+
+    def _choose_series(self, name: str, found: Mapping[Tags, Sample]) -> tuple[Tags | None, str | None]:
+        """The series of a part, or why none can be chosen; neither where there is no sample.
+
+        One that comes up beside the known one may be the same under another label, which ends then, or
+        somebody else's: the known one counts until that is clear. Once there are rivals, none of them takes
+        its place.
+        """
+        known, others = self._chosen.get(name), self._other_series[name]
+        if known in found:
+            if not any(others.beside(_mark(tags)) for tags in found if tags != known):
+                return known, None
+        elif len(found) <= 1 and not (found and others.has_rivals()):
+            return next(iter(found), None), None
+        key = EXPORTERS[self._key_of[name]][0]
+        # Named the same in each record: the known one, and the one that came beside it most often.
+        named = sorted(found, key=lambda tags: (tags != known, -others.beside(_mark(tags)), tags))[:2]
+        if len(named) == 1:
+            texts = _differences(known or named[0], named[0])
+            return None, f"{NO_SAMPLE} but of another series ({texts[1]}); pin one in '{key}' of --node_file"
+        texts = _differences(*named)
+        return None, f"two series at once, {texts[0]} and {texts[1]}; pin one in '{key}' of --node_file"
+
+    def _check_memory(self, record: Record, faults: dict[str, str]) -> None:
+        """Free memory says nothing without the total, or if there is more of it than that."""
+        free = record.get(MEMORY_FREE)
+        totals = [point["value"] for point in record.get(MEMORY_TOTAL, [])]
+        own = self._node.total_memory_bytes
+        is_late = self._number >= WINDOW_RECORDS and self._memory_total is None
+        if totals and is_late and abs(totals[0] - own) > SAME_TOTAL * own:
+            # Whoever can write metrics could change what all of the memory is measured by.
+            faults[MEMORY_TOTAL] = (
+                f"its value came up late and is not {own:.12g}; write the right one as 'total_memory_bytes'"
+                " in --node_file, or delete the other"
+            )
+            del record[MEMORY_TOTAL]
+        if not totals and self._total_fault:
+            # What InfluxDB refuses beside a text does not come; the node's own figure is no stand-in for it.
+            faults.setdefault(MEMORY_TOTAL, self._total_fault)
+        if not free:
+            return
+        if MEMORY_TOTAL in faults:
+            del record[MEMORY_FREE]
+            return
+        total = next(iter(totals), self._memory_total)
+        if free[0]["value"] > (own if total is None else total):
+            source = "'total_memory_bytes' of the node" if total is None else MEMORY_TOTAL
+            faults[MEMORY_FREE] = f"its value is more than {source}"
+            del record[MEMORY_FREE]
+
+    # --- over a restart --------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """For `restore`, in JSON."""
+        return {
+            "watched": self._watched,
+            "former": self._former,
+            "chosen": self._chosen,
+            "number": self._number,
+            "other_instances": {key: others.state() for key, others in self._other_instances.items()},
+            "other_series": {name: others.state() for name, others in self._other_series.items()},
+            "memory_total": self._memory_total,
+            "total_fault": self._total_fault,
+            "ever_seen": sorted(self.ever_seen),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on where another process stopped, in a selection that is new.
+
+        Raises KeyError, TypeError or ValueError, unchanged, if it is no state.
+        """
+        watched = {text(key): text(name) for key, name in mapping(state)["watched"].items()}
+        self._former = {text(key): text(name) for key, name in mapping(state["former"]).items()}
+        self._chosen = {
+            text(name): tuple((text(tag), text(value)) for tag, value in tags)
+            for name, tags in mapping(state["chosen"]).items()
+        }
+        self._number = whole(state["number"])
+        for known, kept in (
+            (self._other_instances, state["other_instances"]),
+            (self._other_series, state["other_series"]),
+        ):
+            for name, others in known.items():
+                others.restore(kept[name])
+        self._memory_total = None if state["memory_total"] is None else number(state["memory_total"])
+        self._total_fault = None if state["total_fault"] is None else text(state["total_fault"])
+        self.ever_seen = {text(name) for name in state["ever_seen"]}
+        self._watched = {**watched, **self._pinned}
+
+
+def _differences(*series: Tags) -> list[str]:
+    """Of each of two series the tags by which it differs from the other."""
+    first, second = series
+    different = sorted(dict(set(first) ^ set(second)))
+    # Prometheus' own tag says less than any other.
+    different = [tag for tag in different if tag != "__name__"] or different
+    return [
+        shown(",".join(f"{tag}={dict(tags).get(tag, '')}" for tag in different)) for tags in (first, second)
+    ]
+
+
+def _mark(tags: Tags) -> str:
+    """A short text for tags, which may be long."""
+    return hashlib.blake2b(repr(tags).encode(), digest_size=8).hexdigest()
+
+
+def _several(names: Iterable[str]) -> str:
+    named = [shown(name) or "one without a name" for name in sorted(names)]
+    more = f" and {len(named) - 2} more" if len(named) > 2 else ""
+    return f"the database holds more than one instance: {', '.join(named[:2])}{more}"
+
+
+def shown(text: str) -> str:
+    """A name that somebody else chose, as a line can show it."""
+    printable = "".join(letter if letter.isprintable() else "?" for letter in text[: NAME_CHARACTERS + 1])
+    return printable if len(printable) <= NAME_CHARACTERS else f"{printable[: NAME_CHARACTERS - 3]}..."

@@ -1,0 +1,100 @@
+"""Normalisation, sequences of records, and their squared errors per metric."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from common.files import saveDictJson
+from common.paths import stats_json
+from nodes.metrics import METRICS, getFeatures
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+logger = logging.getLogger(__name__)
+
+N_STEPS = 4
+
+
+def normalizeFeature(df: pd.DataFrame, feature: str, min: float, max: float) -> pd.Series:
+    """Min-max normalisation: `min` becomes 0 and `max` 1. A range of width 0 counts as width 1."""
+    return (df[feature] - min) / ((max - min) or 1.0)
+
+
+def normalize(values: np.ndarray, stats: dict[str, float], features: Sequence[str]) -> np.ndarray:
+    """normalizeFeature for a plain array (n, features) in physical units."""
+    low, width = feature_ranges(stats, features)
+    return (values - low) / width
+
+
+def feature_ranges(stats: dict[str, float], features: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Lower end and width (features,) of the trained ranges; a range of width 0 counts as width 1."""
+    low, high = (np.array([stats[f"{feature}_{end}"] for feature in features]) for end in ("min", "max"))
+    return low, np.where(high == low, 1.0, high - low)
+
+
+def saveNormalizationStats(
+    df: pd.DataFrame, cols_to_normalize: Sequence[str], filename: str | Path = stats_json
+) -> dict[str, float]:
+    """Write `<column>_min` and `<column>_max` of each column to `filename` and return them."""
+    stats = normalization_stats(df, cols_to_normalize)
+    saveDictJson(stats, filename)
+    return stats
+
+
+def normalization_stats(df: pd.DataFrame, columns: Sequence[str]) -> dict[str, float]:
+    """`<column>_min` and `<column>_max` of each column; missing values do not count."""
+    stats = {}
+    for column in columns:
+        stats[f"{column}_min"] = float(df[column].min())
+        stats[f"{column}_max"] = float(df[column].max())
+    return stats
+
+
+def split_sequences(sequences: np.ndarray, n_steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """Split records (n, features) into sequences of `n_steps`: the last record is what to predict.
+
+    Returns X (n - n_steps + 1, n_steps - 1, features) and y (n - n_steps + 1, features); with fewer
+    than `n_steps` records both are empty.
+    """
+    records = np.asarray(sequences)
+    if len(records) < n_steps:
+        return np.empty((0, n_steps - 1, records.shape[1])), np.empty((0, records.shape[1]))
+    windows = np.lib.stride_tricks.sliding_window_view(records, n_steps, axis=0).swapaxes(1, 2)
+    return windows[:, :-1], windows[:, -1]
+
+
+def whole_sequences(records: np.ndarray, n_steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """split_sequences without those in which a value is missing."""
+    inputs, targets = split_sequences(records, n_steps)
+    whole = ~(np.isnan(inputs).any(axis=(1, 2)) | np.isnan(targets).any(axis=1))
+    return inputs[whole], targets[whole]
+
+
+def metric_square_errors(y_actual: np.ndarray, y_predict: np.ndarray) -> np.ndarray:
+    """Squared errors pooled per metric: (n, features) each -> (n, metrics + 1), the last being overall.
+
+    A metric's squared error is the mean over its features, `overall` the mean over all features. NaN
+    wherever a value is missing.
+    """
+    squares = (np.asarray(y_predict, dtype=float) - np.asarray(y_actual, dtype=float)) ** 2
+    features = getFeatures()
+    pooled = [
+        squares[:, [features.index(feature) for feature in columns]].mean(axis=1)
+        for columns in METRICS.values()
+    ]
+    pooled.append(squares.mean(axis=1))
+    return np.stack(pooled, axis=1)
+
+
+def printPredictionErrors(y_actual: np.ndarray, y_predict: np.ndarray) -> dict[str, float]:
+    """RMSE of each metric and `overall`, in normalised units, over sequences (n, features); logs them."""
+    rmse = np.sqrt(metric_square_errors(y_actual, y_predict).mean(axis=0))
+    errors = dict(zip([*METRICS, "overall"], rmse.tolist(), strict=True))
+    logger.info("RMSE %s", ", ".join(f"{name} {value:.4f}" for name, value in errors.items()))
+    return errors

@@ -1,0 +1,207 @@
+"""The thresholds file that people edit, and which of its values this program proposed, for which model."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common.files import UserError, is_there, loadDictJson, saveDictJson, shown
+from edge.bundle import Bundle
+from edge.scores import Scores
+from nodes.metrics import THRESHOLD_KEYS
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_THRESHOLD = 0.1
+
+
+def load_thresholds(filename: str | Path) -> dict[str, float]:
+    """Read a thresholds file; a key that it lacks has DEFAULT_THRESHOLD, and the log says so.
+
+    Raises UserError, naming file and key, for an unknown key or a value that is not a number of 0 or more.
+    """
+    given = read_thresholds(filename)
+    missing = [key for key in THRESHOLD_KEYS if key not in given]
+    if missing:
+        logger.warning("%s: no %s; %s is used", filename, ", ".join(missing), DEFAULT_THRESHOLD)
+    return {key: given.get(key, DEFAULT_THRESHOLD) for key in THRESHOLD_KEYS}
+
+
+def read_thresholds(filename: str | Path) -> dict[str, float]:
+    """The thresholds that stand in a file, checked as load_thresholds does."""
+    given = loadDictJson(filename)
+    _check_thresholds(filename, given)
+    return given
+
+
+def _check_thresholds(filename: str | Path, given: dict[str, Any]) -> None:
+    for key, value in given.items():
+        if key not in THRESHOLD_KEYS:
+            raise UserError(
+                f"{filename}: unknown key {shown(repr(key))}; the keys are {', '.join(THRESHOLD_KEYS)}"
+            )
+        # An integer of hundreds of digits is less than infinity, and no float.
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not is_number or not 0 <= value <= sys.float_info.max:
+            raise UserError(
+                f"{filename}: {key} is {shown(json.dumps(value))}; it must be a number, 0 or more"
+            )
+
+
+def propose_thresholds(
+    cpu: Scores | None, iperf: Scores | None, normal: Scores, percentile: float
+) -> dict[str, float]:
+    """The given percentile of the window RMSEs, each threshold from the datasets it may depend on.
+
+    CPU features are not affected by the iperf dataset, network features not by the CPU dataset; memory
+    and overall pool all three. A dataset that is None is left out.
+    """
+    proposed = {}
+    for index, key in enumerate(THRESHOLD_KEYS):
+        pooled = [normal]
+        if iperf is not None and not key.startswith("cpu"):
+            pooled.append(iperf)
+        if cpu is not None and not key.startswith("net"):
+            pooled.append(cpu)
+        errors = np.concatenate([scores.window[:, index] for scores in pooled])
+        proposed[key] = round(float(np.percentile(errors[np.isfinite(errors)], percentile)), 6)
+    return proposed
+
+
+def update_thresholds(
+    filename: str | Path, proposed: dict[str, float], model: str | None = None
+) -> list[str]:
+    """Write `proposed` into a thresholds file, but for the values that a person set; returns those keys.
+
+    model: identity of the bundle that they were proposed for. What this program wrote is remembered beside
+    the file: a value that still equals it is refreshed, any other is a person's and stays.
+    """
+    given, before = _given(filename), read_proposals(filename)
+    by_person = _set_by_person(given, before)
+    standing = {key: value for key, value in given.items() if key not in by_person}
+    newest = Proposal(model, proposed)
+    if standing:
+        # Whenever this is cut short, what stands in the file is known to be this program's.
+        origins = [_origin(key, value, before) for key, value in standing.items()]
+        _save_proposals(filename, newest, *(one for one in before if one in origins))
+    else:
+        _save_proposals(filename, newest)
+    saveDictJson({key: (given if key in by_person else proposed)[key] for key in THRESHOLD_KEYS}, filename)
+    if standing:
+        _save_proposals(filename, newest)
+    return by_person
+
+
+def compare_thresholds(filename: str | Path) -> tuple[dict[str, float], list[str]]:
+    """What this program proposed last for a thresholds file, and the keys that a person set."""
+    proposals = read_proposals(filename)
+    return proposals[0].values if proposals else {}, _set_by_person(_given(filename), proposals)
+
+
+def fill_thresholds(filename: str | Path) -> list[str]:
+    """Write DEFAULT_THRESHOLD for the keys that a thresholds file lacks; returns them."""
+    given = _given(filename)
+    missing = {key: DEFAULT_THRESHOLD for key in THRESHOLD_KEYS if key not in given}
+    if missing:
+        # A default is of no model.
+        _save_proposals(filename, *read_proposals(filename), Proposal(None, missing))
+        saveDictJson({**given, **missing}, filename)
+    return list(missing)
+
+
+def _given(filename: str | Path) -> dict[str, float]:
+    return read_thresholds(filename) if is_there(filename) else {}
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """Thresholds that this program wrote. model: identity of their bundle, None where it is not known."""
+
+    model: str | None
+    values: dict[str, float]
+
+
+def proposals_path(filename: str | Path) -> Path:
+    """Where the proposals of a thresholds file are remembered: `thresholds.proposed.json` beside it."""
+    return Path(f"{os.path.splitext(filename)[0]}.proposed.json")
+
+
+def read_proposals(filename: str | Path) -> list[Proposal]:
+    """What this program wrote into a thresholds file, the newest first; nothing where none is remembered.
+
+    Those before the newest are remembered while the file is being replaced; defaults that were filled in come
+    last. Raises UserError with a remedy.
+    """
+    path = proposals_path(filename)
+    if not is_there(path):
+        return []
+    try:
+        content = loadDictJson(path)
+        if set(content) <= set(THRESHOLD_KEYS):
+            # So it was written before models were remembered.
+            content = {"proposed": content}
+        proposals = []
+        while content is not None:
+            proposals.append(_proposal(path, content))
+            content = content.get("before")
+    except UserError as error:
+        raise UserError(
+            f"{error}, or delete the file: all thresholds then count as set by a person"
+        ) from None
+    return proposals
+
+
+def _proposal(path: Path, content: Any) -> Proposal:
+    model = content.get("model") if isinstance(content, dict) else None
+    values = content.get("proposed") if isinstance(content, dict) else None
+    if not isinstance(values, dict) or not isinstance(model, str | None):
+        raise UserError(f"{path}: holds no proposed thresholds; restore it")
+    _check_thresholds(path, values)
+    return Proposal(model, values)
+
+
+def _save_proposals(filename: str | Path, *proposals: Proposal) -> None:
+    """As read_proposals gives them."""
+    content: dict[str, Any] = {}
+    for one in reversed(proposals):
+        before = {"before": content} if content else {}
+        content = {"model": one.model, "proposed": one.values, **before}
+    saveDictJson(content, proposals_path(filename))
+
+
+def _set_by_person(given: dict[str, float], proposals: list[Proposal]) -> list[str]:
+    return [key for key in THRESHOLD_KEYS if key in given and not _origin(key, given[key], proposals)]
+
+
+def _origin(key: str, value: float, proposals: list[Proposal]) -> Proposal | None:
+    """The proposal that a threshold comes from; None for one that a person set."""
+    return next((one for one in proposals if one.values.get(key) == value), None)
+
+
+def describe_foreign(
+    filename: str | Path,
+    thresholds: dict[str, float],
+    proposals: list[Proposal],
+    bundle: Bundle,
+    model_filename: str | Path,
+) -> str | None:
+    """One line if thresholds in force were proposed for another model than the bundle; None if none is known
+    to be.
+    """
+    origins = {key: _origin(key, thresholds[key], proposals) for key in THRESHOLD_KEYS}
+    models = {key: origin.model for key, origin in origins.items() if origin}
+    foreign = [key for key, model in models.items() if model and bundle.identity not in ("", model)]
+    if not foreign:
+        return None
+    named = "all" if len(foreign) == len(THRESHOLD_KEYS) else ", ".join(foreign)
+    return (
+        f"{filename}: holds thresholds that were proposed for another model than {model_filename} ({named});"
+        " run --mode train --evaluate, or set them by hand"
+    )

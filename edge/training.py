@@ -1,0 +1,163 @@
+"""Training on normal records: what can be learnt from, and what the network must have learnt."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from common.files import UserError
+from common.paths import DEFAULT_MODEL, plots_prefix
+from common.times import format_duration
+from edge import network
+from edge.bundle import save_bundle
+from edge.pictures import plotAccLoss, plotMetric
+from edge.sequences import metric_square_errors, normalization_stats, normalize, whole_sequences
+from nodes.metrics import METRICS, getFeatures
+from nodes.series import RECORD_SECONDS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+logger = logging.getLogger("find_anomalies")
+
+DEFAULT_EPOCHS = 10
+# A network that has not learnt has the training mean's error; this much of it is still refused.
+LEARNT_SHARE = 0.95
+# Fewer held-out sequences than this say little, so the network is then judged on all.
+MIN_HELD_OUT = 100
+# A day of records, but for the odd gap: less shows a network little of what is normal.
+ENOUGH_SECONDS = 0.9 * 86400
+
+
+def train(
+    train_dataset: pd.DataFrame,
+    n_steps: int,
+    n_features: int,
+    train_epochs: int = DEFAULT_EPOCHS,
+    val_split: float = 0.1,
+    train_verbose: int = 1,
+    model_filename: str = DEFAULT_MODEL,
+    interval_seconds: float = RECORD_SECONDS,
+    plot_dir: str | Path = plots_prefix,
+) -> Any:
+    """Train the network on normal records and save its bundle; returns the Keras model.
+
+    train_dataset: resampled records in physical units, missing values as NaN. n_features: must be the
+    number of features that getFeatures() names. The last `val_split` of the records, in time, are held
+    out. The curves of loss and accuracy are drawn into `plot_dir`. Raises UserError, leaving an earlier
+    bundle as it was, for records that cannot be learnt from and for a network that has not learnt.
+    """
+    features = getFeatures()
+    if n_features != len(features):
+        raise UserError(f"the network has {len(features)} features, not {n_features}")
+    if not 0 <= val_split < 1:
+        raise UserError(f"val_split is {val_split}; it must be at least 0 and below 1")
+    _check_trainable(train_dataset, features)
+    stats = normalization_stats(train_dataset, features)
+    records = normalize(train_dataset[features].to_numpy(dtype=float), stats, features)
+    inputs, targets = (part.astype(np.float32) for part in whole_sequences(records, n_steps))
+    if len(inputs) < 10 * n_steps:
+        raise UserError(
+            f"the training set (--trainset) has only {len(inputs)} sequences of {n_steps} records"
+            " without a gap; collect at least a day of records"
+        )
+    if len(inputs) * interval_seconds < ENOUGH_SECONDS:
+        logger.warning(
+            "the training set (--trainset) has only %d sequences without a gap, %s: expect false alerts, and"
+            " collect a day or more of ordinary life (--mode collect --since 3d)",
+            len(inputs),
+            format_duration(len(inputs) * interval_seconds),
+        )
+
+    keras = network.import_keras()
+    keras.utils.set_random_seed(network.SEED)
+    model = network.build(n_steps - 1, n_features)
+    history = network.fit(model, inputs, targets, train_epochs, val_split, train_verbose)
+    if not np.isfinite(history.history["loss"][-1]):
+        raise UserError("training diverged (the loss is not finite): nothing was saved; check the dataset")
+    network.check_not_collapsed(model, n_steps - 1, n_features)
+    split = len(inputs) - int(len(inputs) * val_split)
+    report = _forecast_report(model, inputs, targets, split)
+    _check_learnt(report)
+    save_bundle(
+        model,
+        model_filename,
+        stats,
+        {
+            "features": features,
+            "n_steps": n_steps,
+            "interval_seconds": interval_seconds,
+            "means": dict(zip(features, targets[:split].mean(axis=0).astype(float).round(6), strict=True)),
+            "records": len(train_dataset),
+            "first_record": str(train_dataset.index[0]),
+            "last_record": str(train_dataset.index[-1]),
+            "held_out_rmse": report,
+        },
+        inputs[-2000:],
+    )
+    for metric in ("loss", "accuracy"):
+        plotMetric(history, metric, f"{plot_dir}/")
+    plotAccLoss(history, f"{plot_dir}/")
+    return model
+
+
+def _check_trainable(frame: pd.DataFrame, features: Sequence[str]) -> None:
+    for feature in features:
+        values = frame[feature].dropna()
+        if values.empty:
+            raise UserError(
+                f"the training set (--trainset) has no value in {feature}; collect records that have it"
+            )
+        if values.min() == values.max():
+            raise UserError(
+                f"the training set (--trainset) has the constant {values.iloc[0]:g} in {feature},"
+                " so nothing can be learnt of it; collect a longer stretch in which it changes"
+            )
+
+
+def _check_learnt(report: dict[str, dict[str, float]]) -> None:
+    """Refuse a network that is hardly better than the training mean; name the metrics where it is worse."""
+    network, mean = (report["overall"][name] for name in ("network", "training_mean"))
+    if network > LEARNT_SHARE * mean:
+        raise UserError(
+            f"the network predicts hardly better than the mean of the training set ({network:.3f} against"
+            f" {mean:.3f}): nothing was saved; train on more records (--trainset) or for more --epochs"
+        )
+    worse = [name for name, rmse in report.items() if rmse["network"] > rmse["training_mean"]]
+    if worse:
+        logger.warning("worse than the mean of the training set: %s; train longer", ", ".join(worse))
+
+
+def _forecast_report(
+    model: Any, inputs: np.ndarray, targets: np.ndarray, split: int
+) -> dict[str, dict[str, float]]:
+    """Print and return the held-out RMSE of each metric: the network, and two forecasters that need none."""
+    is_enough = len(inputs) - split >= MIN_HELD_OUT
+    held_out = slice(split, None) if is_enough else slice(None)
+    actual = targets[held_out]
+    forecasts = {
+        "network": network.predict(model, inputs[held_out]),
+        "training_mean": np.broadcast_to(targets[:split].mean(axis=0), actual.shape),
+        "previous_record": inputs[held_out][:, -1],
+    }
+    rmse = {
+        name: np.sqrt(metric_square_errors(actual, forecast).mean(axis=0))
+        for name, forecast in forecasts.items()
+    }
+    report = {
+        metric: {name: round(float(values[i]), 5) for name, values in rmse.items()}
+        for i, metric in enumerate([*METRICS, "overall"])
+    }
+    chosen = "the held-out records" if is_enough else "all records, too few to hold some out"
+    print(f"\nRMSE on {chosen} (normalised units)")
+    print(f"{'metric':<12} {'network':>8} {'training mean':>14} {'previous record':>16}")
+    for metric, values in report.items():
+        print(
+            f"{metric:<12} {values['network']:>8.4f} {values['training_mean']:>14.4f}"
+            f" {values['previous_record']:>16.4f}"
+        )
+    return report

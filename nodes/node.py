@@ -1,0 +1,91 @@
+"""What a node is: its CPUs, interfaces, cell and exporters, read from a file."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from common.files import UserError, loadDictJson, shown
+
+
+@dataclass(frozen=True)
+class Node:
+    """Which series of a database are this node; the defaults are those of the documented testbed.
+
+    `node_instance` and `ran_instance` pin the `instance` tags of the node exporter and the RAN
+    exporter; None accepts the only one there is. `node_tags` and `ran_tags` pin any other tags of theirs,
+    where an empty value means that a series must not have the tag. `total_memory_bytes` counts where the node
+    exporter does not report `node_memory_MemTotal_bytes`.
+    """
+
+    cpus: tuple[str, ...] = ("0", "1")
+    interfaces: tuple[str, ...] = ("enp1s0", "enp0s20u1", "ppp0")
+    cell_id: str = "2"
+    total_memory_bytes: float = 8228077568.0
+    node_instance: str | None = None
+    ran_instance: str | None = None
+    node_tags: tuple[tuple[str, str], ...] = ()
+    ran_tags: tuple[tuple[str, str], ...] = ()
+
+
+DEFAULT_NODE = Node()
+
+
+def load_node(filename: str | Path | None) -> Node:
+    """Read a node file (JSON with any of the fields of Node); None gives the documented node.
+
+    Raises UserError for an unreadable file, an unknown key or a value of the wrong kind.
+    """
+    if filename is None:
+        return DEFAULT_NODE
+    given = loadDictJson(filename)
+    known = {field.name for field in fields(Node)}
+    for key in given:
+        if key not in known:
+            raise UserError(
+                f"{filename}: unknown key {shown(repr(key))}; the keys are {', '.join(sorted(known))}"
+            )
+    for key in ("cpus", "interfaces"):
+        if key in given:
+            names = given[key]
+            if not isinstance(names, list) or not names:
+                raise UserError(f'{filename}: \'{key}\' must be a list of names, like ["0", "1"]')
+            given[key] = tuple(_name(filename, key, name) for name in names)
+            if len(set(given[key])) < len(names):
+                raise UserError(f"{filename}: '{key}' names the same one twice; list each once")
+    for key in ("cell_id", "node_instance", "ran_instance"):
+        # Without an instance, the only one there is counts; there is no such thing as no cell.
+        if key in given and (key == "cell_id" or given[key] is not None):
+            given[key] = _name(filename, key, given[key])
+    for key, instance in (("node_tags", "node_instance"), ("ran_tags", "ran_instance")):
+        if key in given:
+            given[key] = _tags(filename, key, given[key], instance)
+    if "total_memory_bytes" in given and not _is_number(given["total_memory_bytes"], above=0):
+        raise UserError(f"{filename}: 'total_memory_bytes' must be a number of bytes above 0")
+    return Node(**given)
+
+
+def _tags(filename: str | Path, key: str, tags: Any, instance: str) -> tuple[tuple[str, str], ...]:
+    if not isinstance(tags, dict) or not all(name and name.isprintable() for name in tags):
+        raise UserError(f'{filename}: \'{key}\' must be an object of tags, like {{"job": "node"}}')
+    if "instance" in tags:
+        raise UserError(f"{filename}: '{key}' holds 'instance'; write it as '{instance}'")
+    return tuple(
+        (name, value if value == "" else _name(filename, key, value)) for name, value in tags.items()
+    )
+
+
+def _name(filename: str | Path, key: str, value: Any) -> str:
+    """Labels are text in InfluxDB, but people write `"cpus": [0, 1]`."""
+    is_name = isinstance(value, (str, int)) and not isinstance(value, bool) and value != ""
+    if not is_name or not str(value).isprintable():
+        raise UserError(
+            f"{filename}: '{key}' must hold names (text or whole numbers), not {shown(repr(value))}"
+        )
+    return str(value)
+
+
+def _is_number(value: Any, above: float = -math.inf) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and above < value < math.inf

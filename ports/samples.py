@@ -1,0 +1,246 @@
+"""The ports' queries: which ports there are, their samples, and their anomalies, in bounded memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from influxdb import InfluxDBClient
+
+import influx_utils
+from common.files import UserError
+from common.times import format_time
+from nodes.series import NO_NUMBERS
+
+BATCH_POINTS = 5000
+# Of more than 10,000 rows InfluxDB says that they are but a part.
+PORT_PAGE_SAMPLES = 10_000
+# What is read of one port at once: 63 days have 18,144 samples, or 90,720 of every minute.
+MAX_PORT_SAMPLES = 1_000_000
+# Series of one port that both have a sample so near to its newest go on side by side.
+LIVE_SECONDS = 2 * 3600
+# Bytes per five minutes, and what was found in them.
+PORT_TRAFFIC = "port_traffic"
+PORT_ANOMALIES = "detected_port_anomalies"
+_PORT_TAGS = ("device", "port", "direction")
+_PortKey = tuple[str, ...]
+# Rows of a list of ports: with tags of MAX_TAG_LETTERS, each of which JSON may write as six bytes, they are
+# within MAX_ANSWER_BYTES. What else stands beside the samples of a port is never part of an answer.
+LIST_PAGE_ROWS = 4000
+MAX_TAG_LETTERS = 200
+# Ports that are written by several series and have these series named.
+NAMED_PORTS = 20
+# A sample counts the bytes of the time before it, and lies in the cell that most of that time does.
+CELL_SECONDS = 300
+_SHORT = f"/^(?s:.{{0,{MAX_TAG_LETTERS}}})$/"
+_CELLS = f"time({CELL_SECONDS}s, {CELL_SECONDS // 2}s)"
+
+
+@dataclass(frozen=True)
+class Port:
+    """A port in one direction, by its tags `device`, `port`, `direction` (empty where it has none).
+
+    newest: time of its newest number, seconds since 1970. fault: why its samples cannot be used, if so.
+    """
+
+    tags: dict[str, str]
+    newest: int
+    fault: str | None = None
+
+
+@influx_utils.answers()
+def list_ports(client: InfluxDBClient, start: int, end: int) -> list[Port]:
+    """All ports that have a value between `start` and `end` (seconds since 1970).
+
+    A few requests, however many ports there are, with answers of a bounded size. A label that is added to a
+    port begins a series in which it goes on; two series that go on side by side are a fault, and so is a
+    newest value that is no number. Ports with tags of more than MAX_TAG_LETTERS are left out.
+    """
+    span = f"time > {start}s AND time <= {end}s"
+    are_short = " AND ".join(f'"{tag}"::tag =~ {_SHORT}' for tag in _PORT_TAGS)
+    conditions = f"{span} AND {are_short}"
+    ends = _series_times(client, 'last("value"::float)', conditions)
+    newest = {key: times[-1] for key, times in ends.items()}
+    faults: dict[_PortKey, str] = {}
+    if any(len(times) > 1 for times in ends.values()):
+        begins = _series_times(client, 'first("value"::float)', conditions)
+        rivals = {key: _side_by_side(begins.get(key, []), times) for key, times in ends.items()}
+        several = sorted(key for key, count in rivals.items() if count)
+        for number, key in enumerate(several):
+            names = _rivals(client, key, newest[key]) if number < NAMED_PORTS else ""
+            faults[key] = (
+                f"is written by {rivals[key]} series at once{names}; write one of them, or give each its own"
+                " device or port"
+            )
+    for influx_type, words in NO_NUMBERS.items():
+        for key, times in _series_times(client, f'last("value"::{influx_type})', conditions).items():
+            if times[-1] > newest.get(key, 0):
+                newest[key] = times[-1]
+                faults[key] = _wrong_type(words, times[-1])
+    return [
+        Port(dict(zip(_PORT_TAGS, key, strict=True)), time // 10**9, faults.get(key))
+        for key, time in newest.items()
+    ]
+
+
+@influx_utils.answers()
+def count_unlisted_ports(client: InfluxDBClient, start: int, end: int) -> int:
+    """How many ports list_ports leaves out for the length of their tags."""
+    is_long = " OR ".join(f'"{tag}"::tag !~ {_SHORT}' for tag in _PORT_TAGS)
+    tags = ", ".join(f'"{tag}"' for tag in _PORT_TAGS)
+    ports = (
+        f'SELECT count("value") AS "n" FROM "{PORT_TRAFFIC}" WHERE time > {start}s AND time <= {end}s'
+        f" AND ({is_long}) GROUP BY {tags}"
+    )
+    (answer,) = influx_utils.run(client, [f'SELECT count("n") FROM ({ports})'])
+    return sum(count for series in answer for _, count in series["values"])
+
+
+def _series_times(client: InfluxDBClient, selector: str, conditions: str) -> dict[_PortKey, list[int]]:
+    """Port -> the time (ns) of the point that is selected of each of its series, ascending.
+
+    Only that and the port's own tags are asked for: other tags, and text values, may be of any length.
+    """
+    found: dict[_PortKey, list[int]] = {}
+    tags = ", ".join(f'"{tag}"' for tag in _PORT_TAGS)
+    selected = f'SELECT {selector} FROM "{PORT_TRAFFIC}" WHERE {conditions} GROUP BY *'
+    count, is_whole = 0, False
+    while not is_whole:
+        page = f"SELECT {tags} FROM ({selected}) LIMIT {LIST_PAGE_ROWS} OFFSET {count}"
+        rows, is_cut = _port_rows(client, page)
+        for time, *texts in rows:
+            found.setdefault(tuple(text or "" for text in texts), []).append(time)
+        count += len(rows)
+        is_whole = not rows or len(rows) < LIST_PAGE_ROWS and not is_cut
+    return {key: sorted(times) for key, times in found.items()}
+
+
+def _side_by_side(begins: Sequence[int], ends: Sequence[int]) -> int:
+    """How many series of a port go on, 0 if no two of these overlap. begins, ends: ascending, of all series.
+
+    Which end belongs to which begin does not matter: if no two series overlap, each begins after the end of
+    the one before.
+    """
+    since = ends[-1] - LIVE_SECONDS * 10**9
+    pairs = zip(begins[1:], ends, strict=False)
+    if not any(end >= begin and end > since for begin, end in pairs):
+        return 0
+    return sum(end > since for end in ends)
+
+
+def _rivals(client: InfluxDBClient, port: _PortKey, newest: int) -> str:
+    """What tells the first two series of a port that go on; nothing if their tags are too long to be read."""
+    where = _is_port(dict(zip(_PORT_TAGS, port, strict=True)))
+    since = newest - LIVE_SECONDS * 10**9
+    query = (
+        f'SELECT last("value"::float) FROM "{PORT_TRAFFIC}" WHERE time > {since} AND time <= {newest}'
+        f" AND {where} GROUP BY *"
+    )
+    try:
+        (answer,) = influx_utils.run(client, [query])
+    except influx_utils.AnswerTooLargeError:
+        return ""
+    if len(answer) < 2:
+        return ""
+    one, other = (series["tags"] for series in answer[:2])
+    tag = min(tag for tag in one if one[tag] != other[tag])
+    return f" (their {tag[:40]!r}: {one[tag][:40]!r} and {other[tag][:40]!r})"
+
+
+def insert_port_anomalies(
+    client: InfluxDBClient,
+    db_name: str,
+    measurement: str,
+    anomalies: Sequence[tuple[int, dict[str, str], dict[str, float]]],
+) -> str | None:
+    """Store the time (ns), tags and fields of each; why InfluxDB refuses some for good, None if it took all.
+
+    Fields that are not finite are left out. Raises as write_points does; writing them again changes nothing.
+    """
+    points = [
+        {
+            "measurement": measurement,
+            "time": time,
+            "tags": {tag: text.rstrip("\\") for tag, text in tags.items()},
+            "fields": {name: value for name, value in fields.items() if math.isfinite(value)},
+        }
+        for time, tags, fields in anomalies
+    ]
+    batches = (points[first : first + BATCH_POINTS] for first in range(0, len(points), BATCH_POINTS))
+    refusals = [influx_utils.write_points(client, db_name, batch) for batch in batches]
+    return next((refusal.reason for refusal in refusals if refusal), None)
+
+
+@influx_utils.answers()
+def get_port_samples(
+    client: InfluxDBClient, tags: dict[str, str], start: int, end: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Times (n,) after `start` and up to `end`, seconds since 1970, and bytes (n,), of one port.
+
+    Of samples within one second the last one counts. Those of five minutes in which two series have some are
+    NaN: nobody knows which of them are the port's. Raises UserError, without the port's name, for a value
+    that is no number and for more than MAX_PORT_SAMPLES samples.
+    """
+    is_port = _is_port(tags)
+    conditions = f"time > {start}s AND time <= {end}s AND {is_port}"
+    # A shard has a type of its own; of several types `value` alone gives the numbers and drops the rest.
+    for influx_type, words in NO_NUMBERS.items():
+        for found in _series_times(client, f'first("value"::{influx_type})', conditions).values():
+            raise UserError(_wrong_type(words, found[0]))
+    samples: dict[int, float] = {}
+    last, count, is_whole = start * 10**9, 0, False
+    while not is_whole:
+        page = (
+            f'SELECT "value"::float FROM "{PORT_TRAFFIC}" WHERE time > {last} AND time <= {end}s'
+            f" AND {is_port} LIMIT {PORT_PAGE_SAMPLES}"
+        )
+        rows, is_cut = _port_rows(client, page)
+        samples.update((time // 10**9, float(number)) for time, number in rows)
+        count += len(rows)
+        if count > MAX_PORT_SAMPLES:
+            raise UserError(
+                f"has more than {MAX_PORT_SAMPLES:,} samples since {format_time(start * 10**9)}; write one"
+                " every five minutes, and delete those between"
+            )
+        is_whole = not rows or len(rows) < PORT_PAGE_SAMPLES and not is_cut
+        last = rows[-1][0] if rows else last
+    times = np.array(list(samples), dtype=np.int64)
+    traffic = np.array(list(samples.values()), dtype=float)
+    # Asked for after the samples: a series that begins meanwhile is seen here.
+    cells = (times - CELL_SECONDS // 2) // CELL_SECONDS
+    traffic[np.isin(cells, _shared_cells(client, conditions))] = np.nan
+    return times, traffic
+
+
+def _shared_cells(client: InfluxDBClient, conditions: str) -> list[int]:
+    """The cells, counted from 1970, in which two series of a port have samples."""
+    series = _series_times(client, 'last("value"::float)', conditions)
+    if all(len(times) == 1 for times in series.values()):
+        return []
+    each = f'SELECT count("value"::float) AS "n" FROM "{PORT_TRAFFIC}" WHERE {conditions}'
+    together = f'SELECT count("n"::integer) AS "n" FROM ({each} GROUP BY {_CELLS}, * fill(none))'
+    shared = f'SELECT "n"::integer FROM ({together} GROUP BY {_CELLS} fill(none)) WHERE "n"::integer > 1'
+    found: list[int] = []
+    is_whole = False
+    while not is_whole:
+        rows, is_cut = _port_rows(client, f"{shared} LIMIT {PORT_PAGE_SAMPLES} OFFSET {len(found)}")
+        found += [time // 10**9 // CELL_SECONDS for time, _ in rows]
+        is_whole = not rows or len(rows) < PORT_PAGE_SAMPLES and not is_cut
+    return found
+
+
+def _is_port(tags: dict[str, str]) -> str:
+    return " AND ".join(influx_utils.any_of(tag, [name]) for tag, name in tags.items())
+
+
+def _port_rows(client: InfluxDBClient, query: str) -> tuple[list[list[Any]], bool]:
+    """The rows of one statement, and whether InfluxDB has more of them."""
+    (answer,) = influx_utils.results(client, [query])
+    return [row for series in answer["series"] for row in series["values"]], influx_utils.is_cut(answer)
+
+
+def _wrong_type(words: str, time: int) -> str:
+    return f"has {words} at {format_time(time)}, where bytes are a number; delete that sample"

@@ -1,0 +1,433 @@
+"""What outlives the process: points that InfluxDB does not have yet, and where judging stopped.
+
+One SQLite file in the state folder. What a poll found and where it stopped are written in one transaction,
+which is on the disk before anything is sent: whenever the process dies, the next one skips no record, judges
+none twice with another verdict, and what it sends twice is the same point.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import os
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from common.files import UserError
+from common.values import mapping, number, text, whole
+
+logger = logging.getLogger(__name__)
+
+FILE_NAME = "find_anomalies.db"
+# Rows that are no points are kept for a person to look at, the newest of them.
+DAMAGED_ROWS = 1000
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS spool (id INTEGER PRIMARY KEY AUTOINCREMENT, database TEXT, point TEXT);
+CREATE TABLE IF NOT EXISTS state (only INTEGER PRIMARY KEY CHECK (only = 1), content TEXT);
+CREATE TABLE IF NOT EXISTS damaged (id INTEGER PRIMARY KEY, database TEXT, point TEXT, reason TEXT);
+"""
+# As bytes, since SQLite raises for a text that is not UTF-8. Cut, since a damaged row may be huge.
+_ROW = "id, substr(CAST(database AS BLOB), 1, 1000), substr(CAST(point AS BLOB), 1, 65537)"
+_NAME_LETTERS = 255
+_POINT_BYTES = 65_536
+# SQLite says so of a file that is no database, was torn by the disk, or has other tables.
+_BROKEN = ("file is not a database", "malformed", "no such column")
+# Ids are given in order from 1 on; no spool ever gets as far as this.
+_LAST_ID = 1 << 62
+
+
+class StoreError(Exception):
+    """What was given is not on the disk; the message is one line and names the remedy."""
+
+
+def _json_object(content: bytes | None) -> dict[str, Any]:
+    """Raises ValueError for what is not one."""
+    if content is None:
+        raise ValueError("nothing is in it")
+    try:
+        return mapping(json.loads(content.decode()))
+    except RecursionError:
+        raise ValueError("too deeply nested") from None
+
+
+def read_row(database: bytes | None, point: bytes | None) -> tuple[str, dict[str, Any]]:
+    """The database and the point of one row of the spool, if InfluxDB can be given them.
+
+    That is a point as influx_utils.anomaly_point makes it: a measurement, a time (ns), tags that are texts,
+    and at least one field, all finite numbers. Raises ValueError, with the reason, for any other row.
+    """
+    name = (database or b"").decode()
+    if not 0 < len(name) <= _NAME_LETTERS or not name.isprintable() or set(name) & set("/\\"):
+        raise ValueError("no name of a database")
+    if point is not None and len(point) > _POINT_BYTES:
+        raise ValueError("too long")
+    content = _json_object(point)
+    try:
+        measurement, moment = text(content["measurement"]), whole(content["time"])
+        tags = {text(tag): text(value) for tag, value in mapping(content["tags"]).items()}
+        fields = {text(field): number(value) for field, value in mapping(content["fields"]).items()}
+    except KeyError as error:
+        raise ValueError(f"no {error.args[0]}") from None
+    if not measurement or not fields or not all(map(math.isfinite, fields.values())):
+        raise ValueError("no measurement, or no finite fields")
+    return name, {"measurement": measurement, "time": moment, "tags": tags, "fields": fields}
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Points of the spool, all of one database, oldest first; `ids` are their rows."""
+
+    database: str
+    points: list[dict[str, Any]]
+    ids: list[int]
+
+    def earliest(self, count: int) -> Batch:
+        """Those with the `count` earliest times."""
+        order = sorted(range(len(self.ids)), key=lambda i: self.points[i]["time"])[:count]
+        return Batch(self.database, [self.points[i] for i in order], [self.ids[i] for i in order])
+
+    def renamed(self, measurement: str) -> Batch:
+        """The same for another measurement."""
+        points = [point | {"measurement": measurement} for point in self.points]
+        return Batch(self.database, points, self.ids)
+
+
+class Store:
+    """The spool, oldest first, and the state; at most `limit` points are kept, the newest.
+
+    What cannot be written to the disk is kept in memory until it can, or has been sent. What InfluxDB
+    refuses stays in the spool and holds nothing up: `oldest` goes past it, `oldest_refused` comes back to it.
+    `dropped` counts the points for which there was no room, `damaged` the rows that are no points; those
+    are set aside in a table of their own.
+
+    Raises UserError where the folder cannot be used at all, or another process uses it.
+    """
+
+    def __init__(self, folder: str | Path, limit: int) -> None:
+        self.path = Path(folder) / FILE_NAME
+        self.dropped = 0
+        self.damaged = 0
+        self.damage = ""
+        self._limit = limit
+        # Rows that are not on the disk yet.
+        self._unsaved: dict[int, tuple[str, str]] = {}
+        # Sent, but still on the disk.
+        self._gone: set[int] = set()
+        # Damaged, and why.
+        self._aside: dict[int, str] = {}
+        # Ids up to the first were refused once; up to the second, twice.
+        self._tried_up_to = 0
+        self._retried_up_to = 0
+        try:
+            self.path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+            self._database = self._open()
+            self._next_id = self._first_free_id()
+        except (OSError, sqlite3.Error) as error:
+            if "locked" in str(error):
+                raise UserError(
+                    f"{folder}: in use by another process; give each its own --state_dir"
+                ) from None
+            raise UserError(
+                f"{folder}: cannot be used ({_reason(error)}); give its user the right, free some space,"
+                " or name another --state_dir"
+            ) from None
+        self._place = self._files()
+
+    def _open(self) -> sqlite3.Connection:
+        try:
+            return self._connect()
+        except sqlite3.DatabaseError as error:
+            if not any(words in str(error) for words in _BROKEN):
+                raise
+            aside = self.path.with_suffix(f".broken-{int(time.time())}")
+            self.path.rename(aside)
+            for ending in ("-wal", "-shm"):
+                Path(f"{self.path}{ending}").unlink(missing_ok=True)
+            logger.error("%s is broken (%s) and was moved to %s; starting anew", self.path, error, aside.name)
+            return self._connect()
+
+    def _connect(self, content: sqlite3.Connection | None = None) -> sqlite3.Connection:
+        """Open the file; `content` is what it is to hold."""
+        database = sqlite3.connect(self.path, timeout=1.0)
+        try:
+            # The lock is held as long as the process lives, so that two never share a folder.
+            database.execute("PRAGMA locking_mode = EXCLUSIVE")
+            if content is not None:
+                # Without the lock, backup would wait for it for ever.
+                database.execute("BEGIN EXCLUSIVE")
+                database.rollback()
+                content.backup(database)
+            database.execute("PRAGMA journal_mode = WAL")
+            database.execute("PRAGMA synchronous = FULL")
+            database.executescript(_SCHEMA)
+            if (found := database.execute("PRAGMA quick_check").fetchone()[0]) != "ok":
+                raise sqlite3.DatabaseError(f"malformed: {found}")
+            for query in (f"SELECT {_ROW} FROM spool", "SELECT only, content FROM state"):
+                database.execute(f"{query} LIMIT 0")
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+    def _first_free_id(self) -> int:
+        odd = self._database.execute("SELECT id FROM spool WHERE id < 1 OR id > ?", (_LAST_ID,))
+        for (row,) in odd.fetchall():
+            self._set_aside(row, "no id of ours")
+        query = "SELECT coalesce(max(id), 0) + 1 FROM spool WHERE id BETWEEN 1 AND ?"
+        return self._database.execute(query, (_LAST_ID,)).fetchone()[0]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        # What was committed is on the disk already.
+        with contextlib.suppress(sqlite3.Error):
+            self._database.close()
+
+    # --- the file's place ------------------------------------------------------------------------
+
+    def make_again(self) -> bool:
+        """Put the file back if somebody deleted it, whole; whether that was so.
+
+        An open file that was deleted takes all writes without an error, and is gone with the process.
+        Raises StoreError while it cannot be put back.
+        """
+        ours, log = self._place
+        file_now, log_now = self._files()
+        if file_now == ours and log in (log_now, None):
+            self._place = ours, log_now
+            return False
+        try:
+            if file_now == ours:
+                # Only the log is gone: what it held is in memory, too, and goes into the file.
+                self._database.execute("PRAGMA journal_mode = DELETE")
+                self._database.execute("PRAGMA journal_mode = WAL")
+            elif file_now is None:
+                self._copy_to_place()
+            else:
+                raise FileExistsError(None, "another file is there")
+        except (OSError, sqlite3.Error) as error:
+            raise StoreError(
+                f"{self.path}: was deleted and cannot be made again ({_reason(error)}); clear the way for it."
+                " Until then a crash loses what InfluxDB does not have yet"
+            ) from None
+        self._place = self._files()
+        return True
+
+    def _copy_to_place(self) -> None:
+        self.path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+        # Another process may be quicker; its file is not ours to overwrite.
+        os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o640))
+        try:
+            copy = self._connect(self._database)
+        except sqlite3.Error as error:
+            if "locked" not in str(error):
+                self.path.unlink(missing_ok=True)
+            raise
+        with contextlib.suppress(sqlite3.Error):
+            self._database.close()
+        self._database = copy
+
+    def _files(self) -> tuple[tuple[int, int] | None, tuple[int, int] | None]:
+        """Which files stand in the places of the database and of its log."""
+        return _identity(self.path), _identity(Path(f"{self.path}-wal"))
+
+    # --- state -----------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any] | None:
+        """What the newest `add` was given; None before the first. Raises StoreError for a damaged one."""
+        rows = self._read("SELECT CAST(content AS BLOB) FROM state")
+        try:
+            return _json_object(rows[0][0]) if rows else None
+        except ValueError as error:
+            raise StoreError(f"{self.path}: holds no state ({error})") from None
+
+    def add(self, state: dict[str, Any], database: str, points: Sequence[dict[str, Any]]) -> None:
+        """Keep the state, and points for a database of InfluxDB behind those that wait already.
+
+        Raises StoreError if the disk refuses; the points then wait in memory.
+        """
+        for point in points:
+            self._unsaved[self._next_id] = (database, json.dumps(point))
+            self._next_id += 1
+        try:
+            with self._database:
+                self._database.executemany(
+                    "INSERT INTO spool (id, database, point) VALUES (?, ?, ?)",
+                    [(row, *content) for row, content in self._unsaved.items()],
+                )
+                self._database.execute(
+                    "INSERT OR REPLACE INTO state (only, content) VALUES (1, ?)", (json.dumps(state),)
+                )
+                self._clear()
+                excess = 0
+                if self._unsaved:
+                    count = self._database.execute("SELECT count(*) FROM spool").fetchone()[0]
+                    excess = max(count - self._limit, 0)
+                self._database.execute(
+                    "DELETE FROM spool WHERE id IN (SELECT id FROM spool ORDER BY id LIMIT ?)", (excess,)
+                )
+        except sqlite3.Error as error:
+            excess = max(len(self._unsaved) - self._limit, 0)
+            for row in list(self._unsaved)[:excess]:
+                del self._unsaved[row]
+                self._aside.pop(row, None)
+            self.dropped += excess
+            raise StoreError(
+                f"{self.path}: cannot be written ({error}); free some space. Until then a crash loses what"
+                " InfluxDB does not have yet"
+            ) from None
+        self._cleared()
+        self._unsaved.clear()
+        self.dropped += excess
+
+    def _clear(self) -> None:
+        """Delete rows that were sent, and set aside those that are damaged, within a transaction."""
+        self._database.executemany("DELETE FROM spool WHERE id = ?", [(row,) for row in self._gone])
+        self._database.executemany(
+            "INSERT INTO damaged (database, point, reason) SELECT database, point, ? FROM spool WHERE id = ?",
+            [(reason, row) for row, reason in self._aside.items()],
+        )
+        self._database.executemany("DELETE FROM spool WHERE id = ?", [(row,) for row in self._aside])
+        if self._aside:
+            newest = f"SELECT id FROM damaged ORDER BY id DESC LIMIT {DAMAGED_ROWS}"
+            lost = self._database.execute(f"DELETE FROM damaged WHERE id NOT IN ({newest})").rowcount
+            if lost:
+                logger.error(
+                    "%s: the table damaged is full; its %d oldest rows are deleted, %d are kept",
+                    self.path,
+                    lost,
+                    DAMAGED_ROWS,
+                )
+
+    def _cleared(self) -> None:
+        self._gone.clear()
+        self._aside.clear()
+
+    def _try_to_clear(self) -> None:
+        if self._unsaved:
+            # The disk refuses; the next `add` tries it again.
+            return
+        try:
+            with self._database:
+                self._clear()
+        except sqlite3.Error as error:
+            # A crash before the next `add` sends the same points once more.
+            logger.debug("%s: %s", self.path, error)
+        else:
+            self._cleared()
+
+    # --- spool -----------------------------------------------------------------------------------
+
+    @property
+    def depth(self) -> int:
+        """How many points wait, also those that InfluxDB refuses."""
+        return self._count(_LAST_ID)
+
+    @property
+    def refused(self) -> int:
+        """How many of them InfluxDB refused when they were sent last."""
+        return self._count(self._tried_up_to)
+
+    def _count(self, up_to: int) -> int:
+        hidden = sum(row <= up_to for rows in (self._gone, self._aside) for row in rows)
+        on_disk = self._read("SELECT count(*) FROM spool WHERE id <= ?", up_to)[0][0]
+        return on_disk + sum(row <= up_to for row in self._unsaved) - hidden
+
+    def _read(self, query: str, *parameters: int) -> list[tuple]:
+        try:
+            return self._database.execute(query, parameters).fetchall()
+        except sqlite3.Error as error:
+            raise self._unreadable(error) from None
+
+    def _unreadable(self, error: sqlite3.Error) -> StoreError:
+        return StoreError(f"{self.path}: cannot be read ({error}); check the disk")
+
+    def oldest(self, count: int) -> Batch | None:
+        """The next points that were not tried yet, at most `count`; None if none waits."""
+        return self._batch(count, self._tried_up_to, _LAST_ID)
+
+    def oldest_refused(self, count: int) -> Batch | None:
+        """The next points that InfluxDB refused; None after the last, and then from the first again."""
+        batch = self._batch(count, self._retried_up_to, self._tried_up_to)
+        if batch is None:
+            self._retried_up_to = 0
+        return batch
+
+    def _batch(self, count: int, after: int, up_to: int) -> Batch | None:
+        """The first points with ids between; rows on the way that are damaged are set aside."""
+        damaged, names, points, ids = self.damaged, [], [], []
+        for row, database, content in self._rows(after, up_to):
+            if row in self._gone or row in self._aside:
+                continue
+            try:
+                name, point = read_row(database, content)
+            except ValueError as error:
+                self._set_aside(row, str(error))
+                continue
+            # Rows in memory go by themselves: nothing of them needs a disk that refuses.
+            if ids and (name != names[0] or (row in self._unsaved) != (ids[0] in self._unsaved)):
+                break
+            names.append(name)
+            points.append(point)
+            ids.append(row)
+            if len(ids) == count:
+                break
+        if self.damaged > damaged:
+            self._try_to_clear()
+        return Batch(names[0], points, ids) if ids else None
+
+    def _rows(self, after: int, up_to: int) -> Iterator[tuple[int, bytes | None, bytes | None]]:
+        query = f"SELECT {_ROW} FROM spool WHERE id > ? AND id <= ? ORDER BY id"
+        try:
+            with contextlib.closing(self._database.execute(query, (after, up_to))) as rows:
+                yield from rows
+        except sqlite3.Error as error:
+            raise self._unreadable(error) from None
+        for row, (database, content) in self._unsaved.items():
+            if after < row <= up_to:
+                yield row, database.encode(), content.encode()
+
+    def sent(self, batch: Batch) -> None:
+        """InfluxDB has these points, or can never take them; they are forgotten."""
+        for row in batch.ids:
+            if self._unsaved.pop(row, None) is None:
+                self._gone.add(row)
+        self._try_to_clear()
+
+    def refuse(self, batch: Batch) -> None:
+        """InfluxDB does not take this batch, the newest of `oldest` or of `oldest_refused`; it waits on."""
+        last = batch.ids[-1]
+        if last > self._tried_up_to:
+            self._tried_up_to = last
+        else:
+            self._retried_up_to = last
+
+    def set_aside(self, batch: Batch, reason: str) -> None:
+        """InfluxDB cannot read these points; they are as good as damaged."""
+        for row in batch.ids:
+            self._set_aside(row, reason)
+        self._try_to_clear()
+
+    def _set_aside(self, row: int, reason: str) -> None:
+        self._aside[row] = reason
+        self.damaged += 1
+        self.damage = reason
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)

@@ -1,0 +1,83 @@
+"""What a service tells systemd, and when it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import select
+import signal
+import socket
+from collections.abc import Iterator, Mapping
+from types import FrameType
+
+from common.files import UserError
+
+
+def notify_systemd(words: str, environment: Mapping[str, str] = os.environ) -> None:
+    """Send `READY=1`, `WATCHDOG=1`, `STATUS=...` (sd_notify(3)); nothing where systemd does not listen."""
+    address = environment.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    # An abstract socket's name begins with a zero byte.
+    address = "\0" + address[1:] if address.startswith("@") else address
+    # Whether systemd listens or not, the node is watched.
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifier:
+        notifier.sendto(words.encode(), address)
+
+
+def check_watchdog(interval_seconds: float, environment: Mapping[str, str] = os.environ) -> None:
+    """Raise UserError if polls are too rare for systemd's watchdog, which would end the daemon."""
+    watchdog_seconds = int(environment.get("WATCHDOG_USEC", "0")) / 1e6
+    if 0 < watchdog_seconds < 2 * interval_seconds:
+        raise UserError(
+            f"--interval {interval_seconds:g} is more than half of the watchdog's {watchdog_seconds:g} s;"
+            f" set WatchdogSec={math.ceil(3 * interval_seconds)} or more in the unit"
+        )
+
+
+class Ending:
+    """SIGTERM, SIGINT end the process: at once while it reads or waits, after the write while it writes.
+
+    SIGHUP ends a wait, so that what a person changed counts at once.
+    """
+
+    def __init__(self) -> None:
+        self._is_asked = False
+        self._is_deferred = False
+        # The two ends of a pipe, once signals are taken.
+        self._pipe: tuple[socket.socket, ...] = ()
+
+    def install(self) -> None:
+        """Take the signals of this process."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._end)
+        # Python writes each signal there; a handler that takes a lock could wait for itself.
+        self._pipe = socket.socketpair()
+        for end in self._pipe:
+            end.setblocking(False)
+        signal.set_wakeup_fd(self._pipe[0].fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGHUP, lambda *_: None)
+
+    def _end(self, number: int, frame: FrameType | None) -> None:
+        self._is_asked = True
+        if not self._is_deferred:
+            raise SystemExit(0)
+
+    @contextlib.contextmanager
+    def deferred(self) -> Iterator[None]:
+        """What is inside the `with` is finished first."""
+        self._is_deferred = True
+        try:
+            yield
+        finally:
+            self._is_deferred = False
+            # Also after a write that failed: the loop would try it for ever.
+            if self._is_asked:
+                raise SystemExit(0)
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass, until SIGHUP comes."""
+        for woken in select.select(self._pipe[1:], [], [], seconds)[0]:
+            # Many signals end one wait; the pipe holds no more than this.
+            woken.recv(1 << 20)

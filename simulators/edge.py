@@ -1,0 +1,342 @@
+"""A deterministic model of an edge node and its gNB, and the datasets that ship in data/.
+
+`python -m simulators.edge` writes data/normal.csv, data/cpu_attack.csv, data/iperf_attack.csv and
+data/attacks.json anew, byte for byte the same each time. The levels are those that a public recording
+of a 5G testbed's edge node shows at rest (per 15 s: user CPU 4.4-9 %, RAM used 88.67-88.82 %, RX CPU
+13.7-14.6 %, TX CPU 5.4-5.7 %, 5-20 kB received and 10-35 kB sent, now and then a burst of 50-200 kB).
+
+The model makes what the exporters would report (cumulative CPU seconds, free bytes, interface counters,
+bit rates), each exporter scraped at its own moment; formatters.py turns it into columns, as it does for
+the daemon.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+import formatters
+from common.files import saveDictJson
+from edge.datasets import write_dataset
+from nodes.metrics import (
+    CPU_SECONDS,
+    DOWNLINK,
+    MEMORY_FREE,
+    MEMORY_TOTAL,
+    RECEIVED,
+    RX_CPU,
+    TRANSMITTED,
+    TX_CPU,
+    UPLINK,
+)
+from nodes.node import DEFAULT_NODE
+from nodes.series import RECORD_SECONDS, Record
+
+NODE_INSTANCE = "edge:9100"
+RAN_INSTANCE = "gnb:9099"
+SECONDS_PER_DAY = 86400.0
+# The two exporters are scraped at different moments of a slot, as fractions of the interval.
+NODE_PHASE = 0.70
+RAN_PHASE = 0.94
+INTERFACE_SHARES = (0.55, 0.28, 0.17)
+MEGABIT_BYTES = 1e6 / 8
+
+
+@dataclass(frozen=True)
+class Attack:
+    """What is done to the node from `start` to `end` (seconds since 1970): `cpu` or `iperf`."""
+
+    kind: str
+    start: float
+    end: float
+
+
+def simulate(
+    seed: int,
+    start: float,
+    seconds: float,
+    attacks: Iterable[Attack] = (),
+    reboot_at: float | None = None,
+    interval_seconds: float = RECORD_SECONDS,
+) -> Record:
+    """Samples of every series, by measurement, from `start` (seconds since 1970) on for `seconds`.
+
+    The same seed gives the same life whatever the attacks are; `reboot_at` takes the node away for a
+    minute and starts its counters from zero.
+    """
+    count = int(seconds / interval_seconds)
+    slots = start + np.arange(count) * interval_seconds
+    rng = np.random.default_rng(seed)
+    attached = _sessions(rng, count)
+    node_times = slots + NODE_PHASE * interval_seconds + rng.normal(0, 0.002, count)
+    ran_times = slots + RAN_PHASE * interval_seconds + rng.normal(0, 0.002, count)
+    day = 0.5 - 0.5 * np.cos(2 * np.pi * (slots / SECONDS_PER_DAY - 4 / 24))
+    life = {
+        **_host_life(rng, count, day),
+        **_ran_life(rng, count, day, attached),
+        "missed": rng.random((2, count)) < 2e-4,
+    }
+    for attack in attacks:
+        _attack_host(life, attack, node_times, interval_seconds, seed)
+        _attack_ran(life, attack, ran_times, seed)
+    return _samples(life, node_times, ran_times, interval_seconds, reboot_at)
+
+
+def drift(rng: np.random.Generator, count: int, records: float) -> np.ndarray:
+    """A slow wander of unit variance that forgets itself in about `records` records (an AR(1))."""
+    keep = np.exp(-1 / records)
+    steps = rng.standard_normal(count) * np.sqrt(1 - keep**2)
+    wander = np.empty(count)
+    level = rng.standard_normal()
+    for i in range(count):
+        level = keep * level + steps[i]
+        wander[i] = level
+    return wander
+
+
+def _sessions(rng: np.random.Generator, count: int) -> np.ndarray:
+    """1 while a UE is attached, 0 while nobody is: spells of about 40 minutes each."""
+    attached = np.empty(count)
+    i, state = 0, 0.0
+    while i < count:
+        spell = int(rng.gamma(2.5, 60.0)) + 8
+        attached[i : i + spell] = state
+        i, state = i + spell, 1.0 - state
+    return attached
+
+
+def _bursts(rng: np.random.Generator, count: int, probability: float, low: float, high: float) -> np.ndarray:
+    """Bursts that begin with `probability` per record and go on for 2-8 records at `low` to `high`."""
+    burst = np.zeros(count)
+    for begin in np.flatnonzero(rng.random(count) < probability):
+        levels = rng.uniform(low, high) * rng.uniform(0.6, 1.0, rng.integers(2, 9))
+        part = burst[begin : begin + len(levels)]
+        part[:] = np.maximum(part, levels[: len(part)])
+    return burst
+
+
+def between(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Fold what lies outside back in, so that a wander turns round at its limits."""
+    width = high - low
+    return low + np.abs((values - low + width) % (2 * width) - width)
+
+
+def _host_life(rng: np.random.Generator, count: int, day: np.ndarray) -> dict[str, np.ndarray]:
+    # A job every 30 s falls into every second record; now and then its phase slips.
+    slips = np.cumsum(rng.random(count) < 0.002)
+    every_second = np.where((np.arange(count) + slips) % 2 == 0, 0.8, -0.8)
+    work = 5.7 + 0.9 * day + 0.25 * drift(rng, count, 240) + every_second
+    work = work + _bursts(rng, count, 0.003, 0.5, 2.0) + rng.normal(0, 0.15, count)
+    cores = np.clip(work + rng.normal(0, 0.2, (2, count)), 4.4, 9.0)
+    steps = rng.standard_t(2.5, count) * 0.0012
+    used = (
+        88.745 + 0.022 * (day - 0.5) + 0.020 * drift(rng, count, 400) + np.cumsum(np.clip(steps, -0.03, 0.03))
+    )
+    chatter = np.where(np.arange(count) % 4 == 0, 2.3, 1.0) * rng.gamma(60, 1 / 60, count)
+    burst = _bursts(rng, count, 0.004, 50e3, 190e3)
+    received = (7.0e3 + 2.5e3 * day) * rng.gamma(30, 1 / 30, count) + burst
+    sent = (11.5e3 + 1.5e3 * day) * chatter + 0.95 * burst
+    return {
+        "cores": cores,
+        "used": between(used, 88.67, 88.82),
+        "received": np.clip(received, 5.0e3, 200e3),
+        "sent": np.clip(sent, 10.0e3, 200e3),
+    }
+
+
+def gnb_life(seed: int, count: int) -> dict[str, np.ndarray]:
+    """A gNB in the middle of the day, `count` records: rx, tx (percent), down, up (bytes per record)."""
+    rng = np.random.default_rng(seed)
+    return _ran_life(rng, count, np.full(count, 0.5), _sessions(rng, count))
+
+
+def _ran_life(
+    rng: np.random.Generator, count: int, day: np.ndarray, attached: np.ndarray
+) -> dict[str, np.ndarray]:
+    appetite = np.exp(0.9 * drift(rng, count, 100) - 1.1 + 0.5 * day)
+    down = attached * np.clip(560e3 * appetite * rng.gamma(900, 1 / 900, count), 4e3, 1e6)
+    up = attached * np.clip(0.045 * down * np.exp(0.3 * drift(rng, count, 80)) + 600, 0, 50e3)
+    busy = attached * (0.35 + 0.45 * np.sqrt(down / 1e6))
+    rx = 13.72 + busy + (0.012 + 0.03 * attached) * rng.standard_normal(count)
+    tx = 5.45 + 0.26 * busy + (0.004 + 0.005 * attached) * rng.standard_normal(count)
+    return {
+        "rx": np.clip(rx + 0.03 * drift(rng, count, 300), 13.66, 14.66),
+        "tx": np.clip(tx + 0.01 * drift(rng, count, 300), 5.42, 5.72),
+        "down": down,
+        "up": up,
+    }
+
+
+def _overlap(times: np.ndarray, seconds: float, start: float, end: float) -> np.ndarray:
+    """Share of the `seconds` before each time that lies between start and end."""
+    return np.clip(np.minimum(times, end) - np.maximum(times - seconds, start), 0, seconds) / seconds
+
+
+def iperf_bytes_per_second(times: np.ndarray | float, start: float, seed: int) -> np.ndarray | float:
+    """20-60 Mbit/s since `start` that wander as radio conditions do, the same whichever exporter looks."""
+    phase = np.random.default_rng(seed + 1).uniform(0, 2 * np.pi, 3)
+    seconds = times - start
+    waves = sum(np.sin(seconds / period + p) for period, p in zip((31.0, 83.0, 190.0), phase, strict=True))
+    return MEGABIT_BYTES * (40.0 + 20.0 * waves / 3)
+
+
+def _attack_host(life: dict, attack: Attack, times: np.ndarray, interval_seconds: float, seed: int) -> None:
+    share = _overlap(times, interval_seconds, attack.start, attack.end)
+    if attack.kind == "cpu":
+        noise = np.random.default_rng(seed + 2).uniform(-0.4, 0.4, life["cores"].shape)
+        life["cores"] = life["cores"] * (1 - share) + (98.5 + noise) * share
+        return
+    flood = share * iperf_bytes_per_second(times, attack.start, seed) * RECORD_SECONDS
+    life["received"] = life["received"] + flood
+    life["sent"] = life["sent"] + flood
+    life["cores"] = np.clip(life["cores"] + 6.0 * share, 0, 100)
+
+
+def _attack_ran(life: dict, attack: Attack, times: np.ndarray, seed: int) -> None:
+    if attack.kind == "cpu":
+        return
+    during = (times >= attack.start) & (times < attack.end)
+    more = flooded(life, iperf_bytes_per_second(times, attack.start, seed) * RECORD_SECONDS)
+    for key, values in more.items():
+        life[key] = np.where(during, values, life[key])
+
+
+def flooded(gnb: dict, flood: np.ndarray | float) -> dict:
+    """rx, tx, down and up of a gNB that carries `flood` bytes per record more."""
+    return {
+        "down": gnb["down"] + flood,
+        "up": gnb["up"] + 0.04 * flood,
+        "rx": gnb["rx"] + 2.5 + flood / 40e6,
+        "tx": gnb["tx"] + 3.0 + flood / 20e6,
+    }
+
+
+def _samples(
+    life: dict,
+    node_times: np.ndarray,
+    ran_times: np.ndarray,
+    interval_seconds: float,
+    reboot_at: float | None,
+) -> Record:
+    """What a scrape of the two exporters stores, as Prometheus tags it."""
+    scale = interval_seconds / RECORD_SECONDS
+    node_there, ran_there = ~life["missed"]
+    boot = np.zeros(len(node_times), dtype=bool)
+    if reboot_at is not None:
+        away = (node_times >= reboot_at) & (node_times < reboot_at + 60)
+        node_there, ran_there = node_there & ~away, ran_there & ~away
+        boot[int(np.searchsorted(node_times, reboot_at + 60)) :][:1] = True
+
+    def counter(per_record: np.ndarray, first: float) -> np.ndarray:
+        total = first + np.cumsum(per_record)
+        since = np.flatnonzero(boot)
+        if len(since):
+            total[since[0] :] -= total[max(int(np.searchsorted(node_times, reboot_at)) - 1, 0)]
+        return total
+
+    node = {"instance": NODE_INSTANCE, "job": "node"}
+    ran = {"instance": RAN_INSTANCE, "job": "ran"}
+    total_memory = DEFAULT_NODE.total_memory_bytes
+    cores = life["cores"] / 100 * interval_seconds
+    samples: Record = {
+        CPU_SECONDS: [
+            point
+            for i, cpu in enumerate(DEFAULT_NODE.cpus)
+            for point in _points(
+                node_times,
+                np.round(counter(cores[i], 81000.0), 4),
+                node_there,
+                {**node, "cpu": cpu, "mode": "user"},
+            )
+        ],
+        MEMORY_FREE: _points(
+            node_times, np.round((1 - life["used"] / 100) * total_memory / 4096) * 4096, node_there, node
+        ),
+        MEMORY_TOTAL: _points(node_times, np.full(len(node_times), total_memory), node_there, node),
+    }
+    for measurement, key in ((RECEIVED, "received"), (TRANSMITTED, "sent")):
+        samples[measurement] = [
+            point
+            for device, share in zip(DEFAULT_NODE.interfaces, INTERFACE_SHARES, strict=True)
+            for point in _points(
+                node_times,
+                np.round(counter(life[key] * share * scale, 4e8)),
+                node_there,
+                {**node, "device": device},
+            )
+        ]
+    samples[RX_CPU] = _points(ran_times, np.round(life["rx"], 2), ran_there, ran)
+    samples[TX_CPU] = _points(ran_times, np.round(life["tx"], 2), ran_there, ran)
+    for measurement, key in ((DOWNLINK, "down"), (UPLINK, "up")):
+        bits_per_second = np.round(life[key] * 8 / RECORD_SECONDS)
+        samples[measurement] = _points(
+            ran_times, bits_per_second, ran_there, {**ran, "cellId": DEFAULT_NODE.cell_id}
+        )
+    return samples
+
+
+def _points(times: np.ndarray, values: np.ndarray, there: np.ndarray, tags: dict[str, str]) -> list[dict]:
+    """Points of one series; Prometheus keeps milliseconds."""
+    milliseconds = np.round(times * 1e3).astype(np.int64)
+    return [
+        {"time": int(ms) * 1_000_000, "value": float(value), **tags}
+        for ms, value, here in zip(milliseconds, values, there, strict=True)
+        if here
+    ]
+
+
+def cpu_attack(start: float) -> list[Attack]:
+    """User CPU at 98-99 % for 18 minutes."""
+    return [Attack("cpu", start, start + 18 * 60)]
+
+
+def iperf_attack(start: float) -> list[Attack]:
+    """iperf for 17 minutes, with a pause and a restart near its start."""
+    return [Attack("iperf", start, start + 90), Attack("iperf", start + 180, start + 17 * 60)]
+
+
+NORMAL_START = datetime(2026, 3, 2, tzinfo=UTC).timestamp()
+CPU_START = datetime(2026, 3, 6, 8, tzinfo=UTC).timestamp()
+IPERF_START = datetime(2026, 3, 7, 12, tzinfo=UTC).timestamp()
+
+
+def shipped_datasets() -> dict[str, tuple[Record, list[Attack]]]:
+    """File name -> samples and attacks of the datasets in data/."""
+    hours = 3600.0
+    cpu, iperf = cpu_attack(CPU_START + 4 * hours), iperf_attack(IPERF_START + 4 * hours)
+    reboot_at = NORMAL_START + 1.3 * SECONDS_PER_DAY
+    return {
+        "normal.csv": (simulate(101, NORMAL_START, 3 * SECONDS_PER_DAY, reboot_at=reboot_at), []),
+        "cpu_attack.csv": (simulate(102, CPU_START, 8 * hours, cpu), cpu),
+        "iperf_attack.csv": (simulate(103, IPERF_START, 8 * hours, iperf), iperf),
+    }
+
+
+def main() -> None:
+    """Write the datasets that ship in data/."""
+    parser = argparse.ArgumentParser(description="Write the shipped datasets anew.")
+    parser.add_argument("--output_dir", default="data", help="folder to write to (default: data)")
+    folder = Path(parser.parse_args().output_dir)
+    windows = {}
+    for name, (samples, attacks) in shipped_datasets().items():
+        records = write_dataset(
+            folder / name, formatters.format_records(formatters.slot_records(samples, RECORD_SECONDS))
+        )
+        windows[name] = [
+            {"start": _iso(attack.start), "end": _iso(attack.end), "cause": attack.kind} for attack in attacks
+        ]
+        print(f"{folder / name}: {records} records")
+    saveDictJson(windows, folder / "attacks.json")
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1114 @@
+"""The command line as a user meets it: a real process, its exit code and every line that it says."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from lab.influxd import Influxd, free_port
+from nodes.metrics import MEMORY_FREE, RX_CPU, getAnomalyColumns, getFeatures
+from simulators.edge import Attack, simulate
+from tests.support.influx import Database, connect
+from tests.support.prometheus_writer import write_samples
+
+ROOT = Path(__file__).resolve().parents[2]
+SECOND = 10**9
+STATES = tempfile.TemporaryDirectory()
+LOG_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (DEBUG|INFO|WARNING|ERROR) (.*)")
+KEYS = (
+    "cpu_threshold, cpu_rx_threshold, cpu_tx_threshold, net_down_threshold, net_up_threshold,"
+    " net_5g_down_threshold, net_5g_up_threshold, mem_threshold, overall_threshold"
+)
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, str(ROOT / "find_anomalies.py"), *map(str, arguments)]
+
+
+def environment(**given: object) -> dict[str, str]:
+    """Of ours only what a process needs: the test run may have set options there."""
+    needed = {name: os.environ[name] for name in ("PATH", "HOME", "LD_LIBRARY_PATH") if name in os.environ}
+    # What one daemon keeps is not taken up by the next.
+    needed["STATE_DIR"] = tempfile.mkdtemp(dir=STATES.name)
+    return needed | {name: str(value) for name, value in given.items()}
+
+
+def run(
+    *arguments: object, cwd: Path = ROOT, timeout: float = 60, **given: object
+) -> subprocess.CompletedProcess[str]:
+    """One run in the folder `cwd`, with the options `given` in its environment."""
+    return subprocess.run(
+        command(*arguments),
+        cwd=cwd,
+        env=environment(**given),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+
+
+def fault(message: str) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of a fault that the user can mend."""
+    return 1, "", f"find_anomalies.py: {message}\n"
+
+
+def outcome(done: subprocess.CompletedProcess[str]) -> tuple[int, str, str]:
+    return done.returncode, done.stdout, done.stderr
+
+
+def logged(stderr: str) -> list[str]:
+    """What is said on standard error, without the log's times and levels."""
+    return [match[2] if (match := LOG_LINE.fullmatch(line)) else line for line in stderr.splitlines()]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# --- wrong usage ---------------------------------------------------------------------------------
+
+
+def port_range(text: str) -> str:
+    return f"argument --influx_port: '{text}' is not a number from 1 to 65535"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "given", "fault"),
+    [
+        ("", {}, "--mode is needed: train, test or collect"),
+        (
+            "--mode fly",
+            {},
+            "argument --mode: invalid choice: 'fly' (choose from 'train', 'test', 'collect')",
+        ),
+        ("--mode test --speed 9", {}, "unrecognized arguments: --speed 9"),
+        ("--mode test now", {}, "unrecognized arguments: now"),
+        ("--mode", {}, "argument --mode: expected one argument"),
+        ("--mode test --influx_port abc", {}, port_range("abc")),
+        ("--mode test --influx_port 0", {}, port_range("0")),
+        ("--mode test --influx_port 65536", {}, port_range("65536")),
+        ("--mode test --influx_port 80.5", {}, port_range("80.5")),
+        (
+            "--mode test --interval 0",
+            {},
+            "argument --interval: '0' is not a time of 0.1 s or more, like 15s, 90m, 24h or 3d",
+        ),
+        (
+            "--mode test --interval nan",
+            {},
+            "argument --interval: 'nan' is not a time of 0.1 s or more, like 15s, 90m, 24h or 3d",
+        ),
+        ("--mode train --epochs 0", {}, "argument --epochs: '0' is not a number from 1 to 10000"),
+        ("--mode train --epochs 1.5", {}, "argument --epochs: '1.5' is not a number from 1 to 10000"),
+        (
+            "--mode train --threshold_percentile 101",
+            {},
+            "argument --threshold_percentile: '101' is not a number from 50 to 100",
+        ),
+        (
+            "--mode train --threshold_percentile nan",
+            {},
+            "argument --threshold_percentile: 'nan' is not a number from 50 to 100",
+        ),
+        ("--mode train --evaluate perhaps", {}, "argument --evaluate: 'perhaps' is neither true nor false"),
+        # The environment is held to the same.
+        ("--mode test", {"INFLUX_PORT": "abc"}, port_range("abc")),
+        ("--mode test", {"ONCE": "perhaps"}, "argument --once: 'perhaps' is neither true nor false"),
+        (
+            "",
+            {"MODE": "fly"},
+            "argument --mode: invalid choice: 'fly' (choose from 'train', 'test', 'collect')",
+        ),
+    ],
+)
+def test_wrong_usage_ends_with_exit_code_2(arguments: str, given: dict[str, str], fault: str) -> None:
+    done = run(*arguments.split(), **given)
+    assert (done.returncode, done.stdout) == (2, "")
+    usage, _, last = done.stderr.rstrip("\n").rpartition("\n")
+    assert usage.startswith("usage: find_anomalies.py [-h] [--mode {train,test,collect}]")
+    assert "Traceback" not in usage
+    assert last == f"find_anomalies.py: error: {fault}"
+
+
+def test_every_option_of_the_help_stands_in_the_readme() -> None:
+    done = run("--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    options = set(re.findall(r"--[a-z]\w*", done.stdout))
+    assert {"--mode", "--help", "--replay", "--influx_pass", "--threshold_percentile"} <= options
+    readme = (ROOT / "README.md").read_text()
+    named = set(re.findall(r"`(--[a-z]\w*)", readme))
+    assert sorted(options - named - {"--help"}) == []
+    # And the README promises no option that is not there.
+    own = re.findall(r"find_anomalies\.py [^\n`]*", readme)
+    assert sorted({word for line in own for word in re.findall(r"--[a-z]\w*", line)} - options) == []
+
+
+# --- options from the environment ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["test", "TEST", "Test"])
+def test_the_mode_is_taken_in_any_case(mode: str) -> None:
+    missing = "none.json: no such file; check the path"
+    assert outcome(run("--mode", mode, "--thresholds_file", "none.json")) == fault(missing)
+    assert outcome(run("--thresholds_file", "none.json", MODE=mode)) == fault(missing)
+
+
+def test_an_option_from_the_environment_counts_and_the_command_line_wins_over_it() -> None:
+    from_environment = run("--mode", "test", THRESHOLDS_FILE="of_environment.json")
+    assert outcome(from_environment) == fault("of_environment.json: no such file; check the path")
+    both = run("--mode", "test", "--thresholds_file", "of_line.json", THRESHOLDS_FILE="of_environment.json")
+    assert outcome(both) == fault("of_line.json: no such file; check the path")
+
+
+def test_a_switch_and_a_port_can_be_set_in_the_environment() -> None:
+    port = free_port("127.0.0.1")
+    done = run(MODE="test", ONCE="true", INFLUX_HOST="127.0.0.1", INFLUX_PORT=port, INFLUX_DB="edge")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert logged(done.stderr) == [
+        f"watching 127.0.0.1:{port}, database edge, every 15 s",
+        f"find_anomalies.py: InfluxDB at 127.0.0.1:{port} cannot be reached;"
+        " check --influx_host, --influx_port and that it runs",
+    ]
+
+
+# --- replay --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def replayed() -> subprocess.CompletedProcess[str]:
+    """The shipped CPU attack, with no InfluxDB anywhere."""
+    port = free_port("127.0.0.1")
+    return run("--mode", "TEST", "--replay", "data/cpu_attack.csv", INFLUX_HOST="127.0.0.1", INFLUX_PORT=port)
+
+
+def nanoseconds(text: str) -> int:
+    moment = datetime.fromisoformat(text)
+    return int(moment.replace(microsecond=0).timestamp()) * SECOND + moment.microsecond * 1000
+
+
+def record_times(dataset: str) -> list[int]:
+    with (ROOT / dataset).open(newline="") as file:
+        return [nanoseconds(row["time"]) for row in csv.DictReader(file)]
+
+
+def attack_windows(dataset: str) -> list[tuple[int, int]]:
+    windows = json.loads((ROOT / "data/attacks.json").read_text())[Path(dataset).name]
+    return [(nanoseconds(window["start"]), nanoseconds(window["end"])) for window in windows]
+
+
+def test_replay_prints_anomalies_as_json_lines_and_nothing_else(
+    replayed: subprocess.CompletedProcess[str],
+) -> None:
+    assert replayed.returncode == 0
+    times = []
+    for line in replayed.stdout.splitlines():
+        anomaly = json.loads(line)
+        assert list(anomaly) == ["time", "possible_cause", "severity", "rmse", "values"]
+        assert anomaly["severity"] in ("anomaly", "alert")
+        assert list(anomaly["rmse"]) == [*(key.removesuffix("_threshold") for key in KEYS.split(", "))]
+        assert list(anomaly["values"]) == [
+            "cpu_usage",
+            "mem_usage",
+            "net_down_usage",
+            "net_up_usage",
+            "cpu_rx_usage",
+            "cpu_tx_usage",
+            "net_down_5g_usage",
+            "net_up_5g_usage",
+        ]
+        times.append(nanoseconds(anomaly["time"]))
+    # Each at the time of a record, and each once.
+    assert times == sorted(set(times) & set(record_times("data/cpu_attack.csv")))
+
+
+def test_replay_flags_the_shipped_cpu_attack_in_whole(replayed: subprocess.CompletedProcess[str]) -> None:
+    anomalies = {nanoseconds(a["time"]): a for a in map(json.loads, replayed.stdout.splitlines())}
+    ((start, end),) = attack_windows("data/cpu_attack.csv")
+    attacked = [time for time in record_times("data/cpu_attack.csv") if start <= time < end]
+    assert len(attacked) == 72
+    flagged = [anomalies[time] for time in attacked if time in anomalies]
+    assert len(flagged) >= 0.98 * len(attacked)
+    assert all("cpu" in anomaly["possible_cause"].split(" | ") for anomaly in flagged)
+    # What is stored is what was measured, and an attack that lasts is an alert.
+    assert all(anomaly["values"]["cpu_usage"] > 90 for anomaly in flagged[2:])
+    assert {anomaly["severity"] for anomaly in flagged[6:]} == {"alert"}
+
+
+def test_replay_ends_with_a_summary_of_what_it_printed(replayed: subprocess.CompletedProcess[str]) -> None:
+    severities = [json.loads(line)["severity"] for line in replayed.stdout.splitlines()]
+    counts = re.fullmatch(
+        r"data/cpu_attack\.csv: (\d+) records: (\d+) normal, (\d+) anomaly, (\d+) alert, (\d+) unknown",
+        logged(replayed.stderr)[-1],
+    )
+    assert counts
+    records, normal, anomaly, alert, unknown = map(int, counts.groups())
+    assert (anomaly, alert) == (severities.count("anomaly"), severities.count("alert"))
+    assert records == normal + anomaly + alert + unknown
+    assert records >= len(record_times("data/cpu_attack.csv"))
+    # The first record has no rates, and a window needs nine predictions.
+    assert unknown >= 11
+
+
+def test_replay_can_draw_what_it_found(tmp_path: Path) -> None:
+    picture = tmp_path / "plots" / "iperf.png"
+    done = run("--mode", "test", "--replay", "data/iperf_attack.csv", "--plot", picture)
+    assert done.returncode == 0
+    assert logged(done.stderr)[-1] == f"{picture}: the picture of it"
+    assert picture.read_bytes().startswith(b"\x89PNG\r\n")
+    causes = {
+        cause
+        for line in done.stdout.splitlines()
+        for cause in json.loads(line)["possible_cause"].split(" | ")
+    }
+    assert {"net_down", "net_5g_down"} <= causes
+
+
+def pictures_of(lines: list[str], interval_seconds: int = 15) -> list[str]:
+    """File names of the pictures of the alerts among these lines: by the first anomaly of each row."""
+    names, first, before = [], 0, 0
+    for anomaly in (json.loads(line) for line in lines if line.startswith("{")):
+        moment = nanoseconds(anomaly["time"])
+        # No record is missing here, so a row ends where a slot has no anomaly.
+        if moment - before > 1.5 * interval_seconds * SECOND:
+            first = moment
+        if anomaly["severity"] == "alert":
+            names.append(datetime.fromtimestamp(first // SECOND, UTC).strftime("alert_%Y%m%dT%H%M%SZ.png"))
+        before = moment
+    return list(dict.fromkeys(names))
+
+
+@pytest.mark.parametrize("name", ["cpu_attack", "iperf_attack"])
+def test_replay_can_draw_each_alert(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / "plots" / "alerts"
+    done = run("--mode", "test", "--replay", f"data/{name}.csv", "--plot_dir", folder)
+    assert done.returncode == 0
+    expected = pictures_of(done.stdout.splitlines())
+    assert expected
+    assert logged(done.stderr)[1:] == [f"{folder}/{picture}: the picture of an alert" for picture in expected]
+    assert sorted(path.name for path in folder.iterdir()) == expected
+    for path in folder.iterdir():
+        assert path.read_bytes().startswith(b"\x89PNG\r\n")
+        assert path.stat().st_size > 50_000
+
+
+def test_replay_draws_an_alert_that_is_open_at_the_end(tmp_path: Path) -> None:
+    ((start, _),) = attack_windows("data/cpu_attack.csv")
+    lines = (ROOT / "data/cpu_attack.csv").read_text().splitlines(keepends=True)
+    before = sum(time < start for time in record_times("data/cpu_attack.csv"))
+    for flagged, expected in ((3, []), (4, ["alert_20260306T120014Z.png"])):
+        folder = tmp_path / str(flagged)
+        (tmp_path / "part.csv").write_text("".join(lines[: 1 + before + flagged]))
+        done = run("--mode", "test", "--replay", tmp_path / "part.csv", PLOT_DIR=folder)
+        assert done.returncode == 0
+        assert [path.name for path in folder.iterdir()] == expected
+
+
+def test_replay_needs_no_tensorflow(tmp_path: Path) -> None:
+    few = dataset(tmp_path / "few.csv")
+    done = run("--mode", "test", "--replay", few, PYTHONPATH=tripwires(tmp_path, "tensorflow", "keras"))
+    assert done.returncode == 0
+    assert logged(done.stderr)[-1].startswith(f"{few}: 60 records: ")
+
+
+@pytest.mark.parametrize("reads", [0, 1])
+def test_a_reader_that_goes_away_is_no_fault(reads: int) -> None:
+    with subprocess.Popen(
+        command("--mode", "test", "--replay", "data/cpu_attack.csv"),
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        for _ in range(reads):
+            assert json.loads(process.stdout.readline())["severity"] == "anomaly"
+        process.stdout.close()
+        stderr = process.stderr.read()
+        assert process.wait(60) == 0
+    assert "Error" not in stderr
+    assert "Traceback" not in stderr
+
+
+# --- datasets that cannot be trusted -------------------------------------------------------------
+
+
+def dataset(path: Path, count: int = 60, change: Callable[[list[list[str]]], None] | None = None) -> Path:
+    """A dataset in which every column changes, `change`d as rows of cells, the header first."""
+    columns = list(dict.fromkeys([*getFeatures(), *getAnomalyColumns()]))
+    rows = [["time", *columns]]
+    for i in range(count):
+        moment = datetime.fromtimestamp(1_772_409_600 + 15 * i, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        rows.append([moment, *(f"{10 + k + (i * (k + 1)) % 17}" for k in range(len(columns)))])
+    if change:
+        change(rows)
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    return path
+
+
+def cell(line: int, column: str, value: str) -> Callable[[list[list[str]]], None]:
+    """Writes a cell of a line, the header being line 1."""
+
+    def change(rows: list[list[str]]) -> None:
+        rows[line - 1][rows[0].index(column)] = value
+
+    return change
+
+
+def without(*columns: str) -> Callable[[list[list[str]]], None]:
+    def change(rows: list[list[str]]) -> None:
+        places = [rows[0].index(column) for column in columns]
+        rows[:] = [[value for i, value in enumerate(row) if i not in places] for row in rows]
+
+    return change
+
+
+def swap_lines(rows: list[list[str]]) -> None:
+    rows[4], rows[5] = rows[5], rows[4]
+
+
+def repeat_line(rows: list[list[str]]) -> None:
+    rows.insert(5, rows[4])
+
+
+def keep(count: int) -> Callable[[list[list[str]]], None]:
+    def change(rows: list[list[str]]) -> None:
+        del rows[count:]
+
+    return change
+
+
+COLLECT = "--mode collect writes all that are needed"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (without("time"), f": has no column time; {COLLECT}"),
+        (without("mem_rate", "bytes_received"), f": has no column mem_rate, bytes_received; {COLLECT}"),
+        (keep(0), ": is empty; a dataset has a header and records"),
+        (keep(1), ": has 0 records; at least 2 are needed"),
+        (keep(2), ": has 1 record; at least 2 are needed"),
+        (
+            cell(7, "cpu_user_percentage", "busy"),
+            ", line 7: cpu_user_percentage is 'busy', not a finite number; correct it or leave it empty",
+        ),
+        (
+            cell(2, "mem_rate", "inf"),
+            ", line 2: mem_rate is 'inf', not a finite number; correct it or leave it empty",
+        ),
+        (
+            cell(61, "dl_bytes", "-1e999"),
+            ", line 61: dl_bytes is '-1e999', not a finite number; correct it or leave it empty",
+        ),
+        (
+            cell(9, "time", "noon"),
+            ", line 9: time 'noon' is not a date and time; write it like 2021-01-12T09:13:15Z",
+        ),
+        (swap_lines, ", line 6: is earlier than the line before; sort by time, each time once"),
+        (repeat_line, ", line 6: repeats the time of the line before; sort by time, each time once"),
+    ],
+)
+def test_replay_refuses_a_faulty_dataset_in_one_line_and_writes_nothing(
+    change: Callable, message: str, tmp_path: Path
+) -> None:
+    faulty = dataset(tmp_path / "faulty.csv", change=change)
+    picture = tmp_path / "picture.png"
+    picture.write_text("of yesterday")
+    before = contents(tmp_path)
+    done = run("--mode", "test", "--replay", faulty, "--plot", picture)
+    assert outcome(done) == fault(f"{faulty}{message}")
+    assert contents(tmp_path) == before
+
+
+def test_replay_refuses_a_dataset_that_is_not_there_or_no_text(tmp_path: Path) -> None:
+    missing = tmp_path / "none.csv"
+    assert outcome(run("--mode", "test", "--replay", missing)) == fault(
+        f"{missing}: no such file; check the path"
+    )
+    binary = tmp_path / "picture.csv"
+    binary.write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\r")
+    code, stdout, stderr = outcome(run("--mode", "test", "--replay", binary))
+    assert (code, stdout, stderr.count("\n")) == (1, "", 1)
+    assert stderr.startswith(f"find_anomalies.py: {binary}: cannot be read as comma separated values (")
+
+
+def gaps(rows: list[list[str]]) -> None:
+    for row in rows[1::4]:
+        row[1:] = [""] * (len(row) - 1)
+
+
+def pace(seconds: int) -> Callable[[list[list[str]]], None]:
+    """The records are so many seconds apart."""
+
+    def change(rows: list[list[str]]) -> None:
+        for i, row in enumerate(rows[1:]):
+            row[0] = datetime.fromtimestamp(1_772_409_600 + seconds * i, UTC).isoformat()
+
+    return change
+
+
+def half_rows(rows: list[list[str]]) -> None:
+    """Two exporters, each scraped every 15 s, 7 s after the other: half of each row is empty."""
+    place = rows[0].index("mem_rate")
+    whole = rows[1:]
+    del rows[1:]
+    for i, row in enumerate(whole):
+        for late, kept in ((0, slice(1, place)), (7, slice(place, None))):
+            moment = datetime.fromtimestamp(1_772_409_600 + 15 * i + late, UTC).isoformat()
+            half = [moment, *[""] * (len(row) - 1)]
+            half[kept] = row[kept]
+            rows.append(half)
+
+
+FAR_APART = (
+    "has a value of cpu_user_rate every {every} s only, --interval is {interval} s; give --interval {every},"
+    " or collect it with --interval {interval}"
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "interval", "every"),
+    [(None, 1, 15), (None, 10, 15), (pace(60), 15, 60), (half_rows, 7.5, 15), (half_rows, 1, 15)],
+)
+def test_replay_refuses_a_dataset_that_is_further_apart_than_the_interval(
+    change: Callable | None, interval: float, every: int, tmp_path: Path
+) -> None:
+    path = dataset(tmp_path / "far.csv", change=change)
+    done = run("--mode", "test", "--replay", path, "--interval", interval)
+    words = FAR_APART.format(every=every, interval=f"{interval:g}")
+    assert outcome(done) == fault(f"{path}: {words}")
+
+
+@pytest.mark.parametrize(("change", "interval"), [(half_rows, 15), (pace(16), 15), (pace(1), 15), (gaps, 15)])
+def test_replay_takes_a_dataset_of_two_exporters_a_slow_one_a_quick_one_and_one_with_gaps(
+    change: Callable, interval: int, tmp_path: Path
+) -> None:
+    path = dataset(tmp_path / "near.csv", change=change)
+    done = run("--mode", "test", "--replay", path, "--interval", interval)
+    assert done.returncode == 0
+    assert re.search(r"near\.csv: \d+ records: ", done.stderr)
+
+
+# --- training that cannot succeed ----------------------------------------------------------------
+
+
+def tripwires(folder: Path, *modules: str) -> Path:
+    """A folder for PYTHONPATH in which importing one of these ends the process with exit code 99."""
+    wires = folder / "tripwires"
+    wires.mkdir()
+    for module in modules:
+        (wires / f"{module}.py").write_text(
+            f"import os\nos.write(2, b'{module} was imported\\n')\nos._exit(99)\n"
+        )
+    return wires
+
+
+@pytest.fixture
+def earlier(tmp_path: Path) -> Path:
+    """A folder with the files of an earlier training, and with datasets to train on."""
+    folder = tmp_path / "edge"
+    (folder / "model").mkdir(parents=True)
+    for name in ("edge.h5", "edge.tflite", "edge.json", "edge_normalization_stats.json"):
+        (folder / "model" / name).write_text(f"{name} of yesterday")
+    (folder / "thresholds.json").write_text('{"cpu_threshold": 0.2}')
+    for name in ("normal.csv", "cpu.csv", "iperf.csv"):
+        dataset(folder / name, 100)
+    return folder
+
+
+def train(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """--mode train in `folder`, which must not get as far as to import TensorFlow."""
+    wires = tripwires(folder.parent, "tensorflow", "keras")
+    return run(
+        *("--mode", "train", "--model", "model/edge.h5", "--thresholds_file", "thresholds.json"),
+        *("--trainset", "normal.csv", "--cpu_testset", "cpu.csv", "--iperf_testset", "iperf.csv"),
+        *arguments,
+        cwd=folder,
+        PYTHONPATH=wires,
+    )
+
+
+def test_a_sound_training_set_gets_as_far_as_tensorflow(earlier: Path) -> None:
+    before = contents(earlier)
+    assert train(earlier, "--evaluate").returncode == 99
+    assert contents(earlier) == before
+
+
+def constant(column: str, value: str) -> Callable[[list[list[str]]], None]:
+    def change(rows: list[list[str]]) -> None:
+        place = rows[0].index(column)
+        for row in rows[1:]:
+            row[place] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            constant("mem_percentage", "88.7"),
+            "the training set (--trainset) has the constant 88.7 in mem_percentage,"
+            " so nothing can be learnt of it; collect a longer stretch in which it changes",
+        ),
+        (
+            constant("ul_bytes_rate", ""),
+            "the training set (--trainset) has no value in ul_bytes_rate; collect records that have it",
+        ),
+        (
+            keep(43),
+            "the training set (--trainset) has only 39 sequences of 4 records without a gap;"
+            " collect at least a day of records",
+        ),
+        (
+            gaps,
+            "the training set (--trainset) has only 0 sequences of 4 records without a gap;"
+            " collect at least a day of records",
+        ),
+        (without("cpu_rx_rate"), f"normal.csv: has no column cpu_rx_rate; {COLLECT}"),
+        (keep(0), "normal.csv: is empty; a dataset has a header and records"),
+    ],
+)
+def test_a_training_set_that_cannot_be_learnt_from_is_refused_at_once(
+    change: Callable, message: str, earlier: Path
+) -> None:
+    dataset(earlier / "normal.csv", 100, change)
+    before = contents(earlier)
+    assert outcome(train(earlier)) == fault(message)
+    assert contents(earlier) == before
+
+
+def test_a_training_set_that_is_further_apart_than_the_interval_is_refused_at_once(earlier: Path) -> None:
+    before = contents(earlier)
+    words = FAR_APART.format(every=15, interval=1)
+    assert outcome(train(earlier, "--evaluate", "--interval", 1)) == fault(f"normal.csv: {words}")
+    assert contents(earlier) == before
+
+
+def test_a_testset_that_is_further_apart_than_the_interval_is_said_and_left_out(earlier: Path) -> None:
+    dataset(earlier / "cpu.csv", 100, pace(60))
+    done = train(earlier, "--evaluate")
+    left_out, few = logged(done.stderr)
+    words = FAR_APART.format(every=60, interval=15)
+    assert left_out == f"cpu.csv: {words}. It is left out: it is not judged, and no threshold is made from it"
+    assert few == (
+        "the training set (--trainset) has only 97 sequences without a gap, 24 min 15 s: expect false alerts,"
+        " and collect a day or more of ordinary life (--mode collect --since 3d)"
+    )
+    assert done.returncode == 99
+
+
+def test_damaged_proposals_are_refused_before_the_training(earlier: Path) -> None:
+    (earlier / "thresholds.proposed.json").write_text("{")
+    before = contents(earlier)
+    assert outcome(train(earlier)) == fault(
+        "thresholds.proposed.json, line 1: not valid JSON (Expecting property name enclosed in double"
+        " quotes); mend that line, or delete the file: all thresholds then count as set by a person"
+    )
+    assert contents(earlier) == before
+
+
+@pytest.mark.parametrize("testset", ["cpu.csv", "iperf.csv"])
+def test_a_faulty_testset_is_refused_before_the_training(testset: str, earlier: Path) -> None:
+    dataset(earlier / testset, change=swap_lines)
+    before = contents(earlier)
+    message = f"{testset}, line 6: is earlier than the line before; sort by time, each time once"
+    assert outcome(train(earlier, "--evaluate")) == fault(message)
+    assert contents(earlier) == before
+
+
+def test_faulty_attack_windows_are_refused_before_the_training(earlier: Path) -> None:
+    (earlier / "attacks.json").write_text('{"cpu.csv": [{"start": "2026-03-02T00:10:00Z"}]}')
+    before = contents(earlier)
+    assert outcome(train(earlier, "--evaluate")) == fault(
+        "attacks.json: the windows of cpu.csv must be a list of"
+        ' {"start": "2021-01-12T09:13:15Z", "end": "2021-01-12T09:31:15Z"}'
+    )
+    assert contents(earlier) == before
+
+
+def test_testsets_that_cannot_be_told_apart_are_refused_before_the_training(earlier: Path) -> None:
+    before = contents(earlier)
+    assert outcome(train(earlier, "--evaluate", "--cpu_testset", "iperf.csv")) == fault(
+        "--cpu_testset, --iperf_testset and --trainset must have three different file names"
+    )
+    assert contents(earlier) == before
+
+
+@pytest.mark.parametrize("name", ["edge", "edge.tflite", "edge.json", "edge.txt"])
+def test_a_model_file_that_keras_cannot_write_is_refused_before_the_training(
+    name: str, earlier: Path
+) -> None:
+    before = contents(earlier)
+    code, stdout, stderr = outcome(train(earlier, "--model", f"model/{name}"))
+    assert (code, stdout, stderr.count("\n")) == (1, "", 1)
+    assert stderr.startswith(f"find_anomalies.py: model/{name}: ")
+    assert ".h5" in stderr
+    assert contents(earlier) == before
+
+
+# --- thresholds that cannot be meant -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "{cpu_threshold: 0.1}",
+            ", line 1: not valid JSON (Expecting property name enclosed in double quotes)",
+        ),
+        ('{"cpu_treshold": 0.1}', f": unknown key 'cpu_treshold'; the keys are {KEYS}"),
+        ('{"mem_threshold": -0.5}', ": mem_threshold is -0.5; it must be a number, 0 or more"),
+        ('{"mem_threshold": "0.5"}', ': mem_threshold is "0.5"; it must be a number, 0 or more'),
+        ('{"mem_threshold": NaN}', ": mem_threshold is NaN; it must be a number, 0 or more"),
+    ],
+)
+@pytest.mark.parametrize("mode", ["test", "train"])
+def test_a_faulty_thresholds_file_is_refused_in_one_line(
+    mode: str, text: str, message: str, earlier: Path
+) -> None:
+    (earlier / "thresholds.json").write_text(text)
+    before = contents(earlier)
+    if "not valid JSON" in message:
+        message += "; mend that line"
+    done = (
+        train(earlier)
+        if mode == "train"
+        else run("--mode", "test", "--once", "--thresholds_file", "thresholds.json", cwd=earlier)
+    )
+    assert outcome(done) == fault(f"thresholds.json{message}")
+    assert contents(earlier) == before
+
+
+# --- models that cannot be used ------------------------------------------------------------------
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A copy of the shipped bundle; its statistics then lie beside it."""
+    for ending in (".h5", ".tflite", ".json"):
+        shutil.copy(ROOT / f"model/5g_edge_autoencoder{ending}", tmp_path / f"edge{ending}")
+    shutil.copy(ROOT / "data/normalization_stats.json", tmp_path / "edge_normalization_stats.json")
+    return tmp_path / "edge.h5"
+
+
+def replay_with(model: Path) -> subprocess.CompletedProcess[str]:
+    few = dataset(model.with_name("few.csv"))
+    return run("--mode", "test", "--model", model, "--replay", few)
+
+
+def test_a_bundle_can_be_used_elsewhere_than_it_is_shipped(model: Path) -> None:
+    assert replay_with(model).returncode == 0
+
+
+def test_a_model_and_statistics_that_do_not_belong_together_are_refused_in_one_line(model: Path) -> None:
+    path = model.with_name("edge_normalization_stats.json")
+    stats = json.loads(path.read_text())
+    path.write_text(json.dumps(stats | {"mem_percentage_max": 99.5}))
+    assert outcome(replay_with(model)) == fault(
+        f"{path}: does not belong to {model.with_suffix('.json')};"
+        f" restore all files of one training, or train again with --mode train --model {model}"
+    )
+
+
+@pytest.mark.parametrize("content", [None, b"", b"garbage", 100_000, 900_000])
+def test_a_damaged_network_is_refused_in_one_line_though_its_checksum_matches(
+    content: bytes | int | None, model: Path
+) -> None:
+    network, identity = model.with_suffix(".tflite"), model.with_suffix(".json")
+    whole = network.read_bytes()
+    if content is None:
+        # Cut nowhere, but altered.
+        content = whole.replace(b"\x0c\x00\x00\x00", b"\x0d\x00\x00\x00")
+    content = whole[:content] if isinstance(content, int) else content
+    network.write_bytes(content)
+    about = json.loads(identity.read_text())
+    about["sha256"]["litert"] = hashlib.sha256(content).hexdigest()
+    identity.write_text(json.dumps(about))
+    assert outcome(replay_with(model)) == fault(
+        f"{network}: is damaged, or no network of these features; restore all files of one training, or train"
+        f" again with --mode train --model {model}"
+    )
+
+
+@pytest.mark.parametrize("text", ["{}", '{"cpu_user_rate_min": "low"}'])
+def test_damaged_statistics_are_refused_in_one_line_though_their_checksum_matches(
+    text: str, model: Path
+) -> None:
+    stats, identity = model.with_name("edge_normalization_stats.json"), model.with_suffix(".json")
+    stats.write_text(text)
+    about = json.loads(identity.read_text())
+    about["sha256"]["stats"] = hashlib.sha256(text.encode()).hexdigest()
+    identity.write_text(json.dumps(about))
+    assert outcome(replay_with(model)) == fault(
+        f"{stats}: holds no minimum and maximum of each feature; restore all files of one training, or train"
+        f" again with --mode train --model {model}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("option", "name"),
+    [
+        ("--thresholds_file", "thresholds.json"),
+        ("--node_file", "node.json"),
+        ("--model", "edge.tflite"),
+        ("--influx_ca", "ca.pem"),
+    ],
+)
+def test_a_fifo_in_place_of_a_file_is_refused_in_one_line_at_the_start(
+    option: str, name: str, model: Path
+) -> None:
+    path = model.with_name(name)
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    given = model if option == "--model" else path
+    done = run("--mode", "test", "--once", option, given, "--influx_ssl", timeout=20)
+    assert outcome(done) == fault(f"{path}: cannot be read: it is a FIFO; put a regular file there")
+
+
+def test_a_missing_model_is_refused_in_one_line(tmp_path: Path) -> None:
+    model = tmp_path / "none.h5"
+    assert outcome(run("--mode", "test", "--model", model, "--once")) == fault(
+        f"{tmp_path / 'none.json'}: no such file; --mode train --model {model} writes it"
+    )
+
+
+# --- thresholds ----------------------------------------------------------------------------------
+
+
+def test_check_thresholds_shows_each_beside_its_proposal_and_what_it_flags(tmp_path: Path) -> None:
+    file = tmp_path / "thresholds.json"
+    proposed = json.loads((ROOT / "data/thresholds.json").read_text())
+    (tmp_path / "thresholds.proposed.json").write_text(json.dumps(proposed))
+    file.write_text(json.dumps(proposed | {"mem_threshold": 0.001, "cpu_tx_threshold": 1000}))
+    dataset = "data/cpu_attack.csv"
+    judged = run("--mode", "test", "--replay", dataset, "--thresholds_file", file)
+    causes = [json.loads(line)["possible_cause"].split(" | ") for line in judged.stdout.splitlines()]
+    records = int(re.search(r"(\d+) records", judged.stderr)[1])
+    done = run("--check_thresholds", "--thresholds_file", file, "--trainset", dataset)
+    assert (done.returncode, done.stderr) == (0, "")
+    heading, *rows, empty, total = done.stdout.splitlines()
+    assert heading.split() == ["threshold", "in", "force", "proposed", "flags", "of", dataset]
+    assert empty == ""
+    assert total == (f"{file} is valid; together they flag {len(causes) / records:.3%} of {records} records")
+    by_key = {row.split()[0]: row for row in rows}
+    assert list(by_key) == KEYS.split(", ")
+    for name in ("cpu", "mem", "cpu_tx"):
+        key = f"{name}_threshold"
+        share = sum(name in named for named in causes) / records
+        given = json.loads(file.read_text())[key]
+        origin = "" if name == "cpu" else "  set by a person"
+        assert by_key[key] == f"{key:<22} {given:>9.4f} {proposed[key]:>9.4f}  {share:.3%}{origin}"
+    assert sum("mem" in named for named in causes) > 100
+
+
+def test_thresholds_of_another_model_are_said_when_checked_and_at_a_replay(tmp_path: Path) -> None:
+    file = tmp_path / "thresholds.json"
+    shutil.copy(ROOT / "data/thresholds.json", file)
+    proposed = tmp_path / "thresholds.proposed.json"
+    values = json.loads(file.read_text())
+    proposed.write_text(json.dumps({"model": "of yesterday", "proposed": values}))
+    few = dataset(tmp_path / "few.csv")
+    line = (
+        f"{file}: holds thresholds that were proposed for another model than model/5g_edge_autoencoder.h5"
+        " (all); run --mode train --evaluate, or set them by hand"
+    )
+    checked = run("--check_thresholds", "--thresholds_file", file, "--trainset", few)
+    assert (checked.returncode, logged(checked.stderr)) == (0, [line])
+    replayed = run("--mode", "test", "--replay", few, "--thresholds_file", file)
+    assert (replayed.returncode, logged(replayed.stderr)[0]) == (0, line)
+    # What is damaged decides nothing here.
+    proposed.write_text("{")
+    replayed = run("--mode", "test", "--replay", few, "--thresholds_file", file)
+    assert replayed.returncode == 0
+    assert logged(replayed.stderr)[0].startswith(f"{proposed}, line 1: not valid JSON")
+
+
+def test_check_thresholds_without_pandas_still_says_whether_the_file_is_valid(tmp_path: Path) -> None:
+    code = "import sys; sys.modules['pandas'] = None; import find_anomalies; sys.exit(find_anomalies.main())"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--check_thresholds"],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0
+    assert logged(done.stderr) == [
+        "pandas is not installed here: what they flag of data/normal.csv is not shown"
+    ]
+    assert done.stdout.splitlines()[-1] == "data/thresholds.json is valid"
+
+
+def test_check_thresholds_refuses_a_broken_file_in_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "thresholds.json"
+    file.write_text('{"cpu_threshold": 0.1,\n "mem_threshold": 0.1,,}')
+    done = run("--check_thresholds", "--thresholds_file", file)
+    assert outcome(done) == fault(
+        f"{file}, line 2: not valid JSON (Expecting property name enclosed in double quotes); mend that line"
+    )
+
+
+# --- InfluxDB ------------------------------------------------------------------------------------
+
+
+def influx(server: Influxd, db_name: str) -> list[object]:
+    return ["--influx_host", server.host, "--influx_port", server.port, "--influx_db", db_name]
+
+
+def no_sample(server: Influxd, db_name: str) -> str:
+    return (
+        f"find_anomalies.py: {server.host}:{server.port}, database {db_name}: no recent sample of this node"
+        " in the database; check the exporters, --influx_db and --node_file"
+    )
+
+
+def test_once_without_a_server_is_one_fault() -> None:
+    port = free_port("127.0.0.1")
+    done = run("--mode", "test", "--once", "--influx_host", "127.0.0.1", "--influx_port", port)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert logged(done.stderr) == [
+        f"watching 127.0.0.1:{port}, database metrics_db, every 15 s",
+        f"find_anomalies.py: InfluxDB at 127.0.0.1:{port} cannot be reached;"
+        " check --influx_host, --influx_port and that it runs",
+    ]
+
+
+def test_once_with_an_empty_database_is_a_fault_and_never_normal(
+    influxd: Influxd, database: Database
+) -> None:
+    done = run("--mode", "test", "--once", *influx(influxd, database.name))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert logged(done.stderr) == [
+        f"watching 127.0.0.1:{influxd.port}, database {database.name}, every 15 s",
+        no_sample(influxd, database.name),
+    ]
+
+
+def test_a_database_that_does_not_exist_is_created(influxd: Influxd) -> None:
+    done = run("--mode", "test", "--once", *influx(influxd, "made_by_test_mode"))
+    try:
+        assert done.returncode == 1
+        assert logged(done.stderr)[1:] == [
+            "created the database made_by_test_mode",
+            no_sample(influxd, "made_by_test_mode"),
+        ]
+        with connect(influxd) as client:
+            assert {"name": "made_by_test_mode"} in client.get_list_database()
+    finally:
+        with connect(influxd) as client:
+            client.drop_database("made_by_test_mode")
+
+
+def test_once_judges_the_newest_record_with_what_the_edge_node_has_installed(
+    influxd: Influxd, database: Database, tmp_path: Path
+) -> None:
+    end = int(time.time()) // 15 * 15
+    samples = simulate(6, end - 60 * 15, 60 * 15)
+    write_samples(database.client, samples)
+    newest = max(point["time"] for points in samples.values() for point in points)
+    wires = tripwires(tmp_path, "tensorflow", "keras", "pandas", "matplotlib", "tqdm")
+    for module in wires.iterdir():
+        module.write_text("raise ImportError('not installed here')")
+    done = run("--mode", "test", "--once", *influx(influxd, database.name), PYTHONPATH=wires)
+    assert (done.returncode, done.stdout) == (0, "")
+    watching, verdict = logged(done.stderr)
+    assert watching == f"watching 127.0.0.1:{influxd.port}, database {database.name}, every 15 s"
+    moment = datetime.fromtimestamp(newest // SECOND, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    assert re.match(rf'({{"time": ")?{moment}\.{newest // 10**6 % 1000:03d}Z', verdict)
+    assert "unknown:" not in verdict
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Influxd]:
+    """A server that asks for a password: admin may all, reader nothing."""
+    with Influxd(tmp_path_factory.mktemp("guarded"), auth=True) as server:
+        with connect(server) as client:
+            client.query("CREATE USER admin WITH PASSWORD 'right' WITH ALL PRIVILEGES", method="POST")
+        with connect(server, username="admin", password="right") as client:
+            client.create_database("edge")
+            client.create_user("reader", "right")
+        yield server
+
+
+@pytest.mark.parametrize(
+    ("user", "password", "message"),
+    [
+        ("admin", "wrong", "refused the credentials; check --influx_user and --influx_pass"),
+        ("nobody", "right", "refused the credentials; check --influx_user and --influx_pass"),
+        ("", "", "refused the credentials; check --influx_user and --influx_pass"),
+    ],
+)
+def test_wrong_credentials_are_one_fault(guarded: Influxd, user: str, password: str, message: str) -> None:
+    done = run("--mode", "test", "--once", *influx(guarded, "edge"), INFLUX_USER=user, INFLUX_PASS=password)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert logged(done.stderr)[1:] == [f"find_anomalies.py: InfluxDB at 127.0.0.1:{guarded.port} {message}"]
+
+
+def test_a_user_without_rights_is_one_fault(guarded: Influxd) -> None:
+    done = run(
+        "--mode", "test", "--once", *influx(guarded, "edge"), INFLUX_USER="reader", INFLUX_PASS="right"
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert logged(done.stderr)[1:] == [
+        f"find_anomalies.py: InfluxDB at 127.0.0.1:{guarded.port}: the user has no right to the database"
+        " edge; grant it READ and WRITE"
+    ]
+
+
+def test_the_password_of_the_environment_opens_the_server(guarded: Influxd) -> None:
+    done = run("--mode", "test", "--once", *influx(guarded, "edge"), INFLUX_USER="admin", INFLUX_PASS="right")
+    assert logged(done.stderr)[-1] == no_sample(guarded, "edge")
+
+
+# --- the end of a daemon -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_running_daemon_in_order(influxd: Influxd, database: Database, end: int) -> None:
+    with subprocess.Popen(
+        command("--mode", "test", "--interval", "1", *influx(influxd, database.name)),
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stderr is not None
+            said = [process.stderr.readline() for _ in range(3)]
+            process.send_signal(end)
+            stdout, rest = process.communicate(timeout=20)
+        finally:
+            process.kill()
+    assert process.returncode == 0
+    assert stdout == ""
+    silence = "unknown: no recent sample of this node in the database"
+    watching = f"watching 127.0.0.1:{influxd.port}, database {database.name}, every 1 s"
+    other_interval = (
+        "the model was trained on records of 15 s, --interval is 1 s: changes between records differ"
+    )
+    assert logged("".join(said)) == [other_interval, watching, silence]
+    assert rest == ""
+
+
+def said_by(log: Path) -> list[str]:
+    """The whole lines of a log that is being written."""
+    return logged(log.read_text().rpartition("\n")[0])
+
+
+def wait_for(log: Path, wanted: Callable[[list[str]], object], seconds: float = 40) -> list[str]:
+    """What is logged, once `wanted` of it is true."""
+    deadline = time.monotonic() + seconds
+    while not wanted(lines := said_by(log)):
+        assert time.monotonic() < deadline, lines
+        time.sleep(0.05)
+    return lines
+
+
+def test_the_daemon_draws_each_alert_when_it_ends_and_outlives_a_folder_that_goes_away(
+    influxd: Influxd, database: Database, tmp_path: Path
+) -> None:
+    now = int(time.time())
+    attacks = [Attack("cpu", now + 5, now + 12), Attack("cpu", now + 22, now + 29)]
+    lives = (simulate(seed, now - 60, 120, attacks, interval_seconds=1) for seed in range(100))
+    series = (MEMORY_FREE, RX_CPU)
+    write_samples(
+        database.client, next(life for life in lives if {len(life[name]) for name in series} == {120})
+    )
+    folder, log = tmp_path / "alerts", tmp_path / "log"
+    with (
+        log.open("wb") as stderr,
+        subprocess.Popen(
+            command("--mode", "test", "--interval", 1, *influx(influxd, database.name)),
+            cwd=ROOT,
+            env=environment(PLOT_DIR=folder),
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+        ) as process,
+    ):
+        try:
+            wait_for(log, lambda lines: [line for line in lines if "database" in line])
+            # It is there from the start.
+            assert list(folder.iterdir()) == []
+            lines = wait_for(log, lambda lines: [line for line in lines if ".png" in line])
+            (first,) = pictures_of(lines, 1)
+            place = lines.index(f"{folder}/{first}: the picture of an alert")
+            assert " normal (" in lines[place - 1]
+            assert [path.name for path in folder.iterdir()] == [first]
+            assert (folder / first).read_bytes().startswith(b"\x89PNG\r\n")
+
+            shutil.rmtree(folder)
+            folder.write_text("no folder any more")
+            fault = "cannot be written (File exists); check the folder and the disk"
+            lines = wait_for(log, lambda lines: [line for line in lines if fault in line])
+            before, second = pictures_of(lines, 1)
+            assert before == first
+            place = lines.index(f"{folder}/{second}: {fault}")
+            assert " ERROR " in log.read_text().splitlines()[place]
+            wait_for(log, lambda later: [line for line in later[place:] if " normal (" in line])
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+
+
+def test_what_an_edge_installation_lacks_is_named_in_one_line() -> None:
+    code = "import sys; sys.modules['pandas'] = None; import find_anomalies; sys.exit(find_anomalies.main())"
+    arguments = ["--mode", "test", "--replay", "data/cpu_attack.csv"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=ROOT, env=environment(), capture_output=True, text=True
+    )
+    assert outcome(done) == fault("pandas is not installed; pip install -r requirements.txt")
+
+
+@pytest.mark.parametrize(
+    ("plot", "message"),
+    [
+        (["--plot", "x.png"], "--plot draws what --replay judges; give both"),
+        (
+            ["--replay", "data/cpu_attack.csv", "--plot", "x.foo"],
+            "x.foo: a picture's name must end in .png",
+        ),
+    ],
+)
+def test_a_picture_that_cannot_be_drawn_is_refused_at_once(plot: list[str], message: str) -> None:
+    assert outcome(run("--mode", "test", *plot)) == fault(message)
+
+
+@pytest.mark.parametrize("source", [[], ["--replay", "data/cpu_attack.csv"]])
+def test_a_folder_that_cannot_hold_pictures_is_refused_at_once(source: list[str], tmp_path: Path) -> None:
+    (tmp_path / "plots").write_text("a file")
+    for folder, reason in (("plots", "File exists"), ("plots/alerts", "Not a directory")):
+        assert outcome(run("--mode", "test", *source, "--plot_dir", tmp_path / folder)) == fault(
+            f"{tmp_path / folder}: no picture can be written there ({reason}); name another --plot_dir"
+        )
+
+
+def test_pictures_of_alerts_without_matplotlib_are_refused_at_once(tmp_path: Path) -> None:
+    wires = tripwires(tmp_path, "matplotlib")
+    (wires / "matplotlib.py").write_text("raise ModuleNotFoundError('not here', name='matplotlib')\n")
+    done = run("--mode", "test", "--plot_dir", tmp_path / "alerts", PYTHONPATH=wires)
+    assert outcome(done) == fault("matplotlib is not installed; pip install -r requirements.txt")
+    assert not (tmp_path / "alerts").exists()
+
+
+def test_nothing_in_the_readme_is_left_to_be_filled_in() -> None:
+    assert re.findall(r"@[A-Z]+@", (ROOT / "README.md").read_text()) == []

@@ -1,0 +1,53 @@
+"""A daemon that polls whenever a line comes on standard input, and answers with its resident memory in bytes.
+
+`python tests/support/fast_motion.py PORT DATABASE FOLDER JUDGED_BEFORE INTERVAL`
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from edge.daemon import Daemon, Settings  # noqa: E402
+from edge.exporter import Metrics  # noqa: E402
+from influx_utils import initializeConnection  # noqa: E402
+from nodes.node import DEFAULT_NODE  # noqa: E402
+from service.store import Store  # noqa: E402
+from service.systemd import Ending  # noqa: E402
+
+
+def resident_bytes() -> int:
+    """What `ps` calls RSS."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def main() -> None:
+    port, database, folder, judged_before, interval = sys.argv[1:]
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO)
+    os.chdir(ROOT)
+    settings = Settings(
+        server=f"127.0.0.1:{port}",
+        database=database,
+        measurement="detected_anomalies",
+        interval_seconds=float(interval),
+        catch_up_seconds=86400.0,
+        drift_seconds=21600.0,
+        thresholds_file="data/thresholds.json",
+        model="model/5g_edge_autoencoder.h5",
+    )
+    client = initializeConnection("127.0.0.1", int(port), "", "")
+    with Store(folder, 1000) as store:
+        daemon = Daemon(settings, client, DEFAULT_NODE, store, Metrics(), Ending())
+        daemon._monitor._judged_before = int(judged_before)
+        for _ in sys.stdin:
+            daemon.poll()
+            print(resident_bytes(), flush=True)
+
+
+if __name__ == "__main__":
+    main()
