@@ -21,7 +21,7 @@ from edge.bundle import Bundle, check_model_name, load_bundle, warn_of_interval
 from edge.daemon import Daemon, Settings
 from edge.datasets import load_records, write_dataset
 from edge.detector import detect
-from edge.exporter import Metrics
+from edge.exporter import EdgeMetrics
 from edge.incidents import AlertRecorder
 from edge.scores import score_dataset
 from edge.selection import NO_SAMPLE, Selection, in_slots
@@ -149,7 +149,7 @@ def watch(options: argparse.Namespace) -> None:
     check_watchdog(options.interval)
     ending = Ending()
     ending.install()
-    metrics = Metrics()
+    metrics = EdgeMetrics()
     if options.metrics_port is not None:
         metrics.serve(options.metrics_address, options.metrics_port)
     with Store(options.state_dir, options.spool_limit) as kept:

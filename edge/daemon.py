@@ -26,7 +26,7 @@ from common.values import mapping, number
 from edge import pictures
 from edge.bundle import Bundle, bundle_paths, load_bundle, warn_of_interval
 from edge.detector import Detector, Verdict, describe_unknown
-from edge.exporter import Metrics
+from edge.exporter import EdgeMetrics
 from edge.incidents import AlertRecorder, Drift, FirstRecords, Incidents
 from edge.monitor import PATIENCE_RECORDS, Judged, Monitor
 from edge.sequences import N_STEPS
@@ -34,10 +34,10 @@ from edge.thresholds import describe_foreign, load_thresholds, proposals_path, r
 from edge.timing import seconds_to_next_poll
 from nodes.metrics import NAMES, THRESHOLD_KEYS, getFeatures
 from nodes.node import Node
+from service import loop
 from service.log import Notices
-from service.loop import Backoff
 from service.store import Batch, Store, StoreError
-from service.systemd import Ending, notify_systemd
+from service.systemd import Ending
 from service.watched import WatchedFiles
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class Daemon:
         client: InfluxDBClient,
         node: Node,
         store: Store,
-        metrics: Metrics,
+        metrics: EdgeMetrics,
         ending: Ending,
     ) -> None:
         self._settings = settings
@@ -144,7 +144,6 @@ class Daemon:
         self._recorder = AlertRecorder()
         self._is_connected = False
         self._is_first_poll = True
-        self._backoff = Backoff()
         self._status = ""
         # The refusals that were logged: measurement and field, None for all others.
         self._refusals: set[tuple[str, ...] | None] = set()
@@ -169,26 +168,18 @@ class Daemon:
             settings.interval_seconds,
         )
         self._metrics.show_thresholds(self._thresholds.content)
-        is_ready = False
-        while True:
-            begin = time.monotonic()
-            is_away = self.poll()
-            notify_systemd("\n".join(["READY=1"] * (not is_ready) + ["WATCHDOG=1", f"STATUS={self._status}"]))
-            is_ready = True
-            if self._monitor.has_more and not is_away:
-                continue
-            if settings.once:
-                return
-            if not is_away:
-                self._note_slowness(time.monotonic() - begin)
-            self._ending.wait(self._pause(is_away))
+        loop.run(self._turn, self._ending)
 
-    def _pause(self, is_away: bool) -> float:
-        """Seconds to the next poll: its own time in ordinary life; a few while the server is away."""
-        if is_away:
-            return self._backoff.next_seconds()
-        self._backoff.reset()
-        return seconds_to_next_poll(self._settings.interval_seconds)
+    def _turn(self) -> loop.Turn:
+        begin = time.monotonic()
+        is_away = self.poll()
+        if self._monitor.has_more and not is_away:
+            return loop.Turn(self._status, 0.0)
+        if self._settings.once:
+            return loop.Turn(self._status, None)
+        if not is_away:
+            self._note_slowness(time.monotonic() - begin)
+        return loop.Turn(self._status, seconds_to_next_poll(self._settings.interval_seconds), is_away)
 
     def _note_slowness(self, lasted_seconds: float) -> None:
         interval = self._settings.interval_seconds

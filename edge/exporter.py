@@ -1,4 +1,4 @@
-"""What Prometheus may scrape of the daemon itself."""
+"""What test mode shows of itself and of the node to Prometheus."""
 
 from __future__ import annotations
 
@@ -8,30 +8,22 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from common.alerts import ALERT
-from common.files import UserError
 from edge.detector import UNKNOWN_CAUSE, Verdict
 from nodes.metrics import NAMES, THRESHOLD_KEYS
+from service.exporter import Exporter
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
 
-class Metrics:
-    """What Prometheus may scrape of the daemon itself."""
+class EdgeMetrics(Exporter):
+    """Counts of polls and verdicts, and where things stand."""
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
-        from prometheus_client import CollectorRegistry, Counter, Gauge
-
-        self.registry = registry or CollectorRegistry()
+        super().__init__(registry)
         self._last_good_poll = time.monotonic()
         self._newest_record = math.nan
-
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"find_anomalies_{name}", text, labels, registry=self.registry)
-
-        def gauge(name: str, text: str, *labels: str) -> Gauge:
-            return Gauge(f"find_anomalies_{name}", text, labels, registry=self.registry)
-
+        counter, gauge = self.counter, self.gauge
         self.polls = counter("polls", "Polls begun")
         self.skipped = counter("skipped_polls", "Polls that a slow one left no time for")
         self.failures = counter("poll_failures", "Polls that failed", "kind")
@@ -61,21 +53,6 @@ class Metrics:
         age.set_function(lambda: time.monotonic() - self._last_good_poll)
         silence = gauge("seconds_since_newest_record", "Since the time of the newest record judged")
         silence.set_function(lambda: time.time() - self._newest_record)
-
-    def serve(self, address: str, port: int) -> None:
-        """Serve http://address:port/metrics from a thread of its own; UserError where it cannot listen."""
-        # A job that serves nothing loads no HTTP server.
-        from prometheus_client import make_wsgi_app
-
-        from service.scrapes import ScrapeServer
-
-        try:
-            ScrapeServer(address, port, make_wsgi_app(self.registry)).start()
-        except OSError as error:
-            raise UserError(
-                f"{address}:{port}: cannot be listened on ({error.strerror or error}); name another"
-                " --metrics_port or --metrics_address"
-            ) from None
 
     def good_poll(self) -> None:
         """A poll did not fail."""

@@ -1,11 +1,60 @@
-"""How long a service waits between two runs."""
+"""The loop of a service: one job that runs again and again, until a signal ends the process."""
 
 from __future__ import annotations
 
 import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from service.systemd import Ending, notify_systemd, watchdog_seconds
 
 # While a server is away it is asked again after these, doubling, each cut by up to half at random.
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.5, 4.0
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What came of one run of a job.
+
+    status: one line for `systemctl status`. next_seconds: time to the next run; None if there is none.
+    is_away: a server that the job needs is away, so it runs again within LAST_RETRY_SECONDS instead.
+    """
+
+    status: str
+    next_seconds: float | None
+    is_away: bool = False
+
+
+def run(job: Callable[[], Turn], ending: Ending) -> None:
+    """Run a job until a turn is the last one, or `ending` ends the process.
+
+    systemd is told that the service is ready after the first run, and that it lives after each run and
+    while it waits. SIGHUP ends a wait.
+    """
+    backoff = Backoff()
+    words = ["READY=1"]
+    while True:
+        turn = job()
+        notify_systemd("\n".join([*words, "WATCHDOG=1", f"STATUS={turn.status}"]))
+        words = []
+        if turn.next_seconds is None:
+            return
+        if turn.is_away:
+            _wait(backoff.next_seconds(), ending)
+        else:
+            backoff.reset()
+            _wait(turn.next_seconds, ending)
+
+
+def _wait(seconds: float, ending: Ending) -> None:
+    deadline = time.monotonic() + seconds
+    # An hourly job waits longer than a watchdog does.
+    longest = watchdog_seconds() / 2 or seconds
+    while (left := deadline - time.monotonic()) > 0:
+        if ending.wait(min(left, longest)):
+            return
+        notify_systemd("WATCHDOG=1")
 
 
 class Backoff:

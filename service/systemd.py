@@ -26,12 +26,17 @@ def notify_systemd(words: str, environment: Mapping[str, str] = os.environ) -> N
         notifier.sendto(words.encode(), address)
 
 
+def watchdog_seconds(environment: Mapping[str, str] = os.environ) -> float:
+    """How long systemd's watchdog waits for a sign of life; 0 if there is none."""
+    return int(environment.get("WATCHDOG_USEC", "0")) / 1e6
+
+
 def check_watchdog(interval_seconds: float, environment: Mapping[str, str] = os.environ) -> None:
     """Raise UserError if polls are too rare for systemd's watchdog, which would end the daemon."""
-    watchdog_seconds = int(environment.get("WATCHDOG_USEC", "0")) / 1e6
-    if 0 < watchdog_seconds < 2 * interval_seconds:
+    seconds = watchdog_seconds(environment)
+    if 0 < seconds < 2 * interval_seconds:
         raise UserError(
-            f"--interval {interval_seconds:g} is more than half of the watchdog's {watchdog_seconds:g} s;"
+            f"--interval {interval_seconds:g} is more than half of the watchdog's {seconds:g} s;"
             f" set WatchdogSec={math.ceil(3 * interval_seconds)} or more in the unit"
         )
 
@@ -76,8 +81,10 @@ class Ending:
             if self._is_asked:
                 raise SystemExit(0)
 
-    def wait(self, seconds: float) -> None:
-        """Let time pass, until SIGHUP comes."""
-        for woken in select.select(self._pipe[1:], [], [], seconds)[0]:
+    def wait(self, seconds: float) -> bool:
+        """Let time pass, until SIGHUP comes; whether it came."""
+        woken = select.select(self._pipe[1:], [], [], seconds)[0]
+        for pipe in woken:
             # Many signals end one wait; the pipe holds no more than this.
-            woken.recv(1 << 20)
+            pipe.recv(1 << 20)
+        return bool(woken)

@@ -26,7 +26,7 @@ from common.files import UserError
 from common.paths import DEFAULT_MODEL
 from common.times import format_time
 from edge.bundle import bundle_paths, load_bundle
-from edge.exporter import Metrics
+from edge.exporter import EdgeMetrics
 from edge.sequences import N_STEPS
 from edge.thresholds import proposals_path, update_thresholds
 from lab.influxd import Influxd
@@ -131,7 +131,7 @@ def test_what_goes_on_is_shown_before_the_first_good_poll(edge: Edge) -> None:
     edge.daemon._send = lambda: None
     edge.daemon.poll()
     edge.server.kill()
-    edge.metrics = Metrics()
+    edge.metrics = EdgeMetrics()
     edge.start()
     shown = {
         name: edge.metrics.registry.get_sample_value(f"find_anomalies_{name}")

@@ -23,7 +23,7 @@ from prometheus_client import CollectorRegistry, make_wsgi_app
 from common.alerts import ALERT, ANOMALY, NORMAL
 from common.files import UserError
 from edge.detector import Verdict
-from edge.exporter import Metrics
+from edge.exporter import EdgeMetrics
 from lab.influxd import free_port
 from nodes.metrics import NAMES, THRESHOLD_KEYS
 from service.log import JournalFormatter, Notices
@@ -175,7 +175,7 @@ def scrape(port: int, timeout_seconds: float = 5.0) -> dict[str, float]:
 
 
 def test_what_prometheus_scrapes() -> None:
-    metrics = Metrics()
+    metrics = EdgeMetrics()
     port = free_port("127.0.0.1")
     metrics.serve("127.0.0.1", port)
     metrics.show_thresholds(dict(zip(THRESHOLD_KEYS, range(9), strict=True)))
@@ -208,7 +208,7 @@ def test_what_serves_nothing_loads_no_http_server() -> None:
 
 
 def test_the_age_of_the_last_good_poll_grows_until_the_next() -> None:
-    metrics = Metrics()
+    metrics = EdgeMetrics()
     port = free_port("127.0.0.1")
     metrics.serve("127.0.0.1", port)
     time.sleep(0.3)
@@ -220,7 +220,7 @@ def test_the_age_of_the_last_good_poll_grows_until_the_next() -> None:
 
 
 def test_in_silence_the_newest_record_grows_old_and_no_rmse_is_shown() -> None:
-    metrics = Metrics()
+    metrics = EdgeMetrics()
     registry = metrics.registry
     age = "find_anomalies_seconds_since_newest_record"
     assert math.isnan(registry.get_sample_value(age))
@@ -250,7 +250,7 @@ def test_slow_clients_keep_few_threads_and_no_scrape_waits_for_them(
 ) -> None:
     # None is cut for its slowness: who waits for them waits longer than the scrape below.
     monkeypatch.setattr(ScrapeServer, "SECONDS", 600.0)
-    metrics = Metrics()
+    metrics = EdgeMetrics()
     port = free_port("127.0.0.1")
     metrics.serve("127.0.0.1", port)
     before = threading.active_count()
@@ -292,7 +292,7 @@ def test_a_connection_for_which_no_thread_can_be_started_takes_no_place(
 def test_a_client_that_sends_a_byte_now_and_then_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ScrapeServer, "SECONDS", 0.5)
     port = free_port("127.0.0.1")
-    Metrics().serve("127.0.0.1", port)
+    EdgeMetrics().serve("127.0.0.1", port)
     with socket.create_connection(("127.0.0.1", port), 5) as slow, pytest.raises(OSError, match="reset|pipe"):
         for _ in range(50):
             slow.sendall(b"G")
@@ -318,7 +318,7 @@ def test_odd_requests_are_answered_and_write_nothing_to_the_log(
     request_bytes: bytes, status: bytes, capfd: pytest.CaptureFixture[str]
 ) -> None:
     port = free_port("127.0.0.1")
-    Metrics().serve("127.0.0.1", port)
+    EdgeMetrics().serve("127.0.0.1", port)
     with socket.create_connection(("127.0.0.1", port), 5) as client:
         client.sendall(request_bytes)
         client.shutdown(socket.SHUT_WR)
@@ -339,7 +339,7 @@ def test_a_port_that_is_taken_is_one_line() -> None:
         with pytest.raises(
             UserError, match=rf"127\.0\.0\.1:{port}: cannot be listened on \(.*--metrics_port"
         ):
-            Metrics().serve("127.0.0.1", port)
+            EdgeMetrics().serve("127.0.0.1", port)
 
 
 # --- what is deployed ----------------------------------------------------------------------------
@@ -356,7 +356,7 @@ def test_the_alert_rules_use_metrics_that_exist_and_promtool_accepts_them() -> N
         env=parts.environment(),
     )
     assert checked.returncode == 0, checked.stderr
-    registry = Metrics().registry
+    registry = EdgeMetrics().registry
     known = {name for family in registry.collect() for name in (family.name, f"{family.name}_total")}
     used = set(re.findall(r"find_anomalies_\w+", "\n".join(re.findall(r"expr: (.*)", rules.read_text()))))
     assert used

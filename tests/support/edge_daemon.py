@@ -19,7 +19,7 @@ from common.paths import DEFAULT_MODEL
 from edge.bundle import load_bundle
 from edge.daemon import Daemon, Settings
 from edge.detector import Detector
-from edge.exporter import Metrics
+from edge.exporter import EdgeMetrics
 from edge.sequences import N_STEPS
 from edge.thresholds import load_thresholds
 from influx_utils import initializeConnection
@@ -83,7 +83,7 @@ class Edge:
         self.drift_seconds = 21600.0
         self.spool_limit = 10_000
         self.measurement = "detected_anomalies"
-        self.metrics = Metrics()
+        self.metrics = EdgeMetrics()
         # As if what is fed came just now.
         self.now = float(self.begin - ahead_seconds)
         self.node = DEFAULT_NODE

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from edge.daemon import Daemon, Settings  # noqa: E402
-from edge.exporter import Metrics  # noqa: E402
+from edge.exporter import EdgeMetrics  # noqa: E402
 from influx_utils import initializeConnection  # noqa: E402
 from nodes.node import DEFAULT_NODE  # noqa: E402
 from service.store import Store  # noqa: E402
@@ -42,7 +42,7 @@ def main() -> None:
     )
     client = initializeConnection("127.0.0.1", int(port), "", "")
     with Store(folder, 1000) as store:
-        daemon = Daemon(settings, client, DEFAULT_NODE, store, Metrics(), Ending())
+        daemon = Daemon(settings, client, DEFAULT_NODE, store, EdgeMetrics(), Ending())
         daemon._monitor._judged_before = int(judged_before)
         for _ in sys.stdin:
             daemon.poll()

@@ -1,0 +1,51 @@
+"""What a service shows of itself to Prometheus."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from common.files import UserError
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry, Counter, Gauge
+
+
+class Exporter:
+    """Metrics of a service, by names that begin with `find_anomalies_`, and the server that serves them.
+
+    exporter = Exporter()
+    polls = exporter.counter("polls", "Polls begun")    # find_anomalies_polls_total
+    exporter.serve("127.0.0.1", 9099)                   # http://127.0.0.1:9099/metrics
+    """
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        from prometheus_client import CollectorRegistry
+
+        self.registry = registry or CollectorRegistry()
+
+    def counter(self, name: str, text: str, *labels: str) -> Counter:
+        """A counter with these labels."""
+        from prometheus_client import Counter
+
+        return Counter(f"find_anomalies_{name}", text, labels, registry=self.registry)
+
+    def gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        """A gauge with these labels."""
+        from prometheus_client import Gauge
+
+        return Gauge(f"find_anomalies_{name}", text, labels, registry=self.registry)
+
+    def serve(self, address: str, port: int) -> None:
+        """Serve http://address:port/metrics from a thread of its own; UserError where it cannot listen."""
+        # A job that serves nothing loads no HTTP server.
+        from prometheus_client import make_wsgi_app
+
+        from service.scrapes import ScrapeServer
+
+        try:
+            ScrapeServer(address, port, make_wsgi_app(self.registry)).start()
+        except OSError as error:
+            raise UserError(
+                f"{address}:{port}: cannot be listened on ({error.strerror or error}); name another"
+                " --metrics_port or --metrics_address"
+            ) from None
