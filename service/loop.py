@@ -51,10 +51,11 @@ def _wait(seconds: float, ending: Ending) -> None:
     deadline = time.monotonic() + seconds
     # An hourly job waits longer than a watchdog does.
     longest = watchdog_seconds() / 2 or seconds
-    while (left := deadline - time.monotonic()) > 0:
-        if ending.wait(min(left, longest)):
-            return
-        notify_systemd("WATCHDOG=1")
+    left = seconds
+    while left > 0 and not ending.wait(min(left, longest)):
+        left = deadline - time.monotonic()
+        if left > 0:
+            notify_systemd("WATCHDOG=1")
 
 
 class Backoff:
