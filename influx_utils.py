@@ -93,8 +93,9 @@ def initializeConnection(
     influx_pass: str,
     is_encrypted: bool = False,
     ca_file: str | None = None,
+    timeout_seconds: float = TIMEOUT_SECONDS,
 ) -> InfluxDBClient:
-    """A client that gives up after TIMEOUT_SECONDS and speaks to the server directly, past any proxy.
+    """A client that gives up after `timeout_seconds` and speaks to the server directly, past any proxy.
 
     is_encrypted: speak TLS, and only to a server whose certificate is signed by one that `ca_file` (PEM)
     holds, or by a public one. Nothing is sent yet: the first request shows whether the server is there.
@@ -113,7 +114,7 @@ def initializeConnection(
         # As text, requests would take them for latin-1.
         username=influx_user.encode(),
         password=influx_pass.encode(),
-        timeout=TIMEOUT_SECONDS,
+        timeout=timeout_seconds,
         retries=ATTEMPTS,
         proxies={},
         ssl=is_encrypted,

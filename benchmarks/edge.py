@@ -159,7 +159,7 @@ def evaluation_seconds() -> float:
 def test_mode_cost() -> dict[str, float]:
     """Test mode as a process against a real InfluxDB with history: memory, CPU per poll, start-up.
 
-    Start-up is from exec to the first verdict in the log; CPU is that of POLLS polls after it. The
+    Start-up is from exec to the first verdict that is published; CPU is that of POLLS polls after it. The
     daemon runs without pandas in sight, as requirements-edge.txt has it.
     """
     with tempfile.TemporaryDirectory() as folder, Influxd(Path(folder) / "influxd") as server:
@@ -170,13 +170,13 @@ def test_mode_cost() -> dict[str, float]:
         _write(client, edge.simulate(7, now - 60, 60 + POLLS + 30, interval_seconds=1.0))
         with _daemon(server, folder) as process:
             begin = time.perf_counter()
-            log = Path(folder, "log")
-            while "normal" not in log.read_text() and time.perf_counter() - begin < 20:
+            published = PollLog(Path(folder, "state"))
+            while not published.verdicts() and time.perf_counter() - begin < 20:
                 time.sleep(0.005)
             first_verdict = time.perf_counter() - begin
-            cpu_before, polls_before = _cpu_seconds(process.pid), _polls(log)
+            cpu_before, polls_before = _cpu_seconds(process.pid), len(published.verdicts())
             time.sleep(POLLS)
-            cpu, polls = _cpu_seconds(process.pid) - cpu_before, _polls(log) - polls_before
+            cpu, polls = _cpu_seconds(process.pid) - cpu_before, len(published.verdicts()) - polls_before
             status = Path(f"/proc/{process.pid}/status").read_text()
         peak_kib = int(status.split("VmHWM:")[1].split()[0])
     return {
@@ -206,10 +206,6 @@ def _daemon(server: Influxd, folder: str) -> Iterator[subprocess.Popen]:
 def _cpu_seconds(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _polls(log: Path) -> int:
-    return sum("Z normal" in line or '"severity"' in line for line in log.read_text().splitlines())
 
 
 def _write(client: Any, samples: Record) -> None:

@@ -22,7 +22,7 @@ from edge.daemon import Daemon, Settings
 from edge.datasets import load_records, write_dataset
 from edge.detector import detect
 from edge.exporter import EdgeMetrics
-from edge.incidents import AlertRecorder
+from edge.incidents import Alerts
 from edge.scores import score_dataset
 from edge.selection import NO_SAMPLE, Selection, in_slots
 from edge.sequences import N_STEPS
@@ -107,10 +107,10 @@ def replay(options: argparse.Namespace) -> None:
         pictures.plot_detection(bundle, thresholds, verdicts, attacks, options.plot, options.replay)
         logger.info("%s: the picture of it", options.plot)
     if options.plot_dir:
-        recorder = AlertRecorder()
-        alerts = [recorder.observe(verdict) for verdict in verdicts] + [recorder.close(is_open=True)]
-        for alert in filter(None, alerts):
-            path = pictures.plot_alert(bundle, thresholds, alert, options.plot_dir)
+        alerts = Alerts()
+        ended = [alerts.observe(verdict) for verdict in verdicts]
+        for alert in filter(None, [*ended, alerts.up]):
+            path = pictures.plot_alert(bundle, thresholds, alert, verdicts, options.plot_dir)
             logger.info("%s: the picture of an alert", path)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
 from common.alerts import ALERT
@@ -80,3 +80,8 @@ class EdgeMetrics(Exporter):
         """The thresholds in force."""
         for name, key in zip(NAMES, THRESHOLD_KEYS, strict=True):
             self.threshold.labels(name).set(thresholds[key])
+
+    def show_drift(self, drifting: Collection[str]) -> None:
+        """The metrics whose normal has changed."""
+        for name in NAMES:
+            self.drift.labels(name).set(name in drifting)

@@ -1,4 +1,4 @@
-"""What is worth saying of many verdicts: an incident opens or closes, a normal has changed.
+"""What many verdicts amount to: alerts, incidents, a changed normal, another node's model.
 
 Verdicts come every 15 s; an operator hears of a change once. All of it can be kept over a restart.
 """
@@ -6,11 +6,12 @@ Verdicts come every 15 s; an operator hears of a change once. All of it can be k
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from common.alerts import ALERT, ALERT_RECORDS, CONTEXT_RECORDS, FEW_RECORDS, UNKNOWN, WINDOW_RECORDS
+from common.alerts import ALERT, ALERT_RECORDS, FEW_RECORDS, UNKNOWN, WINDOW_RECORDS
 from common.times import format_duration, format_time
 from common.values import mapping, number, text, whole
 from edge.detector import UNKNOWN_CAUSE, Verdict
@@ -21,6 +22,121 @@ ALERT_PICTURE_RECORDS = 1440
 # Fewer records judged by a model say nothing of it; this share of them must be anomalies of a metric.
 FIRST_RECORDS = 10
 NEARLY_ALL = 0.9
+
+
+@dataclass(frozen=True)
+class Alert:
+    """An alert from beginning to end; times in ns.
+
+    first_anomaly: of those that made it an alert. start: of the alert itself. end: of the record that ends
+    it, or the newest one of an alert that `is_open`.
+    """
+
+    first_anomaly: int
+    start: int
+    end: int
+    is_open: bool
+    causes: tuple[str, ...]
+
+    @property
+    def filename(self) -> str:
+        """alert_20260306T120014Z.png, the time of its first anomaly."""
+        return f"alert_{_moment(self.first_anomaly):%Y%m%dT%H%M%SZ}.png"
+
+    @property
+    def title(self) -> str:
+        """Causes in the order of METRICS, its times in UTC, and how long it lasted."""
+        start, end, first = (_moment(time) for time in (self.start, self.end, self.first_anomaly))
+        one_day = first.date() == end.date()
+        form, day = ("%H:%M:%S", f" on {end:%Y-%m-%d}") if one_day else ("%Y-%m-%d %H:%M:%S", "")
+        cause = " | ".join(self.causes) or UNKNOWN_CAUSE
+        until = ", still up at" if self.is_open else " to"
+        lasted = format_duration((end - start).total_seconds())
+        return (
+            f"{cause}: alert from {start:{form}}{until} {end:{form}} UTC{day} ({lasted}),"
+            f" first anomaly {first:{form}}"
+        )
+
+    def records_of(self, verdicts: Iterable[Verdict]) -> list[Verdict]:
+        """Those of consecutive verdicts that its picture shows, at most ALERT_PICTURE_RECORDS, the newest.
+
+        They begin WINDOW_RECORDS before the first anomaly and end with the alert.
+        """
+        before: deque[Verdict] = deque(maxlen=WINDOW_RECORDS)
+        shown: deque[Verdict] = deque(maxlen=ALERT_PICTURE_RECORDS)
+        for verdict in verdicts:
+            if verdict.time < self.first_anomaly:
+                before.append(verdict)
+            elif verdict.time <= self.end:
+                shown.append(verdict)
+        return [*before, *shown][-ALERT_PICTURE_RECORDS:]
+
+
+def _moment(time: int) -> datetime:
+    return datetime.fromtimestamp(time // 10**9, UTC)
+
+
+class Alerts:
+    """Takes verdicts one by one; gives each alert back when it has ended."""
+
+    def __init__(self) -> None:
+        # The newest anomalies: time and causes.
+        self._anomalies: deque[tuple[int, tuple[str, ...]]] = deque(maxlen=WINDOW_RECORDS)
+        self._up: Alert | None = None
+
+    @property
+    def up(self) -> Alert | None:
+        """The alert that is up, as far as it has come."""
+        return self._up
+
+    def observe(self, verdict: Verdict) -> Alert | None:
+        """The alert that this verdict ends, if it does."""
+        ended = None
+        if verdict.is_anomaly:
+            self._anomalies.append((verdict.time, verdict.causes))
+            if not verdict.is_alert_up:
+                # The alert ended in slots without a record; this anomaly is no part of it.
+                ended = self._end()
+        if self._up is not None:
+            causes = {*self._up.causes, *(verdict.causes if verdict.is_anomaly else ())}
+            self._up = replace(self._up, end=verdict.time, causes=_in_order(causes))
+            return None if verdict.is_alert_up else self._end()
+        if verdict.status == ALERT:
+            # The anomalies that made it an alert belong to it, as far as they were seen.
+            anomalies = list(self._anomalies)[-verdict.flurry :]
+            causes = {cause for _, names in anomalies for cause in names}
+            self._up = Alert(anomalies[0][0], verdict.time, verdict.time, True, _in_order(causes))
+        return ended
+
+    def _end(self) -> Alert | None:
+        ended, self._up = self._up, None
+        return ended and replace(ended, is_open=False)
+
+    def state(self) -> dict[str, Any]:
+        """For `restore`, in JSON."""
+        return {"anomalies": list(self._anomalies), "alert": self._up and asdict(self._up)}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on where another process stopped.
+
+        Raises KeyError, TypeError or ValueError, unchanged, if it is no state.
+        """
+        # A state of an older version has times alone, and no alert; one before it has no anomalies either.
+        anomalies = [
+            (whole(one), ()) if isinstance(one, int) else (whole(one[0]), _in_order(one[1]))
+            for one in state.get("anomalies", ())
+        ]
+        up = state.get("alert")
+        if up is not None:
+            times = (whole(mapping(up)[key]) for key in ("first_anomaly", "start", "end"))
+            up = Alert(*times, True, _in_order(up["causes"]))
+        self._anomalies = deque(anomalies, maxlen=WINDOW_RECORDS)
+        self._up = up
+
+
+def _in_order(causes: Iterable[str]) -> tuple[str, ...]:
+    found = set(causes)
+    return tuple(name for name in METRICS if name in found)
 
 
 class Incidents:
@@ -34,8 +150,9 @@ class Incidents:
     def __init__(self) -> None:
         self._open: dict[str, Any] | None = None
         self._quiet = 0
-        # Times of the newest anomalies.
-        self._anomalies: deque[int] = deque(maxlen=WINDOW_RECORDS)
+        self._alerts = Alerts()
+        # The alert that the newest verdict ended, if it did.
+        self.ended_alert: Alert | None = None
 
     @property
     def is_open(self) -> bool:
@@ -44,15 +161,12 @@ class Incidents:
 
     def observe(self, verdict: Verdict, thresholds: dict[str, float]) -> list[str]:
         """What there is to say after this verdict: nothing, that one opens, or that one closes."""
-        if verdict.is_anomaly:
-            self._anomalies.append(verdict.time)
+        self.ended_alert = self._alerts.observe(verdict)
         if self._open is None:
             if verdict.status != ALERT:
                 return []
             self._quiet = 0
-            # The first verdict may be of the middle of a row.
-            began = self._anomalies[-min(verdict.flurry, len(self._anomalies))]
-            self._open = {"began": began, "causes": [], "peaks": {}}
+            self._open = {"began": self._alerts.up.first_anomaly, "causes": [], "peaks": {}}
             self._note(verdict, thresholds)
             is_row = verdict.in_a_row >= ALERT_RECORDS
             why = (
@@ -104,7 +218,7 @@ class Incidents:
 
     def state(self) -> dict[str, Any]:
         """For `restore`, in JSON."""
-        return {"open": self._open, "quiet": self._quiet, "anomalies": list(self._anomalies)}
+        return {"open": self._open, "quiet": self._quiet, **self._alerts.state()}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on where another process stopped.
@@ -120,10 +234,8 @@ class Incidents:
                 "peaks": {name: number(ratio) for name, ratio in mapping(incident["peaks"]).items()},
             }
         quiet = whole(state["quiet"])
-        # A state of the version before has none.
-        anomalies = [whole(time) for time in state.get("anomalies", ())]
+        self._alerts.restore(state)
         self._open, self._quiet = incident, quiet
-        self._anomalies = deque(anomalies, maxlen=WINDOW_RECORDS)
 
 
 class FirstRecords:
@@ -218,98 +330,3 @@ class Drift:
             raise ValueError("no name of a metric")
         self._over |= over
         self.drifting = drifting
-
-
-@dataclass(frozen=True)
-class Alert:
-    """An alert from beginning to end; times in ns.
-
-    first_anomaly: of those that made it an alert. start: of the alert itself. end: of the record that ends
-    it, or the newest one of an alert that `is_open`. records: from up to WINDOW_RECORDS before the first
-    anomaly to the end, the newest ALERT_PICTURE_RECORDS of them.
-    """
-
-    first_anomaly: int
-    start: int
-    end: int
-    is_open: bool
-    causes: tuple[str, ...]
-    records: tuple[Verdict, ...]
-
-    @property
-    def filename(self) -> str:
-        """alert_20260306T120014Z.png, the time of its first anomaly."""
-        return f"alert_{_moment(self.first_anomaly):%Y%m%dT%H%M%SZ}.png"
-
-    @property
-    def title(self) -> str:
-        """Causes in the order of METRICS, its times in UTC, and how long it lasted."""
-        start, end, first = (_moment(time) for time in (self.start, self.end, self.first_anomaly))
-        one_day = first.date() == end.date()
-        form, day = ("%H:%M:%S", f" on {end:%Y-%m-%d}") if one_day else ("%Y-%m-%d %H:%M:%S", "")
-        cause = " | ".join(self.causes) or UNKNOWN_CAUSE
-        until = ", still up at" if self.is_open else " to"
-        lasted = format_duration((end - start).total_seconds())
-        return (
-            f"{cause}: alert from {start:{form}}{until} {end:{form}} UTC{day} ({lasted}),"
-            f" first anomaly {first:{form}}"
-        )
-
-
-def _moment(time: int) -> datetime:
-    return datetime.fromtimestamp(time // 10**9, UTC)
-
-
-class AlertRecorder:
-    """Takes verdicts one by one, as they come, and gives each alert back when it has ended."""
-
-    def __init__(self) -> None:
-        self._records: deque[Verdict] = deque(maxlen=ALERT_PICTURE_RECORDS)
-        # Of the alert that is up.
-        self._start: int | None = None
-        self._first_anomaly = 0
-        self._causes: set[str] = set()
-
-    def observe(self, verdict: Verdict) -> Alert | None:
-        """The alert that this verdict ends, if it does."""
-        ended = None
-        if verdict.is_anomaly and not verdict.is_alert_up:
-            # The alert ended in slots without a record; this anomaly is no part of it.
-            ended = self.close()
-        self._records.append(verdict)
-        if self._start is None:
-            self._forget_all_but(CONTEXT_RECORDS + WINDOW_RECORDS)
-            if verdict.status == ALERT:
-                self._begin(verdict)
-            return ended
-        if verdict.is_anomaly:
-            self._causes.update(verdict.causes)
-        return None if verdict.is_alert_up else self.close()
-
-    def _begin(self, alert: Verdict) -> None:
-        """An alert is up from now on; the anomalies that made it one belong to it."""
-        anomalies = [index for index, record in enumerate(self._records) if record.is_anomaly]
-        anomalies = anomalies[-alert.flurry :]
-        first = anomalies[0]
-        self._first_anomaly, self._start = self._records[first].time, alert.time
-        self._causes = {cause for index in anomalies for cause in self._records[index].causes}
-        self._forget_all_but(len(self._records) - first + WINDOW_RECORDS)
-
-    def _forget_all_but(self, count: int) -> None:
-        while len(self._records) > count:
-            self._records.popleft()
-
-    def close(self, is_open: bool = False) -> Alert | None:
-        """The alert up to here, if there is one."""
-        if self._start is None:
-            return None
-        alert = Alert(
-            self._first_anomaly,
-            self._start,
-            self._records[-1].time,
-            is_open,
-            tuple(name for name in METRICS if name in self._causes),
-            tuple(self._records),
-        )
-        self._start = None
-        return alert

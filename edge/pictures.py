@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -230,16 +230,27 @@ def make_plot_dir(folder: str | Path) -> None:
         ) from None
 
 
-def plot_alert(bundle: Bundle, thresholds: dict[str, float], alert: Alert, folder: str | Path) -> Path:
-    """Write the picture of an alert into the folder; returns its path. Raises UserError where it cannot."""
+def plot_alert(
+    bundle: Bundle,
+    thresholds: dict[str, float],
+    alert: Alert,
+    verdicts: Iterable[Verdict],
+    folder: str | Path,
+) -> Path:
+    """Write the picture of an alert into the folder; returns its path. Raises UserError where it cannot.
+
+    verdicts: consecutive ones, from before the alert to its end or later.
+    """
     path = Path(folder) / alert.filename
-    figure = draw_alert(bundle, thresholds, alert)
+    figure = draw_alert(bundle, thresholds, alert, alert.records_of(verdicts))
     # A tenth larger than by default, for less CPU of a host that may be the watched one.
     replace_file(path, lambda part: figure.savefig(part, dpi=110, pil_kwargs={"compress_level": 1}))
     return path
 
 
-def draw_alert(bundle: Bundle, thresholds: dict[str, float], alert: Alert) -> Figure:
+def draw_alert(
+    bundle: Bundle, thresholds: dict[str, float], alert: Alert, records: Sequence[Verdict]
+) -> Figure:
     """The picture of plot_alert: the level of each metric, its causes in red, its time shaded.
 
     Records before it, of an earlier alert for one, have no dots: what is marked is this alert alone.
@@ -249,7 +260,7 @@ def draw_alert(bundle: Bundle, thresholds: dict[str, float], alert: Alert) -> Fi
     figure = Figure(figsize=(13, 9))
     figure.subplots_adjust(left=0.075, right=0.975, bottom=0.095, top=0.89, hspace=0.14, wspace=0.17)
     axes = figure.subplots(len(METRICS) // 2, 2, sharex=True)
-    verdicts = _with_gaps(alert.records)
+    verdicts = _with_gaps(records)
     times = _times(verdicts)
     is_during = np.array([verdict.time >= alert.first_anomaly for verdict in verdicts])
     # Of a long alert the first records are not drawn.
@@ -280,9 +291,13 @@ def draw_alert(bundle: Bundle, thresholds: dict[str, float], alert: Alert) -> Fi
 
 
 def draw_alerts(
-    alerts: Sequence[Alert], bundle: Bundle, thresholds: dict[str, float], folder: str | Path
+    alerts: Sequence[Alert],
+    read_verdicts: Callable[[], Iterable[Verdict]],
+    bundle: Bundle,
+    thresholds: dict[str, float],
+    folder: str | Path,
 ) -> None:
-    """Start a process that draws a picture of each.
+    """Start a process that draws a picture of each, from the verdicts that it reads by `read_verdicts`.
 
     A picture takes about a second of CPU. At the lowest priority that counts as `nice` time and not as
     the user time that is watched here, or each alert on the watched host itself would be followed by one
@@ -292,7 +307,7 @@ def draw_alerts(
 
     # Forked, it has all that it draws already.
     process = multiprocessing.get_context("fork").Process(
-        target=_draw_calmly, args=(alerts, bundle, thresholds, folder)
+        target=_draw_calmly, args=(alerts, read_verdicts, bundle, thresholds, folder)
     )
     try:
         process.start()
@@ -301,14 +316,18 @@ def draw_alerts(
 
 
 def _draw_calmly(
-    alerts: Sequence[Alert], bundle: Bundle, thresholds: dict[str, float], folder: str | Path
+    alerts: Sequence[Alert],
+    read_verdicts: Callable[[], Iterable[Verdict]],
+    bundle: Bundle,
+    thresholds: dict[str, float],
+    folder: str | Path,
 ) -> None:
     os.nice(19)
     # Ctrl-C ends test mode; the picture is still finished.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for alert in alerts:
         try:
-            path = plot_alert(bundle, thresholds, alert, folder)
+            path = plot_alert(bundle, thresholds, alert, read_verdicts(), folder)
             logger.info("%s: the picture of an alert", path)
         except UserError as error:
             logger.error("%s", error)

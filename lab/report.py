@@ -1,31 +1,29 @@
-"""What a run of the lab showed: what test mode said, against what was done to the edge.
+"""What a run of the lab showed: what test mode published, against what was done to the edge.
 
 Polls are counted as in evaluation.py: the first record of an attack is poll 1 after its onset, the first
-record after it poll 1 after its end. Seconds are those of the wall clock, up to the line that test mode
-logged. Of an exporter that dies, what counts is when its metrics were said to be unknown, and known again.
+record after it poll 1 after its end. Seconds are those of the wall clock, up to the poll that brought the
+verdict. For an exporter that dies, what counts is when its metrics became unknown, and known again.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from common.alerts import ALERT, NORMAL, UNKNOWN
+from common.alerts import ALERT, UNKNOWN
 from common.files import saveDictJson
 from common.paths import DEFAULT_MODEL
-from common.times import format_time, parse_time
+from common.times import format_time
 from edge import evaluation
 from edge.bundle import load_bundle
 from edge.datasets import loadDataset, resample_records
 from edge.detector import Verdict, detect
+from edge.poll_log import PollLog
 from edge.scores import Scores, score_dataset
 from edge.sequences import N_STEPS
 from edge.thresholds import load_thresholds
@@ -33,9 +31,6 @@ from lab import timeline
 from lab.attacks import Attacked
 from nodes.metrics import METRICS, getFeatures
 
-_LINE = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}) [A-Z]+ (.*)")
-_NORMAL = re.compile(r"(\S+Z) normal \(")
-_UNKNOWN = re.compile(r"(\S+Z) unknown: ([\w, ]+) \(")
 _HEADINGS = (
     "attack",
     "polls to first",
@@ -49,37 +44,20 @@ _HEADINGS = (
 )
 
 
-class Log:
-    """What test mode said, by the record's time: `verdicts`, and `said_at` in seconds since 1970."""
+class Published:
+    """What test mode published, by the record's time: `verdicts`, and `polled_at` in seconds since 1970."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, poll_log: PollLog) -> None:
         self.verdicts: dict[int, Verdict] = {}
-        self.said_at: dict[int, float] = {}
-        for line in path.read_text().splitlines():
-            if found := _LINE.match(line):
-                self._take(found[1], found[2])
-
-    def _take(self, said_at: str, words: str) -> None:
-        status, causes, unknown = NORMAL, (), ()
-        if found := _NORMAL.match(words):
-            when = parse_time(found[1])
-        elif found := _UNKNOWN.match(words):
-            when, status = parse_time(found[1]), UNKNOWN
-            unknown = tuple(found[2].split(", "))
-        elif words.startswith("{"):
-            anomaly = json.loads(words)
-            when, status = parse_time(anomaly["time"]), anomaly["severity"]
-            causes = tuple(name for name in METRICS if name in anomaly["possible_cause"].split(" | "))
-            unknown = tuple(name for name, rmse in anomaly["rmse"].items() if rmse is None)
-        else:
-            return
-        moment = datetime.strptime(said_at, "%Y-%m-%d %H:%M:%S,%f").replace(tzinfo=UTC)
-        self.said_at.setdefault(when, moment.timestamp())
-        self.verdicts[when] = Verdict(when, status, causes, unknown, {}, {})
+        self.polled_at: dict[int, float] = {}
+        for poll in poll_log.read():
+            for one in poll.judged:
+                self.verdicts[one.verdict.time] = one.verdict
+                self.polled_at.setdefault(one.verdict.time, poll.polled_at)
 
 
 def judge_attack(
-    attacked: Attacked, verdicts: Sequence[Verdict], next_start: float, said_at: dict[int, float]
+    attacked: Attacked, verdicts: Sequence[Verdict], next_start: float, polled_at: dict[int, float]
 ) -> tuple[dict[str, Any], set[int]]:
     """The row of one attack, and the times of the records after it whose flags are still its own.
 
@@ -114,7 +92,7 @@ def judge_attack(
     last = after[tail - 1] if tail else next((v for v in reversed(during) if counts(v, effects)), None)
 
     def seconds(verdict: Verdict | None, since: float) -> float | None:
-        return None if verdict is None else round(said_at.get(verdict.time, verdict.time / 1e9) - since, 1)
+        return None if verdict is None else round(polled_at.get(verdict.time, verdict.time / 1e9) - since, 1)
 
     row = {
         "attack": attacked.name,
@@ -144,7 +122,7 @@ def judge(
     attacked: Sequence[Attacked],
     verdicts: Sequence[Verdict],
     begin: float,
-    said_at: dict[int, float],
+    polled_at: dict[int, float],
 ) -> dict[str, Any]:
     """All attacks, and what was flagged in ordinary life: before the first attack, and between them.
 
@@ -153,7 +131,7 @@ def judge(
     """
     rows, own = [], set()
     for one, next_start in zip(attacked, [*(one.start for one in attacked[1:]), math.inf], strict=True):
-        row, tail = judge_attack(one, verdicts, next_start, said_at)
+        row, tail = judge_attack(one, verdicts, next_start, polled_at)
         rows.append(row)
         own |= tail
     windows = [one.window for one in attacked]
@@ -232,19 +210,23 @@ def _or_dash(number: float | None) -> str:
 
 
 def write(
-    log: Log, begin: float, attacked: Sequence[Attacked], database: dict[str, Any], interval_seconds: float
+    published: Published,
+    begin: float,
+    attacked: Sequence[Attacked],
+    database: dict[str, Any],
+    interval_seconds: float,
 ) -> None:
     """Print the tables of the run in the working folder; write them to lab.json, and timeline.png.
 
     database: what InfluxDB holds at the end, `anomalies_stored` (their number) and `measurements`.
     """
-    verdicts = [log.verdicts[when] for when in sorted(log.verdicts)]
-    ours = judge(attacked, verdicts, begin, log.said_at)
+    verdicts = [published.verdicts[when] for when in sorted(published.verdicts)]
+    ours = judge(attacked, verdicts, begin, published.polled_at)
     bundle = load_bundle(DEFAULT_MODEL, getFeatures(), N_STEPS)
     thresholds = load_thresholds("data/thresholds.json")
     frame = resample_records(loadDataset("data/run.csv"), interval_seconds)
     by_window = detect(thresholds, frame, window_alone(score_dataset(bundle, frame)))
-    documented = judge(attacked, by_window, begin, log.said_at)
+    documented = judge(attacked, by_window, begin, published.polled_at)
     is_judged = frame.index.as_unit("ns").asi8 >= begin * 1e9
     timeline.draw(frame[is_judged], verdicts, attacked, Path("timeline.png"))
     anomalies_said = sum(v.is_anomaly for v in verdicts)

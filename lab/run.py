@@ -26,6 +26,7 @@ from typing import Any
 from commands.options import make_parser as make_program_parser
 from common.alerts import ALERT_RECORDS, WINDOW_RECORDS
 from common.files import UserError
+from edge.poll_log import PollLog
 from lab import parts, report
 from lab.attacks import ATTACKS, SHORT, Attack, Attacked
 from lab.edge import PROJECT, Edge, LabError, wait_until
@@ -98,7 +99,7 @@ def run(output: Path, interval_seconds: float, seed: int, plan: Plan) -> None:
             shutil.rmtree(output / servers_data, ignore_errors=True)
     # The report names its files as find_anomalies.py does, from the folder of the run.
     os.chdir(output)
-    report.write(report.Log(Path("test_mode.log")), begin, attacked, database, interval_seconds)
+    report.write(report.Published(PollLog("state")), begin, attacked, database, interval_seconds)
 
 
 def _live(

@@ -111,9 +111,7 @@ def test_anomalies_that_cannot_be_written_wait_in_order_over_a_restart(edge: Edg
     edge.live(*range(FIRST, 17))
     # The write fails, the read does not: the records of the attack are judged before the server goes.
     edge.feed(17, 18, 19)
-    write, edge.daemon._send = edge.daemon._send, lambda: None
-    assert edge.daemon.poll() is False
-    edge.daemon._send = write
+    edge.poll_without_sending()
     edge.server.kill()
     assert edge.store.depth == 3
     edge.start()
@@ -128,8 +126,7 @@ def test_anomalies_that_cannot_be_written_wait_in_order_over_a_restart(edge: Edg
 def test_what_goes_on_is_shown_before_the_first_good_poll(edge: Edge) -> None:
     edge.live(*range(FIRST, 21))
     edge.feed(21, 22)
-    edge.daemon._send = lambda: None
-    edge.daemon.poll()
+    edge.poll_without_sending()
     edge.server.kill()
     edge.metrics = EdgeMetrics()
     edge.start()
@@ -250,7 +247,7 @@ def test_state_of_another_node_is_not_taken_up_but_what_it_kept_is_sent(
     )
     edge.start()
     edge.live(*range(FIRST, SLOTS))
-    assert "--state_dir is of another node, server or interval: judging begins anew" in said(caplog)
+    assert "--state_dir is of another node, server or interval: judging starts over" in said(caplog)
     assert edge.stored() == edge.expected()
     assert list(edge.client.query("SELECT * FROM other").get_points())[0]["cpu_usage"] == 1.0
 
@@ -506,7 +503,7 @@ def test_refused_anomalies_go_to_another_measurement_once_one_is_named(edge: Edg
 def test_refused_points_are_tried_again_in_batches_and_taken_without_a_new_anomaly(
     edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge.daemon.REFUSED_RETRY_SECONDS", 0.0)
+    edge.refused_retry_seconds = 0.0
     sizes = []
 
     def spied(client: InfluxDBClient, database: str, points: list) -> influx_utils.Refusal | None:
@@ -628,9 +625,10 @@ def test_a_damaged_state_is_not_taken_up_in_parts(
     caplog.clear()
     edge.start()
     (line,) = said(caplog)
-    assert line.startswith(f"{edge.store.path}: holds no state (")
-    assert line.endswith("; judging begins anew")
-    shown = (edge.daemon._incidents.is_open, edge.daemon._drift.drifting, edge.daemon._monitor.newest_sample)
+    assert line.startswith("--state_dir holds no state of this node (")
+    assert line.endswith("; judging starts over")
+    watch = edge.daemon.watch
+    shown = (watch.incidents.is_open, watch.drift.drifting, watch.monitor.reader.newest_sample)
     assert shown == (False, [], None)
     edge.live(*range(20, SLOTS))
     assert edge.stored() == edge.expected()
@@ -643,7 +641,7 @@ def test_a_state_that_is_none_is_said_and_judging_begins_anew(
     in_file(edge, "UPDATE state SET content = ?", content)
     edge.start()
     (line,) = said(caplog)
-    assert line.endswith("; judging begins anew")
+    assert line.endswith("; judging starts over")
     edge.live(*range(FIRST, SLOTS))
     assert edge.stored() == edge.expected()
 
@@ -672,7 +670,7 @@ def test_a_state_folder_that_is_deleted_is_made_again_at_the_next_poll(
     caplog.clear()
     edge.start()
     edge.live(*range(19, SLOTS))
-    assert not any("begins anew" in line for line in said(caplog))
+    assert not any("starts over" in line for line in said(caplog))
     assert edge.stored() == edge.expected()
     assert times_in(edge, "other") == [1]
 
@@ -720,9 +718,7 @@ def test_a_full_spool_drops_the_oldest_and_says_how_many(
     edge.spool_limit = 3
     edge.start()
     edge.feed(*range(FIRST, SLOTS))
-    write, edge.daemon._send = edge.daemon._send, lambda: None
-    edge.daemon.poll()
-    edge.daemon._send = write
+    edge.poll_without_sending()
     expected = edge.expected()
     assert (edge.store.depth, edge.store.dropped) == (3, len(expected) - 3)
     assert any("the spool is full" in line for line in said(caplog))
@@ -1028,7 +1024,7 @@ def test_thresholds_of_another_model_are_said_once_and_shown(
     edge.start()
     edge.live(16)
     assert said(caplog).count(line) == 2
-    update_thresholds(edge.thresholds_file, values, edge.daemon._bundle.content.identity)
+    update_thresholds(edge.thresholds_file, values, edge.daemon.watch.bundle.identity)
     edge.live(17, 18)
     over = f"{edge.thresholds_file}: no threshold of another model is in force now"
     assert said(caplog).count(over) == 1
@@ -1113,7 +1109,7 @@ def test_broken_thresholds_at_a_restart_leave_the_last_good_ones_in_force(
     edge.live(14, 15)
     (fault,) = said(caplog, logging.ERROR)
     assert fault.endswith("Until then the last good thresholds are in force")
-    assert edge.daemon._judge.thresholds["cpu_threshold"] == 0.2
+    assert edge.daemon.watch.thresholds["cpu_threshold"] == 0.2
     shutil.copy(ROOT / "data/thresholds.json", edge.thresholds_file)
     edge.live(*range(16, SLOTS))
     assert edge.stored() == edge.expected()

@@ -32,17 +32,19 @@ PINNED = Node(node_instance="edge:9100", ran_instance="gnb:9099")
 class Watched(Edge):
     """An edge of which every verdict is kept."""
 
-    def start(self) -> None:
-        """As before, with an ear on what the daemon judges."""
-        super().start()
-        self.judged: list[Judged] = []
-        take = self.daemon._take
+    _known = 0
 
-        def listen(judged: list[Judged]) -> None:
-            self.judged += judged
-            take(judged)
+    @property
+    def judged(self) -> list[Judged]:
+        """What the daemon has judged since `forget_judged`, as it publishes it."""
+        return self._published()[self._known :]
 
-        self.daemon._take = listen
+    def forget_judged(self) -> None:
+        """What was judged up to now no longer counts."""
+        self._known = len(self._published())
+
+    def _published(self) -> list[Judged]:
+        return [one for poll in self.daemon.poll_log.read() for one in poll.judged]
 
     def write(self, *lines: str) -> None:
         """Line protocol, past everybody."""
@@ -60,7 +62,7 @@ def edge(tmp_path: Path) -> Iterator[Watched]:
         edge = Watched(server, tmp_path)
         edge.feed(*range(FIRST))
         assert edge.daemon.poll() is False
-        edge.judged.clear()
+        edge.forget_judged()
         yield edge
         edge.stop()
 
@@ -327,7 +329,7 @@ def test_copies_of_all_series_make_nothing_normal(edge: Watched, seconds: float)
     during = [one.verdict for one in edge.judged if attacked[0] <= one.verdict.time < attacked[1]]
     assert len(during) >= len(ATTACKED) - 1
     assert not any(verdict.status == NORMAL for verdict in during)
-    assert edge.daemon._monitor.clock_offset_seconds == 0
+    assert edge.daemon.watch.monitor.reader.clock_offset_seconds == 0
 
 
 def test_a_rival_does_not_take_the_place_of_a_series_that_misses_scrapes(edge: Watched) -> None:
@@ -437,7 +439,7 @@ def test_newcomers_with_changing_names_are_a_few_short_lines(
     (line,) = [line for line in said(caplog) if " samples, too; " in line]
     assert line.startswith("more than 4 other instances write samples, too; edge:9100 goes on being watched.")
     # What is kept does not grow by their names.
-    assert len(json.dumps(edge.daemon._monitor.state())) < 20_000
+    assert len(json.dumps(edge.daemon.watch.monitor.state())) < 20_000
 
 
 def test_a_stranger_does_not_take_the_place_of_a_node_that_ends(edge: Watched) -> None:
@@ -450,7 +452,7 @@ def test_a_stranger_does_not_take_the_place_of_a_node_that_ends(edge: Watched) -
         foreign(edge, slot, "other:9100")
         edge.daemon.poll()
     assert edge.judged[-1].verdict.status == UNKNOWN
-    assert edge.daemon._monitor.instance == "edge:9100"
+    assert edge.daemon.watch.monitor.instance == "edge:9100"
 
 
 def renamed(edge: Watched, slot: int, name: str) -> None:
@@ -474,7 +476,7 @@ def test_an_exporter_that_gets_another_name_is_watched_under_it_after_thirty_rec
             in names
         )
         assert starts_with(said(caplog), "samples now come from new-edge:9100, before from edge:9100; ")
-        assert edge.daemon._monitor.instance == "new-edge:9100"
+        assert edge.daemon.watch.monitor.instance == "new-edge:9100"
         assert edge.judged[-1].verdict.unknown == ()
         edge.stop()
 
@@ -492,11 +494,11 @@ def test_an_exporter_that_comes_back_is_not_left_for_whoever_took_its_place(tmp_
             edge.now = edge.begin + (slot + 4 / 3) * INTERVAL
             edge.daemon.poll()
             if slot == 52:
-                assert edge.daemon._monitor.instance == "evil-edge:9100"
+                assert edge.daemon.watch.monitor.instance == "evil-edge:9100"
             if slot == 58:
                 assert len(edge.judged[-1].verdict.unknown) == 8
         # Alone again, it is watched again.
-        assert edge.daemon._monitor.instance == "edge:9100"
+        assert edge.daemon.watch.monitor.instance == "edge:9100"
         edge.stop()
 
 
@@ -529,7 +531,7 @@ def test_a_clock_that_is_off_costs_no_time_and_is_said_once(
         delays = {}
         for slot in range(SLOTS):
             edge.feed(slot)
-            edge.judged.clear()
+            edge.forget_judged()
             assert edge.daemon.poll() is False
             for one in edge.judged:
                 delays[(one.verdict.time // SECOND - edge.begin) // INTERVAL] = edge.now
@@ -556,7 +558,7 @@ def test_a_clock_that_steps_ahead_while_it_is_watched_costs_two_records_at_most(
     edge.live(*range(16, SLOTS))
     times = {one.verdict.time for one in edge.judged}
     assert len([time for time in times if time >= (edge.begin + 16 * INTERVAL) * SECOND]) == SLOTS - 16
-    assert edge.daemon._monitor.clock_offset_seconds == pytest.approx(60, abs=INTERVAL)
+    assert edge.daemon.watch.monitor.reader.clock_offset_seconds == pytest.approx(60, abs=INTERVAL)
 
 
 def live_ahead(edge: Watched, slots: int) -> None:
@@ -569,7 +571,7 @@ def live_ahead(edge: Watched, slots: int) -> None:
             point["time"] -= edge.ahead_seconds * SECOND
     edge.begin -= edge.ahead_seconds
     edge.ahead_seconds = 0
-    edge.judged.clear()
+    edge.forget_judged()
 
 
 def test_a_clock_that_was_ahead_and_is_put_right_begins_again(
@@ -582,7 +584,7 @@ def test_a_clock_that_was_ahead_and_is_put_right_begins_again(
         assert len(starts_with(said(caplog), "the clock of the samples went back by ")) == 1
         slots = [(one.verdict.time // SECOND - edge.begin) // INTERVAL for one in edge.judged]
         assert slots == list(range(12, SLOTS))
-        assert edge.daemon._monitor.clock_offset_seconds == 0
+        assert edge.daemon.watch.monitor.reader.clock_offset_seconds == 0
         edge.stop()
 
 
@@ -602,7 +604,7 @@ def test_samples_between_those_of_a_clock_that_was_ahead_are_not_mixed_up_with_t
         edge.client.query(f"DELETE WHERE time > {int(edge.now * SECOND)}", method="POST")
         edge.live(*range(21, SLOTS))
         assert (edge.judged[-1].verdict.time // SECOND - edge.begin) // INTERVAL == SLOTS - 1
-        assert edge.daemon._monitor.clock_offset_seconds == 0
+        assert edge.daemon.watch.monitor.reader.clock_offset_seconds == 0
         edge.stop()
 
 
@@ -610,11 +612,11 @@ def test_samples_that_were_dated_later_are_judged_when_their_time_has_come(edge:
     edge.feed(*range(FIRST, SLOTS))
     for slot in range(FIRST, SLOTS):
         edge.now = edge.begin + (slot + 4 / 3) * INTERVAL
-        edge.judged.clear()
+        edge.forget_judged()
         edge.daemon.poll()
         assert [(one.verdict.time // SECOND - edge.begin) // INTERVAL for one in edge.judged] == [slot]
     assert edge.stored() == edge.expected()
-    assert edge.daemon._monitor.clock_offset_seconds == 0
+    assert edge.daemon.watch.monitor.reader.clock_offset_seconds == 0
 
 
 def test_a_right_clock_is_not_said(edge: Watched, caplog: pytest.LogCaptureFixture) -> None:

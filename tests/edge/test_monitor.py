@@ -107,10 +107,10 @@ class Edge:
         self.node = node
         self.restart()
 
-    def restart(self) -> None:
+    def restart(self, catch_up_seconds: float = CATCH_UP_SECONDS) -> None:
         """Another process takes the place of this one, with nothing but what it is given."""
         self.monitor = Monitor(
-            self.client, self.node, self.judge, self.interval, CATCH_UP_SECONDS, clock=lambda: self.now
+            self.client, self.node, self.judge, self.interval, catch_up_seconds, clock=lambda: self.now
         )
 
     def at(self, slots: float) -> int:
@@ -193,13 +193,13 @@ def test_a_poll_is_one_request(influxd: Influxd, database: Database) -> None:
 def test_the_first_poll_judges_the_history_and_gives_the_newest_verdict_alone(database: Database) -> None:
     edge = Edge(database.client, anomalies=range(20))
     edge.scrape(*range(-45, 20))
-    assert edge.monitor.newest_sample is None
+    assert edge.monitor.reader.newest_sample is None
     assert edge.poll(20 + LATER) == [(19, [])]
     # 36 slots back from the moment of the query, of which some seconds may have passed since.
     assert edge.judged == list(range(edge.judged[0], 20))
     assert edge.judged[0] in (-16, -15, -14)
     assert len(edge.monitor.history) == len(edge.judged) - 1
-    assert edge.monitor.newest_sample == edge.at(19.94)
+    assert edge.monitor.reader.newest_sample == edge.at(19.94)
 
 
 def test_the_first_poll_of_an_empty_database_gives_nothing_and_the_next_is_a_first_one_still(
@@ -207,7 +207,7 @@ def test_the_first_poll_of_an_empty_database_gives_nothing_and_the_next_is_a_fir
 ) -> None:
     edge = Edge(database.client)
     assert edge.poll(4) == []
-    assert edge.monitor.newest_sample is None
+    assert edge.monitor.reader.newest_sample is None
     edge.scrape(*range(4))
     assert edge.poll(4 + LATER) == [(3, [])]
     assert edge.judged == [0, 1, 2, 3]
@@ -344,7 +344,7 @@ def test_an_exporter_that_ends_is_named_in_every_verdict_and_its_old_values_are_
 
 def test_nothing_is_judged_and_the_newest_sample_stays_when_all_exporters_end(edge: Edge) -> None:
     assert [edge.poll(slots) for slots in (11 + LATER, 12 + LATER, 40 + LATER)] == [[], [], []]
-    assert edge.monitor.newest_sample == edge.at(9.94)
+    assert edge.monitor.reader.newest_sample == edge.at(9.94)
 
 
 def test_a_poll_after_missed_ones_judges_every_slot_in_order(edge: Edge) -> None:
@@ -369,14 +369,14 @@ def test_much_to_catch_up_is_read_in_parts_and_a_gap_in_it_is_passed_over(databa
     edge = Edge(database.client)
     edge.begin -= 1000 * INTERVAL
     edge.scrape(*range(10))
-    edge.monitor._catch_up_ns = 10**15
-    edge.monitor._judged_before = edge.at(0)
+    edge.restart(catch_up_seconds=10**6)
+    edge.monitor.restore(edge.monitor.state() | {"judged_before": edge.at(0)})
     assert edge.poll(10 + LATER) == [(slot, []) for slot in range(10)]
     edge.scrape(*range(10, 300), *range(900, 910))
     found = edge.poll(910 + LATER)
     assert found == [(slot, []) for slot in range(10, 250)]
     polls = 1
-    while edge.monitor.has_more:
+    while edge.monitor.reader.has_more:
         found += edge.poll(910 + LATER)
         polls += 1
     assert found == [(slot, []) for slot in (*range(10, 300), *range(900, 910))]
@@ -396,7 +396,7 @@ def test_a_sample_from_the_future_waits_for_its_time(edge: Edge) -> None:
     assert edge.poll(11 + LATER) == [(10, [])]
     edge.scrape(11, only=RAN_MEASUREMENTS)
     assert edge.poll(12) == [(11, [])]
-    assert edge.monitor.newest_sample == edge.at(11.94)
+    assert edge.monitor.reader.newest_sample == edge.at(11.94)
 
 
 def test_late_samples_of_judged_slots_change_nothing(edge: Edge) -> None:
@@ -646,8 +646,8 @@ class Witness:
 def test_pictures_are_drawn_at_the_lowest_priority_by_a_process_that_nobody_waits_for(tmp_path: Path) -> None:
     anything = np.zeros(12)
     record = Verdict(0, ALERT, ("cpu",), (), {}, {}, actual=anything, predicted=anything)
-    alert = Alert(0, 0, 0, False, ("cpu",), (record,))
-    draw_alerts([alert], Witness(tmp_path / "note"), {}, str(tmp_path))
+    alert = Alert(0, 0, 0, False, ("cpu",))
+    draw_alerts([alert], lambda: [record], Witness(tmp_path / "note"), {}, str(tmp_path))
     process_id, status = os.wait()
     assert (tmp_path / "note").read_text() == f"{process_id} 19"
     assert status == 0

@@ -21,7 +21,7 @@ from common.files import UserError
 from edge.bundle import Bundle
 from edge.detector import Verdict
 from edge.evaluation import count_alerts
-from edge.incidents import Alert, AlertRecorder, Incidents
+from edge.incidents import Alert, Alerts, Incidents
 from edge.pictures import draw_alert, draw_detection, make_plot_dir, plot_alert, plot_detection
 from nodes.metrics import METRICS, NAMES, getFeatures
 from tests.support.verdict_patterns import SECOND, START, verdicts_of, window
@@ -253,15 +253,16 @@ def row_of(pattern: str, causes: tuple[str, ...] = ("cpu",)) -> list[Verdict]:
 
 def alerts_of(verdicts: list[Verdict]) -> dict[int | None, Alert]:
     """Each alert by the verdict that ended it, None for the one that is open at the end."""
-    recorder = AlertRecorder()
-    ended = {i: recorder.observe(verdict) for i, verdict in enumerate(verdicts)}
-    ended[None] = recorder.close(is_open=True)
+    alerts = Alerts()
+    ended = {i: alerts.observe(verdict) for i, verdict in enumerate(verdicts)}
+    ended[None] = alerts.up
     return {i: alert for i, alert in ended.items() if alert is not None}
 
 
-def places(alert: Alert) -> tuple[int, int, int, int, int]:
-    """First anomaly, start, end, first and last record, counted in records of row_of."""
-    times = (alert.first_anomaly, alert.start, alert.end, alert.records[0].time, alert.records[-1].time)
+def places(alert: Alert, verdicts: list[Verdict]) -> tuple[int, int, int, int, int]:
+    """First anomaly, start, end, first and last record drawn, counted in records of row_of."""
+    records = alert.records_of(verdicts)
+    times = (alert.first_anomaly, alert.start, alert.end, records[0].time, records[-1].time)
     return tuple((time - START) // (15 * SECOND) for time in times)
 
 
@@ -296,11 +297,12 @@ def places(alert: Alert) -> tuple[int, int, int, int, int]:
 def test_an_alert_is_recorded_from_before_its_first_anomaly_to_its_end(
     pattern: str, expected: dict[int | None, tuple[int, int, int, int, int]]
 ) -> None:
-    alerts = alerts_of(row_of(pattern))
-    assert {end: places(alert) for end, alert in alerts.items()} == expected
+    verdicts = row_of(pattern)
+    alerts = alerts_of(verdicts)
+    assert {end: places(alert, verdicts) for end, alert in alerts.items()} == expected
     assert [alert.is_open for alert in alerts.values()] == [end is None for end in expected]
     for alert in alerts.values():
-        slots = [(verdict.time - START) // (15 * SECOND) for verdict in alert.records]
+        slots = [(verdict.time - START) // (15 * SECOND) for verdict in alert.records_of(verdicts)]
         assert slots == list(range(slots[0], slots[-1] + 1))
 
 
@@ -331,14 +333,15 @@ def counted(pattern: str) -> list[Verdict]:
 def test_an_alert_that_comes_and_goes_is_recorded_as_one(
     pattern: str, expected: dict[int | None, tuple[int, int, int, int, int]]
 ) -> None:
-    assert {end: places(alert) for end, alert in alerts_of(counted(pattern)).items()} == expected
+    verdicts = counted(pattern)
+    assert {end: places(alert, verdicts) for end, alert in alerts_of(verdicts).items()} == expected
 
 
 def test_an_alert_that_ends_in_slots_without_a_record_ends_with_the_last_one() -> None:
     # In the skipped slots too few recent anomalies were left; the next anomaly makes it four again.
     verdicts = counted("n" * 40 + "an" * 8 + "?" * 21 + "??a" + "n")
-    alerts = alerts_of(verdicts[:77] + verdicts[79:])
-    assert {end: places(alert) for end, alert in alerts.items()} == {77: (40, 54, 76, 10, 76)}
+    seen = verdicts[:77] + verdicts[79:]
+    assert {end: places(alert, seen) for end, alert in alerts_of(seen).items()} == {77: (40, 54, 76, 10, 76)}
 
 
 @given(st.lists(st.sampled_from(["n", "nnnn", "a", "an", "ann", "aaaa", "?", "?" * 30]), max_size=60))
@@ -357,9 +360,12 @@ def test_pictures_incidents_and_counts_know_the_same_alerts(parts: list[str]) ->
 
 
 def test_of_a_long_alert_the_newest_records_are_kept_and_its_true_start() -> None:
-    alerts = alerts_of(row_of("n" * 30 + "aaa" + "!" * 2000 + "n"))
-    assert {end: places(alert) for end, alert in alerts.items()} == {2033: (30, 33, 2033, 594, 2033)}
-    assert len(alerts[2033].records) == 1440
+    verdicts = row_of("n" * 30 + "aaa" + "!" * 2000 + "n")
+    alerts = alerts_of(verdicts)
+    assert {end: places(alert, verdicts) for end, alert in alerts.items()} == {
+        2033: (30, 33, 2033, 594, 2033)
+    }
+    assert len(alerts[2033].records_of(verdicts)) == 1440
 
 
 def test_the_causes_of_an_alert_are_those_of_all_its_anomalies() -> None:
@@ -403,20 +409,21 @@ MINUTE = 60 * SECOND
 def test_a_picture_says_why_and_when(
     first: int, start: int, end: int, is_open: bool, causes: tuple[str, ...], title: str
 ) -> None:
-    alert = Alert(first, start, end, is_open, causes, ())
+    alert = Alert(first, start, end, is_open, causes)
     assert (alert.filename, alert.title) == ("alert_20260306T120014Z.png", title)
 
 
 def test_an_alert_is_drawn_into_a_folder(tmp_path: Path) -> None:
     from matplotlib.image import imread
 
-    alert = Alert(FIRST, FIRST + MINUTE, FIRST + MINUTE, False, ("cpu",), tuple(drawn_verdicts("naaa!n")))
-    path = plot_alert(BUNDLE, THRESHOLDS, alert, tmp_path)
+    verdicts = drawn_verdicts("naaa!n")
+    alert = Alert(FIRST, FIRST + MINUTE, FIRST + MINUTE, False, ("cpu",))
+    path = plot_alert(BUNDLE, THRESHOLDS, alert, verdicts, tmp_path)
     assert path == tmp_path / "alert_20260306T120014Z.png"
     assert imread(path).shape[:2] == (990, 1430)
     assert path.read_bytes().startswith(b"\x89PNG\r\n")
     # Nothing else, and the same alert is the same file.
-    plot_alert(BUNDLE, THRESHOLDS, alert, tmp_path)
+    plot_alert(BUNDLE, THRESHOLDS, alert, verdicts, tmp_path)
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -436,8 +443,8 @@ def drawn_alert(
         first = pattern.rindex("aaa!")
     time = START + first * 15 * SECOND
     start = max(time, verdicts[0].time)
-    alert = Alert(time, start, verdicts[-1].time, False, causes, tuple(verdicts))
-    return draw_alert(BUNDLE, THRESHOLDS, alert)
+    alert = Alert(time, start, verdicts[-1].time, False, causes)
+    return draw_alert(BUNDLE, THRESHOLDS, alert, verdicts)
 
 
 def dots(axis: Axes) -> dict[str, list[int]]:
@@ -459,8 +466,8 @@ def notes(figure: Figure) -> list[str]:
 
 def test_the_picture_of_an_alert_has_the_levels_alone() -> None:
     verdicts = drawn_verdicts("nnaaa!n", 9.5)
-    alert = Alert(START, START, verdicts[-1].time, False, ("cpu",), tuple(verdicts))
-    figure = draw_alert(BUNDLE, THRESHOLDS, alert)
+    alert = Alert(START, START, verdicts[-1].time, False, ("cpu",))
+    figure = draw_alert(BUNDLE, THRESHOLDS, alert, verdicts)
     assert [axis.get_ylabel().split()[0] for axis in figure.axes] == list(METRICS)
     assert [axis.get_xlabel() for axis in figure.axes] == [""] * 6 + ["time [UTC]"] * 2
     assert figure.get_suptitle() == alert.title
@@ -542,8 +549,8 @@ def test_a_footnote_explains_a_dot_inside_the_band(
 def test_missing_records_of_an_alert_are_a_gap_without_dots() -> None:
     verdicts = drawn_verdicts("nnaaa!!!n", 9.5)
     del verdicts[6]
-    alert = Alert(verdicts[2].time, verdicts[5].time, verdicts[-1].time, True, ("cpu",), tuple(verdicts))
-    axis = draw_alert(BUNDLE, THRESHOLDS, alert).axes[0]
+    alert = Alert(verdicts[2].time, verdicts[5].time, verdicts[-1].time, True, ("cpu",))
+    axis = draw_alert(BUNDLE, THRESHOLDS, alert, verdicts).axes[0]
     assert np.isnan(line(axis, "actual").get_ydata()).tolist() == [False] * 6 + [True] + [False] * 2
     assert dots(axis) == {"anomaly": [2, 3, 4], "alert": [5, 7]}
 

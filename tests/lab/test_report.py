@@ -14,11 +14,13 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 
 from edge.bundle import Bundle
-from edge.detector import Verdict, describe_verdict, detect
+from edge.detector import Verdict, detect
+from edge.monitor import Judged
+from edge.poll_log import PollLog
 from edge.scores import score
 from lab import timeline
 from lab.attacks import Attacked
-from lab.report import Log, judge, judge_attack, table, window_alone
+from lab.report import Published, judge, judge_attack, table, window_alone
 from nodes.metrics import METRICS, getAnomalyColumns, getFeatures
 
 SECOND = 10**9
@@ -57,70 +59,23 @@ def verdicts_of(
     ]
 
 
-# --- what test mode says -------------------------------------------------------------------------
-
-SAID = """\
-2026-03-02 00:00:01,103 INFO watching localhost:8086, database metrics_db, every 1 s
-2026-03-02 00:00:02,104 WARNING unknown: no recent sample of this node in the database
-2026-03-02 00:00:03,104 INFO 2026-03-02T00:00:02.810Z unknown: overall (too few usable records before it)
-2026-03-02 00:00:04,105 INFO 2026-03-02T00:00:03.811Z normal (nearest to an anomaly: net_5g_down, 18%)
-2026-03-02 00:00:06,104 INFO 2026-03-02T00:00:05Z unknown: mem (no sample of node_memory_MemFree_bytes)
-2026-03-02 00:00:07,104 INFO 2026-03-02T00:00:06.812Z unknown: cpu_rx, cpu_tx, net_5g_down, net_5g_up \
-(no sample of dl_bitrate{cellId=2}, ul_bitrate{cellId=2}, rx_cpu_time, tx_cpu_time)
-2026-03-02 00:00:08,104 INFO {"time": "2026-03-02T00:00:07.813Z", "possible_cause": "cpu | net_up", \
-"severity": "anomaly", "rmse": {"cpu": 2.93, "mem": null}, "values": {"cpu_usage": 98.3}}
-2026-03-02 00:00:08,104 WARNING unknown: mem (no sample of node_memory_MemFree_bytes)
-2026-03-02 00:00:09,104 INFO {"time": "2026-03-02T00:00:08.814Z", "possible_cause": "unknown cause", \
-"severity": "alert", "rmse": {"cpu": 2.93}, "values": {"cpu_usage": 98.3}}
-2026-03-02 00:00:09,105 WARNING 2026-03-02T00:00:08.814Z incident opens: cpu (4 anomalies in a row)
-2026-03-02 00:00:10,104 ERROR InfluxDB at localhost:8086 did not answer within 4 s; check the server
-2026-03-02 00:00:11,104 INFO plots/20260302T000005Z_cpu.png: the picture of an alert
-2026-03-02 00:00:12,104 WARNING unknown: no new record since 2026-03-02T00:00:08.814Z
-"""
+# --- what test mode publishes ---------------------------------------------------------------------
 
 
-def read(tmp_path: Path, text: str) -> Log:
-    (tmp_path / "test_mode.log").write_text(text)
-    return Log(tmp_path / "test_mode.log")
-
-
-def test_log_takes_what_is_said_of_records_and_nothing_else(tmp_path: Path) -> None:
-    said = read(tmp_path, SAID)
-    assert list(said.verdicts.values()) == [
-        Verdict(at(2.81), "unknown", (), ("overall",), {}, {}),
-        Verdict(at(3.811), "normal", (), (), {}, {}),
-        Verdict(at(5), "unknown", (), ("mem",), {}, {}),
-        Verdict(at(6.812), "unknown", (), ("cpu_rx", "cpu_tx", "net_5g_down", "net_5g_up"), {}, {}),
-        Verdict(at(7.813), "anomaly", ("cpu", "net_up"), ("mem",), {}, {}),
-        Verdict(at(8.814), "alert", (), (), {}, {}),
-    ]
-    assert list(said.verdicts) == [verdict.time for verdict in said.verdicts.values()]
-    # Each at the time of its line.
-    assert list(said.said_at.values()) == [START + s for s in (3.104, 4.105, 6.104, 7.104, 8.104, 9.104)]
-    assert list(said.said_at) == list(said.verdicts)
-
-
-@pytest.mark.parametrize(
-    ("status", "causes", "unknown", "missing"),
-    [
-        ("normal", (), (), ()),
-        ("anomaly", ("cpu_tx", "net_5g_up"), (), ()),
-        ("alert", tuple(METRICS), (), ()),
-        ("anomaly", (), (), ()),
-        ("alert", ("cpu",), ("net_5g_down",), ("dl_bitrate{cellId=2}",)),
-        ("unknown", (), ("mem",), ("node_memory_MemFree_bytes",)),
-        ("unknown", (), tuple(METRICS), ()),
-        ("unknown", (), ("net_down", "net_up"), ("node_network_receive_bytes_total{device=edge0}",)),
-    ],
-)
-def test_log_takes_what_test_mode_really_says(
-    tmp_path: Path, status: str, causes: tuple[str, ...], unknown: tuple[str, ...], missing: tuple[str, ...]
-) -> None:
-    numbers = {name: math.nan if name in unknown else 0.25 for name in (*METRICS, "overall")}
-    values = dict.fromkeys(getAnomalyColumns(), 1.5)
-    verdict = Verdict(at(7.25), status, causes, unknown, numbers, values, shares={"cpu": 0.2})
-    line = f"2026-03-02 00:00:08,104 INFO {describe_verdict(verdict, dict.fromkeys(missing, 'no sample'))}\n"
-    assert read(tmp_path, line).verdicts == {at(7.25): Verdict(at(7.25), status, causes, unknown, {}, {})}
+def test_verdicts_are_taken_as_they_were_published_each_at_its_first_poll(tmp_path: Path) -> None:
+    moments = iter([START + 3.104, START + 4.105, START + 6.25])
+    poll_log = PollLog(tmp_path, lambda: next(moments))
+    first, second = verdicts_of("aA", ["cpu", "net_up"], first=2)
+    poll_log.publish([Judged(first, {})], "edge:9100")
+    poll_log.publish([], None, "unknown: no new record since 2026-03-02T00:00:02.500Z")
+    # A process that was killed judges the same record once more.
+    poll_log.publish([Judged(first, {}), Judged(second, {})], "edge:9100")
+    published = Published(PollLog(tmp_path))
+    assert published.verdicts == {first.time: first, second.time: second}
+    assert published.polled_at == {
+        first.time: pytest.approx(START + 3.104, abs=0.002),
+        second.time: pytest.approx(START + 6.25, abs=0.002),
+    }
 
 
 # --- one attack ----------------------------------------------------------------------------------
@@ -131,8 +86,8 @@ def test_row_of_an_attack() -> None:
     # Silence is ALERT_RECORDS records without a flag: the anomaly 5 records after the last one is another.
     after = verdicts_of("A.a..a....a....", ["cpu"], first=20)
     before = verdicts_of("aaaA......", ["net_up"])
-    said_at = {verdict.time: verdict.time / 1e9 + 0.7 for verdict in before + during + after}
-    row, own = judge_attack(ALL_CPUS, before + during + after, START + 35, said_at)
+    polled_at = {verdict.time: verdict.time / 1e9 + 0.7 for verdict in before + during + after}
+    row, own = judge_attack(ALL_CPUS, before + during + after, START + 35, polled_at)
     assert own == {at(20.5), at(22.5), at(25.5)}
     assert row == {
         "attack": "all CPUs",

@@ -18,6 +18,7 @@ import formatters
 from common.paths import DEFAULT_MODEL
 from edge.bundle import load_bundle
 from edge.daemon import Daemon, Settings
+from edge.delivery import REFUSED_RETRY_SECONDS
 from edge.detector import Detector
 from edge.exporter import EdgeMetrics
 from edge.sequences import N_STEPS
@@ -82,6 +83,7 @@ class Edge:
         self.model = DEFAULT_MODEL
         self.drift_seconds = 21600.0
         self.spool_limit = 10_000
+        self.refused_retry_seconds = REFUSED_RETRY_SECONDS
         self.measurement = "detected_anomalies"
         self.metrics = EdgeMetrics()
         # As if what is fed came just now.
@@ -103,11 +105,11 @@ class Edge:
             drift_seconds=self.drift_seconds,
             thresholds_file=str(self.thresholds_file),
             model=str(self.model),
+            refused_retry_seconds=self.refused_retry_seconds,
         )
-        client = initializeConnection("127.0.0.1", self.port, self.user, self.password)
-        client._timeout = 1.0
-        self.daemon = Daemon(settings, client, self.node, self.store, self.metrics, Ending())
-        self.daemon._monitor._clock = lambda: self.now
+        client = initializeConnection("127.0.0.1", self.port, self.user, self.password, timeout_seconds=1.0)
+        clock = lambda: self.now  # noqa: E731
+        self.daemon = Daemon(settings, client, self.node, self.store, self.metrics, Ending(), clock)
 
     def stop(self) -> None:
         if self.store is not None:
@@ -131,6 +133,12 @@ class Edge:
             for point in points
             if begin <= point["time"] < end
         ]
+
+    def poll_without_sending(self) -> None:
+        """One poll by a process that dies before it sends what it has kept."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(self.daemon.delivery, "send", lambda: None)
+            assert self.daemon.poll() is False
 
     def live(self, *slots: int) -> None:
         """Slot after slot is fed and judged."""

@@ -43,7 +43,7 @@ def main() -> None:
     client = initializeConnection("127.0.0.1", int(port), "", "")
     with Store(folder, 1000) as store:
         daemon = Daemon(settings, client, DEFAULT_NODE, store, EdgeMetrics(), Ending())
-        daemon._monitor._judged_before = int(judged_before)
+        daemon.watch.monitor.restore(daemon.watch.monitor.state() | {"judged_before": int(judged_before)})
         for _ in sys.stdin:
             daemon.poll()
             print(resident_bytes(), flush=True)

@@ -1,0 +1,208 @@
+"""Anomalies on their way to InfluxDB: kept on the disk until it has them, whatever it refuses or lacks."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import influx_utils
+from edge.exporter import EdgeMetrics
+from service.log import Notices
+from service.store import Batch, Store, StoreError
+from service.systemd import Ending
+
+if TYPE_CHECKING:
+    from influxdb import InfluxDBClient
+
+logger = logging.getLogger("find_anomalies")
+
+# Points of one request.
+BATCH_POINTS = 500
+# For sending in one poll, so that a long spool does not keep the next record waiting.
+SENDING_SECONDS = 10.0
+# What InfluxDB refused is sent again after this.
+REFUSED_RETRY_SECONDS = 120.0
+
+
+class Delivery:
+    """Keeps points in the store, and sends them: the oldest first, and what was refused from time to time.
+
+    retry_seconds: how long what InfluxDB refused waits before it is sent again.
+    """
+
+    def __init__(
+        self,
+        client: InfluxDBClient,
+        database: str,
+        measurement: str,
+        store: Store,
+        metrics: EdgeMetrics,
+        notices: Notices,
+        ending: Ending,
+        retry_seconds: float = REFUSED_RETRY_SECONDS,
+    ) -> None:
+        self._client = client
+        self._database = database
+        self._measurement = measurement
+        self._store = store
+        self._metrics = metrics
+        self._notices = notices
+        self._ending = ending
+        self._retry_seconds = retry_seconds
+        self._retry_refused_at = time.monotonic() + retry_seconds
+        # The refusals that were logged: measurement and field, None for all others.
+        self._refusals: set[tuple[str, ...] | None] = set()
+        self._is_refused = False
+        self._damaged_rows = 0
+
+    def look_after_store(self) -> None:
+        """Put the file of the store back if somebody deleted it."""
+        try:
+            with self._ending.deferred():
+                is_new = self._store.make_again()
+        except StoreError as error:
+            self._notices.fault("place", str(error))
+            return
+        if is_new:
+            self._notices.fault("place", f"{self._store.path}, or its log, was deleted")
+            self._notices.mended("place", f"{self._store.path} is made again, with all that was in it")
+        else:
+            self._notices.mended("place", f"{self._store.path} is in its place again")
+
+    def keep(self, state: dict[str, Any], points: Sequence[dict[str, Any]]) -> None:
+        """Put points on the disk, with the state in which they were found, in one step."""
+        dropped = self._store.dropped
+        try:
+            self._store.add(state, self._database, points)
+        except StoreError as error:
+            self._notices.fault("store", str(error))
+        else:
+            self._notices.mended("store", f"{self._store.path} can be written again")
+        if dropped := self._store.dropped - dropped:
+            self._metrics.dropped.inc(dropped)
+            self._notices.fault(
+                "spool", "the spool is full: its oldest anomalies are dropped, see --spool_limit"
+            )
+
+    def send(self) -> None:
+        """Send what InfluxDB does not have yet. Raises one of INFLUX_ERRORS while it is away."""
+        try:
+            self._send()
+        except StoreError as error:
+            self._notices.fault("spool file", str(error))
+        else:
+            self._notices.mended("spool file", f"{self._store.path} can be read again")
+
+    def show(self) -> None:
+        """Show how much waits, and log rows that are damaged."""
+        if found := self._store.damaged - self._damaged_rows:
+            self._damaged_rows += found
+            self._metrics.damaged.inc(found)
+            logger.error(
+                "%s: %d damaged rows of the spool are set aside in its table damaged (%s), all others are"
+                " sent; look at them with sqlite3, and check the disk",
+                self._store.path,
+                found,
+                self._store.damage,
+            )
+        # A store that cannot be read is logged when something is sent.
+        with contextlib.suppress(StoreError):
+            self._metrics.spool_depth.set(self._store.depth)
+            self._metrics.spool_refused.set(self._store.refused)
+
+    def _send(self) -> None:
+        deadline = time.monotonic() + SENDING_SECONDS
+        try:
+            self._deliver(self._store.oldest, deadline)
+            is_due = time.monotonic() >= self._retry_refused_at
+            if is_due and self._deliver(self._next_refused, deadline):
+                self._retry_refused_at = time.monotonic() + self._retry_seconds
+        finally:
+            self.show()
+        if self._refusals and not self._store.refused:
+            self._refusals.clear()
+            if self._notices.has("spool"):
+                logger.warning(
+                    "no anomaly that InfluxDB refused waits any more; the oldest of the spool were dropped"
+                )
+            else:
+                logger.warning("InfluxDB takes all anomalies again")
+        if not self._store.depth:
+            self._notices.mended(
+                "spool",
+                f"InfluxDB has all anomalies but the {self._store.dropped} oldest, which were dropped",
+            )
+
+    def _next_refused(self, count: int) -> Batch | None:
+        """They go where anomalies go now: another --influx_measurement is one of the remedies."""
+        batch = self._store.oldest_refused(count)
+        return batch and batch.renamed(self._measurement)
+
+    def _deliver(self, next_batch: Callable[[int], Batch | None], deadline: float) -> bool:
+        """Send batch after batch; whether there was time for all."""
+        size = BATCH_POINTS
+        while batch := next_batch(size):
+            if time.monotonic() >= deadline:
+                return False
+            with self._ending.deferred():
+                refusal = self._write(batch)
+                if refusal is None:
+                    self._store.sent(batch)
+                    if self._is_refused:
+                        # Somebody has mended it: what waits is tried at once.
+                        self._is_refused, self._retry_refused_at = False, 0.0
+                    self._notices.mended("too old", "InfluxDB stores anomalies again")
+                elif not self._take_refusal(batch, refusal):
+                    size = len(batch.points) // 2
+                    continue
+            size = min(2 * size, BATCH_POINTS)
+        return True
+
+    def _write(self, batch: Batch) -> influx_utils.Refusal | None:
+        """Write a batch. Raises one of INFLUX_ERRORS if it is to be sent again before all others."""
+        try:
+            return influx_utils.write_points(self._client, batch.database, batch.points)
+        except influx_utils.InfluxDBClientError as error:
+            # A database of another --influx_db, to which the user has no right, holds nothing up.
+            if batch.database == self._database or error.code != 403:
+                raise
+            return influx_utils.Refusal(f"no right to the database {batch.database}", len(batch.points))
+
+    def _take_refusal(self, batch: Batch, refusal: influx_utils.Refusal) -> bool:
+        """Do what a refusal asks for; False if it is not known of which points it speaks."""
+        # Of a single point it is sure that it is the one.
+        refused = 1 if len(batch.points) == 1 else refusal.points
+        if refusal.is_too_old and refused:
+            self._store.sent(batch.earliest(refused))
+            self._metrics.refused.inc(refused)
+            self._notices.fault(
+                "too old",
+                f"InfluxDB refuses anomalies that are older than all that {batch.database} keeps; they are"
+                " dropped: lengthen its retention policy, or check the clock of the samples",
+            )
+            return True
+        if refused < len(batch.points):
+            return False
+        if refusal.is_unreadable:
+            self._store.set_aside(batch, refusal.reason)
+            return True
+        self._store.refuse(batch)
+        self._is_refused = True
+        self._log_refusal(refusal)
+        return True
+
+    def _log_refusal(self, refusal: influx_utils.Refusal) -> None:
+        """Once for each field that is in conflict, and once for all else, until InfluxDB takes all."""
+        topic = refusal.conflict and refusal.conflict[:2]
+        if topic in self._refusals:
+            return
+        self._refusals.add(topic)
+        reason, remedy = refusal.reason, "check the user's rights and the server's log"
+        if refusal.conflict:
+            measurement, field, ours, theirs = refusal.conflict
+            reason = f"{measurement} holds {field} as {theirs}, not {ours}"
+            remedy = f'DROP MEASUREMENT "{measurement}", or name another --influx_measurement'
+        logger.error("InfluxDB refuses anomalies (%s); %s. Until then they wait in the spool", reason, remedy)

@@ -1,0 +1,76 @@
+"""Why series have no samples: looked up once in the database, when it changes which they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import influx_utils
+from common.alerts import WINDOW_RECORDS
+from edge import samples
+from edge.selection import NO_SAMPLE, Selection, shown
+from nodes.metrics import MEMORY_TOTAL, PART_TAGS
+from nodes.node import Node
+from nodes.series import monitored_series
+
+if TYPE_CHECKING:
+    from influxdb import InfluxDBClient
+
+
+class Explanations:
+    """What the database tells about the monitored series that have no samples.
+
+    Faults are names of monitored series -> why they have no sample that can be used.
+    """
+
+    def __init__(self, client: InfluxDBClient, node: Node) -> None:
+        self._client = client
+        self._node = node
+        # What was last looked up.
+        self._missing: frozenset[str] = frozenset()
+        self._found: dict[str, str] = {}
+        self._records_without_total = 0
+
+    def look_up(self, faults: Mapping[str, str], selection: Selection) -> None:
+        """Ask the database if other series than before have no samples, or the total still has none."""
+        missing = frozenset(name for name, fault in faults.items() if fault == NO_SAMPLE)
+        is_total_gone = MEMORY_TOTAL in faults
+        self._records_without_total = self._records_without_total + 1 if is_total_gone else 0
+        if missing == self._missing and self._records_without_total != WINDOW_RECORDS:
+            return
+        try:
+            self._found = self._ask(sorted(missing), selection) if missing else {}
+            if is_total_gone and not samples.wrong_types(self._client, [MEMORY_TOTAL]):
+                selection.forget_total_fault()
+        except influx_utils.INFLUX_ERRORS:
+            # The next poll says what is wrong with the server.
+            return
+        self._missing = missing
+        self._records_without_total = 0
+
+    def _ask(self, missing: list[str], selection: Selection) -> dict[str, str]:
+        series = monitored_series(self._node)
+        types = samples.wrong_types(self._client, {series[name][0] for name in missing})
+        there: dict[str, str] = {}
+        found = {}
+        for name in missing:
+            measurement, part = series[name]
+            if measurement in types:
+                found[name] = (
+                    f"{NO_SAMPLE}: InfluxDB holds values of it that are {types[measurement]} and may keep"
+                    " others out; check its exporter, then DELETE them or DROP MEASUREMENT"
+                )
+            elif part is not None and name not in selection.ever_seen:
+                if measurement not in there:
+                    names = map(shown, samples.names_there(self._client, measurement))
+                    there[measurement] = ", ".join(names) or "none"
+                tag = PART_TAGS[measurement]
+                found[name] = f"{NO_SAMPLE}: InfluxDB has {tag} {there[measurement]}; check --node_file"
+        return found
+
+    def explained(self, faults: Mapping[str, str]) -> dict[str, str]:
+        """Faults with what was found out about them."""
+        return {
+            name: self._found.get(name, fault) if fault == NO_SAMPLE else fault
+            for name, fault in faults.items()
+        }

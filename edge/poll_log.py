@@ -1,0 +1,135 @@
+"""The published record of each poll: when it was, and the verdicts that it brought.
+
+`polls.jsonl` in the state folder has one JSON object a line:
+
+    {"polled_at": "2026-03-06T12:00:20.104Z", "fault": null, "verdicts": [{"time": ..., "status": ...}]}
+
+`fault` is one line where the poll could not judge: a server that is away, a node without new samples.
+Pictures of alerts are drawn from it, also after a restart, and any other program may read it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from common.times import format_time, parse_time
+from common.values import mapping, number, text
+from edge.detector import Verdict
+from edge.monitor import Judged
+from service.json_lines import JsonLines
+
+FILE_NAME = "polls.jsonl"
+# About two days of 15 s.
+MOST_BYTES = 12_000_000
+# Digits of what is published of a verdict.
+DIGITS = 5
+
+
+class Poll(NamedTuple):
+    """One poll: when it was (seconds since 1970), why it could not judge, and what it judged."""
+
+    polled_at: float
+    fault: str | None
+    judged: list[Judged]
+
+
+class PollLog:
+    """Writes what each poll brought, and reads it back."""
+
+    def __init__(self, folder: str | Path, clock: Callable[[], float] = time.time) -> None:
+        self._lines = JsonLines(Path(folder) / FILE_NAME, MOST_BYTES)
+        self._clock = clock
+
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+        return self._lines.path
+
+    def publish(self, judged: Sequence[Judged], instance: str | None, fault: str | None = None) -> None:
+        """Write one poll, of this node exporter. Raises OSError where it cannot."""
+        self._lines.add(
+            {
+                "polled_at": format_time(int(self._clock() * 1e9)),
+                "fault": fault,
+                "verdicts": [
+                    {**_content(one.verdict), "instance": instance, "faults": one.faults} for one in judged
+                ],
+            }
+        )
+
+    def read(self) -> Iterator[Poll]:
+        """All polls, the oldest first; what is damaged is left out."""
+        for content in self._lines.read():
+            try:
+                polled_at = parse_time(text(content["polled_at"])) / 1e9
+                fault = None if content["fault"] is None else text(content["fault"])
+                judged = [Judged(_verdict(one), mapping(one["faults"])) for one in content["verdicts"]]
+            except (KeyError, TypeError, ValueError):
+                continue
+            yield Poll(polled_at, fault, judged)
+
+    def verdicts(self) -> list[Verdict]:
+        """All verdicts, the oldest first; of a record that was judged again after a crash, the newer one."""
+        found = {one.verdict.time: one.verdict for poll in self.read() for one in poll.judged}
+        return [found[time] for time in sorted(found)]
+
+
+def _content(verdict: Verdict) -> dict[str, Any]:
+    """What is published of a verdict; what is unknown is null."""
+    return {
+        "time": format_time(verdict.time),
+        "time_ns": verdict.time,
+        "status": verdict.status,
+        "possible_cause": verdict.possible_cause if verdict.is_anomaly else None,
+        "causes": list(verdict.causes),
+        "unknown": list(verdict.unknown),
+        "rmse": _finite(verdict.rmse),
+        "values": _finite(verdict.values),
+        "shares": _finite(verdict.shares),
+        "in_a_row": verdict.in_a_row,
+        "recent": verdict.recent,
+        "is_alert_up": verdict.is_alert_up,
+        "actual": _numbers(verdict.actual),
+        "predicted": _numbers(verdict.predicted),
+    }
+
+
+def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
+    return dict(zip(values, _numbers(list(values.values())), strict=True))
+
+
+def _numbers(values: Sequence[float] | np.ndarray) -> list[float | None]:
+    return [round(float(value), DIGITS) if math.isfinite(value) else None for value in values]
+
+
+def _verdict(content: Any) -> Verdict:
+    """Raises KeyError, TypeError or ValueError for what is no verdict."""
+    one = mapping(content)
+    return Verdict(
+        time=int(one["time_ns"]),
+        status=text(one["status"]),
+        causes=tuple(one["causes"]),
+        unknown=tuple(one["unknown"]),
+        rmse=_known(one["rmse"]),
+        values=_known(one["values"]),
+        shares=_known(one["shares"]),
+        in_a_row=int(one["in_a_row"]),
+        recent=int(one["recent"]),
+        is_alert_up=bool(one["is_alert_up"]),
+        actual=_array(one["actual"]),
+        predicted=_array(one["predicted"]),
+    )
+
+
+def _known(values: Any) -> dict[str, float]:
+    return {name: math.nan if value is None else number(value) for name, value in mapping(values).items()}
+
+
+def _array(values: Any) -> np.ndarray:
+    return np.array([math.nan if value is None else number(value) for value in values])

@@ -1,0 +1,404 @@
+"""What is to be read of a node next, and which of its slots are settled."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from common.alerts import ALERT_RECORDS, WINDOW_RECORDS
+from common.times import format_duration, format_time
+from common.values import mapping, whole
+from edge import samples
+from edge.selection import Choice, Selection, Slot, in_slots
+from edge.timing import SampleClock
+from nodes.node import Node
+from service.log import Notices
+
+if TYPE_CHECKING:
+    from influxdb import InfluxDBClient
+
+logger = logging.getLogger("find_anomalies")
+
+# Enough for a full window on each of the records that decide whether the first verdict is an alert.
+HISTORY_RECORDS = WINDOW_RECORDS + ALERT_RECORDS
+
+# A poll that has much to catch up takes this much of it; InfluxDB answers that in a second.
+CHUNK_RECORDS, CHUNK_SECONDS = 240, 3600.0
+# Behind by more slots than a late exporter explains there was an outage. What waited for its end need not
+# come in step: remote write has shards, and each sends by itself. For a while, what is missing may still
+# come.
+BEHIND_RECORDS = 4
+PATIENCE_RECORDS = 4
+
+
+@dataclass
+class Reading:
+    """What one poll has read.
+
+    records: of the settled slots, oldest first. reported_from: records of earlier slots (ns) only fill the
+    window; None if all are reported. is_history: these are the first records of all; the newest counts.
+    is_cut_off: what was judged before says nothing about them. is_no_change: neither does the record before.
+    """
+
+    records: list[Choice] = field(default_factory=list)
+    reported_from: int | None = None
+    is_history: bool = False
+    is_cut_off: bool = False
+    is_no_change: bool = False
+
+    @property
+    def reported(self) -> list[Choice]:
+        """The records that are judged for their own sake."""
+        return [one for one in self.records if self.is_reported(one)]
+
+    def is_reported(self, record: Choice) -> bool:
+        """Whether a record does more than fill the window."""
+        return self.reported_from is None or record.slot.start >= self.reported_from
+
+
+class Reader:
+    """New samples of one node -> the records of settled slots, none twice and none skipped.
+
+    A slot is settled once it is over and all series have a sample in it; what has not come when other
+    samples are half a slot further is missing. Slots are told from the samples' own times; `clock` only
+    adds that a slot is over where no newer sample shows it.
+
+    Records that were missed are read too, as far back as `catch_up_seconds` before the newest sample. For a
+    while an incomplete one waits for its series: what comes after an outage does not come in step.
+    `silent_polls` counts the polls since the last record; `has_more` asks for the next poll at once.
+    """
+
+    def __init__(
+        self,
+        client: InfluxDBClient,
+        node: Node,
+        interval_seconds: float,
+        catch_up_seconds: float,
+        patience_records: float = PATIENCE_RECORDS,
+        clock: Callable[[], float] = time.time,
+        notices: Notices | None = None,
+    ) -> None:
+        self._client = client
+        self._node = node
+        self._interval_seconds = interval_seconds
+        self._interval_ns = int(interval_seconds * 1e9)
+        self._catch_up_ns = int(catch_up_seconds * 1e9)
+        self._patience_seconds = patience_records * interval_seconds
+        self._clock = clock
+        self._notices = notices or Notices()
+        self._sample_clock = SampleClock(self._interval_ns, clock)
+        self.selection = Selection(node)
+        # Records before the first are read; those before the second fill the window and are not reported.
+        self._read_before: int | None = None
+        self._reported_from: int | None = None
+        self._newest: int | None = None
+        self._newest_in_silence: int | None = None
+        self._stale_polls = 0
+        self._polled_at: float | None = None
+        self._is_behind = False
+        self._is_failing = False
+        self._patient_until = -math.inf
+        # How many samples there were in a span that was still to come.
+        self._counted, self._counted_span = 0, (0, 0)
+        self._reading = Reading()
+        self.silent_polls = 0
+        self.has_more = False
+
+    @property
+    def newest_sample(self) -> int | None:
+        """Time of the newest sample seen (ns)."""
+        return self._newest
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether any record was read, by this process or the one before."""
+        return self._read_before is not None
+
+    @property
+    def clock_offset_seconds(self) -> float:
+        """How far the samples' clock is ahead of this host's, by estimate; below 0 it is behind."""
+        return self._sample_clock.offset_ns / 1e9
+
+    def poll(self) -> Reading:
+        """Read what has come since the last poll; the very first poll reads the history.
+
+        Raises one of INFLUX_ERRORS or UserError; the next poll then takes up where the last good one stopped.
+        """
+        self.has_more = False
+        if self._read_before is not None and self._now() - self._read_before > self._catch_up_ns:
+            self._limit_catch_up()
+        since = self._read_before
+        end = self._end_of_chunk()
+        self._note_outage()
+        self._is_failing = True
+        slots = self._read(self._now() - self._history_ns if since is None else since, end)
+        if since is None and not slots and self._find_late_samples():
+            slots = self._read(self._now() - self._history_ns, None)
+        self._is_failing = False
+        if since is None:
+            self.selection.refuse_several(slots)
+        if end is not None and not slots and (self._newest_in_history() or 0) >= end:
+            # Nothing was recorded in this part.
+            self._read_before = end
+        newest = max(
+            [time for slot in slots for time in self.selection.newest_times(slot).values()],
+            default=self._newest,
+        )
+        is_due = self._is_due()
+        self._stale_polls = self._stale_polls + is_due if newest == self._newest else 0
+        self._newest = newest
+        reading, self._reading = self._reading, Reading()
+        reading.reported_from, reading.is_history = self._reported_from, since is None
+        reading.records = self._settled(slots)
+        is_silent = not reading.reported
+        self.has_more = end is not None and self._read_before != since
+        self.silent_polls = self.silent_polls + is_due if is_silent and not self.has_more else 0
+        if self._stale_polls > 2 and is_silent:
+            self._look_for_clock_step()
+        if not is_silent:
+            self._notices.mended("step", "records are judged again")
+        self._sample_clock.follow()
+        self._note_offset()
+        return reading
+
+    def _settled(self, slots: Sequence[Slot]) -> list[Choice]:
+        records = []
+        for slot in slots:
+            choice = self.selection.choose(slot)
+            if not self._is_settled(slot.start, choice.lacks_samples):
+                break
+            self.selection.keep(choice)
+            self._read_before = slot.start + self._interval_ns
+            records.append(choice)
+        return records
+
+    def _read(self, start: int, end: int | None) -> list[Slot]:
+        """The slots from `start` to before `end` that have samples, as far as they have come."""
+        looks_ahead = end is None and self._sample_clock.looks_ahead()
+        now = self._now()
+        found = samples.get_samples(
+            self._client,
+            self._node,
+            start,
+            now + self._interval_ns if looks_ahead else min(now, end or now),
+            self._interval_seconds,
+            looks_ahead,
+            self.selection.known_tags(),
+        )
+        self._note_flood(found)
+        if not looks_ahead:
+            slots = in_slots(found.points, self._node, self._interval_ns)
+            self._sample_clock.see(self._times_of(slots))
+            return slots
+        times = self._times_of(in_slots(found.points, self._node, self._interval_ns))
+        if found.has_later:
+            # What was read of them ends anywhere.
+            times = [(slot, newest) for slot, newest in times if slot + self._interval_ns <= now]
+            newest = samples.newest_samples(self._client, self._watched_node())
+            times += self._times_of(in_slots(newest, self._node, self._interval_ns))
+        limit = self._sample_clock.limit(times)
+        return in_slots(found.points, self._node, self._interval_ns, limit)
+
+    def _times_of(self, slots: Sequence[Slot]) -> list[tuple[int, dict[str, int]]]:
+        return [(slot.start, self.selection.newest_times(slot)) for slot in slots]
+
+    def _end_of_chunk(self) -> int | None:
+        """Where this poll stops reading; None if it reads all there is."""
+        if self._read_before is None:
+            return None
+        length = min(CHUNK_RECORDS, max(int(CHUNK_SECONDS / self._interval_seconds), 1)) * self._interval_ns
+        end = self._read_before + length
+        return end if end < self._now() - self._interval_ns else None
+
+    def _note_outage(self) -> None:
+        """From its end on, what lacks is waited for."""
+        was_behind = self._is_behind
+        lag_ns = 0 if self._read_before is None else self._now() - self._read_before
+        self._is_behind = lag_ns > BEHIND_RECORDS * self._interval_ns
+        # Patience itself lets the records lag.
+        begins_to_lag = self._is_behind and not was_behind and self._clock() >= self._patient_until
+        if self._is_failing or begins_to_lag:
+            self._patient_until = self._clock() + self._patience_seconds
+
+    def _is_due(self) -> bool:
+        """Whether a new record may be expected: not right after another poll, as when a server is back."""
+        now, before = self._clock(), self._polled_at
+        self._polled_at = now
+        return before is None or not 0 <= now - before < 0.5 * self._interval_seconds
+
+    @property
+    def _history_ns(self) -> int:
+        return math.ceil((HISTORY_RECORDS + 2) * self._interval_seconds) * 10**9
+
+    def _now(self) -> int:
+        """By the samples' clock (ns)."""
+        return self._sample_clock.now()
+
+    def _slot_of(self, nanoseconds: int) -> int:
+        return nanoseconds // self._interval_ns * self._interval_ns
+
+    def _newest_in_history(self) -> int | None:
+        """Time of the newest sample of those that are watched, whenever it came (ns)."""
+        return samples.newest_sample_time(self._client, self._watched_node())
+
+    def _find_late_samples(self) -> bool:
+        """Before the first record: whether samples come, though none that is recent by this host's clock."""
+        newest = self._newest_in_history()
+        before, self._newest_in_silence = self._newest_in_silence, newest
+        if newest is None or before is None or newest <= before:
+            return False
+        self._sample_clock.set_by(newest)
+        return True
+
+    def _limit_catch_up(self) -> None:
+        """Give up the records that are too old, and read the window that comes before the others."""
+        if self._reported_from is not None and self._read_before < self._reported_from:
+            # That is done; the window before it is being read.
+            return
+        newest = self._newest_in_history()
+        begin = self._slot_of((newest or 0) - self._catch_up_ns)
+        if begin <= self._read_before:
+            return
+        logger.warning(
+            "the records from %s to %s are not judged: they are more than --catch_up before the newest",
+            format_time(self._read_before),
+            format_time(begin),
+        )
+        self._start_over(begin)
+
+    def _start_over(self, reported_from: int) -> None:
+        """The next poll reads the window that comes before this time, too."""
+        self._reading.is_cut_off = True
+        self._read_before = reported_from - self._history_ns
+        self._reported_from = reported_from
+
+    def _look_for_clock_step(self) -> None:
+        """Samples that come with times before those judged already: the clock that stamps them went back."""
+        if self._read_before is None:
+            return
+        if self._sample_clock.here() < self._read_before <= self._now():
+            self._look_for_clock_put_right()
+            return
+        newest = self._newest_in_history()
+        if newest is None:
+            return
+        before, self._newest_in_silence = self._newest_in_silence, newest
+        if before is not None and before < newest < self._read_before - self._interval_ns:
+            # What came in the silence is judged now.
+            begin = self._slot_of(newest) - (self.silent_polls - 1) * self._interval_ns
+            logger.warning(
+                "the clock of the samples went back by %s; judging starts over at %s",
+                format_duration((self._read_before - newest) / 1e9),
+                format_time(begin),
+            )
+            self._sample_clock.start_again(newest)
+            self._start_over(begin)
+            self._newest = None
+
+    def _look_for_clock_put_right(self) -> None:
+        """By a clock that was ahead there are samples with times still to come: more of them are news."""
+        here = self._sample_clock.here()
+        before, (start, end) = self._counted, self._counted_span
+        is_counted = start < here <= end + self._interval_ns
+        count = samples.count_samples(self._client, self._watched_node(), start, end) if is_counted else 0
+        self._counted_span = here, here + self._interval_ns
+        self._counted = samples.count_samples(self._client, self._watched_node(), *self._counted_span)
+        if not is_counted or count <= before:
+            return
+        went_back = format_duration((self._read_before - here) / 1e9)
+        if before and not self._notices.has("step"):
+            self._notices.fault(
+                "step",
+                f"the samples' clock went back by about {went_back}: new samples come between those dated up"
+                f" to {format_time(self._read_before)}, and cannot be told apart. Nothing is judged until"
+                " then, or until those are deleted: DELETE WHERE time > now()",
+            )
+        if before:
+            self._reading.is_no_change = True
+            return
+        begin = self._slot_of(start) - (self.silent_polls - 1) * self._interval_ns
+        logger.warning(
+            "the clock of the samples went back by %s; judging starts over at %s",
+            went_back,
+            format_time(begin),
+        )
+        self._sample_clock.start_again(here)
+        self._start_over(begin)
+        self._newest = None
+
+    def _watched_node(self) -> Node:
+        return replace(self._node, **self.selection.watched)
+
+    def _is_settled(self, slot_start: int, lacks_series: bool) -> bool:
+        # A clock that went back makes no patience longer.
+        if lacks_series and 0 < self._patient_until - self._clock() <= self._patience_seconds:
+            return False
+        now = self._newest or 0
+        # Samples may all come late by more than a slot: while any come, the clock says nothing of the rest.
+        if not lacks_series or self._stale_polls >= 2:
+            now = max(now, self._now())
+        return now >= slot_start + self._interval_ns * (1.5 if lacks_series else 1)
+
+    def _note_flood(self, found: samples.Samples) -> None:
+        if not found.flooded:
+            self._notices.mended("flood", "no series has too many samples any more")
+            return
+        unread = f", and {', '.join(found.unread)} cannot be read at all" if found.unread else ""
+        self._notices.fault(
+            "flood",
+            f"too many samples of {', '.join(found.flooded)}: the newest of each record counts{unread};"
+            " find out what writes them",
+            logging.WARNING,
+        )
+
+    def _note_offset(self) -> None:
+        seconds = self.clock_offset_seconds
+        if seconds == 0:
+            self._notices.mended("clock", "the samples' clock is right again")
+        elif abs(seconds) > self._interval_seconds and not self._notices.has("clock"):
+            way = (
+                "ahead of this host's; check the time (NTP) of both"
+                if seconds > 0
+                else "behind this host's, or they come late; check the time (NTP) of both, and remote write"
+            )
+            self._notices.fault(
+                "clock", f"the samples' clock is about {format_duration(abs(seconds))} {way}", logging.WARNING
+            )
+
+    # --- over a restart --------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """For `restore`, in JSON."""
+        return {
+            "judged_before": self._read_before,
+            "newest": self._newest,
+            "reported_from": self._reported_from,
+            "is_cut_off": self._reading.is_cut_off,
+            "is_no_change": self._reading.is_no_change,
+            "selection": self.selection.state(),
+            "clock_offset_ns": self._sample_clock.offset_ns,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on where another process stopped.
+
+        Raises KeyError, TypeError or ValueError, unchanged, if it is no state.
+        """
+        times = [
+            None if mapping(state)[key] is None else whole(state[key])
+            for key in ("judged_before", "reported_from", "newest")
+        ]
+        offset_ns = whole(state.get("clock_offset_ns", 0))
+        selection = Selection(self._node)
+        # A state of an older version knows the instances alone.
+        selection.restore(state.get("selection") or selection.state() | {"watched": state["instances"]})
+        self.selection = selection
+        self._read_before, self._reported_from, self._newest = times
+        # A state of an older version has neither: it was written after they were acted on.
+        self._reading.is_cut_off = bool(state.get("is_cut_off"))
+        self._reading.is_no_change = bool(state.get("is_no_change"))
+        self._sample_clock.offset_ns = offset_ns

@@ -1,0 +1,337 @@
+"""All that belongs to one node: its model and thresholds, its verdicts, and what is logged about them."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import influx_utils
+from common.alerts import ALERT_RECORDS, UNKNOWN
+from common.files import UserError
+from common.times import format_time
+from common.values import mapping, number
+from edge.bundle import Bundle, bundle_paths, load_bundle, warn_of_interval
+from edge.detector import Detector, Verdict, describe_unknown, describe_verdict
+from edge.incidents import Alert, Drift, FirstRecords, Incidents
+from edge.monitor import Judged, Monitor
+from edge.reader import PATIENCE_RECORDS
+from edge.sequences import N_STEPS
+from edge.thresholds import describe_foreign, load_thresholds, proposals_path, read_proposals
+from nodes.metrics import THRESHOLD_KEYS, getFeatures
+from nodes.node import Node
+from service.log import Notices
+from service.watched import WatchedFiles
+
+if TYPE_CHECKING:
+    from influxdb import InfluxDBClient
+
+logger = logging.getLogger("find_anomalies")
+
+# More records than this in one poll are logged in one line.
+CATCHING_UP_RECORDS = ALERT_RECORDS
+
+
+@dataclass(frozen=True)
+class WatchSettings:
+    """How one node is watched. place: server and database, as messages name them. once: for a single poll."""
+
+    place: str
+    interval_seconds: float
+    catch_up_seconds: float
+    drift_seconds: float
+    thresholds_file: str
+    model: str
+    once: bool = False
+
+
+@dataclass
+class Found:
+    """What a poll found.
+
+    news: lines for the log. alerts: those that have ended. drifts: for each record the metrics whose drift
+    begins, and those whose drift ends.
+    """
+
+    judged: list[Judged]
+    news: list[str] = field(default_factory=list)
+    alerts: list[Alert] = field(default_factory=list)
+    drifts: list[tuple[list[str], list[str]]] = field(default_factory=list)
+
+    @property
+    def verdicts(self) -> list[Verdict]:
+        """Of all records."""
+        return [one.verdict for one in self.judged]
+
+
+class Watch:
+    """Watches one node.
+
+    found = watch.poll()    # what has come; `watch.state()` now holds it
+    watch.log(found)        # and logs it
+
+    state: what the process before kept of this node (`state`), or nothing. Raises UserError where the model
+    or the thresholds cannot be loaded, and the state has none to go on with.
+    """
+
+    def __init__(
+        self,
+        settings: WatchSettings,
+        client: InfluxDBClient,
+        node: Node,
+        state: dict[str, Any],
+        notices: Notices,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._settings = settings
+        self._notices = notices
+        self._thresholds = WatchedFiles(
+            [settings.thresholds_file],
+            lambda: load_thresholds(settings.thresholds_file),
+            _kept_thresholds(state),
+        )
+        paths = bundle_paths(settings.model)
+        self._bundle = WatchedFiles(
+            [paths.model, paths.litert, paths.identity, paths.stats], self._load_bundle
+        )
+        # Without them nothing is judged otherwise, so that they stop no start.
+        self._proposals = WatchedFiles(
+            [proposals_path(settings.thresholds_file)],
+            lambda: read_proposals(settings.thresholds_file),
+            [],
+        )
+        self._judge = Detector(self.bundle, self.thresholds, settings.interval_seconds)
+        self.monitor = Monitor(
+            client,
+            node,
+            self._judge,
+            settings.interval_seconds,
+            settings.catch_up_seconds,
+            # Whoever asks once wants what can be told now.
+            0 if settings.once else PATIENCE_RECORDS,
+            clock,
+            notices,
+        )
+        self.incidents = Incidents()
+        self._drift_records = max(1, round(settings.drift_seconds / settings.interval_seconds))
+        self.drift = Drift(self._drift_records)
+        self._first_records = FirstRecords()
+        self.status = ""
+        self.has_foreign_thresholds = False
+        self._restore(state)
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """Those in force."""
+        return self._thresholds.content
+
+    @property
+    def bundle(self) -> Bundle:
+        """The model that judges."""
+        return self._bundle.content
+
+    def _load_bundle(self) -> Bundle:
+        bundle = load_bundle(self._settings.model, getFeatures(), N_STEPS)
+        warn_of_interval(bundle, self._settings.interval_seconds)
+        return bundle
+
+    # --- files that people change ----------------------------------------------------------------
+
+    def refresh(self) -> None:
+        """Take what a person, or a training, changed in the thresholds or the model."""
+        self._refresh_thresholds()
+        self._refresh_bundle()
+        self._note_foreign_thresholds()
+
+    def _refresh_thresholds(self) -> None:
+        before = self.thresholds
+        try:
+            is_new = self._thresholds.refresh()
+        except UserError as error:
+            self._notices.fault("thresholds", f"{error}. Until then the last good thresholds are in force")
+            return
+        name = self._settings.thresholds_file
+        self._notices.mended("thresholds", f"{name} can be read again")
+        if is_new:
+            now = self._judge.thresholds = self.thresholds
+            for key in [key for key in now if now[key] != before[key]]:
+                logger.warning("%s: %s changed from %g to %g", name, key, before[key], now[key])
+
+    def _refresh_bundle(self) -> None:
+        try:
+            is_new = self._bundle.refresh()
+        except UserError as error:
+            self._notices.fault("model", f"{error}. Until then the last good model judges")
+            return
+        self._notices.mended("model", f"{self._settings.model} can be used again")
+        if is_new:
+            self._judge.replace_bundle(self.bundle)
+            logger.warning("%s: another model judges from now on", self._settings.model)
+
+    def _note_foreign_thresholds(self) -> None:
+        filename = self._settings.thresholds_file
+        try:
+            self._proposals.refresh()
+        except UserError as error:
+            self._notices.fault("proposals", str(error), logging.WARNING)
+        else:
+            self._notices.mended("proposals", f"{proposals_path(filename)} can be read again")
+        line = describe_foreign(
+            filename, self.thresholds, self._proposals.content, self.bundle, self._settings.model
+        )
+        self.has_foreign_thresholds = line is not None
+        if line:
+            self._notices.fault("foreign thresholds", line, logging.WARNING)
+        else:
+            self._notices.mended(
+                "foreign thresholds", f"{filename}: no threshold of another model is in force now"
+            )
+
+    # --- one poll --------------------------------------------------------------------------------
+
+    def poll(self) -> Found:
+        """Judge what has come. Raises one of INFLUX_ERRORS, or UserError for what its user can mend."""
+        found = Found(self.monitor.poll())
+        for verdict in found.verdicts:
+            found.news += self.incidents.observe(verdict, self.thresholds)
+            if self.incidents.ended_alert:
+                found.alerts.append(self.incidents.ended_alert)
+            found.drifts.append(self.drift.observe(verdict, self.thresholds))
+        for verdict in [*self.monitor.history, *found.verdicts]:
+            if strange := self._first_records.observe(verdict, self.bundle.identity):
+                found.news.append(
+                    f"{self._settings.model} seems to be another node's: nearly all of the first records"
+                    f" that it judged are anomalies ({' | '.join(strange)}); unless an attack goes on,"
+                    " collect this node's ordinary life and train on it (--mode collect, --mode train"
+                    " --evaluate)"
+                )
+        return found
+
+    def points(self, found: Found, measurement: str) -> list[dict[str, Any]]:
+        """The anomalies that a poll found, as points of InfluxDB."""
+        points = [
+            influx_utils.anomaly_point(
+                measurement,
+                verdict.time,
+                list(verdict.values.values()),
+                verdict.possible_cause,
+                verdict.status,
+                self.monitor.instance,
+            )
+            for verdict in found.verdicts
+            if verdict.is_anomaly
+        ]
+        return [point for point in points if point]
+
+    # --- what is logged --------------------------------------------------------------------------
+
+    @property
+    def silence(self) -> str | None:
+        """Why there is no verdict though samples are due: a slot may be late once, but not twice."""
+        newest = self.monitor.reader.newest_sample
+        if newest is None:
+            return "no recent sample of this node in the database"
+        if self.monitor.reader.silent_polls <= 1:
+            return None
+        return f"no new record since {format_time(newest)}"
+
+    def log(self, found: Found) -> None:
+        """One line for a record, or one for all of them after an outage; then the news."""
+        if found.judged:
+            self._log_records(found.judged)
+        elif self.silence:
+            self._log_silence(self.silence)
+        for line in found.news:
+            logger.warning("%s", line)
+        for begun, ended in found.drifts:
+            self._log_drift(begun, ended)
+
+    def _log_records(self, judged: Sequence[Judged]) -> None:
+        self._notices.mended("silence", "records come again")
+        lines = [
+            describe_verdict(one.verdict, self.monitor.explained(one.faults))
+            for one in judged[-CATCHING_UP_RECORDS:]
+        ]
+        if len(judged) <= CATCHING_UP_RECORDS:
+            for line in lines:
+                logger.info("%s", line)
+        else:
+            counts = Counter(one.verdict.status for one in judged)
+            summary = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+            first, last = (format_time(judged[end].verdict.time) for end in (0, -1))
+            logger.info("caught up: %d records from %s to %s: %s", len(judged), first, last, summary)
+        self.status = lines[-1]
+        verdict = judged[-1].verdict
+        if verdict.unknown or verdict.status == UNKNOWN:
+            faults = self.monitor.explained(judged[-1].faults)
+            # Others may give their series a new name each time.
+            kinds = frozenset(
+                (name, fault.partition(":")[0].partition(",")[0]) for name, fault in faults.items()
+            )
+            self._notices.fault(
+                "unknown", describe_unknown(verdict, faults), logging.WARNING, (verdict.unknown, kinds)
+            )
+        else:
+            self._notices.mended("unknown", "all metrics are known again")
+
+    def _log_silence(self, words: str) -> None:
+        if self._settings.once:
+            raise UserError(
+                f"{self._settings.place}: {words}; check the exporters, --influx_db and --node_file"
+            )
+        self.status = f"unknown: {words}"
+        self._notices.fault("silence", self.status, logging.WARNING)
+
+    def _log_drift(self, begun: Sequence[str], ended: Sequence[str]) -> None:
+        hours = f"{self._settings.drift_seconds / 3600:g} h"
+        for name in begun:
+            logger.warning(
+                "drift: %s was over its threshold for most of %s; if that is normal now, collect it and train"
+                " again (--mode collect, --mode train --evaluate)",
+                name,
+                hours,
+            )
+        for name in ended:
+            logger.warning("drift of %s is over: within its threshold for most of %s", name, hours)
+
+    # --- over a restart --------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """What the next process takes up, in JSON."""
+        return {
+            "monitor": self.monitor.state(),
+            "incidents": self.incidents.state(),
+            "drift": self.drift.state(),
+            "first_records": self._first_records.state(),
+            "thresholds": self.thresholds,
+        }
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        """Take up where the process before stopped: all of it, or nothing."""
+        if not state:
+            return
+        incidents, drift, first_records = Incidents(), Drift(self._drift_records), FirstRecords()
+        try:
+            incidents.restore(mapping(state["incidents"]))
+            drift.restore(mapping(state["drift"]))
+            # A state of an older version has none.
+            if "first_records" in state:
+                first_records.restore(mapping(state["first_records"]))
+            self.monitor.restore(mapping(state["monitor"]))
+        except (KeyError, TypeError, ValueError) as error:
+            logger.warning("--state_dir holds no state of this node (%r); judging starts over", error)
+        else:
+            self.incidents, self.drift, self._first_records = incidents, drift, first_records
+
+
+def _kept_thresholds(state: dict[str, Any]) -> dict[str, float] | None:
+    """Those that were in force last; None if the state does not hold them."""
+    try:
+        kept = {key: number(mapping(state["thresholds"])[key]) for key in THRESHOLD_KEYS}
+    except (KeyError, ValueError):
+        return None
+    return kept if all(0 <= value < math.inf for value in kept.values()) else None

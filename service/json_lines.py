@@ -1,0 +1,56 @@
+"""A file of JSON objects, one a line, of bounded size: written by one process, read by any while it is."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+class JsonLines:
+    """The newest objects that were added, over restarts.
+
+    lines = JsonLines("state/polls.jsonl", most_bytes=8_000_000)
+    lines.add({"polled_at": "2026-03-06T12:00:20Z"})
+    list(lines.read())    # the oldest first
+
+    A file that has grown to `most_bytes` is renamed to `<name>.1`, in place of the one before, so that at
+    least `most_bytes` of the newest lines are kept and at most twice as many.
+    """
+
+    def __init__(self, path: str | Path, most_bytes: int) -> None:
+        self.path = Path(path)
+        self._most_bytes = most_bytes
+
+    @property
+    def _older(self) -> Path:
+        return self.path.with_name(f"{self.path.name}.1")
+
+    def add(self, content: dict[str, Any]) -> None:
+        """Write one more line. Raises OSError where the file cannot be written."""
+        with contextlib.suppress(FileNotFoundError):
+            if self.path.stat().st_size >= self._most_bytes:
+                os.replace(self.path, self._older)
+        # Opened each time: somebody may delete or move the file. A FIFO must not hold the process up.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+        descriptor = os.open(self.path, flags, 0o640)
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise OSError(None, "no regular file")
+            os.write(descriptor, json.dumps(content, allow_nan=False).encode() + b"\n")
+        finally:
+            os.close(descriptor)
+
+    def read(self) -> Iterator[dict[str, Any]]:
+        """All objects, the oldest first; a line that is torn or no object is left out."""
+        for path in (self._older, self.path):
+            with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+                for line in file:
+                    with contextlib.suppress(ValueError, RecursionError):
+                        content = json.loads(line)
+                        if isinstance(content, dict):
+                            yield content

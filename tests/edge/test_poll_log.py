@@ -1,0 +1,81 @@
+"""The published record of each poll: what is judged comes back as it was, for pictures and other programs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+
+from common.alerts import ALERT, UNKNOWN
+from edge.detector import Verdict
+from edge.monitor import Judged
+from edge.poll_log import Poll, PollLog
+from nodes.metrics import METRICS, NAMES, getAnomalyColumns
+
+TIME = 1_772_798_414_098_123_456
+VERDICT = Verdict(
+    time=TIME,
+    status=ALERT,
+    causes=("cpu", "net_up"),
+    unknown=("mem",),
+    rmse={name: math.nan if name == "mem" else 0.25 for name in NAMES},
+    values={column: 1.5 for column in getAnomalyColumns()},
+    shares=dict.fromkeys(NAMES, 2.0),
+    in_a_row=4,
+    recent=0,
+    is_alert_up=True,
+    actual=np.array([0.5, math.nan]),
+    predicted=np.array([0.25, 0.125]),
+)
+FAULTS = {"node_memory_MemFree_bytes": "no sample"}
+
+
+def same(one: Verdict, other: Verdict) -> bool:
+    first, second = dataclasses.asdict(one), dataclasses.asdict(other)
+    return all(np.array_equal(a, b, equal_nan=True) for a, b in zip_arrays(first, second)) and repr(
+        {key: value for key, value in first.items() if key not in ("actual", "predicted")}
+    ) == repr({key: value for key, value in second.items() if key not in ("actual", "predicted")})
+
+
+def zip_arrays(first: dict, second: dict) -> list[tuple[np.ndarray, np.ndarray]]:
+    return [(first[key], second[key]) for key in ("actual", "predicted")]
+
+
+def test_a_poll_comes_back_as_it_was_published(tmp_path: Path) -> None:
+    log = PollLog(tmp_path, lambda: 1_772_798_420.104)
+    log.publish([Judged(VERDICT, FAULTS)], "edge:9100")
+    log.publish([], None, "unknown: no new record")
+    (first, second) = PollLog(tmp_path).read()
+    assert (first.polled_at, first.fault) == (1_772_798_420.104, None)
+    (judged,) = first.judged
+    assert same(judged.verdict, VERDICT)
+    assert judged.faults == FAULTS
+    assert second == Poll(1_772_798_420.104, "unknown: no new record", [])
+
+
+def test_a_line_says_all_that_another_program_needs(tmp_path: Path) -> None:
+    log = PollLog(tmp_path, lambda: 1_772_798_420.104)
+    log.publish([Judged(VERDICT, FAULTS)], "edge:9100")
+    content = json.loads((tmp_path / "polls.jsonl").read_text())
+    (verdict,) = content.pop("verdicts")
+    assert content == {"polled_at": "2026-03-06T12:00:20.104Z", "fault": None}
+    assert verdict["time"] == "2026-03-06T12:00:14.098Z"
+    assert (verdict["status"], verdict["possible_cause"]) == ("alert", "cpu | net_up")
+    assert verdict["rmse"] == {name: None if name == "mem" else 0.25 for name in (*METRICS, "overall")}
+    assert (verdict["instance"], verdict["faults"]) == ("edge:9100", FAULTS)
+    assert verdict["actual"] == [0.5, None]
+
+
+def test_a_record_that_was_judged_twice_counts_once_and_what_is_damaged_not_at_all(tmp_path: Path) -> None:
+    log = PollLog(tmp_path)
+    later = dataclasses.replace(VERDICT, time=TIME + 1, status=UNKNOWN)
+    again = dataclasses.replace(later, in_a_row=5)
+    log.publish([Judged(later, {}), Judged(VERDICT, {})], None)
+    with log.path.open("a") as file:
+        file.write('{"polled_at": "2026-03-06T12:00:20Z", "fault": null, "verdicts": [{"time_ns": "x"}]}\n')
+        file.write('{"polled_at": 5, "fault": null, "verdicts": []}\n{}\n')
+    log.publish([Judged(again, {})], None)
+    assert [(one.time, one.in_a_row) for one in log.verdicts()] == [(TIME, 4), (TIME + 1, 5)]
