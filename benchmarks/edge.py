@@ -29,6 +29,7 @@ from edge import evaluation
 from edge.bundle import Bundle, load_bundle
 from edge.datasets import loadDataset, resample_records
 from edge.detector import Verdict, detect
+from edge.poll_log import PollLog
 from edge.scores import score_dataset
 from edge.sequences import N_STEPS, metric_square_errors, normalize, whole_sequences
 from edge.thresholds import load_thresholds

@@ -26,7 +26,9 @@ from common.files import UserError
 from common.paths import DEFAULT_MODEL
 from common.times import format_time
 from edge.bundle import bundle_paths, load_bundle
+from edge.detector import Verdict
 from edge.exporter import EdgeMetrics
+from edge.incidents import Alert
 from edge.sequences import N_STEPS
 from edge.thresholds import proposals_path, update_thresholds
 from lab.influxd import Influxd
@@ -694,6 +696,33 @@ def test_a_state_folder_that_cannot_be_made_again_is_said_once_and_watching_goes
     edge.start()
     edge.live(*range(19, SLOTS))
     assert edge.stored() == edge.expected()
+
+
+def test_a_picture_after_a_restart_begins_where_the_alert_did(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = []
+
+    def draw(alerts: list[Alert], read_verdicts: Callable[[], list[Verdict]], *_: object) -> None:
+        drawn.extend((alert, alert.records_of(read_verdicts())) for alert in alerts)
+
+    monkeypatch.setattr("edge.pictures.draw_alerts", draw)
+    edge.plot_dir = str(edge.folder)
+    edge.start()
+    edge.live(*range(FIRST, 21))
+    edge.start()
+    edge.live(21, 22)
+    edge.start()
+    edge.live(*range(23, SLOTS))
+    ((alert, records),) = drawn
+    anomalies = [time for time, _, _ in edge.expected()]
+    assert alert.first_anomaly == anomalies[0]
+    assert alert.causes == ("cpu",)
+    # From the first record that was judged for its own sake to the one that ends the alert, none left out.
+    slots = [(record.time // SECOND - edge.begin) // INTERVAL for record in records]
+    assert slots == list(range(FIRST - 1, slots[-1] + 1))
+    assert records[-1].time == alert.end > anomalies[-1]
+    assert [record.time for record in records if record.is_anomaly] == anomalies
 
 
 # --- a disk that is full, a spool that is ----------------------------------------------------------

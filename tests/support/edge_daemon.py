@@ -85,6 +85,7 @@ class Edge:
         self.spool_limit = 10_000
         self.refused_retry_seconds = REFUSED_RETRY_SECONDS
         self.measurement = "detected_anomalies"
+        self.plot_dir: str | None = None
         self.metrics = EdgeMetrics()
         # As if what is fed came just now.
         self.now = float(self.begin - ahead_seconds)
@@ -105,6 +106,7 @@ class Edge:
             drift_seconds=self.drift_seconds,
             thresholds_file=str(self.thresholds_file),
             model=str(self.model),
+            plot_dir=self.plot_dir,
             refused_retry_seconds=self.refused_retry_seconds,
         )
         client = initializeConnection("127.0.0.1", self.port, self.user, self.password, timeout_seconds=1.0)
