@@ -15,7 +15,8 @@ from commands.edge import check_thresholds, run_collect, run_test, run_train
 from commands.options import make_parser
 from commands.ports import run_ports_test, run_ports_train
 from common.files import UserError
-from common.paths import (
+from edge.evaluation import evaluate
+from edge.paths import (
     cpu_testset,
     data_prefix,
     iperf_testset,
@@ -24,7 +25,6 @@ from common.paths import (
     stats_json,
     trainset,
 )
-from edge.evaluation import evaluate
 from edge.training import train
 from service.log import JournalFormatter, is_journal
 

@@ -18,11 +18,11 @@ import pandas as pd
 from benchmarks import edge
 from benchmarks.ports import TRAIN_DAYS, UNSEEN_SEEDS, training_of, unseen_port
 from common.alerts import ALERT, ALERT_RECORDS, ANOMALY, UNKNOWN, WINDOW_RECORDS, Row
-from common.paths import DEFAULT_MODEL
 from common.times import last_midnight
 from edge import evaluation
 from edge.bundle import Bundle, load_bundle
 from edge.datasets import loadDataset, resample_records
+from edge.paths import DEFAULT_MODEL
 from edge.sequences import N_STEPS
 from edge.thresholds import load_thresholds
 from nodes.metrics import getFeatures

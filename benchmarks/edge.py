@@ -24,11 +24,11 @@ import formatters
 import influx_utils
 from common.alerts import ALERT
 from common.files import saveDictJson
-from common.paths import DEFAULT_MODEL, cpu_testset, iperf_testset, trainset
 from edge import evaluation
 from edge.bundle import Bundle, load_bundle
 from edge.datasets import loadDataset, resample_records
 from edge.detector import Verdict, detect
+from edge.paths import DEFAULT_MODEL, cpu_testset, iperf_testset, trainset
 from edge.poll_log import PollLog
 from edge.scores import score_dataset
 from edge.sequences import N_STEPS, metric_square_errors, normalize, whole_sequences

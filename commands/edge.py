@@ -14,7 +14,6 @@ import influx_utils
 from commands.influx import connect
 from common.alerts import ALERT, ANOMALY, NORMAL, UNKNOWN
 from common.files import UserError, is_there
-from common.paths import plots_prefix
 from common.times import format_time
 from edge import evaluation, pictures, samples
 from edge.bundle import Bundle, check_model_name, load_bundle, warn_of_interval
@@ -23,6 +22,7 @@ from edge.datasets import load_records, write_dataset
 from edge.detector import detect
 from edge.exporter import EdgeMetrics
 from edge.incidents import Alerts
+from edge.paths import plots_prefix
 from edge.scores import score_dataset
 from edge.selection import NO_SAMPLE, Selection, in_slots
 from edge.sequences import N_STEPS

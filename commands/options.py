@@ -12,9 +12,9 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from commands.edge import EDGE_ANOMALIES
-from common.paths import DEFAULT_MODEL, cpu_testset, data_prefix, iperf_testset, trainset
 from common.times import parse_time
 from edge import evaluation
+from edge.paths import DEFAULT_MODEL, cpu_testset, data_prefix, iperf_testset, trainset
 from edge.training import DEFAULT_EPOCHS
 from nodes.series import RECORD_SECONDS
 from ports.samples import PORT_ANOMALIES

@@ -12,7 +12,7 @@ import influx_utils
 from commands.influx import connect
 from commands.options import PORT_DETECTORS
 from common.files import UserError
-from common.paths import plots_prefix
+from edge.paths import plots_prefix
 from ports.samples import PORT_ANOMALIES
 
 if TYPE_CHECKING:

@@ -30,8 +30,8 @@ from common.files import (
     replace_files,
     working_folder,
 )
-from common.paths import DEFAULT_MODEL, stats_json
 from edge import network
+from edge.paths import DEFAULT_MODEL, stats_json
 from edge.sequences import feature_ranges
 from nodes.series import RECORD_SECONDS
 

@@ -15,12 +15,12 @@ import numpy as np
 
 from common.alerts import ALERT, ALERT_RECORDS, UNKNOWN, WINDOW_RECORDS
 from common.files import UserError, is_there, loadDictJson, saveDictJson
-from common.paths import DEFAULT_MODEL, plots_prefix
 from common.times import parse_time
 from edge import pictures
 from edge.bundle import load_bundle
 from edge.datasets import SparseDatasetError, load_records
 from edge.detector import Verdict, detect
+from edge.paths import DEFAULT_MODEL, plots_prefix
 from edge.scores import Scores, score_dataset
 from edge.sequences import N_STEPS
 from edge.thresholds import load_thresholds, propose_thresholds, update_thresholds

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from common.files import saveDictJson
-from common.paths import stats_json
+from edge.paths import stats_json
 from nodes.metrics import METRICS, getFeatures
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from common.files import UserError
-from common.paths import DEFAULT_MODEL, plots_prefix
 from common.times import format_duration
 from edge import network
 from edge.bundle import save_bundle
+from edge.paths import DEFAULT_MODEL, plots_prefix
 from edge.pictures import plotAccLoss, plotMetric
 from edge.sequences import metric_square_errors, normalization_stats, normalize, whole_sequences
 from nodes.metrics import METRICS, getFeatures

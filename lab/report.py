@@ -17,12 +17,12 @@ import numpy as np
 
 from common.alerts import ALERT, UNKNOWN
 from common.files import saveDictJson
-from common.paths import DEFAULT_MODEL
 from common.times import format_time
 from edge import evaluation
 from edge.bundle import load_bundle
 from edge.datasets import loadDataset, resample_records
 from edge.detector import Verdict, detect
+from edge.paths import DEFAULT_MODEL
 from edge.poll_log import PollLog
 from edge.scores import Scores, score_dataset
 from edge.sequences import N_STEPS

@@ -23,12 +23,12 @@ from influxdb import InfluxDBClient
 
 import influx_utils
 from common.files import UserError
-from common.paths import DEFAULT_MODEL
 from common.times import format_time
 from edge.bundle import bundle_paths, load_bundle
 from edge.detector import Verdict
 from edge.exporter import EdgeMetrics
 from edge.incidents import Alert
+from edge.paths import DEFAULT_MODEL
 from edge.sequences import N_STEPS
 from edge.thresholds import proposals_path, update_thresholds
 from lab.influxd import Influxd

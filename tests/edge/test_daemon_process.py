@@ -23,9 +23,9 @@ import pytest
 from influxdb import InfluxDBClient
 
 import formatters
-from common.paths import DEFAULT_MODEL
 from edge.bundle import load_bundle
 from edge.detector import Detector
+from edge.paths import DEFAULT_MODEL
 from edge.sequences import N_STEPS
 from edge.thresholds import load_thresholds
 from lab import parts

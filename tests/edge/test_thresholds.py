@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from common.files import UserError
-from common.paths import DEFAULT_MODEL
 from edge.bundle import Bundle, load_bundle
+from edge.paths import DEFAULT_MODEL
 from edge.sequences import N_STEPS
 from edge.thresholds import (
     compare_thresholds,

@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 import formatters
-from common.paths import DEFAULT_MODEL
 from edge.bundle import load_bundle
 from edge.daemon import Daemon, Settings
 from edge.delivery import REFUSED_RETRY_SECONDS
 from edge.detector import Detector
 from edge.exporter import EdgeMetrics
+from edge.paths import DEFAULT_MODEL
 from edge.sequences import N_STEPS
 from edge.thresholds import load_thresholds
 from influx_utils import initializeConnection
