@@ -145,16 +145,16 @@ def test_wrong_usage_ends_with_exit_code_2(arguments: str, given: dict[str, str]
     assert last == f"find_anomalies.py: error: {fault}"
 
 
-def test_every_option_of_the_help_stands_in_the_readme() -> None:
+def test_every_option_of_the_help_stands_in_the_documentation() -> None:
     done = run("--help")
     assert (done.returncode, done.stderr) == (0, "")
     options = set(re.findall(r"--[a-z]\w*", done.stdout))
     assert {"--mode", "--help", "--replay", "--influx_pass", "--threshold_percentile"} <= options
-    readme = (ROOT / "README.md").read_text()
-    named = set(re.findall(r"`(--[a-z]\w*)", readme))
+    named = set(re.findall(r"`(--[a-z]\w*)", (ROOT / "docs/options.md").read_text()))
     assert sorted(options - named - {"--help"}) == []
-    # And the README promises no option that is not there.
-    own = re.findall(r"find_anomalies\.py [^\n`]*", readme)
+    # And no page promises an option that is not there.
+    pages = "\n".join(page.read_text() for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+    own = re.findall(r"find_anomalies\.py [^\n`]*", pages)
     assert sorted({word for line in own for word in re.findall(r"--[a-z]\w*", line)} - options) == []
 
 
@@ -1108,7 +1108,3 @@ def test_pictures_of_alerts_without_matplotlib_are_refused_at_once(tmp_path: Pat
     done = run("--mode", "test", "--plot_dir", tmp_path / "alerts", PYTHONPATH=wires)
     assert outcome(done) == fault("matplotlib is not installed; pip install -r requirements.txt")
     assert not (tmp_path / "alerts").exists()
-
-
-def test_nothing_in_the_readme_is_left_to_be_filled_in() -> None:
-    assert re.findall(r"@[A-Z]+@", (ROOT / "README.md").read_text()) == []

@@ -1,4 +1,4 @@
-"""The faults of the daemon's neighbours, each against the real thing: what it promises in the README's table.
+"""The faults of the daemon's neighbours, each against the real thing: what docs/operation.md promises.
 
 Most run the daemon in this process, slot by slot, with edge.Edge.
 """
