@@ -1,0 +1,1 @@
+"""What the documentation claims, measured again by one command."""

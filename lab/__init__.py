@@ -1,0 +1,1 @@
+"""A real edge on one machine, which is trained on, watched and attacked."""

@@ -1,0 +1,1 @@
+"""What any service needs: its loop, log, metrics, watched files, and a store that outlives it."""

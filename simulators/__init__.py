@@ -1,0 +1,1 @@
+"""Deterministic models of an edge node and of ports, which made the datasets in data/."""
