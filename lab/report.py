@@ -232,21 +232,26 @@ def _or_dash(number: float | None) -> str:
 
 
 def write(
-    log: Log, begin: float, attacked: Sequence[Attacked], database: dict[str, Any], interval_seconds: float
+    folder: Path,
+    log: Log,
+    begin: float,
+    attacked: Sequence[Attacked],
+    database: dict[str, Any],
+    interval_seconds: float,
 ) -> None:
-    """Print the tables of the run in the working folder; write them to lab.json, and timeline.png.
+    """Print the tables of the run in `folder`; write them to its lab.json, and draw its timeline.png.
 
     database: what InfluxDB holds at the end, `anomalies_stored` (their number) and `measurements`.
     """
     verdicts = [log.verdicts[when] for when in sorted(log.verdicts)]
     ours = judge(attacked, verdicts, begin, log.said_at)
-    bundle = load_bundle(DEFAULT_MODEL, getFeatures(), N_STEPS)
-    thresholds = load_thresholds("data/thresholds.json")
-    frame = resample_records(loadDataset("data/run.csv"), interval_seconds)
+    bundle = load_bundle(folder / DEFAULT_MODEL, getFeatures(), N_STEPS)
+    thresholds = load_thresholds(folder / "data/thresholds.json")
+    frame = resample_records(loadDataset(folder / "data/run.csv"), interval_seconds)
     by_window = detect(thresholds, frame, window_alone(score_dataset(bundle, frame)))
     documented = judge(attacked, by_window, begin, log.said_at)
     is_judged = frame.index.as_unit("ns").asi8 >= begin * 1e9
-    timeline.draw(frame[is_judged], verdicts, attacked, Path("timeline.png"))
+    timeline.draw(frame[is_judged], verdicts, attacked, folder / "timeline.png")
     anomalies_said = sum(v.is_anomaly for v in verdicts)
     print(table(ours))
     print("\nThe same records by the documented rule, window RMSE over its threshold alone:\n")
@@ -261,7 +266,7 @@ def write(
             "anomalies_said": anomalies_said,
             **database,
         },
-        "lab.json",
+        folder / "lab.json",
     )
 
 

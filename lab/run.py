@@ -10,7 +10,6 @@ import logging
 import math
 import os
 import random
-import re
 import shutil
 import signal
 import subprocess
@@ -23,7 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from commands.options import make_parser as make_program_parser
+from commands.options import environment_names
 from common.alerts import ALERT_RECORDS, WINDOW_RECORDS
 from common.files import UserError
 from lab import parts, report
@@ -71,8 +70,8 @@ class Program:
         logger.info("python find_anomalies.py %s", " ".join(options))
         command = [sys.executable, str(PROJECT / "find_anomalies.py"), *options]
         # Its options may also stand in the environment, where the lab's user may have some of another node.
-        named = {option.upper() for option in re.findall(r"--(\w+)", make_program_parser().format_help())}
-        environment = {key: value for key, value in parts.environment().items() if key not in named}
+        names = environment_names()
+        environment = {key: value for key, value in parts.environment().items() if key not in names}
         environment["TZ"] = "UTC"
         return self._edge.start(name, command, is_part, cwd=self._edge.folder, env=environment)
 
@@ -96,9 +95,7 @@ def run(output: Path, interval_seconds: float, seed: int, plan: Plan) -> None:
     finally:
         for servers_data in ("influxdb", "prometheus"):
             shutil.rmtree(output / servers_data, ignore_errors=True)
-    # The report names its files as find_anomalies.py does, from the folder of the run.
-    os.chdir(output)
-    report.write(report.Log(Path("test_mode.log")), begin, attacked, database, interval_seconds)
+    report.write(output, report.Log(output / "test_mode.log"), begin, attacked, database, interval_seconds)
 
 
 def _live(
