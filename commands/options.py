@@ -176,7 +176,7 @@ PORTS_TRAIN = Mode(
     "train",
     "--target ports --mode train",
     "Train the models of the traffic of ports: the nightly job",
-    "--target ports --mode train --ports_dir data/ports",
+    "--target ports --mode train --evaluate",
 )
 PORTS_TEST = Mode(
     "ports",

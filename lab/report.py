@@ -20,7 +20,6 @@ import numpy as np
 
 from common.alerts import ALERT, NORMAL, UNKNOWN
 from common.files import saveDictJson
-from common.paths import DEFAULT_MODEL
 from common.times import format_time, parse_time
 from edge import evaluation
 from edge.bundle import load_bundle
@@ -32,6 +31,9 @@ from edge.thresholds import load_thresholds
 from lab import timeline
 from lab.attacks import Attacked
 from nodes.metrics import METRICS, getFeatures
+
+# In the folder of a run, with all other files of the bundle beside it.
+MODEL = "model/lab.h5"
 
 _LINE = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}) [A-Z]+ (.*)")
 _NORMAL = re.compile(r"(\S+Z) normal \(")
@@ -245,7 +247,7 @@ def write(
     """
     verdicts = [log.verdicts[when] for when in sorted(log.verdicts)]
     ours = judge(attacked, verdicts, begin, log.said_at)
-    bundle = load_bundle(folder / DEFAULT_MODEL, getFeatures(), N_STEPS)
+    bundle = load_bundle(folder / MODEL, getFeatures(), N_STEPS)
     thresholds = load_thresholds(folder / "data/thresholds.json")
     frame = resample_records(loadDataset(folder / "data/run.csv"), interval_seconds)
     by_window = detect(thresholds, frame, window_alone(score_dataset(bundle, frame)))

@@ -33,6 +33,7 @@ from nodes.metrics import MEASUREMENTS
 logger = logging.getLogger("lab")
 
 NODE_FILE = "--node_file=node.json"
+MODEL = f"--model={report.MODEL}"
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ SHORT_PLAN = Plan(
 
 
 class Program:
-    """find_anomalies.py, as a user runs it, in the folder of the run, with the defaults for all files."""
+    """find_anomalies.py, as a user runs it, in the folder of the run, with the default name of most files."""
 
     def __init__(self, edge: Edge, interval_seconds: float) -> None:
         self._edge = edge
@@ -82,7 +83,7 @@ class Program:
 
     def watch(self) -> None:
         """Start test mode against the live database as the part `test_mode`."""
-        self._start("test_mode", "test", NODE_FILE, "--plot_dir=alerts", is_part=True)
+        self._start("test_mode", "test", NODE_FILE, MODEL, "--plot_dir=alerts", is_part=True)
 
 
 def run(output: Path, interval_seconds: float, seed: int, plan: Plan) -> None:
@@ -129,7 +130,7 @@ def _learn(edge: Edge, program: Program, interval_seconds: float, plan: Plan) ->
         _wait(edge, f"ordinary life, recorded into {output}", seconds)
         program.run(f"collect_{name}", "collect", NODE_FILE, f"--output={output}", f"--since={seconds:.0f}s")
     testsets = ("--cpu_testset=data/normal_2.csv", "--iperf_testset=data/normal_3.csv")
-    program.run("train", "train", "--evaluate", *testsets, f"--epochs={plan.epochs}")
+    program.run("train", "train", MODEL, "--evaluate", *testsets, f"--epochs={plan.epochs}")
 
 
 def _has_all(edge: Edge) -> bool:
