@@ -11,9 +11,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-from commands import options as table
 from commands.command_line import parse_options
 from commands.edge import check_thresholds, run_collect, run_replay, run_test, run_train
+from commands.options import CHECK, COLLECT, LIVE, PORTS_TEST, PORTS_TRAIN, REPLAY, TRAIN
 from commands.ports import run_ports_test, run_ports_train
 from common.files import UserError
 from common.paths import (
@@ -43,13 +43,13 @@ __all__ = [
 ]
 
 COMMANDS = {
-    table.TRAIN: run_train,
-    table.LIVE: run_test,
-    table.REPLAY: run_replay,
-    table.COLLECT: run_collect,
-    table.CHECK: check_thresholds,
-    table.PORTS_TRAIN: run_ports_train,
-    table.PORTS_TEST: run_ports_test,
+    TRAIN: run_train,
+    LIVE: run_test,
+    REPLAY: run_replay,
+    COLLECT: run_collect,
+    CHECK: check_thresholds,
+    PORTS_TRAIN: run_ports_train,
+    PORTS_TEST: run_ports_test,
 }
 
 
