@@ -112,7 +112,7 @@ _ENVIRONMENT = (
     " (INFLUX_PASS), all others as FIND_ANOMALIES_ and their names in capitals (FIND_ANOMALIES_NODE_FILE)."
     " The command line outranks it. An option there that does nothing in the chosen mode is ignored."
 )
-_EXIT_CODES = "0: done; 1: a fault that you can mend, one line on standard error says how; 2: wrong usage"
+_EXIT_CODES = "0: done; 1: a fault that you can correct, one line on standard error says how; 2: wrong usage"
 
 
 def format_help(mode: Mode | None = None) -> str:

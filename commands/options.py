@@ -442,7 +442,7 @@ OPTIONS = (
         "preprocess",
         "training",
         (PORTS_TRAIN,),
-        "how samples are prepared: default, or workshop for the method's first description",
+        "how samples are prepared: default, or workshop for comparison, which finds less",
         default="default",
         kind=_one_of("default", "workshop"),
         metavar="NAME",
@@ -673,8 +673,8 @@ OPTIONS = (
         "scheduler",
         "processes",
         _PORTS,
-        "Dask scheduler whose workers do the work instead, like tcp://HOST:8786; with --ports_dir they must"
-        " see that folder",
+        "Dask scheduler whose workers do the work instead, like tcp://HOST:8786; they need the packages of"
+        " requirements.txt, and must see the folder --ports_dir",
         metavar="URL",
     ),
 )
