@@ -11,8 +11,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-from commands.edge import check_thresholds, run_collect, run_test, run_train
-from commands.options import make_parser
+from commands.command_line import parse_options
+from commands.edge import check_thresholds, run_collect, run_replay, run_test, run_train
+from commands.options import CHECK, COLLECT, LIVE, PORTS_TEST, PORTS_TRAIN, REPLAY, TRAIN
 from commands.ports import run_ports_test, run_ports_train
 from common.files import UserError
 from edge.evaluation import evaluate
@@ -41,23 +42,20 @@ __all__ = [
     "trainset",
 ]
 
-MODES = {
-    ("edge", "train"): run_train,
-    ("edge", "test"): run_test,
-    ("edge", "collect"): run_collect,
-    ("ports", "train"): run_ports_train,
-    ("ports", "test"): run_ports_test,
+COMMANDS = {
+    TRAIN: run_train,
+    LIVE: run_test,
+    REPLAY: run_replay,
+    COLLECT: run_collect,
+    CHECK: check_thresholds,
+    PORTS_TRAIN: run_ports_train,
+    PORTS_TEST: run_ports_test,
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 done, 1 a fault that the user can mend."""
-    parser = make_parser()
-    options = parser.parse_args(arguments)
-    if options.mode is None and not options.check_thresholds:
-        parser.error("--mode is needed: train, test or collect")
-    if (options.target, options.mode) == ("ports", "collect"):
-        parser.error("--target ports has no --mode collect; its samples stay where they are")
+    mode, options = parse_options(arguments)
     # A pipe that reads the anomalies must not wait for a buffer to fill.
     sys.stdout.reconfigure(line_buffering=True)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
@@ -65,10 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logging.getLogger().handlers[0].setFormatter(JournalFormatter())
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
     try:
-        if options.check_thresholds:
-            check_thresholds(options)
-        else:
-            MODES[options.target, options.mode](options)
+        COMMANDS[mode](options)
     except UserError as error:
         print(f"find_anomalies.py: {error}", file=sys.stderr)
         return 1
@@ -80,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 1
     except KeyboardInterrupt:
-        return 0 if options.mode == "test" else 130
+        return 0 if mode.name == "test" else 130
     except BrokenPipeError:
         # The reader of standard output has gone; what is left in the buffer has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

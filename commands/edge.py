@@ -12,6 +12,7 @@ from pathlib import Path
 import formatters
 import influx_utils
 from commands.influx import connect
+from commands.options import EDGE_ANOMALIES
 from common.alerts import ALERT, ANOMALY, NORMAL, UNKNOWN
 from common.files import UserError, is_there
 from common.times import format_time
@@ -44,7 +45,6 @@ from service.systemd import Ending, check_watchdog
 
 logger = logging.getLogger("find_anomalies")
 
-EDGE_ANOMALIES = "detected_anomalies"
 COLLECT_CHUNK_SECONDS = 3600
 # So many gaps of a dataset have a line each.
 MOST_GAPS = 100
@@ -85,8 +85,11 @@ def run_train(options: argparse.Namespace) -> None:
         print(f"{options.thresholds_file} is as it was; --evaluate proposes thresholds for this model")
 
 
-def replay(options: argparse.Namespace) -> None:
-    """Print one JSON line for each anomaly of the dataset --replay; draw it and its alerts where asked to."""
+def run_replay(options: argparse.Namespace) -> None:
+    """--mode test --replay: print each anomaly of a dataset; draw it and its alerts where asked to."""
+    _check_test(options, bool(options.plot or options.plot_dir))
+    if options.plot and Path(options.plot).suffix != ".png":
+        raise UserError(f"{options.plot}: a picture's name must end in .png")
     thresholds = load_thresholds(options.thresholds_file)
     bundle = load_bundle(options.model, getFeatures(), N_STEPS)
     frame = load_records(options.replay, options.interval)
@@ -127,17 +130,17 @@ def _warn_of_foreign_thresholds(
         logger.warning("%s", line)
 
 
-def watch(options: argparse.Namespace) -> None:
-    """Poll InfluxDB for ever, or once with --once."""
+def run_test(options: argparse.Namespace) -> None:
+    """--mode test: poll InfluxDB for ever, or once with --once."""
+    _check_test(options, bool(options.plot_dir))
     # Nothing that it writes is for everyone to read.
     os.umask(0o027)
     node = load_node(options.node_file)
-    measurement = options.influx_measurement or EDGE_ANOMALIES
-    server, client = connect(options, measurement)
+    server, client = connect(options, options.influx_measurement)
     settings = Settings(
         server=server,
         database=options.influx_db,
-        measurement=measurement,
+        measurement=options.influx_measurement,
         interval_seconds=options.interval,
         catch_up_seconds=options.catch_up,
         drift_seconds=options.drift,
@@ -156,22 +159,14 @@ def watch(options: argparse.Namespace) -> None:
         Daemon(settings, client, node, kept, metrics, ending).run()
 
 
-def run_test(options: argparse.Namespace) -> None:
-    """--mode test."""
+def _check_test(options: argparse.Namespace, draws: bool) -> None:
+    """Refuse, before anything is judged, what could not be judged or drawn later."""
     check_model_name(options.model)
-    if options.plot or options.plot_dir:
+    if draws:
         # What is not installed is said now, not when the first alert ends.
         import matplotlib.figure  # noqa: F401
-    if options.plot and not options.replay:
-        raise UserError("--plot draws what --replay judges; give both")
-    if options.plot and Path(options.plot).suffix != ".png":
-        raise UserError(f"{options.plot}: a picture's name must end in .png")
     if options.plot_dir:
         pictures.make_plot_dir(options.plot_dir)
-    if options.replay:
-        replay(options)
-    else:
-        watch(options)
 
 
 def run_collect(options: argparse.Namespace) -> None:

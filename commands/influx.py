@@ -33,6 +33,7 @@ def connect(options: argparse.Namespace, measurement: str) -> tuple[str, InfluxD
 
 
 def _check_ca(options: argparse.Namespace) -> None:
+    # From the environment it is not ignored: whoever sets it wants TLS.
     if not options.influx_ssl:
         raise UserError("--influx_ca is for TLS; give --influx_ssl as well")
     if not is_there(options.influx_ca):

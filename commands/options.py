@@ -1,4 +1,4 @@
-"""The options of the command line."""
+"""The one table of options: command_line.py makes the parser, the help and docs/options.md from it."""
 
 from __future__ import annotations
 
@@ -7,20 +7,32 @@ import contextlib
 import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from commands.edge import EDGE_ANOMALIES
 from common.times import parse_time
-from edge import evaluation
-from edge.paths import DEFAULT_MODEL, cpu_testset, data_prefix, iperf_testset, trainset
+from edge.evaluation import DEFAULT_PERCENTILE
+from edge.paths import (
+    DEFAULT_MODEL,
+    cpu_testset,
+    data_prefix,
+    iperf_testset,
+    model_prefix,
+    plots_prefix,
+    trainset,
+)
 from edge.training import DEFAULT_EPOCHS
 from nodes.series import RECORD_SECONDS
 from ports.samples import PORT_ANOMALIES
 
-# The first one is the default; ports/ is not imported where only the edge is watched.
+EDGE_ANOMALIES = "detected_anomalies"
+# The first one is the default. ports.detectors has them too, but is imported only where ports are watched.
 PORT_DETECTORS = ("profile", "stl", "sarimax", "random-forest", "isolation-forest", "one-class-svm")
+
+
+# --- types of options ----------------------------------------------------------------------------
 
 
 def _one_of(*choices: str) -> Callable[[str], str]:
@@ -64,6 +76,10 @@ def _machine_zone() -> str:
     return "UTC"
 
 
+def _machine_cpus() -> int:
+    return os.cpu_count() or 1
+
+
 def _boolean(text: str) -> bool:
     words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
     if text.lower() not in words:
@@ -99,211 +115,580 @@ def _bucket_minutes(text: str) -> int:
     return int(text)
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """All options; the default of each is taken from the environment where its upper-case name is set."""
-    parser = argparse.ArgumentParser(
-        prog="find_anomalies.py",
-        description="Find anomalies in the metrics of a 5G edge node.",
-        epilog="Every option can also be set in the environment by its name in capitals: INFLUX_PASS=...",
-    )
+# The options of one name have one type, so that the command line can be read before the mode is known.
+_PORT = _number(int, 1, 65535)
 
-    def option(name: str, default: Any, text: str, **settings: Any) -> None:
+
+# --- what the program does -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Mode:
+    """One thing that the program does: `words` choose it on the command line, `example` is a whole use of it.
+
+    name: what --mode calls it; None for --check_thresholds, which needs no --mode.
+    """
+
+    target: str
+    name: str | None
+    words: str
+    does: str
+    example: str
+
+
+TRAIN = Mode(
+    "edge",
+    "train",
+    "--mode train",
+    "Train the model of the edge node on normal records",
+    "--mode train --evaluate",
+)
+LIVE = Mode(
+    "edge",
+    "test",
+    "--mode test",
+    "Watch the edge node: judge its records in InfluxDB, and store anomalies there",
+    "--mode test --influx_host localhost",
+)
+REPLAY = Mode(
+    "edge",
+    "test",
+    "--mode test --replay",
+    "Judge a recorded dataset without InfluxDB, and print anomalies as JSON",
+    "--mode test --replay data/cpu_attack.csv",
+)
+COLLECT = Mode(
+    "edge",
+    "collect",
+    "--mode collect",
+    "Write the history of the edge node in InfluxDB as a dataset to train on",
+    "--mode collect --output data/normal.csv",
+)
+CHECK = Mode(
+    "edge",
+    None,
+    "--check_thresholds",
+    "Check the thresholds file; show what each threshold flags of normal records",
+    "--check_thresholds",
+)
+PORTS_TRAIN = Mode(
+    "ports",
+    "train",
+    "--target ports --mode train",
+    "Train the models of the traffic of ports: the nightly job",
+    "--target ports --mode train --evaluate",
+)
+PORTS_TEST = Mode(
+    "ports",
+    "test",
+    "--target ports --mode test",
+    "Judge the newest traffic of ports: the hourly job, for ever or once",
+    "--target ports --mode test --once",
+)
+MODES = (TRAIN, LIVE, REPLAY, COLLECT, CHECK, PORTS_TRAIN, PORTS_TEST)
+
+
+# --- the table -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Option:
+    """A row of the table. An option that differs between modes has a row for each, with the same type.
+
+    name: without the dashes. kind: makes the value of a text; raises argparse.ArgumentTypeError. default: the
+    value, or a text for `kind`, or a function that finds it on this machine. default_text: what help and docs
+    call the default, where its value would say nothing or differ between machines. needs, unless: the option
+    without which, or with which, this one does nothing. fallback: a further environment variable, which
+    counts where the option's own is not set.
+    """
+
+    name: str
+    group: str
+    modes: tuple[Mode, ...]
+    help: str
+    default: Any = None
+    kind: Callable[[str], Any] = str
+    metavar: str = "FILE"
+    default_text: str = ""
+    needs: str | None = None
+    unless: str | None = None
+    fallback: str | None = None
+
+    @property
+    def environment(self) -> tuple[str, ...]:
+        """The environment variables that it is read from; the first that is set counts."""
+        upper = self.name.upper()
+        own = upper if upper.startswith("INFLUX_") else f"FIND_ANOMALIES_{upper}"
+        return (own, self.fallback) if self.fallback else (own,)
+
+    @property
+    def is_switch(self) -> bool:
+        """Whether it may stand alone, for true."""
+        return self.kind is _boolean
+
+    @property
+    def shown_default(self) -> str:
+        """The default as help and docs show it, the same on every machine; empty where there is none."""
+        if self.default_text or self.default is None or self.is_switch:
+            return self.default_text
+        return f"{self.default:g}" if isinstance(self.default, float) else str(self.default)
+
+    def find_value(self, environment: Mapping[str, str]) -> Any:
+        """The value where the command line has none. Raises argparse.ArgumentError, naming the variable."""
+        for variable in self.environment:
+            if text := environment.get(variable):
+                try:
+                    return self.kind(text)
+                except argparse.ArgumentTypeError as error:
+                    raise argparse.ArgumentError(None, f"{variable} in the environment: {error}") from None
+        if callable(self.default):
+            return self.default()
+        return self.kind(self.default) if isinstance(self.default, str) else self.default
+
+    def conditions(self, mode: Mode) -> list[str]:
+        """With or without which other options of this mode it does something."""
+        others = {option.name for option in options_of(mode)}
+        only = [f"only with --{self.needs}"] if self.needs in others else []
+        return only + ([f"not with --{self.unless}"] if self.unless in others else [])
+
+    def add_to(self, parser: argparse._ActionsContainer, text: str = "") -> None:
+        """Add it to a parser or group, with `text` as its help."""
+        settings: dict[str, Any] = {"nargs": "?", "const": True} if self.is_switch else {}
         parser.add_argument(
-            f"--{name}", default=os.environ.get(name.upper()) or default, help=text, **settings
+            f"--{self.name}",
+            type=self.kind,
+            metavar=self.metavar,
+            default=argparse.SUPPRESS,
+            # argparse takes a percent sign for the beginning of a value.
+            help=text.replace("%", "%%"),
+            **settings,
         )
 
-    switch = {"type": _boolean, "nargs": "?", "const": True, "metavar": "true|false"}
-    option(
-        "mode",
-        None,
-        "train, test or collect",
-        type=_one_of("train", "test", "collect"),
-        metavar="{train,test,collect}",
-    )
-    option(
+
+_SWITCH: dict[str, Any] = {"kind": _boolean, "default": False, "metavar": "true|false"}
+_JUDGES = (TRAIN, LIVE, REPLAY, CHECK)
+_INFLUX = (LIVE, COLLECT, PORTS_TRAIN, PORTS_TEST)
+_PORTS = (PORTS_TRAIN, PORTS_TEST)
+
+# What chooses the mode.
+CHOICES = (
+    Option(
         "target",
-        "edge",
-        "edge or ports (default: %(default)s)",
-        type=_one_of("edge", "ports"),
+        "mode",
+        MODES,
+        "what is watched: the edge node, or the ports of network devices",
+        default="edge",
+        kind=_one_of("edge", "ports"),
         metavar="{edge,ports}",
-    )
-    option("model", DEFAULT_MODEL, "file of the trained model (default: %(default)s)", metavar="FILE")
-    option(
+    ),
+    Option(
+        "mode",
+        "mode",
+        MODES,
+        "train models, test what is watched against them, or collect records to train on",
+        kind=_one_of("train", "test", "collect"),
+        metavar="{train,test,collect}",
+    ),
+    Option(
+        "check_thresholds",
+        "mode",
+        MODES,
+        "check the thresholds file and show what it flags; needs no --mode",
+        **_SWITCH,
+    ),
+)
+
+# In the order of help and docs: the groups as they come first here.
+OPTIONS = (
+    Option(
+        "model", "files", _JUDGES, "file of the trained model; its other files are beside it", DEFAULT_MODEL
+    ),
+    Option(
         "thresholds_file",
-        f"{data_prefix}thresholds.json",
-        "JSON file of the thresholds (default: %(default)s)",
-        metavar="FILE",
-    )
-    option("evaluate", False, "train: propose thresholds and report how well they detect", **switch)
-    option("trainset", trainset, "train: normal records (default: %(default)s)", metavar="CSV")
-    option(
-        "cpu_testset",
-        cpu_testset,
-        "evaluate: records with a CPU attack (default: %(default)s)",
-        metavar="CSV",
-    )
-    option(
-        "iperf_testset",
-        iperf_testset,
-        "evaluate: records with an iperf attack (default: %(default)s)",
-        metavar="CSV",
-    )
-    option(
-        "epochs",
-        DEFAULT_EPOCHS,
-        "train: times to go over the training set (default: %(default)s)",
-        type=_number(int, 1, 10_000),
-        metavar="N",
-    )
-    option(
-        "threshold_percentile",
-        evaluation.DEFAULT_PERCENTILE,
-        "evaluate: percentile of the window RMSEs that becomes a threshold (default: %(default)s)",
-        type=_number(float, 50, 100),
-        metavar="P",
-    )
-    option("influx_host", "localhost", "host of InfluxDB (default: %(default)s)", metavar="HOST")
-    option(
-        "influx_port",
-        8086,
-        "port of InfluxDB (default: %(default)s)",
-        type=_number(int, 1, 65535),
-        metavar="PORT",
-    )
-    option("influx_user", "", "InfluxDB user", metavar="USER")
-    option("influx_pass", "", "that user's password; better set as INFLUX_PASS", metavar="PASSWORD")
-    option("influx_ssl", False, "speak TLS to InfluxDB", **switch)
-    option(
-        "influx_ca", None, "certificate authority of InfluxDB, where it is not a public one", metavar="PEM"
-    )
-    option(
-        "influx_db", "metrics_db", "database of metrics and anomalies (default: %(default)s)", metavar="DB"
-    )
-    option(
-        "influx_measurement",
-        None,
-        f"measurement of anomalies (default: {EDGE_ANOMALIES}, of ports {PORT_ANOMALIES})",
-        metavar="NAME",
-    )
-    option(
+        "files",
+        _JUDGES,
+        "JSON file of the thresholds; a missing key counts as 0.1",
+        default=f"{data_prefix}thresholds.json",
+    ),
+    Option("trainset", "files", (TRAIN, CHECK), "normal records, a day or more", trainset, metavar="CSV"),
+    Option("output", "files", (COLLECT,), "file to write; must be given", metavar="CSV"),
+    Option(
         "node_file",
-        None,
-        "JSON file that describes the node (default: the documented testbed)",
-        metavar="FILE",
-    )
-    option(
-        "interval",
-        RECORD_SECONDS,
-        "seconds between records, and between polls (default: %(default)g)",
-        type=_seconds,
-        metavar="SECONDS",
-    )
-    option("once", False, "test: poll once and end", **switch)
-    option("replay", None, "test: judge a recorded dataset instead of InfluxDB", metavar="CSV")
-    option("plot", None, "replay: draw metrics, RMSEs, anomalies and alerts", metavar="PNG")
-    option("plot_dir", None, "test: folder for a picture of each alert, drawn when it ends", metavar="DIR")
-    option(
-        "state_dir",
-        os.environ.get("STATE_DIRECTORY") or "state",
-        "test: folder for anomalies not delivered yet, and for where judging stopped (default: %(default)s)",
+        "files",
+        (LIVE, COLLECT),
+        "JSON file that describes the node: CPUs, interfaces, cell, memory, exporters",
+        default_text="the documented testbed",
+    ),
+    Option(
+        "ports_dir",
+        "files",
+        _PORTS,
+        "folder of samples, a <device>_<port>_<in|out>.csv for each series",
         metavar="DIR",
-    )
-    option(
-        "spool_limit",
-        100_000,
-        "test: anomalies kept while InfluxDB is away (default: %(default)s)",
-        type=_number(int, 1, 10_000_000),
-        metavar="N",
-    )
-    option(
-        "catch_up",
-        "1h",
-        "test: how far back records that were missed are judged (default: %(default)s)",
-        type=_seconds,
-        metavar="TIME",
-    )
-    option(
-        "drift",
-        "6h",
-        "test: a metric over its threshold for most of this time has a new normal (default: %(default)s)",
-        type=_seconds,
-        metavar="TIME",
-    )
-    option(
-        "metrics_port",
-        None,
-        "test: serve metrics of the service itself to Prometheus",
-        type=_number(int, 1, 65535),
-        metavar="PORT",
-    )
-    option(
-        "metrics_address", "127.0.0.1", "test: address to serve them on (default: %(default)s)", metavar="IP"
-    )
-    option(
-        "ports_dir", None, "ports: folder of <device>_<port>_<in|out>.csv (default: InfluxDB)", metavar="DIR"
-    )
-    option(
+        default_text="InfluxDB",
+    ),
+    Option(
         "ports_models",
-        "model/ports",
-        "ports: folder of the trained models (default: %(default)s)",
+        "files",
+        _PORTS,
+        "folder of the trained models",
+        default=f"{model_prefix}ports",
         metavar="DIR",
-    )
-    option(
-        "detector",
-        PORT_DETECTORS[0],
-        "ports: " + ", ".join(PORT_DETECTORS) + " or all (default: %(default)s)",
-        type=_one_of(*PORT_DETECTORS, "all"),
+    ),
+    Option(
+        "plot_dir",
+        "files",
+        (LIVE, REPLAY),
+        "folder for a picture of each alert, drawn when the alert ends; needs matplotlib",
+        metavar="DIR",
+    ),
+    Option(
+        "plot_dir",
+        "files",
+        (PORTS_TEST,),
+        "folder for a picture of each series with an anomaly",
+        metavar="DIR",
+    ),
+    Option(
+        "influx_host",
+        "InfluxDB",
+        _INFLUX,
+        "host of InfluxDB",
+        default="localhost",
+        metavar="HOST",
+        unless="ports_dir",
+    ),
+    Option(
+        "influx_port",
+        "InfluxDB",
+        _INFLUX,
+        "port of InfluxDB",
+        default=8086,
+        kind=_PORT,
+        metavar="PORT",
+        unless="ports_dir",
+    ),
+    Option(
+        "influx_user",
+        "InfluxDB",
+        _INFLUX,
+        "user of InfluxDB",
+        default="",
+        metavar="USER",
+        unless="ports_dir",
+    ),
+    Option(
+        "influx_pass",
+        "InfluxDB",
+        _INFLUX,
+        "password of that user; better set as INFLUX_PASS, so that no list of processes shows it",
+        default="",
+        metavar="PASSWORD",
+        unless="ports_dir",
+    ),
+    Option(
+        "influx_ssl",
+        "InfluxDB",
+        _INFLUX,
+        "use TLS, and only with a server that proves who it is",
+        **_SWITCH,
+        unless="ports_dir",
+    ),
+    Option(
+        "influx_ca",
+        "InfluxDB",
+        _INFLUX,
+        "certificate authority of InfluxDB, where it is not a public one",
+        metavar="PEM",
+        needs="influx_ssl",
+        unless="ports_dir",
+    ),
+    Option(
+        "influx_db",
+        "InfluxDB",
+        _INFLUX,
+        "database of samples and anomalies",
+        default="metrics_db",
+        metavar="DB",
+        unless="ports_dir",
+    ),
+    Option(
+        "influx_measurement",
+        "InfluxDB",
+        (LIVE,),
+        "measurement to store anomalies in",
+        default=EDGE_ANOMALIES,
         metavar="NAME",
-    )
-    option(
+    ),
+    Option(
+        "influx_measurement",
+        "InfluxDB",
+        (PORTS_TEST,),
+        "measurement to store anomalies in",
+        default=PORT_ANOMALIES,
+        metavar="NAME",
+        unless="ports_dir",
+    ),
+    Option(
+        "epochs",
+        "training",
+        (TRAIN,),
+        "how many times to go over the training set",
+        default=DEFAULT_EPOCHS,
+        kind=_number(int, 1, 10_000),
+        metavar="N",
+    ),
+    Option(
         "preprocess",
-        "default",
-        "ports, train: default, or workshop for that of the reference document (default: %(default)s)",
-        type=_one_of("default", "workshop"),
+        "training",
+        (PORTS_TRAIN,),
+        "how samples are prepared: default, or workshop for comparison, which finds less",
+        default="default",
+        kind=_one_of("default", "workshop"),
         metavar="NAME",
-    )
-    option(
+    ),
+    Option(
         "bucket_minutes",
-        None,
-        "ports, train: minutes judged together: 5, 10, 15, 20, 30 or 60 (default: 15, of workshop 30)",
-        type=_bucket_minutes,
+        "training",
+        (PORTS_TRAIN,),
+        "minutes that are judged together: 5, 10, 15, 20, 30 or 60",
+        kind=_bucket_minutes,
         metavar="N",
-    )
-    option(
+        default_text="15, of --preprocess workshop 30",
+    ),
+    Option(
         "timezone",
-        _machine_zone(),
-        "ports, train: where the ports' users live (default: this machine's, %(default)s)",
-        type=_zone,
+        "training",
+        (PORTS_TRAIN,),
+        "time zone of the people who use the ports",
+        default=_machine_zone,
+        kind=_zone,
         metavar="ZONE",
-    )
-    option(
+        default_text="this machine's",
+    ),
+    Option(
         "train_days",
-        63,
-        "ports, train: days of history up to the last midnight (default: %(default)s)",
-        type=_number(int, 28, 366),
+        "training",
+        (PORTS_TRAIN,),
+        "days of history up to the last midnight, 28 to 366",
+        default=63,
+        kind=_number(int, 28, 366),
         metavar="N",
-    )
-    option("until", None, "ports: as if it were then; no later sample counts", type=_moment, metavar="TIME")
-    option(
-        "jobs",
-        os.cpu_count() or 1,
-        "ports: processes at once (default: one for each CPU, %(default)s)",
-        type=_number(int, 1, 1024),
-        metavar="N",
-    )
-    option(
-        "scheduler",
-        None,
-        "ports: Dask scheduler whose workers do the work, like tcp://HOST:8786",
-        metavar="URL",
-    )
-    option("check_thresholds", False, "check the thresholds file and show what it flags, no --mode", **switch)
-    option("output", None, "collect: file to write", metavar="CSV")
-    option(
+    ),
+    Option(
+        "evaluate",
+        "evaluation",
+        (TRAIN,),
+        "propose thresholds, keep those that a person set, and report how well they detect",
+        **_SWITCH,
+    ),
+    Option(
+        "evaluate",
+        "evaluation",
+        (PORTS_TRAIN,),
+        "compare all detectors on the last fifth of the samples",
+        **_SWITCH,
+    ),
+    Option(
+        "cpu_testset",
+        "evaluation",
+        (TRAIN,),
+        "records with a CPU attack; attacks.json beside the file says when it took place",
+        default=cpu_testset,
+        metavar="CSV",
+        needs="evaluate",
+    ),
+    Option(
+        "iperf_testset",
+        "evaluation",
+        (TRAIN,),
+        "records with an iperf attack; attacks.json beside the file says when it took place",
+        default=iperf_testset,
+        metavar="CSV",
+        needs="evaluate",
+    ),
+    Option(
+        "threshold_percentile",
+        "evaluation",
+        (TRAIN,),
+        "percentile of the RMSEs of windows that becomes a threshold, 50 to 100",
+        default=DEFAULT_PERCENTILE,
+        kind=_number(float, 50, 100),
+        metavar="P",
+        needs="evaluate",
+    ),
+    Option(
+        "plot_dir",
+        "evaluation",
+        (PORTS_TRAIN,),
+        "folder for the comparison and its pictures",
+        default=f"{plots_prefix}ports",
+        metavar="DIR",
+        needs="evaluate",
+    ),
+    Option(
+        "interval",
+        "records",
+        (TRAIN, REPLAY, CHECK),
+        "seconds between records; a dataset must have them as often, or more often",
+        default=RECORD_SECONDS,
+        kind=_seconds,
+        metavar="SECONDS",
+    ),
+    Option(
+        "interval",
+        "records",
+        (COLLECT,),
+        "seconds between records",
+        default=RECORD_SECONDS,
+        kind=_seconds,
+        metavar="SECONDS",
+    ),
+    Option(
+        "interval",
+        "judging",
+        (LIVE,),
+        "seconds between records, and between polls",
+        default=RECORD_SECONDS,
+        kind=_seconds,
+        metavar="SECONDS",
+    ),
+    Option(
         "since",
-        "24h",
-        "collect: how much of the newest history (default: %(default)s)",
-        type=_seconds,
+        "records",
+        (COLLECT,),
+        "how much of the newest history to write, like 90m, 24h or 3d",
+        default="24h",
+        kind=_seconds,
         metavar="TIME",
-    )
-    return parser
+    ),
+    Option(
+        "catch_up",
+        "judging",
+        (LIVE,),
+        "how far back records that were missed are judged",
+        default="1h",
+        kind=_seconds,
+        metavar="TIME",
+    ),
+    Option(
+        "drift",
+        "judging",
+        (LIVE,),
+        "a metric over its threshold for most of this time has a new normal, and is logged as such",
+        default="6h",
+        kind=_seconds,
+        metavar="TIME",
+    ),
+    Option(
+        "detector",
+        "judging",
+        _PORTS,
+        ", ".join(PORT_DETECTORS) + " or all",
+        default=PORT_DETECTORS[0],
+        kind=_one_of(*PORT_DETECTORS, "all"),
+        metavar="NAME",
+    ),
+    Option(
+        "until",
+        "judging",
+        _PORTS,
+        "as if it were then: no later sample counts",
+        kind=_moment,
+        metavar="TIME",
+        default_text="now",
+    ),
+    Option("once", "service", (LIVE, PORTS_TEST), "judge what is new once, and end", **_SWITCH),
+    Option(
+        "state_dir",
+        "service",
+        (LIVE,),
+        "folder for anomalies that InfluxDB does not have yet, and for where judging stopped",
+        default="state",
+        metavar="DIR",
+        fallback="STATE_DIRECTORY",
+    ),
+    Option(
+        "state_dir",
+        "service",
+        (PORTS_TEST,),
+        "folder for where judging stopped",
+        default="state",
+        metavar="DIR",
+        unless="ports_dir",
+        fallback="STATE_DIRECTORY",
+    ),
+    Option(
+        "spool_limit",
+        "service",
+        (LIVE,),
+        "how many anomalies are kept while InfluxDB is away; the oldest are dropped first",
+        default=100_000,
+        kind=_number(int, 1, 10_000_000),
+        metavar="N",
+    ),
+    Option(
+        "metrics_port",
+        "service",
+        (LIVE,),
+        "serve metrics of the service itself to Prometheus on this port; deploy/alerts.yml has alert rules",
+        kind=_PORT,
+        metavar="PORT",
+    ),
+    Option(
+        "metrics_address",
+        "service",
+        (LIVE,),
+        "address to serve them on",
+        default="127.0.0.1",
+        metavar="IP",
+        needs="metrics_port",
+    ),
+    Option(
+        "replay",
+        "recorded dataset",
+        (REPLAY,),
+        "judge this dataset instead of InfluxDB",
+        metavar="CSV",
+    ),
+    Option(
+        "plot",
+        "recorded dataset",
+        (REPLAY,),
+        "file for a picture of its metrics, RMSEs, anomalies and alerts",
+        metavar="PNG",
+    ),
+    Option(
+        "jobs",
+        "processes",
+        _PORTS,
+        "how many processes work at once",
+        default=_machine_cpus,
+        kind=_number(int, 1, 1024),
+        metavar="N",
+        default_text="one for each CPU",
+        unless="scheduler",
+    ),
+    Option(
+        "scheduler",
+        "processes",
+        _PORTS,
+        "Dask scheduler whose workers do the work instead, like tcp://HOST:8786; they need the packages of"
+        " requirements.txt, and must see the folder --ports_dir",
+        metavar="URL",
+    ),
+)
+
+
+# A row for each name, all of which have its type.
+BY_NAME = {option.name: option for option in (*CHOICES, *OPTIONS)}
+
+
+def options_of(mode: Mode) -> list[Option]:
+    """The rows that serve a mode."""
+    return [option for option in OPTIONS if mode in option.modes]
+
+
+def environment_names() -> set[str]:
+    """All environment variables that options are read from."""
+    return {name for option in BY_NAME.values() for name in option.environment}

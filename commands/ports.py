@@ -12,7 +12,6 @@ import influx_utils
 from commands.influx import connect
 from commands.options import PORT_DETECTORS
 from common.files import UserError
-from edge.paths import plots_prefix
 from ports.samples import PORT_ANOMALIES
 
 if TYPE_CHECKING:
@@ -33,11 +32,10 @@ def run_ports_train(options: argparse.Namespace) -> None:
     )
     cluster = jobs.Cluster(options.jobs, options.scheduler)
     with _port_faults(options):
-        source = _port_source(options)
+        source = _port_source(options, PORT_ANOMALIES)
         failed = jobs.train(source, training, cluster, options.ports_models)
         if options.evaluate:
-            plot_dir = options.plot_dir or f"{plots_prefix}ports"
-            failed |= comparison.compare(source, training, cluster, plot_dir)
+            failed |= comparison.compare(source, training, cluster, options.plot_dir)
     if failed:
         raise UserError(f"{len(failed)} series could not be learnt from; the log says why")
 
@@ -56,20 +54,23 @@ def run_ports_test(options: argparse.Namespace) -> None:
         plot_dir=options.plot_dir,
         once=options.once,
     )
-    hourly.run(settings, lambda: _port_source(options), lambda: _port_faults(options))
+    hourly.run(
+        settings,
+        lambda: _port_source(options, options.influx_measurement),
+        lambda: _port_faults(options),
+    )
 
 
 def _port_detectors(options: argparse.Namespace) -> tuple[str, ...]:
     return PORT_DETECTORS if options.detector == "all" else (options.detector,)
 
 
-def _port_source(options: argparse.Namespace) -> Source:
-    """The folder --ports_dir, or InfluxDB."""
+def _port_source(options: argparse.Namespace, measurement: str) -> Source:
+    """The folder --ports_dir, or InfluxDB, whose `measurement` anomalies are stored in."""
     from ports import sources
 
     if options.ports_dir:
         return sources.Folder(options.ports_dir)
-    measurement = options.influx_measurement or PORT_ANOMALIES
     _, client = connect(options, measurement)
     client.switch_database(options.influx_db)
     return sources.Database(client, options.influx_db, measurement, options.until)

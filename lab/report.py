@@ -22,7 +22,6 @@ from edge import evaluation
 from edge.bundle import load_bundle
 from edge.datasets import loadDataset, resample_records
 from edge.detector import Verdict, detect
-from edge.paths import DEFAULT_MODEL
 from edge.poll_log import PollLog
 from edge.scores import Scores, score_dataset
 from edge.sequences import N_STEPS
@@ -30,6 +29,9 @@ from edge.thresholds import load_thresholds
 from lab import timeline
 from lab.attacks import Attacked
 from nodes.metrics import METRICS, getFeatures
+
+# In the folder of a run, with all other files of the bundle beside it.
+MODEL = "model/lab.h5"
 
 _HEADINGS = (
     "attack",
@@ -210,25 +212,26 @@ def _or_dash(number: float | None) -> str:
 
 
 def write(
+    folder: Path,
     published: Published,
     begin: float,
     attacked: Sequence[Attacked],
     database: dict[str, Any],
     interval_seconds: float,
 ) -> None:
-    """Print the tables of the run in the working folder; write them to lab.json, and timeline.png.
+    """Print the tables of the run in `folder`; write them to its lab.json, and draw its timeline.png.
 
     database: what InfluxDB holds at the end, `anomalies_stored` (their number) and `measurements`.
     """
     verdicts = [published.verdicts[when] for when in sorted(published.verdicts)]
     ours = judge(attacked, verdicts, begin, published.polled_at)
-    bundle = load_bundle(DEFAULT_MODEL, getFeatures(), N_STEPS)
-    thresholds = load_thresholds("data/thresholds.json")
-    frame = resample_records(loadDataset("data/run.csv"), interval_seconds)
+    bundle = load_bundle(folder / MODEL, getFeatures(), N_STEPS)
+    thresholds = load_thresholds(folder / "data/thresholds.json")
+    frame = resample_records(loadDataset(folder / "data/run.csv"), interval_seconds)
     by_window = detect(thresholds, frame, window_alone(score_dataset(bundle, frame)))
     documented = judge(attacked, by_window, begin, published.polled_at)
     is_judged = frame.index.as_unit("ns").asi8 >= begin * 1e9
-    timeline.draw(frame[is_judged], verdicts, attacked, Path("timeline.png"))
+    timeline.draw(frame[is_judged], verdicts, attacked, folder / "timeline.png")
     anomalies_said = sum(v.is_anomaly for v in verdicts)
     print(table(ours))
     print("\nThe same records by the documented rule, window RMSE over its threshold alone:\n")
@@ -243,7 +246,7 @@ def write(
             "anomalies_said": anomalies_said,
             **database,
         },
-        "lab.json",
+        folder / "lab.json",
     )
 
 

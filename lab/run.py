@@ -10,7 +10,6 @@ import logging
 import math
 import os
 import random
-import re
 import shutil
 import signal
 import subprocess
@@ -23,7 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from commands.options import make_parser as make_program_parser
+from commands.options import environment_names
 from common.alerts import ALERT_RECORDS, WINDOW_RECORDS
 from common.files import UserError
 from edge.poll_log import PollLog
@@ -35,6 +34,7 @@ from nodes.metrics import MEASUREMENTS
 logger = logging.getLogger("lab")
 
 NODE_FILE = "--node_file=node.json"
+MODEL = f"--model={report.MODEL}"
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ SHORT_PLAN = Plan(
 
 
 class Program:
-    """find_anomalies.py, as a user runs it, in the folder of the run, with the defaults for all files."""
+    """find_anomalies.py, as a user runs it, in the folder of the run, with the default name of most files."""
 
     def __init__(self, edge: Edge, interval_seconds: float) -> None:
         self._edge = edge
@@ -72,8 +72,8 @@ class Program:
         logger.info("python find_anomalies.py %s", " ".join(options))
         command = [sys.executable, str(PROJECT / "find_anomalies.py"), *options]
         # Its options may also stand in the environment, where the lab's user may have some of another node.
-        named = {option.upper() for option in re.findall(r"--(\w+)", make_program_parser().format_help())}
-        environment = {key: value for key, value in parts.environment().items() if key not in named}
+        names = environment_names()
+        environment = {key: value for key, value in parts.environment().items() if key not in names}
         environment["TZ"] = "UTC"
         return self._edge.start(name, command, is_part, cwd=self._edge.folder, env=environment)
 
@@ -84,7 +84,7 @@ class Program:
 
     def watch(self) -> None:
         """Start test mode against the live database as the part `test_mode`."""
-        self._start("test_mode", "test", NODE_FILE, "--plot_dir=alerts", is_part=True)
+        self._start("test_mode", "test", NODE_FILE, MODEL, "--plot_dir=alerts", is_part=True)
 
 
 def run(output: Path, interval_seconds: float, seed: int, plan: Plan) -> None:
@@ -97,9 +97,8 @@ def run(output: Path, interval_seconds: float, seed: int, plan: Plan) -> None:
     finally:
         for servers_data in ("influxdb", "prometheus"):
             shutil.rmtree(output / servers_data, ignore_errors=True)
-    # The report names its files as find_anomalies.py does, from the folder of the run.
-    os.chdir(output)
-    report.write(report.Published(PollLog("state")), begin, attacked, database, interval_seconds)
+    published = report.Published(PollLog(output / "state"))
+    report.write(output, published, begin, attacked, database, interval_seconds)
 
 
 def _live(
@@ -133,7 +132,7 @@ def _learn(edge: Edge, program: Program, interval_seconds: float, plan: Plan) ->
         _wait(edge, f"ordinary life, recorded into {output}", seconds)
         program.run(f"collect_{name}", "collect", NODE_FILE, f"--output={output}", f"--since={seconds:.0f}s")
     testsets = ("--cpu_testset=data/normal_2.csv", "--iperf_testset=data/normal_3.csv")
-    program.run("train", "train", "--evaluate", *testsets, f"--epochs={plan.epochs}")
+    program.run("train", "train", MODEL, "--evaluate", *testsets, f"--epochs={plan.epochs}")
 
 
 def _has_all(edge: Edge) -> bool:

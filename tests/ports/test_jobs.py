@@ -63,8 +63,10 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.chdir(tmp_path)
 
     def call(mode: str, *arguments: object) -> int:
-        common = ("--target", "ports", "--jobs", "1", "--timezone", "UTC", "--train_days", "28")
-        return find_anomalies.main([*common, "--mode", mode, *map(str, arguments)])
+        common = ["--target", "ports", "--mode", mode]
+        common += ["--timezone", "UTC", "--train_days", "28"] if mode == "train" else []
+        common += [] if "--scheduler" in arguments else ["--jobs", "1"]
+        return find_anomalies.main([*common, *map(str, arguments)])
 
     return call
 

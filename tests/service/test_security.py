@@ -195,7 +195,7 @@ def test_the_password_is_nowhere_to_be_read(host: str, guarded: Influxd, tmp_pat
                 "INFLUX_PORT": str(guarded.port),
                 "INFLUX_USER": "edge",
                 "INFLUX_PASS": password,
-                "STATE_DIR": str(tmp_path / "state"),
+                "FIND_ANOMALIES_STATE_DIR": str(tmp_path / "state"),
             },
             capture_output=True,
             text=True,
