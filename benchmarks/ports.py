@@ -23,18 +23,18 @@ import numpy as np
 
 from common.alerts import ALERT
 from common.files import saveDictJson
-from common.times import last_midnight
+from common.times import DAY_SECONDS, last_midnight
 from ports import detectors
 from ports.comparison import Detection, detection, iterative_statuses
 from ports.detectors import DETECTORS
 from ports.jobs import Training, fit_series
 from ports.parallel import Cluster, in_parallel
 from ports.preparation import PREPARATIONS, Buckets, Preparation
-from ports.series import DAY_SECONDS, Anomaly, Series, list_series, read_anomalies, read_series
+from ports.series import KnownAnomaly, Series, list_series, read_anomalies, read_series
 from ports.verdicts import judge, statuses
 from simulators.ports import BRIEF, HOLIDAYS, TIMEZONE, simulate_port, write_port
 
-UNSEEN_SEEDS = range(7000, 7020)
+UNSEEN_PORT_SEEDS = range(7000, 7020)
 TRAIN_DAYS = 63
 # The real series are two months long.
 CAPTURE_TRAIN_DAYS = 28
@@ -52,16 +52,16 @@ def training_of(detector: str, preparation: str = "default", train_days: int = T
 # --- detection -----------------------------------------------------------------------------------
 
 
-def unseen_port(seed: int) -> tuple[Series, int, list[Anomaly], list[Anomaly], list[Anomaly]]:
+def unseen_port(seed: int) -> tuple[Series, int, list[KnownAnomaly], list[KnownAnomaly], list[KnownAnomaly]]:
     """A simulated port, when its judging begins, its brief anomalies, what else is wrong, and holidays."""
     port = simulate_port(seed)
     split = last_midnight(int(port.times[0]) + TRAIN_DAYS * DAY_SECONDS + 3600, TIMEZONE)
-    brief = [Anomaly(a.start, a.end) for a in port.anomalies if a.kind in BRIEF and a.start >= split]
-    rest = [Anomaly(a.start, a.end) for a in port.anomalies if a.kind not in BRIEF or a.start < split]
+    brief = [KnownAnomaly(a.start, a.end) for a in port.anomalies if a.kind in BRIEF and a.start >= split]
+    rest = [KnownAnomaly(a.start, a.end) for a in port.anomalies if a.kind not in BRIEF or a.start < split]
     holidays = []
     for day in HOLIDAYS:
         start = datetime(day.year, day.month, day.day, tzinfo=ZoneInfo(TIMEZONE))
-        holidays.append(Anomaly(int(start.timestamp()), int((start + timedelta(days=1)).timestamp())))
+        holidays.append(KnownAnomaly(int(start.timestamp()), int((start + timedelta(days=1)).timestamp())))
     return Series(f"1_{seed}_out", port.times, port.traffic), split, brief, rest, holidays
 
 
@@ -86,7 +86,7 @@ def detection_rows() -> dict[str, dict[str, Any]]:
     """Every detector trained once, by both preparations; the default one as in service, too."""
     once = [(detector, way, False) for detector in DETECTORS for way in PREPARATIONS]
     service = next(iter(DETECTORS)), "default", True
-    tasks = [(seed, *way) for way in (service, *once) for seed in UNSEEN_SEEDS]
+    tasks = [(seed, *way) for way in (service, *once) for seed in UNSEEN_PORT_SEEDS]
     totals: dict[str, list[Detection]] = {}
     for key, *found in in_parallel(
         judge_unseen, tasks, len(tasks), Cluster(os.cpu_count() or 1), "detection"
@@ -240,10 +240,10 @@ def write_thousand(folder: Path) -> None:
     """THOUSAND files of THOUSAND_DAYS; each twentieth has the same content."""
     for number in range(THOUSAND):
         path = folder / f"1_{number}_out.csv"
-        if number < len(UNSEEN_SEEDS):
-            write_port(folder, path.stem, simulate_port(UNSEEN_SEEDS[number], days=THOUSAND_DAYS))
+        if number < len(UNSEEN_PORT_SEEDS):
+            write_port(folder, path.stem, simulate_port(UNSEEN_PORT_SEEDS[number], days=THOUSAND_DAYS))
         else:
-            path.hardlink_to(folder / f"1_{number % len(UNSEEN_SEEDS)}_out.csv")
+            path.hardlink_to(folder / f"1_{number % len(UNSEEN_PORT_SEEDS)}_out.csv")
 
 
 def main() -> None:

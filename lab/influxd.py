@@ -18,9 +18,9 @@ from typing import Self
 
 from lab.parts import environment, find
 
-ATTEMPTS = 5
+START_ATTEMPTS = 5
 START_SECONDS = 20
-STOP_SECONDS = 10
+INFLUXD_STOP_SECONDS = 10
 
 CONFIG = """\
 reporting-disabled = true
@@ -98,7 +98,7 @@ class Influxd:
             return
         binary = find("influxd")
         self.folder.mkdir(parents=True, exist_ok=True)
-        for _ in range(ATTEMPTS):
+        for _ in range(START_ATTEMPTS):
             port = self.port or free_port(self.host)
             log_offset = self.log.stat().st_size if self.log.exists() else 0
             self._launch(binary, port)
@@ -112,13 +112,13 @@ class Influxd:
         raise RuntimeError(f"influxd did not start, see {self.log}: {last_words}")
 
     def stop(self) -> None:
-        """End the server in its own time, or by force after STOP_SECONDS."""
+        """End the server in its own time, or by force after INFLUXD_STOP_SECONDS."""
         if self._process is not None:
             self._process.terminate()
             # A paused process takes the signal only once it goes on.
             self._process.send_signal(signal.SIGCONT)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(STOP_SECONDS)
+                self._process.wait(INFLUXD_STOP_SECONDS)
         self.kill()
 
     def kill(self) -> None:

@@ -27,7 +27,7 @@ from commands.options import make_parser as make_program_parser
 from common.alerts import ALERT_RECORDS, WINDOW_RECORDS
 from common.files import UserError
 from lab import parts, report
-from lab.attacks import ATTACKS, SHORT, Attack, Attacked
+from lab.attacks import ATTACKS, SHORT, Attacked, AttackKind
 from lab.edge import PROJECT, Edge, LabError, wait_until
 from nodes.metrics import MEASUREMENTS
 
@@ -51,7 +51,7 @@ class Plan:
     # So long that a rule of the window alone falls silent too.
     calm: int = WINDOW_RECORDS + ALERT_RECORDS
     epochs: int = 110
-    attacks: tuple[Attack, ...] = ATTACKS
+    attacks: tuple[AttackKind, ...] = ATTACKS
 
 
 SHORT_PLAN = Plan(

@@ -13,12 +13,12 @@ import numpy as np
 
 from common.alerts import ALERT, ANOMALY
 from common.files import UserError, saveDictJson
-from common.times import last_midnight
+from common.times import DAY_SECONDS, last_midnight
 from ports import detectors, pictures
 from ports.jobs import Fault, Lines, Training, faults_of, fit_series, load_days, note_too_short
 from ports.parallel import Cluster, in_parallel
 from ports.preparation import PREPARATIONS
-from ports.series import DAY_SECONDS, Anomaly, Series
+from ports.series import KnownAnomaly, Series
 from ports.sources import Loaded, Source, known_of, samples_of
 from ports.verdicts import Verdicts, judge, statuses
 
@@ -58,8 +58,8 @@ def detection(
     starts: np.ndarray,
     bucket_seconds: int,
     said: np.ndarray,
-    known: Sequence[Anomaly],
-    excused: Sequence[Anomaly],
+    known: Sequence[KnownAnomaly],
+    excused: Sequence[KnownAnomaly],
 ) -> Detection:
     """Compare the statuses of consecutive buckets (n,) with the anomalies that are known.
 
@@ -97,7 +97,7 @@ class Compared:
 
 
 def compare_series(
-    name: str, loaded: Loaded, training: Training, known: Sequence[Anomaly], plot_dir: str | None
+    name: str, loaded: Loaded, training: Training, known: Sequence[KnownAnomaly], plot_dir: str | None
 ) -> tuple[str, dict[str, Compared], Fault]:
     """Train each detector on the first TRAINING_SHARE, judge the rest, and draw it; name, results, fault."""
     results: dict[str, Compared] = {}
@@ -134,8 +134,8 @@ def _compare(
     detector: str,
     training: Training,
     split: int,
-    known: Sequence[Anomaly],
-    late: Sequence[Anomaly],
+    known: Sequence[KnownAnomaly],
+    late: Sequence[KnownAnomaly],
     plot_dir: str | None,
 ) -> Compared:
     begin = time.perf_counter()

@@ -38,7 +38,7 @@ HELD_OUT_WEEKS = 2
 # Of the errors that make a limit so many must be known.
 MIN_KNOWN_SHARE = 0.25
 MEDIAN_PASSES = 3
-SEED = 0
+FOREST_SEED = 0
 
 _TOO_MANY_UNKNOWN = "has weeks of which too little is known; record it for longer"
 
@@ -58,7 +58,7 @@ class TooShortError(UserError):
 
 
 @dataclass(frozen=True)
-class Judged:
+class Scored:
     """Of n points. score: above 1 is an anomaly, NaN unknown. expected, low, high: bytes, or infinite."""
 
     score: np.ndarray
@@ -70,7 +70,7 @@ class Judged:
 class Model(Protocol):
     """What a detector has learnt of one series."""
 
-    def judge(self, buckets: Buckets) -> Judged:
+    def judge(self, buckets: Buckets) -> Scored:
         """What is expected of each bucket, and how far off it is."""
         ...
 
@@ -85,14 +85,14 @@ class Forecast:
     usual: np.ndarray
     limit: float
 
-    def judge(self, buckets: Buckets) -> Judged:
+    def judge(self, buckets: Buckets) -> Scored:
         """Each point alone; of an unknown one the score is unknown."""
         expected = self.usual[buckets.slots]
         score = np.abs(self.scaler.transform(buckets.traffic) - expected) / self.limit
         bounds = (
             self.scaler.inverse(value) for value in (expected, expected - self.limit, expected + self.limit)
         )
-        return Judged(score, *bounds)
+        return Scored(score, *bounds)
 
 
 @dataclass(frozen=True)
@@ -108,14 +108,14 @@ class Outlier:
     grid: np.ndarray
     scores: np.ndarray
 
-    def judge(self, buckets: Buckets) -> Judged:
+    def judge(self, buckets: Buckets) -> Scored:
         """Each point alone; of an unknown one the score is unknown."""
         usual = self.usual[buckets.slots]
         rows = buckets.slots * len(self.scores) // len(self.usual)
         score = _read_off(self.grid, self.scores, self.scaler.transform(buckets.traffic) - usual, rows)
         accepted = np.array([_accepted(self.grid, scores) for scores in self.scores])
         low, middle, high = (self.scaler.inverse(usual + value) for value in accepted[rows].T)
-        return Judged(score, middle, low, high)
+        return Scored(score, middle, low, high)
 
 
 def _accepted(grid: np.ndarray, scores: np.ndarray) -> tuple[float, float, float]:
@@ -329,7 +329,7 @@ def _random_forest(weeks: np.ndarray, first: int, scaler: Scaler, preparation: P
     level_free, levels = _cut(weeks)
     times = _times_of(weeks.shape[1], preparation)
     forest = RandomForestRegressor(
-        TREES, min_samples_leaf=LEAF_SAMPLES, max_samples=TREE_SHARE, oob_score=True, random_state=SEED
+        TREES, min_samples_leaf=LEAF_SAMPLES, max_samples=TREE_SHARE, oob_score=True, random_state=FOREST_SEED
     )
     forest.fit(np.tile(times, (len(weeks), 1)), level_free.ravel())
     errors = weeks - _levels_before(levels) - forest.oob_prediction_.reshape(weeks.shape)
@@ -359,7 +359,7 @@ def _isolation_forest(weeks: np.ndarray, first: int, scaler: Scaler, preparation
     from sklearn.ensemble import IsolationForest
 
     estimator = IsolationForest(
-        n_estimators=ISOLATION_TREES, max_samples=ISOLATION_SAMPLES, random_state=SEED
+        n_estimators=ISOLATION_TREES, max_samples=ISOLATION_SAMPLES, random_state=FOREST_SEED
     )
     return _outlier(weeks, scaler, preparation, estimator, ISOLATION_QUANTILE)
 

@@ -12,13 +12,13 @@ from pathlib import Path
 
 from common.alerts import ALERT, ANOMALY, NORMAL, UNKNOWN
 from common.files import UserError, is_there, loadDictJson, saveDictJson
-from common.times import format_time, last_midnight, parse_time
+from common.times import DAY_SECONDS, format_time, last_midnight, parse_time
 from ports import detectors, models, pictures
 from ports.parallel import Cluster, in_parallel
 from ports.preparation import PREPARATIONS
-from ports.series import DAY_SECONDS, Anomaly, Series
+from ports.series import KnownAnomaly, Series
 from ports.sources import Loaded, Source, known_of, note_no_ports, samples_of, some_of
-from ports.verdicts import CONTEXT_BUCKETS, Verdict, Verdicts, judge
+from ports.verdicts import CONTEXT_BUCKETS, PortAnomaly, Verdicts, judge
 
 logger = logging.getLogger("find_anomalies")
 
@@ -208,7 +208,7 @@ class Testing:
 class Report:
     """What the hourly job found. judged: as in Testing, with this run. faults: of so many series."""
 
-    anomalies: list[Verdict]
+    anomalies: list[PortAnomaly]
     judged: dict[tuple[str, str], int]
     faults: int
 
@@ -233,7 +233,7 @@ def test(source: Source, testing: Testing, cluster: Cluster) -> Report:
             with_model[name] = paths
         else:
             without_model.append(name)
-    found: list[Verdict] = []
+    found: list[PortAnomaly] = []
     judged, newest = dict(testing.judged), {}
     counts = dict.fromkeys((NORMAL, ANOMALY, ALERT, UNKNOWN), 0)
     trained = 0
@@ -332,7 +332,7 @@ def test_series(
     trained: Sequence[tuple[models.Trained, int]],
     until: int | None,
     plot_dir: str | None,
-    known: Sequence[Anomaly],
+    known: Sequence[KnownAnomaly],
     fault_before: str | None,
 ) -> Tested:
     """Judge one series by its models, each with the time up to which it has judged."""

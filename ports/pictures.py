@@ -17,7 +17,7 @@ import numpy as np
 from common.alerts import ALERT, ANOMALY, UNKNOWN
 from common.files import UserError, replace_file
 from ports.detectors import Outlier
-from ports.series import SAMPLE_SECONDS, Anomaly
+from ports.series import SAMPLE_SECONDS, KnownAnomaly
 from ports.verdicts import Verdicts
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # Of this preparation the traffic is that of the whole bucket, of the other one that of a sample's time.
 SUMMED = "workshop"
 # What traffic in bit/s is drawn in: the largest that the traffic reaches where it is high as a rule.
-UNITS = (("Gbit/s", 1e9), ("Mbit/s", 1e6), ("kbit/s", 1e3), ("bit/s", 1.0))
+BIT_RATE_UNITS = (("Gbit/s", 1e9), ("Mbit/s", 1e6), ("kbit/s", 1e3), ("bit/s", 1.0))
 HIGH_PERCENTILE = 98.0
 # The axis of traffic is linear up to half of this percentile of what is usual and logarithmic from there on.
 LOW_PERCENTILE = 5.0
@@ -57,7 +57,7 @@ _DECOMPOSITION_NOTE = (
 # --- a series and its verdicts -------------------------------------------------------------------
 
 
-def plot_series(verdicts: Verdicts, known: Sequence[Anomaly], filename: str | Path) -> None:
+def plot_series(verdicts: Verdicts, known: Sequence[KnownAnomaly], filename: str | Path) -> None:
     """Write the picture of a series: its traffic, what is accepted, the verdicts, and what is known of it.
 
     Raises UserError where there is nothing to draw or the file cannot be written.
@@ -65,7 +65,7 @@ def plot_series(verdicts: Verdicts, known: Sequence[Anomaly], filename: str | Pa
     _write(draw_series(verdicts, known), filename)
 
 
-def draw_series(verdicts: Verdicts, known: Sequence[Anomaly]) -> Figure:
+def draw_series(verdicts: Verdicts, known: Sequence[KnownAnomaly]) -> Figure:
     """The picture of plot_series; for an outlier model with a second axis, the points coloured by score.
 
     A point lies at the end of its bucket, the time of its verdict. Traffic counts on a scale that is
@@ -96,7 +96,7 @@ def draw_series(verdicts: Verdicts, known: Sequence[Anomaly]) -> Figure:
     axes[0].plot(times, expected, color="black", linewidth=0.7 * thickness, label=middle)
     _mark(axes[0], times, traffic, verdicts.statuses)
     if is_outlier:
-        _draw_scores(axes[1], times, traffic, verdicts.judged.score)
+        _draw_scores(axes[1], times, traffic, verdicts.scored.score)
     _finish(axes, trained.zone, span)
     _add_title(figure, f"{trained.series}: {trained.detector}, {_span_text(*span, trained.zone)}")
     return figure
@@ -104,16 +104,16 @@ def draw_series(verdicts: Verdicts, known: Sequence[Anomaly]) -> Figure:
 
 def _bit_rates(verdicts: Verdicts) -> tuple[str, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """What their axis is called; traffic, expected, low and high, in the unit that it names."""
-    trained, judged = verdicts.trained, verdicts.judged
+    trained, scored = verdicts.trained, verdicts.scored
     seconds = 60 * trained.minutes if trained.preparation == SUMMED else SAMPLE_SECONDS
     rates = [
         8 * values / seconds
-        for values in (verdicts.buckets.traffic, judged.expected, judged.low, judged.high)
+        for values in (verdicts.buckets.traffic, scored.expected, scored.low, scored.high)
     ]
     usual = np.concatenate(rates[:2])
     usual = usual[np.isfinite(usual)]
     peak = np.percentile(usual, HIGH_PERCENTILE) if len(usual) else 0.0
-    unit, size = next((unit for unit in UNITS if peak >= unit[1]), UNITS[-1])
+    unit, size = next((unit for unit in BIT_RATE_UNITS if peak >= unit[1]), BIT_RATE_UNITS[-1])
     return f"traffic [{unit} over {seconds // 60} min]", *(values / size for values in rates)
 
 
@@ -172,7 +172,7 @@ def _ticks(bottom: float, top: float, linear: float) -> list[float]:
     return [0.0] * bool(first <= zero) + numbers.tolist()
 
 
-def _shade(axis: Axes, verdicts: Verdicts, known: Sequence[Anomaly], span: tuple[int, int]) -> None:
+def _shade(axis: Axes, verdicts: Verdicts, known: Sequence[KnownAnomaly], span: tuple[int, int]) -> None:
     """What somebody knows to have been wrong, and buckets of which too little is known."""
     for one in known:
         if one.series in (None, verdicts.trained.series) and one.start < span[1] and one.end > span[0]:

@@ -15,7 +15,7 @@ from common.files import UserError
 from common.times import format_time
 from nodes.series import NO_NUMBERS
 
-BATCH_POINTS = 5000
+ANOMALIES_PER_WRITE = 5000
 # Of more than 10,000 rows InfluxDB says that they are but a part.
 PORT_PAGE_SAMPLES = 10_000
 # What is read of one port at once: 63 days have 18,144 samples, or 90,720 of every minute.
@@ -133,7 +133,7 @@ def _side_by_side(begins: Sequence[int], ends: Sequence[int]) -> int:
 
 def _rivals(client: InfluxDBClient, port: _PortKey, newest: int) -> str:
     """What tells the first two series of a port that go on; nothing if their tags are too long to be read."""
-    where = _is_port(dict(zip(_PORT_TAGS, port, strict=True)))
+    where = _port_condition(dict(zip(_PORT_TAGS, port, strict=True)))
     since = newest - LIVE_SECONDS * 10**9
     query = (
         f'SELECT last("value"::float) FROM "{PORT_TRAFFIC}" WHERE time > {since} AND time <= {newest}'
@@ -169,7 +169,8 @@ def insert_port_anomalies(
         }
         for time, tags, fields in anomalies
     ]
-    batches = (points[first : first + BATCH_POINTS] for first in range(0, len(points), BATCH_POINTS))
+    firsts = range(0, len(points), ANOMALIES_PER_WRITE)
+    batches = (points[first : first + ANOMALIES_PER_WRITE] for first in firsts)
     refusals = [influx_utils.write_points(client, db_name, batch) for batch in batches]
     return next((refusal.reason for refusal in refusals if refusal), None)
 
@@ -184,7 +185,7 @@ def get_port_samples(
     NaN: nobody knows which of them are the port's. Raises UserError, without the port's name, for a value
     that is no number and for more than MAX_PORT_SAMPLES samples.
     """
-    is_port = _is_port(tags)
+    is_port = _port_condition(tags)
     conditions = f"time > {start}s AND time <= {end}s AND {is_port}"
     # A shard has a type of its own; of several types `value` alone gives the numbers and drops the rest.
     for influx_type, words in NO_NUMBERS.items():
@@ -232,7 +233,7 @@ def _shared_cells(client: InfluxDBClient, conditions: str) -> list[int]:
     return found
 
 
-def _is_port(tags: dict[str, str]) -> str:
+def _port_condition(tags: dict[str, str]) -> str:
     return " AND ".join(influx_utils.any_of(tag, [name]) for tag, name in tags.items())
 
 

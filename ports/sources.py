@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from common.files import UserError
-from common.times import format_time
+from common.times import DAY_SECONDS, format_time
 from ports.samples import (
     PORT_TRAFFIC,
     Port,
@@ -21,16 +21,15 @@ from ports.samples import (
     list_ports,
 )
 from ports.series import (
-    DAY_SECONDS,
     TOO_MANY_BYTES,
-    Anomaly,
+    KnownAnomaly,
     Series,
     list_series,
+    port_name,
     read_anomalies,
     read_series,
-    series_name,
 )
-from ports.verdicts import Verdict
+from ports.verdicts import PortAnomaly
 
 if TYPE_CHECKING:
     from influxdb import InfluxDBClient
@@ -65,7 +64,7 @@ Loaded = Path | Series | UserError
 class Source(Protocol):
     """Names of series, and of each what a worker process can make its samples of."""
 
-    known_anomalies: list[Anomaly]
+    known_anomalies: list[KnownAnomaly]
     # The tags of series that are no port's.
     no_ports: list[str]
 
@@ -89,7 +88,7 @@ class Source(Protocol):
         """Seconds since 1970; None for samples of another time."""
         ...
 
-    def store(self, anomalies: Sequence[Verdict]) -> None:
+    def store(self, anomalies: Sequence[PortAnomaly]) -> None:
         """Store anomalies."""
         ...
 
@@ -123,7 +122,7 @@ class Folder:
         """Nobody knows when a folder was recorded."""
         return None
 
-    def store(self, anomalies: Sequence[Verdict]) -> None:
+    def store(self, anomalies: Sequence[PortAnomaly]) -> None:
         """One JSON object a line on standard output."""
         for verdict in anomalies:
             print(verdict.to_json())
@@ -135,7 +134,7 @@ class Database:
     until: no later sample counts, seconds since 1970.
     """
 
-    known_anomalies: list[Anomaly] = []
+    known_anomalies: list[KnownAnomaly] = []
 
     def __init__(
         self, client: InfluxDBClient, db_name: str, measurement: str, until: int | None = None
@@ -147,7 +146,7 @@ class Database:
         self.no_ports: list[str] = []
         for port in list_ports(client, now - LISTED_SECONDS, now):
             if _is_port(port.tags):
-                self._ports[series_name(**port.tags)] = port
+                self._ports[port_name(**port.tags)] = port
             else:
                 self.no_ports.append(repr(port.tags))
         unlisted = count_unlisted_ports(client, now - LISTED_SECONDS, now)
@@ -185,7 +184,7 @@ class Database:
         """The clock's, or what was given for it."""
         return self._until or int(time.time())
 
-    def store(self, anomalies: Sequence[Verdict]) -> None:
+    def store(self, anomalies: Sequence[PortAnomaly]) -> None:
         """One point each; storing them again changes nothing. Raises UserError for what InfluxDB refuses."""
         points = [(verdict.time * 10**9, verdict.tags, verdict.fields) for verdict in anomalies]
         refusal = insert_port_anomalies(self._client, self._db_name, self._measurement, points)
@@ -199,7 +198,7 @@ def _is_port(tags: dict[str, str]) -> bool:
     return (
         direction in ("in", "out")
         and all(text and text.isprintable() for text in (device, port))
-        and len(series_name(device, port, direction).encode()) <= MAX_NAME_BYTES
+        and len(port_name(device, port, direction).encode()) <= MAX_NAME_BYTES
     )
 
 
@@ -216,7 +215,7 @@ def note_no_ports(source: Source) -> None:
         )
 
 
-def known_of(source: Source, name: str) -> list[Anomaly]:
+def known_of(source: Source, name: str) -> list[KnownAnomaly]:
     """What is known to have been wrong with this series, or with all."""
     return [one for one in source.known_anomalies if one.series in (None, name)]
 

@@ -13,7 +13,7 @@ import find_anomalies
 from commands.options import PORT_DETECTORS
 from ports.comparison import Compared, Detection, detection, iterative_statuses, summarise, table
 from ports.jobs import Training, fit_series
-from ports.series import Anomaly, Series
+from ports.series import KnownAnomaly, Series
 from ports.verdicts import judge, statuses
 from tests.support.port_series import DAY, START, change, moment, samples, write
 
@@ -27,7 +27,7 @@ def detected(
 ) -> tuple[int, int, int, int]:
     """Known, yellow, red and false reds of buckets of 15 minutes; spans are counted in buckets."""
     spans = [
-        [Anomaly(START + first * QUARTER, START + end * QUARTER) for first, end in some]
+        [KnownAnomaly(START + first * QUARTER, START + end * QUARTER) for first, end in some]
         for some in (known, excused or [])
     ]
     starts = START + QUARTER * np.arange(len(said))

@@ -132,7 +132,7 @@ def test_a_model_that_came_back_gives_the_same_verdicts(
     assert "alert" in first.statuses
     for field in ("score", "expected", "low", "high"):
         np.testing.assert_allclose(
-            getattr(again.judged, field), getattr(first.judged, field), rtol=1e-4, atol=1e-4
+            getattr(again.scored, field), getattr(first.scored, field), rtol=1e-4, atol=1e-4
         )
 
 
@@ -486,9 +486,9 @@ def used_or_refused(content: bytes, folder: Path, detector: str) -> None:
     traffic = np.array([0.0, 3e6, np.nan])
     # A scale of 1e-300 is absurd, but a number.
     with np.errstate(over="ignore"):
-        judged = trained.model.judge(Buckets(trained.minutes, 3600 * slots, traffic, slots))
-    assert np.isnan(judged.score).tolist() == [False, False, True]
-    assert (judged.low <= judged.high).all()
+        scored = trained.model.judge(Buckets(trained.minutes, 3600 * slots, traffic, slots))
+    assert np.isnan(scored.score).tolist() == [False, False, True]
+    assert (scored.low <= scored.high).all()
     assert trained.start > 0
 
 

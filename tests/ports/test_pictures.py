@@ -17,7 +17,7 @@ from matplotlib.dates import num2date
 from matplotlib.figure import Figure
 
 from common.files import UserError
-from ports.detectors import Forecast, Judged, Outlier
+from ports.detectors import Forecast, Outlier, Scored
 from ports.models import Trained
 from ports.pictures import (
     draw_comparison,
@@ -28,7 +28,7 @@ from ports.pictures import (
     plot_series,
 )
 from ports.preparation import Buckets, Scaler
-from ports.series import Anomaly, Series
+from ports.series import KnownAnomaly, Series
 from ports.verdicts import Verdicts, judge
 
 ROME = ZoneInfo("Europe/Rome")
@@ -71,7 +71,7 @@ def drawn(
     return Verdicts(
         trained,
         Buckets(15, starts, MEGA * np.array(traffic, dtype=float), np.arange(count) % 672),
-        Judged(
+        Scored(
             np.zeros(count) if score is None else np.array(score, dtype=float), *(MEGA * r for r in rates)
         ),
         np.array([STATUSES[letter] for letter in pattern], dtype=object),
@@ -338,7 +338,7 @@ def test_anomalies_are_yellow_and_alerts_red(pattern: str, yellow: list[int], re
 def test_a_known_anomaly_of_the_series_is_shaded(
     first: int, last: int, series: str | None, expected: list[tuple[int, int]]
 ) -> None:
-    known = [Anomaly(START + QUARTER * first, START + QUARTER * last, series)]
+    known = [KnownAnomaly(START + QUARTER * first, START + QUARTER * last, series)]
     (axis,) = draw_series(drawn([1.0] * 8), known).axes
     assert spans(axis) == expected
     for patch in axis.patches:
@@ -350,7 +350,7 @@ def test_a_known_anomaly_of_the_series_is_shaded(
 
 def test_the_legend_names_each_thing_once() -> None:
     hour = 4 * QUARTER
-    known = [Anomaly(START + i * hour, START + i * hour + QUARTER) for i in range(3)]
+    known = [KnownAnomaly(START + i * hour, START + i * hour + QUARTER) for i in range(3)]
     verdicts = drawn([1.0] * 5 + [NAN, 1.0, NAN, *[1.0] * 8], "naaa!?n?" + "n" * 8)
     verdicts = replace(verdicts, trained=replace(verdicts.trained, model=OUTLIER))
     for model, middle in ((FORECAST, "forecast"), (OUTLIER, "middle of accepted")):
