@@ -28,8 +28,8 @@ from edge.thresholds import load_thresholds
 from nodes.metrics import getFeatures
 from nodes.series import RECORD_SECONDS
 from ports.comparison import Detection, detection, iterative_statuses
-from ports.jobs import fit_series
 from ports.series import list_series, read_anomalies, read_series
+from ports.training import fit_series
 from ports.verdicts import judge
 from simulators.edge import NODE_PHASE, NORMAL_START, Attack, simulate
 from simulators.ports import TIMEZONE

@@ -36,7 +36,7 @@ store-enabled = false
 bind-address = "{host}:{port}"
 auth-enabled = {auth}
 log-enabled = false
-{https}"""
+{https}{http_settings}"""
 HTTPS = """\
 https-enabled = true
 https-certificate = {certificate}
@@ -62,15 +62,19 @@ class Influxd:
 
     `port` is chosen by the first start and kept by every later one. With `auth`, create the first
     user with `CREATE USER ... WITH ALL PRIVILEGES`, the only statement that needs no password. With
-    `certificate`, a PEM file that also holds its key, it speaks TLS and nothing else.
+    `certificate`, a PEM file that also holds its key, it speaks TLS and nothing else. `http_settings`
+    are more lines of the section [http] of its configuration, each with its line break.
     """
 
     host = "127.0.0.1"
 
-    def __init__(self, folder: Path, auth: bool = False, certificate: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path, auth: bool = False, certificate: Path | None = None, http_settings: str = ""
+    ) -> None:
         self.folder = folder.resolve()
         self.auth = auth
         self.certificate = certificate
+        self.http_settings = http_settings
         self.port = 0
         self.log = self.folder / "influxd.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -148,6 +152,7 @@ class Influxd:
                 backup_port=free_port(self.host),
                 auth=str(self.auth).lower(),
                 https=HTTPS.format(certificate=json.dumps(str(self.certificate))) if self.certificate else "",
+                http_settings=self.http_settings,
                 **paths,
             )
         )

@@ -16,10 +16,12 @@ from urllib.parse import quote, unquote
 import numpy as np
 import pandas as pd
 
-from common.files import UserError
+from common.files import UserError, is_there, read_file
 from common.times import DAY_SECONDS, parse_time
 
 SAMPLE_SECONDS = 300
+# Each is many times what there is: a century of samples, and a million known anomalies.
+SERIES_BYTES, ANOMALIES_BYTES = 400_000_000, 100_000_000
 # The year 2262; what counts nanoseconds goes no further.
 LATEST = 9_214_646_400
 HEADING = ["ts", "traffic"]
@@ -89,16 +91,11 @@ def list_series(folder: str | Path) -> dict[str, Path]:
 def read_series(path: str | Path) -> Series:
     """Read index, `ts` and `traffic`; an empty cell is a value that is missing.
 
-    Raises UserError, naming file, line and remedy, for a wrong column, a torn line, what is no number or no
-    time, negative bytes, and times that are not ascending.
+    Raises UserError, naming file, line and remedy, for what is no regular file, a wrong column, a torn
+    line, what is no number or no time, negative bytes, and times that are not ascending.
     """
     path = Path(path)
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; check --ports_dir") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check the file") from None
+    content = read_file(path, SERIES_BYTES)
     return _read_plain(path, content) or _read_any(path, content)
 
 
@@ -171,13 +168,12 @@ def _bytes(where: str, cell: str) -> float:
 
 def read_anomalies(path: str | Path) -> list[KnownAnomaly]:
     """Read a date a line, or `start,end[,series]`; none if there is no such file."""
-    path = Path(path)
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError:
+    if not is_there(path):
         return []
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as text ({error})") from None
+    try:
+        lines = read_file(path, ANOMALIES_BYTES).decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: cannot be read as text ({error}); save it as UTF-8") from None
     return [
         _anomaly(f"{path}, line {number}", line) for number, line in enumerate(lines, start=1) if line.strip()
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,8 +11,11 @@ import numpy as np
 
 from common.files import UserError
 from common.times import DAY_SECONDS, format_time
+from ports.faults import some_of
 from ports.samples import (
+    DEFAULT_LIMITS,
     PORT_TRAFFIC,
+    Limits,
     Port,
     count_unlisted_ports,
     get_port_samples,
@@ -35,26 +37,21 @@ if TYPE_CHECKING:
     from influxdb import InfluxDBClient
 
 
-logger = logging.getLogger("find_anomalies")
-
 # A port that has had no sample for so long has gone.
 LISTED_SECONDS = 28 * DAY_SECONDS
 # A file's name has at most 255 bytes, and a model's is that of its series with a detector's beside it.
 MAX_NAME_BYTES = 200
-# So many of those that a line counts are named in it, each by so many letters.
-NAMED, NAMED_LETTERS = 3, 60
 
 
 class UnavailableError(UserError):
-    """A server that a job needs is away, or refuses, so that it is worth asking again soon."""
+    """A server that a job needs is away, or refuses, so that it is worth asking again soon.
 
+    kind: a few words for a label, like those of influx_utils.kind_of.
+    """
 
-def some_of(names: Sequence[str]) -> str:
-    """A few names of many, in one short line."""
-    few = ", ".join(
-        name if len(name) <= NAMED_LETTERS else f"{name[:NAMED_LETTERS]}..." for name in names[:NAMED]
-    )
-    return f"{few} and {len(names) - NAMED} more" if len(names) > NAMED else few
+    def __init__(self, line: str, kind: str) -> None:
+        super().__init__(line)
+        self.kind = kind
 
 
 # What a worker process makes the samples of a series of: a file, the samples, or why there are none.
@@ -131,20 +128,25 @@ class Folder:
 class Database:
     """The measurement `port_traffic` of an InfluxDB. What its client raises is not caught here.
 
-    until: no later sample counts, seconds since 1970.
+    until: no later sample counts, seconds since 1970. limits: how much is read.
     """
 
     known_anomalies: list[KnownAnomaly] = []
 
     def __init__(
-        self, client: InfluxDBClient, db_name: str, measurement: str, until: int | None = None
+        self,
+        client: InfluxDBClient,
+        db_name: str,
+        measurement: str,
+        until: int | None = None,
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self._client, self._db_name, self._measurement = client, db_name, measurement
-        self._until = until
+        self._until, self._limits = until, limits
         now = self.now()
         self._ports: dict[str, Port] = {}
         self.no_ports: list[str] = []
-        for port in list_ports(client, now - LISTED_SECONDS, now):
+        for port in list_ports(client, now - LISTED_SECONDS, now, limits):
             if _is_port(port.tags):
                 self._ports[port_name(**port.tags)] = port
             else:
@@ -154,7 +156,8 @@ class Database:
         if not self._ports:
             raise UnavailableError(
                 f"InfluxDB has no {PORT_TRAFFIC} of the last 28 days with the tags device, port"
-                " and direction (in or out); check --influx_db, or give --ports_dir"
+                " and direction (in or out); check --influx_db, or give --ports_dir",
+                "no ports",
             )
 
     def names(self) -> list[str]:
@@ -175,7 +178,7 @@ class Database:
         if refusal := self.refusal(name):
             return refusal
         try:
-            times, traffic = get_port_samples(self._client, self._ports[name].tags, start, end)
+            times, traffic = get_port_samples(self._client, self._ports[name].tags, start, end, self._limits)
         except UserError as error:
             return UserError(f"{name}: {error}")
         return Series(name, times, traffic)
@@ -202,17 +205,13 @@ def _is_port(tags: dict[str, str]) -> bool:
     )
 
 
-def note_no_ports(source: Source) -> None:
-    """One line for all series that cannot be judged for want of a port's tags."""
-    if source.no_ports:
-        logger.warning(
-            "%d series of %s are not judged, for a port needs the tags device, port and direction (in or"
-            " out), printable and at most %d bytes together: %s",
-            len(source.no_ports),
-            PORT_TRAFFIC,
-            MAX_NAME_BYTES,
-            some_of(sorted(source.no_ports)),
-        )
+def describe_no_ports(no_ports: Sequence[str]) -> str:
+    """One line for all series that are not judged because their tags are no port's."""
+    return (
+        f"{len(no_ports)} series of {PORT_TRAFFIC} are not judged, for a port needs the tags device, port and"
+        f" direction (in or out), printable and at most {MAX_NAME_BYTES} bytes together:"
+        f" {some_of(sorted(no_ports))}"
+    )
 
 
 def known_of(source: Source, name: str) -> list[KnownAnomaly]:

@@ -12,14 +12,14 @@ import pytest
 import find_anomalies
 from commands.options import PORT_DETECTORS
 from ports.comparison import Compared, Detection, detection, iterative_statuses, summarise, table
-from ports.jobs import Training, fit_series
 from ports.series import KnownAnomaly, Series
+from ports.training import TrainingSettings, fit_series
 from ports.verdicts import judge, statuses
 from tests.support.port_series import DAY, START, change, moment, samples, write
 
 QUARTER = 900
 STATUS = {".": "normal", "a": "anomaly", "A": "alert", "u": "unknown"}
-TRAINING = Training(("profile",), "default", 15, "UTC", 28, None)
+TRAINING = TrainingSettings(("profile",), "default", 15, "UTC", 28, None)
 
 
 def detected(

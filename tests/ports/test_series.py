@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import os
 import re
 from datetime import UTC, datetime
 from pathlib import Path
@@ -318,11 +319,21 @@ def test_what_is_no_text_or_no_table(tmp_path: Path, content: bytes, message: st
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    assert refused(tmp_path / "1_8_out.csv") == ": no such file; check --ports_dir"
+    assert refused(tmp_path / "1_8_out.csv") == ": no such file; check the path"
 
 
 def test_a_folder_where_a_file_should_be(tmp_path: Path) -> None:
-    assert refused(tmp_path) == ": cannot be read (Is a directory); check the file"
+    assert refused(tmp_path) == ": cannot be read: it is a folder; put a regular file there"
+
+
+def test_a_fifo_in_place_of_a_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "1_8_out.csv")
+    fault = ": cannot be read: it is a FIFO; put a regular file there"
+    assert refused(tmp_path / "1_8_out.csv") == fault
+    os.mkfifo(tmp_path / "anomalies.txt")
+    with pytest.raises(UserError) as caught:
+        read_anomalies(tmp_path / "anomalies.txt")
+    assert str(caught.value) == f"{tmp_path / 'anomalies.txt'}{fault}"
 
 
 # Of what cells are made, and of what could come between them.
@@ -637,8 +648,12 @@ def test_a_line_that_is_no_anomaly_is_shown(tmp_path: Path, line: str, fault: st
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"2023-04-18\n\xff", "'utf-8' codec can't decode byte 0xff in position 11: invalid start byte"),
-        (None, "[Errno 21] Is a directory: '{path}'"),
+        (
+            b"2023-04-18\n\xff",
+            "cannot be read as text ('utf-8' codec can't decode byte 0xff in position 11: invalid start"
+            " byte); save it as UTF-8",
+        ),
+        (None, "cannot be read: it is a folder; put a regular file there"),
     ],
 )
 def test_anomalies_that_cannot_be_read(tmp_path: Path, content: bytes | None, message: str) -> None:
@@ -649,7 +664,7 @@ def test_anomalies_that_cannot_be_read(tmp_path: Path, content: bytes | None, me
         path.write_bytes(content)
     with pytest.raises(UserError) as caught:
         read_anomalies(path)
-    assert str(caught.value) == f"{path}: cannot be read as text ({message.format(path=path)})"
+    assert str(caught.value) == f"{path}: {message}"
 
 
 @fuzzed
