@@ -102,7 +102,7 @@ def load(path: Path) -> Trained:
             arrays = {name: archive[name].astype(float) for name in archive.files if name != "about"}
         if is_number(about["format"]) and about["format"] != FORMAT:
             raise UserError(
-                f"{path}: is a model of another version (format {about['format']}); train it anew"
+                f"{path}: is a model of another version (format {about['format']}); train it again"
             )
         trained = _trained(about, arrays)
     except UserError:
@@ -110,7 +110,7 @@ def load(path: Path) -> Trained:
     # Not by name: NumPy, zipfile, zlib, json and tokenize each have errors of their own for a damaged file,
     # some of them direct subclasses of Exception, and one that a list forgot would end the job of all series.
     except Exception:
-        raise UserError(f"{path}: is damaged, or no model; train it anew") from None
+        raise UserError(f"{path}: is damaged, or no model; train it again") from None
     if f"{trained.series}.{trained.detector}{ENDING}" != path.name:
         raise UserError(
             f"{path}: is the model of {trained.series} ({trained.detector}); give it its name back"

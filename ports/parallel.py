@@ -6,6 +6,7 @@ import ast
 import contextlib
 import itertools
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -54,6 +55,8 @@ def in_parallel(
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
+    # A signal ends the job whatever is under way, which joblib would advise against.
+    warnings.filterwarnings("ignore", r"\d+ tasks which", UserWarning)
     tasks = iter(tasks)
     # Where nobody watches, as under systemd, a bar is noise.
     bar = tqdm(total=count, desc=what, unit="series", disable=None)

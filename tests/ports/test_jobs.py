@@ -265,7 +265,7 @@ def test_a_series_without_a_usable_model_is_named_and_the_others_judged(
     out, err = capfd.readouterr()
     assert len(out.splitlines()) == 8
     assert errors_of(caplog) == [
-        "1_3_out: model/ports/1_3_out.profile.npz: is damaged, or no model; train it anew",
+        "1_3_out: model/ports/1_3_out.profile.npz: is damaged, or no model; train it again",
     ]
     assert err.endswith("1 series could not be judged; the log says why\n")
 
@@ -468,7 +468,7 @@ def test_of_many_faults_and_many_silent_series_the_rest_are_counted(
         Path(f"model/ports/1_{number}_out.profile.npz").write_bytes(b"no archive")
     assert run("test", "--ports_dir", folder, "--once") == 1
     errors, warnings = errors_of(caplog), errors_of(caplog, logging.WARNING)
-    assert all(line.endswith("is damaged, or no model; train it anew") for line in errors[:20])
+    assert all(line.endswith("is damaged, or no model; train it again") for line in errors[:20])
     assert errors[20:] == ["and 3 more series that could not be judged"]
     assert all(line.endswith("has no sample since 2023-02-01T19:00:00Z: unknown") for line in warnings[:20])
     assert warnings[20:] == ["and 4 more series without a sample: unknown"]
