@@ -136,8 +136,8 @@ def port_alerts(captures: str | None) -> dict[str, list[int]]:
             total[place] += detection(after.buckets.starts, seconds, statuses, known, excused)
     rows = {}
     for name, found in totals.items():
-        rows[f"{name}: false alerts in {found[0].months:.0f} months"] = [one.false_reds for one in found]
-        rows[f"{name}: alerted, of {found[0].known}"] = [one.red for one in found]
+        rows[f"{name}: false alerts in {found[0].months:.0f} months"] = [one.false_alerts for one in found]
+        rows[f"{name}: alerted, of {found[0].known}"] = [one.with_alert for one in found]
     return rows
 
 

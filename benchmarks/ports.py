@@ -106,7 +106,7 @@ def detection_rows() -> dict[str, dict[str, Any]]:
         key: {
             "anomalies": total[0].known,
             **total[0].rates(),
-            "false_reds_outside_holidays": total[1].rates()["false_reds"],
+            "false_alerts_outside_holidays": total[1].rates()["false_alerts"],
         }
         for key, total in sorted(totals.items())
     }

@@ -27,20 +27,20 @@ logger = logging.getLogger("find_anomalies")
 
 TRAINING_SHARE = 0.8
 MONTH_SECONDS = 30.4 * DAY_SECONDS
-# Red so soon after a known anomaly is its end, and red again so soon is the same alert.
+# An alert so soon after a known anomaly is its end, and one so soon after another alert is the same.
 SAME_ALERT_SECONDS = 3600
 
 
 @dataclass(frozen=True)
 class Detection:
-    """known: anomalies that there were; yellow, red: those with an anomaly, with an alert. false_reds: alerts
-    that belong to none. months: how long was judged.
+    """known: anomalies that there were; with_anomaly, with_alert: those with an anomaly, with an alert.
+    false_alerts: alerts that belong to none. months: how long was judged.
     """
 
     known: int = 0
-    yellow: int = 0
-    red: int = 0
-    false_reds: int = 0
+    with_anomaly: int = 0
+    with_alert: int = 0
+    false_alerts: int = 0
     months: float = 0.0
 
     def __add__(self, other: Detection) -> Detection:
@@ -49,9 +49,9 @@ class Detection:
     def rates(self) -> dict[str, float | None]:
         """Shares of what was known, None where nothing was; alerts a series and month."""
         return {
-            "yellow_recall": round(self.yellow / self.known, 4) if self.known else None,
-            "red_recall": round(self.red / self.known, 4) if self.known else None,
-            "false_reds": round(self.false_reds / self.months, 2) if self.months else None,
+            "anomaly_recall": round(self.with_anomaly / self.known, 4) if self.known else None,
+            "alert_recall": round(self.with_alert / self.known, 4) if self.known else None,
+            "false_alerts": round(self.false_alerts / self.months, 2) if self.months else None,
         }
 
 
@@ -67,26 +67,26 @@ def detection(
     Alerts in what is `excused` are not counted as false; what is excused need not be found.
     """
     ends = starts + bucket_seconds
-    is_red = said == ALERT
-    is_yellow = is_red | (said == ANOMALY)
+    is_alert = said == ALERT
+    is_anomaly = is_alert | (said == ANOMALY)
     inside = [(ends > one.start) & (starts < one.end) for one in known]
     explained = np.zeros(len(starts), dtype=bool)
     for one in (*known, *excused):
         explained |= (ends > one.start - bucket_seconds) & (starts < one.end + SAME_ALERT_SECONDS)
-    false = starts[is_red & ~explained]
+    false = starts[is_alert & ~explained]
     alerts = len(false) and 1 + int((np.diff(false) > SAME_ALERT_SECONDS).sum())
     return Detection(
         known=len(known),
-        yellow=sum(bool(is_yellow[part].any()) for part in inside),
-        red=sum(bool(is_red[part].any()) for part in inside),
-        false_reds=alerts,
+        with_anomaly=sum(bool(is_anomaly[part].any()) for part in inside),
+        with_alert=sum(bool(is_alert[part].any()) for part in inside),
+        false_alerts=alerts,
         months=len(starts) * bucket_seconds / MONTH_SECONDS,
     )
 
 
 @dataclass(frozen=True)
 class Compared:
-    """Of one series and detector. seconds: to fit one model, and to judge all of the test part by it."""
+    """How one detector does on one series. seconds: to fit one model, and to judge the test part by it."""
 
     fit_seconds: float
     score_seconds: float
@@ -237,7 +237,7 @@ def compare(source: Source, settings: TrainingSettings, cluster: Cluster, plot_d
 
 
 def summarise(per_series: Sequence[dict[str, Compared]], settings: TrainingSettings) -> dict[str, Any]:
-    """Of all series together, per detector: seconds a model, recall, false alerts a series and month."""
+    """All series together, per detector: seconds a model, recall, false alerts a series and month."""
     summary: dict[str, Any] = {
         "preparation": settings.preparation,
         "minutes": settings.minutes,
@@ -266,16 +266,17 @@ def table(comparison: dict[str, Any]) -> str:
     lines = [
         f"{comparison['series']} series, {comparison['known_anomalies']} known anomalies in"
         f" {comparison['months']:g} months of the last fifth; seconds a model;"
-        " false reds a series and month",
+        " false alerts a series and month",
         "",
-        f"{'':<18} {'execution time':^17}  {'at once, one model':^28}  {'trained each night':^28}",
-        f"{'detector':<18} {'fit':>8} {'score':>8}" + f"  {'yellow':>8} {'red':>8} {'false reds':>10}" * 2,
+        f"{'':<18} {'execution time':^17}  {'at once, one model':^29}  {'trained each night':^29}",
+        f"{'detector':<18} {'fit':>8} {'score':>8}"
+        + f"  {'anomaly':>8} {'alert':>8} {'false alert':>11}" * 2,
     ]
     for detector, figures in comparison["detectors"].items():
         cells = [f"{figures['fit_seconds']:>7.3f}s {figures['score_seconds']:>7.3f}s"]
         for rates in (figures, figures["iterative"]):
-            yellow, red, false = rates["yellow_recall"], rates["red_recall"], rates["false_reds"]
-            cells.append(f"{_cell(yellow, '.1%'):>8} {_cell(red, '.1%'):>8} {_cell(false, '.2f'):>10}")
+            anomaly, alert, false = rates["anomaly_recall"], rates["alert_recall"], rates["false_alerts"]
+            cells.append(f"{_cell(anomaly, '.1%'):>8} {_cell(alert, '.1%'):>8} {_cell(false, '.2f'):>11}")
         lines.append(f"{detector:<18} " + "  ".join(cells))
     return "\n".join(lines)
 

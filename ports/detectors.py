@@ -35,7 +35,7 @@ MIN_LIMIT = 0.2
 # Values further than this are cut before a model sees them.
 CUT_SPREADS = 3.0
 HELD_OUT_WEEKS = 2
-# Of the errors that make a limit so many must be known.
+# So many of the errors that make a limit must be known.
 MIN_KNOWN_SHARE = 0.25
 MEDIAN_PASSES = 3
 FOREST_SEED = 0
@@ -43,7 +43,7 @@ FOREST_SEED = 0
 _TOO_MANY_UNKNOWN = "has weeks of which too little is known; record it for longer"
 
 STL_SEASONAL = 35
-# LOESS is evaluated at every so manieth point and interpolated between: parts of a week.
+# LOESS is evaluated at so many points of a week, and interpolated between them.
 STL_TREND_JUMP, STL_LOW_PASS_JUMP = 6, 10
 # Each tree sees half of the points, so that enough others judge each point.
 TREES, LEAF_SAMPLES, TREE_SHARE = 20, 5, 0.5
@@ -59,7 +59,9 @@ class TooShortError(UserError):
 
 @dataclass(frozen=True)
 class Scored:
-    """Of n points. score: above 1 is an anomaly, NaN unknown. expected, low, high: bytes, or infinite."""
+    """The scores of n points. score: above 1 is an anomaly, NaN unknown. expected, low, high: bytes, or
+    infinite.
+    """
 
     score: np.ndarray
     expected: np.ndarray
@@ -86,7 +88,7 @@ class Forecast:
     limit: float
 
     def judge(self, buckets: Buckets) -> Scored:
-        """Each point alone; of an unknown one the score is unknown."""
+        """Each point alone; the score of an unknown one is unknown."""
         expected = self.usual[buckets.slots]
         score = np.abs(self.scaler.transform(buckets.traffic) - expected) / self.limit
         bounds = (
@@ -109,7 +111,7 @@ class Outlier:
     scores: np.ndarray
 
     def judge(self, buckets: Buckets) -> Scored:
-        """Each point alone; of an unknown one the score is unknown."""
+        """Each point alone; the score of an unknown one is unknown."""
         usual = self.usual[buckets.slots]
         rows = buckets.slots * len(self.scores) // len(self.usual)
         score = _read_off(self.grid, self.scores, self.scaler.transform(buckets.traffic) - usual, rows)
@@ -272,7 +274,7 @@ def _stl(weeks: np.ndarray, first: int, scaler: Scaler, preparation: Preparation
 
 
 def decompose_buckets(buckets: Buckets, preparation: Preparation) -> tuple[np.ndarray, ...]:
-    """Of each bucket (n,), on the model's scale: value, trend with the level, season and residual."""
+    """Parts of each bucket (n,), on the model's scale: value, trend with the level, season and residual."""
     scaler = preparation.fit_scaler(buckets.traffic[~np.isnan(buckets.traffic)])
     values = scaler.transform(buckets.traffic)
     level_free, levels = _cut(week_rows(values, buckets.slots, buckets.minutes))
@@ -315,7 +317,7 @@ def _sarimax_week(level_free: np.ndarray) -> np.ndarray:
     usual = level_free.mean(axis=0)
     errors = (level_free - usual).ravel()
     model = SARIMAX(errors, order=(1, 0, 1), enforce_stationarity=False, enforce_invertibility=False)
-    # Of errors that are all zero any parameters are as good, and statsmodels says so.
+    # For errors that are all zero any parameters are as good, and statsmodels warns.
     with warnings.catch_warnings(action="ignore"):
         arma, _ = hannan_rissanen(errors, ar_order=1, ma_order=1, demean=False)
         fitted = model.filter(np.clip(arma.params, [-0.99, -0.99, 1e-12], [0.99, 0.99, np.inf]))
@@ -421,7 +423,7 @@ def _curves(
     seen = _read_off(grid, scores, values, rows)
     lowest = seen.min()
     width = np.quantile(seen, quantile) - lowest
-    # Of values that are all the same it cannot tell which is ordinary.
+    # It cannot tell which is ordinary of values that are all the same.
     return grid, (scores - lowest) / width if width > 1e-9 else np.zeros_like(scores)
 
 

@@ -70,7 +70,7 @@ def in_parallel(
                     yield result
             except BrokenProcessPool:
                 raise UserError(
-                    "a worker process was killed, perhaps for want of memory; give fewer --jobs"
+                    "a worker process was killed, perhaps because memory ran out; give fewer --jobs"
                 ) from None
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Of this preparation the traffic is that of the whole bucket, of the other one that of a sample's time.
+# This preparation counts the traffic of the whole bucket, the other one that of a sample's time.
 SUMMED = "workshop"
 # What traffic in bit/s is drawn in: the largest that the traffic reaches where it is high as a rule.
 BIT_RATE_UNITS = (("Gbit/s", 1e9), ("Mbit/s", 1e6), ("kbit/s", 1e3), ("bit/s", 1.0))
@@ -330,9 +330,9 @@ def _add_ruler(axis: Axes) -> None:
 def plot_comparison(comparison: dict[str, Any], filename: str | Path) -> None:
     """Write one picture of how all detectors did. Raises UserError where the file cannot be written.
 
-    comparison["detectors"]: name -> `yellow_recall` and `red_recall` (0 to 1) and `false_reds` (per port and
-    month), None where it is not known; `iterative`, the same three when each night trains; `fit_seconds` and
-    `score_seconds` per model.
+    comparison["detectors"]: name -> `anomaly_recall` and `alert_recall` (0 to 1) and `false_alerts` (per port
+    and month), None where it is not known; `iterative`, the same three when each night trains; `fit_seconds`
+    and `score_seconds` per model.
     """
     _write(draw_comparison(comparison), filename)
 
@@ -378,8 +378,8 @@ def draw_comparison(comparison: dict[str, Any]) -> Figure:
 
 def _merit(named: tuple[str, dict[str, Any]]) -> tuple[float, float]:
     in_service = named[1]["iterative"]
-    recall, false_reds = in_service["red_recall"], in_service["false_reds"]
-    return -(recall or 0.0), np.inf if false_reds is None else false_reds
+    recall, false_alerts = in_service["alert_recall"], in_service["false_alerts"]
+    return -(recall or 0.0), np.inf if false_alerts is None else false_alerts
 
 
 @dataclass(frozen=True)
@@ -395,7 +395,7 @@ class _Bars:
 def _draw_found(axis: Axes, results: Sequence[dict[str, Any]]) -> None:
     bars = [
         _Bars(f"{word}, {way}", [row[key] for row in rows], color, hatch)
-        for word, key, color in (("anomaly", "yellow_recall", "gold"), ("alert", "red_recall", "tomato"))
+        for word, key, color in (("anomaly", "anomaly_recall", "gold"), ("alert", "alert_recall", "tomato"))
         for way, rows, hatch in _ways(results)
     ]
     axis.set(xlabel="share of the known anomalies", xlim=(0, 1.18), xticks=np.linspace(0, 1, 6))
@@ -405,7 +405,7 @@ def _draw_found(axis: Axes, results: Sequence[dict[str, Any]]) -> None:
 
 def _draw_false(axis: Axes, results: Sequence[dict[str, Any]]) -> None:
     bars = [
-        _Bars(way, [row["false_reds"] for row in rows], "tomato", hatch)
+        _Bars(way, [row["false_alerts"] for row in rows], "tomato", hatch)
         for way, rows, hatch in _ways(results)
     ]
     most = max(number or 0.0 for one in bars for number in one.values)

@@ -48,12 +48,12 @@ class PortAnomaly:
 
     @property
     def tags(self) -> dict[str, str]:
-        """Of its point in InfluxDB."""
+        """The tags of its point in InfluxDB."""
         return {**port_tags(self.series), "severity": self.severity, "detector": self.detector}
 
     @property
     def fields(self) -> dict[str, float]:
-        """Of its point in InfluxDB."""
+        """The fields of its point in InfluxDB."""
         return {
             "traffic": round(self.traffic, 1),
             "expected": round(self.expected, 1),
@@ -65,7 +65,7 @@ class PortAnomaly:
 
 @dataclass(frozen=True)
 class Verdicts:
-    """What is said of consecutive buckets (n,): statuses as in common/alerts.py."""
+    """The verdicts on consecutive buckets (n,): statuses as in common/alerts.py."""
 
     trained: Trained
     buckets: Buckets
@@ -106,10 +106,10 @@ class Verdicts:
 
 
 def judge(trained: Trained, series: Series, since: int) -> Verdicts:
-    """Of all buckets that end after `since` and of those in the samples before, which only lead up to them.
+    """Judge all buckets that end after `since`, and those in the samples before, which only lead up to them.
 
     The verdicts after `since` are those that all samples together would give if `series` goes back
-    CONTEXT_BUCKETS and one more before it: of the first bucket a part may be missing. (By the workshop's
+    CONTEXT_BUCKETS and one more before it: a part of the first bucket may be missing. (By the workshop's
     preparation, to which a gap is zeroes, only if no gap is as long as that.)
     """
     bucket_seconds = trained.minutes * 60

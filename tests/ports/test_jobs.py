@@ -392,7 +392,7 @@ def test_a_worker_that_is_killed_is_one_line(tmp_path: Path, folder: Path) -> No
     said = job.communicate(timeout=60)[1]
     assert job.returncode == 1
     assert said.splitlines()[-1] == (
-        "find_anomalies.py: a worker process was killed, perhaps for want of memory; give fewer --jobs"
+        "find_anomalies.py: a worker process was killed, perhaps because memory ran out; give fewer --jobs"
     )
     assert "Traceback" not in said
 

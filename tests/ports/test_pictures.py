@@ -493,7 +493,7 @@ def test_a_forecast_has_no_axis_of_scores() -> None:
 # --- files ---------------------------------------------------------------------------------------
 
 DECOMPOSED = (START + QUARTER * np.arange(1344), *(np.full(1344, value) for value in (15.0, 14.0, 0.7, 0.3)))
-RATES = {"yellow_recall": 0.5, "red_recall": 0.4, "false_reds": 1.0}
+RATES = {"anomaly_recall": 0.5, "alert_recall": 0.4, "false_alerts": 1.0}
 COMPARISON = {
     "detectors": {"profile": {**RATES, "iterative": RATES, "fit_seconds": 0.01, "score_seconds": 0.001}}
 }
@@ -582,7 +582,7 @@ def test_without_a_bucket_there_is_no_decomposition() -> None:
 def result(
     at_once: tuple[float | None, ...], iterative: tuple[float | None, ...], fit: float, score: float
 ) -> dict:
-    keys = ("yellow_recall", "red_recall", "false_reds")
+    keys = ("anomaly_recall", "alert_recall", "false_alerts")
     return {
         **dict(zip(keys, at_once, strict=True)),
         "iterative": dict(zip(keys, iterative, strict=True)),
@@ -630,7 +630,7 @@ def test_the_comparison_has_the_best_detector_on_top() -> None:
 
 def test_the_comparison_shows_recall_and_false_alerts_at_once_and_iterative() -> None:
     found, false, _ = draw_comparison({"detectors": COMPARED}).axes
-    for axis, keys in ((found, ("yellow_recall", "red_recall")), (false, ("false_reds",))):
+    for axis, keys in ((found, ("anomaly_recall", "alert_recall")), (false, ("false_alerts",))):
         expected = [
             {name: (one["iterative"] if is_iterative else one)[key] or 0.0 for name, one in COMPARED.items()}
             for key in keys

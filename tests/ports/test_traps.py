@@ -45,9 +45,9 @@ def found(ports: list[SimulatedPort], preparation: Preparation = DEFAULT, zone: 
 def test_ours_finds_nearly_all_and_wakes_nobody_for_nothing(ports: list[SimulatedPort]) -> None:
     ours = found(ports)
     assert ours.known > 25
-    assert ours.red / ours.known >= 0.9
-    assert ours.yellow / ours.known >= 0.97
-    assert ours.false_reds == 0
+    assert ours.with_alert / ours.known >= 0.9
+    assert ours.with_anomaly / ours.known >= 0.97
+    assert ours.false_alerts == 0
 
 
 def zeroed(samples: np.ndarray, minutes: int) -> np.ndarray:
@@ -66,12 +66,12 @@ def zeroed(samples: np.ndarray, minutes: int) -> np.ndarray:
     ],
 )
 def test_what_brings_false_alerts(change: dict, zone: str, ports: list[SimulatedPort]) -> None:
-    assert found(ports, replace(DEFAULT, **change), zone).false_reds >= 5
+    assert found(ports, replace(DEFAULT, **change), zone).false_alerts >= 5
 
 
 def test_four_buckets_of_half_an_hour_are_too_long(ports: list[SimulatedPort]) -> None:
     ours, halves = found(ports), found(ports, replace(DEFAULT, minutes=30))
-    assert ours.red - halves.red >= 0.25 * ours.known
+    assert ours.with_alert - halves.with_alert >= 0.25 * ours.known
 
 
 def test_the_z_score_takes_the_beginning_of_a_flood_for_a_spike() -> None:
