@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 
 from benchmarks import edge
-from benchmarks.ports import TRAIN_DAYS, UNSEEN_SEEDS, training_of, unseen_port
+from benchmarks.ports import TRAIN_DAYS, UNSEEN_PORT_SEEDS, training_of, unseen_port
 from common.alerts import ALERT, ALERT_RECORDS, ANOMALY, UNKNOWN, WINDOW_RECORDS, Row
-from common.times import last_midnight
+from common.times import DAY_SECONDS, last_midnight
 from edge import evaluation
 from edge.bundle import Bundle, load_bundle
 from edge.datasets import loadDataset, resample_records
@@ -28,8 +28,8 @@ from edge.thresholds import load_thresholds
 from nodes.metrics import getFeatures
 from nodes.series import RECORD_SECONDS
 from ports.comparison import Detection, detection, iterative_statuses
-from ports.jobs import fit_series
-from ports.series import DAY_SECONDS, list_series, read_anomalies, read_series
+from ports.series import list_series, read_anomalies, read_series
+from ports.training import fit_series
 from ports.verdicts import judge
 from simulators.edge import NODE_PHASE, NORMAL_START, Attack, simulate
 from simulators.ports import TIMEZONE
@@ -40,7 +40,7 @@ SCALES = (1.0, 0.8, 0.6)
 DAY_SEEDS, ATTACK_SEEDS = range(8001, 8021), range(7101, 7106)
 PERIODS = (2, 3, 4, 5, 6)
 # The public port series last two months.
-CAPTURE_TRAIN_DAYS = 29
+ALERT_TRAIN_DAYS = 29
 
 Flags = tuple[np.ndarray, np.ndarray]
 
@@ -108,8 +108,8 @@ def records_to_alert(bundle: Bundle) -> dict[str, list[int | None]]:
 
 def ports(captures: str | None) -> Iterator[tuple]:
     """A group, the days of a training, and a series as unseen_port has it."""
-    yield from (("simulated ports", TRAIN_DAYS, *unseen_port(seed)) for seed in UNSEEN_SEEDS)
-    real = {f"{captures}/{name}": CAPTURE_TRAIN_DAYS for name in ("ports", "links")} if captures else {}
+    yield from (("simulated ports", TRAIN_DAYS, *unseen_port(seed)) for seed in UNSEEN_PORT_SEEDS)
+    real = {f"{captures}/{name}": ALERT_TRAIN_DAYS for name in ("ports", "links")} if captures else {}
     for folder, days in {"data/ports": TRAIN_DAYS, **real}.items():
         labels = Path(folder, "anomalies.txt")
         for name, path in list_series(folder).items():
@@ -136,8 +136,8 @@ def port_alerts(captures: str | None) -> dict[str, list[int]]:
             total[place] += detection(after.buckets.starts, seconds, statuses, known, excused)
     rows = {}
     for name, found in totals.items():
-        rows[f"{name}: false alerts in {found[0].months:.0f} months"] = [one.false_reds for one in found]
-        rows[f"{name}: alerted, of {found[0].known}"] = [one.red for one in found]
+        rows[f"{name}: false alerts in {found[0].months:.0f} months"] = [one.false_alerts for one in found]
+        rows[f"{name}: alerted, of {found[0].known}"] = [one.with_alert for one in found]
     return rows
 
 

@@ -24,6 +24,7 @@ import formatters
 import influx_utils
 from common.alerts import ALERT
 from common.files import saveDictJson
+from common.times import DAY_SECONDS
 from edge import evaluation
 from edge.bundle import Bundle, load_bundle
 from edge.datasets import loadDataset, resample_records
@@ -38,8 +39,7 @@ from nodes.metrics import METRICS, getAnomalyColumns, getFeatures
 from nodes.series import RECORD_SECONDS, Record, series_tags
 from simulators import edge
 
-DAY_SECONDS = 86400.0
-UNSEEN_SEEDS = (7001, 7002, 7003, 7004, 7005)
+UNSEEN_NODE_SEEDS = (7001, 7002, 7003, 7004, 7005)
 POLLS = 60
 # A metric counts as predictable if a linear regression on the same records halves the error of the mean.
 PREDICTABLE_RATIO = 2.0
@@ -74,11 +74,11 @@ def judge(bundle: Bundle, thresholds: dict[str, float], frame: pd.DataFrame) -> 
 def detection(bundle: Bundle, thresholds: dict[str, float]) -> dict[str, dict[str, Any]]:
     """Summaries of simulated days and attacks with seeds that no training saw."""
     summaries = {}
-    for seed in UNSEEN_SEEDS:
+    for seed in UNSEEN_NODE_SEEDS:
         frame, _ = simulated(seed, DAY_SECONDS)
         summaries[f"normal day {seed}"] = evaluation.summarise(judge(bundle, thresholds, frame), [])
     for kind in ("cpu", "iperf"):
-        for seed in UNSEEN_SEEDS:
+        for seed in UNSEEN_NODE_SEEDS:
             frame, windows = simulated(seed + 100, 6 * 3600, kind)
             summaries[f"{kind} attack {seed + 100}"] = evaluation.summarise(
                 judge(bundle, thresholds, frame), windows
@@ -122,7 +122,7 @@ def forecasts(bundle: Bundle) -> dict[str, dict[str, Any]]:
     can be predicted at all.
     """
     train_inputs, train_targets = _sequences(bundle, resample_records(loadDataset("data/normal.csv")))
-    parts = [_sequences(bundle, simulated(seed, DAY_SECONDS)[0]) for seed in UNSEEN_SEEDS]
+    parts = [_sequences(bundle, simulated(seed, DAY_SECONDS)[0]) for seed in UNSEEN_NODE_SEEDS]
     inputs, targets = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     design = np.c_[train_inputs.reshape(len(train_inputs), -1), np.ones(len(train_inputs))]
     weights = np.linalg.solve(design.T @ design + np.eye(design.shape[1]), design.T @ train_targets)

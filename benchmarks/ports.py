@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,18 +23,18 @@ import numpy as np
 
 from common.alerts import ALERT
 from common.files import saveDictJson
-from common.times import last_midnight
+from common.times import DAY_SECONDS, last_midnight
 from ports import detectors
 from ports.comparison import Detection, detection, iterative_statuses
 from ports.detectors import DETECTORS
-from ports.jobs import Training, fit_series
 from ports.parallel import Cluster, in_parallel
 from ports.preparation import PREPARATIONS, Buckets, Preparation
-from ports.series import DAY_SECONDS, Anomaly, Series, list_series, read_anomalies, read_series
+from ports.series import KnownAnomaly, Series, list_series, read_anomalies, read_series
+from ports.training import TrainingSettings, fit_series
 from ports.verdicts import judge, statuses
 from simulators.ports import BRIEF, HOLIDAYS, TIMEZONE, simulate_port, write_port
 
-UNSEEN_SEEDS = range(7000, 7020)
+UNSEEN_PORT_SEEDS = range(7000, 7020)
 TRAIN_DAYS = 63
 # The real series are two months long.
 CAPTURE_TRAIN_DAYS = 28
@@ -43,50 +43,60 @@ THOUSAND_DAYS = 90
 PLAIN_SEEDS = (7000, 7001, 7002)
 
 
-def training_of(detector: str, preparation: str = "default", train_days: int = TRAIN_DAYS) -> Training:
+def training_of(
+    detector: str, preparation: str = "default", train_days: int = TRAIN_DAYS
+) -> TrainingSettings:
     """With all that has a default."""
     minutes = PREPARATIONS[preparation].minutes
-    return Training((detector,), preparation, minutes, TIMEZONE, train_days, None)
+    return TrainingSettings((detector,), preparation, minutes, TIMEZONE, train_days, None)
 
 
 # --- detection -----------------------------------------------------------------------------------
 
 
-def unseen_port(seed: int) -> tuple[Series, int, list[Anomaly], list[Anomaly], list[Anomaly]]:
+def unseen_port(seed: int) -> tuple[Series, int, list[KnownAnomaly], list[KnownAnomaly], list[KnownAnomaly]]:
     """A simulated port, when its judging begins, its brief anomalies, what else is wrong, and holidays."""
     port = simulate_port(seed)
     split = last_midnight(int(port.times[0]) + TRAIN_DAYS * DAY_SECONDS + 3600, TIMEZONE)
-    brief = [Anomaly(a.start, a.end) for a in port.anomalies if a.kind in BRIEF and a.start >= split]
-    rest = [Anomaly(a.start, a.end) for a in port.anomalies if a.kind not in BRIEF or a.start < split]
+    brief = [KnownAnomaly(a.start, a.end) for a in port.anomalies if a.kind in BRIEF and a.start >= split]
+    rest = [KnownAnomaly(a.start, a.end) for a in port.anomalies if a.kind not in BRIEF or a.start < split]
     holidays = []
     for day in HOLIDAYS:
         start = datetime(day.year, day.month, day.day, tzinfo=ZoneInfo(TIMEZONE))
-        holidays.append(Anomaly(int(start.timestamp()), int((start + timedelta(days=1)).timestamp())))
+        holidays.append(KnownAnomaly(int(start.timestamp()), int((start + timedelta(days=1)).timestamp())))
     return Series(f"1_{seed}_out", port.times, port.traffic), split, brief, rest, holidays
 
 
-def judge_unseen(
-    seed: int, detector: str, preparation: str, is_iterative: bool
-) -> tuple[str, Detection, Detection]:
-    """Of one port: the detector and preparation, what was detected, and the same with holidays excused."""
-    series, split, brief, rest, holidays = unseen_port(seed)
-    training = training_of(detector, preparation)
+@dataclass(frozen=True)
+class UnseenTask:
+    """One simulated port and one way to judge it. is_iterative: trained each night, not once."""
+
+    seed: int
+    detector: str
+    preparation: str
+    is_iterative: bool
+
+
+def judge_unseen(task: UnseenTask) -> tuple[str, Detection, Detection]:
+    """The detector and preparation, what was detected, and the same with holidays excused."""
+    series, split, brief, rest, holidays = unseen_port(task.seed)
+    detector, training = task.detector, training_of(task.detector, task.preparation)
     together = judge(fit_series(series, detector, replace(training, until=split)), series, split).after(split)
-    said = (
-        iterative_statuses(series, detector, training, split, together) if is_iterative else together.statuses
-    )
+    said = together.statuses
+    if task.is_iterative:
+        said = iterative_statuses(series, detector, training, split, together)
     found = [
         detection(together.buckets.starts, training.minutes * 60, said, brief, excused)
         for excused in (rest, rest + holidays)
     ]
-    return f"{detector} {preparation} {'nightly' if is_iterative else 'once'}", *found
+    return f"{detector} {task.preparation} {'nightly' if task.is_iterative else 'once'}", *found
 
 
 def detection_rows() -> dict[str, dict[str, Any]]:
     """Every detector trained once, by both preparations; the default one as in service, too."""
     once = [(detector, way, False) for detector in DETECTORS for way in PREPARATIONS]
     service = next(iter(DETECTORS)), "default", True
-    tasks = [(seed, *way) for way in (service, *once) for seed in UNSEEN_SEEDS]
+    tasks = [UnseenTask(seed, *way) for way in (service, *once) for seed in UNSEEN_PORT_SEEDS]
     totals: dict[str, list[Detection]] = {}
     for key, *found in in_parallel(
         judge_unseen, tasks, len(tasks), Cluster(os.cpu_count() or 1), "detection"
@@ -96,7 +106,7 @@ def detection_rows() -> dict[str, dict[str, Any]]:
         key: {
             "anomalies": total[0].known,
             **total[0].rates(),
-            "false_reds_outside_holidays": total[1].rates()["false_reds"],
+            "false_alerts_outside_holidays": total[1].rates()["false_alerts"],
         }
         for key, total in sorted(totals.items())
     }
@@ -240,10 +250,10 @@ def write_thousand(folder: Path) -> None:
     """THOUSAND files of THOUSAND_DAYS; each twentieth has the same content."""
     for number in range(THOUSAND):
         path = folder / f"1_{number}_out.csv"
-        if number < len(UNSEEN_SEEDS):
-            write_port(folder, path.stem, simulate_port(UNSEEN_SEEDS[number], days=THOUSAND_DAYS))
+        if number < len(UNSEEN_PORT_SEEDS):
+            write_port(folder, path.stem, simulate_port(UNSEEN_PORT_SEEDS[number], days=THOUSAND_DAYS))
         else:
-            path.hardlink_to(folder / f"1_{number % len(UNSEEN_SEEDS)}_out.csv")
+            path.hardlink_to(folder / f"1_{number % len(UNSEEN_PORT_SEEDS)}_out.csv")
 
 
 def main() -> None:

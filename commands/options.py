@@ -630,15 +630,16 @@ OPTIONS = (
     Option(
         "metrics_port",
         "service",
-        (LIVE,),
+        (LIVE, PORTS_TEST),
         "serve metrics of the service itself to Prometheus on this port; deploy/alerts.yml has alert rules",
         kind=_PORT,
         metavar="PORT",
+        unless="once",
     ),
     Option(
         "metrics_address",
         "service",
-        (LIVE,),
+        (LIVE, PORTS_TEST),
         "address to serve them on",
         default="127.0.0.1",
         metavar="IP",

@@ -13,6 +13,8 @@ from commands.influx import connect
 from commands.options import PORT_DETECTORS
 from common.files import UserError
 from ports.samples import PORT_ANOMALIES
+from service import loop
+from service.systemd import Ending
 
 if TYPE_CHECKING:
     from ports.sources import Source
@@ -20,9 +22,9 @@ if TYPE_CHECKING:
 
 def run_ports_train(options: argparse.Namespace) -> None:
     """--target ports --mode train: the nightly job; --evaluate compares all detectors after it."""
-    from ports import comparison, jobs, preparation
+    from ports import comparison, parallel, preparation, training
 
-    training = jobs.Training(
+    settings = training.TrainingSettings(
         detectors=_port_detectors(options),
         preparation=options.preprocess,
         minutes=options.bucket_minutes or preparation.PREPARATIONS[options.preprocess].minutes,
@@ -30,35 +32,45 @@ def run_ports_train(options: argparse.Namespace) -> None:
         train_days=options.train_days,
         until=options.until,
     )
-    cluster = jobs.Cluster(options.jobs, options.scheduler)
+    cluster = parallel.Cluster(options.jobs, options.scheduler)
     with _port_faults(options):
         source = _port_source(options, PORT_ANOMALIES)
-        failed = jobs.train(source, training, cluster, options.ports_models)
+        failed = training.train(source, settings, cluster, options.ports_models)
         if options.evaluate:
-            failed |= comparison.compare(source, training, cluster, options.plot_dir)
+            failed |= comparison.compare(source, settings, cluster, options.plot_dir)
     if failed:
         raise UserError(f"{len(failed)} series could not be learnt from; the log says why")
 
 
 def run_ports_test(options: argparse.Namespace) -> None:
     """--target ports --mode test: the hourly job, once or for ever."""
-    from ports import hourly, jobs
+    from ports import exporter, hourly, judging, parallel
 
-    settings = hourly.Settings(
+    settings = judging.JudgingSettings(
         models=options.ports_models,
         detectors=_port_detectors(options),
         until=options.until,
-        cluster=jobs.Cluster(options.jobs, options.scheduler),
-        # What a folder holds is judged from the training on, as often as it is asked for.
-        judged_file=None if options.ports_dir else Path(options.state_dir) / "ports.json",
+        cluster=parallel.Cluster(options.jobs, options.scheduler),
         plot_dir=options.plot_dir,
-        once=options.once,
     )
-    hourly.run(
+    ending, metrics = Ending(), exporter.PortMetrics()
+    job = hourly.HourlyJob(
         settings,
         lambda: _port_source(options, options.influx_measurement),
         lambda: _port_faults(options),
+        # What a folder holds is judged from the training on, as often as it is asked for.
+        judged_file=None if options.ports_dir else Path(options.state_dir) / "ports.json",
+        metrics=metrics,
+        ending=ending,
     )
+    if options.once:
+        job.run_once()
+        return
+    hourly.check_steps()
+    ending.install()
+    if options.metrics_port is not None:
+        metrics.serve(options.metrics_address, options.metrics_port)
+    loop.run(job.turn, ending)
 
 
 def _port_detectors(options: argparse.Namespace) -> tuple[str, ...]:
@@ -86,4 +98,4 @@ def _port_faults(options: argparse.Namespace) -> Iterator[None]:
     except influx_utils.INFLUX_ERRORS as error:
         server = f"{options.influx_host}:{options.influx_port}"
         line = influx_utils.describe_error(error, server, options.influx_db)
-        raise sources.UnavailableError(line) from None
+        raise sources.UnavailableError(line, influx_utils.kind_of(error)) from None

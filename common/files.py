@@ -122,12 +122,12 @@ def _object_without_doubles(pairs: list[tuple[str, Any]]) -> dict:
     loaded: dict[str, Any] = {}
     for key, value in pairs:
         if key in loaded:
-            raise _DoubleKeyError(f"the key {shown(repr(key))} stands twice")
+            raise _DoubleKeyError(f"the key {shortened(repr(key))} stands twice")
         loaded[key] = value
     return loaded
 
 
-def shown(text: str) -> str:
+def shortened(text: str) -> str:
     """A text as a message of one line shows it: cut where it is long."""
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
+DAY_SECONDS = 86_400
+
 
 def parse_time(text: str) -> int:
     """ns since 1970 of an ISO date and time, UTC where it names no zone. Raises ValueError."""

@@ -1,7 +1,8 @@
-"""What a value that comes out of a file may be: each check gives the value back, or raises ValueError."""
+"""What a value that comes out of a file may be: most checks give the value back, or raise ValueError."""
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 # InfluxDB takes no time beyond it, either way.
@@ -23,6 +24,12 @@ def number(value: Any) -> float:
         return float(value)
     except OverflowError:
         raise ValueError("a number that is too large") from None
+
+
+def is_number(value: object) -> bool:
+    """Whether the value is a number that a float can hold; true, false, NaN and infinity are none."""
+    is_numeric = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_numeric and -sys.float_info.max <= value <= sys.float_info.max
 
 
 def text(value: Any) -> str:

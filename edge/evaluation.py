@@ -15,7 +15,7 @@ import numpy as np
 
 from common.alerts import ALERT, ALERT_RECORDS, UNKNOWN, WINDOW_RECORDS
 from common.files import UserError, is_there, loadDictJson, saveDictJson
-from common.times import parse_time
+from common.times import DAY_SECONDS, parse_time
 from edge import pictures
 from edge.bundle import load_bundle
 from edge.datasets import SparseDatasetError, load_records
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("find_anomalies")
 
 DEFAULT_PERCENTILE = 99.0
-SECONDS_PER_DAY = 86400.0
 _HEADINGS = {
     "records": "records",
     "unknown_records": "unknown",
@@ -165,7 +164,7 @@ def count_alerts(alerted: np.ndarray, up: np.ndarray) -> int:
 def _days(times: np.ndarray, chosen: np.ndarray) -> float:
     if len(times) < 2 or not chosen.any():
         return 0.0
-    return float(chosen.sum() * np.median(np.diff(times)) / 1e9 / SECONDS_PER_DAY)
+    return float(chosen.sum() * np.median(np.diff(times)) / 1e9 / DAY_SECONDS)
 
 
 def _per_day(count: int, days: float) -> float | None:

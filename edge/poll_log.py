@@ -24,7 +24,7 @@ from edge.detector import Verdict
 from edge.monitor import Judged
 from service.json_lines import JsonLines
 
-FILE_NAME = "polls.jsonl"
+POLLS_NAME = "polls.jsonl"
 # About two days of 15 s.
 MOST_BYTES = 12_000_000
 # Digits of what is published of a verdict.
@@ -43,7 +43,7 @@ class PollLog:
     """Writes what each poll brought, and reads it back."""
 
     def __init__(self, folder: str | Path, clock: Callable[[], float] = time.time) -> None:
-        self._lines = JsonLines(Path(folder) / FILE_NAME, MOST_BYTES)
+        self._lines = JsonLines(Path(folder) / POLLS_NAME, MOST_BYTES)
         self._clock = clock
 
     @property

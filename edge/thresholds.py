@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from common.files import UserError, is_there, loadDictJson, saveDictJson, shown
+from common.files import UserError, is_there, loadDictJson, saveDictJson, shortened
+from common.values import is_number
 from edge.bundle import Bundle
 from edge.scores import Scores
 from nodes.metrics import THRESHOLD_KEYS
@@ -45,13 +45,11 @@ def _check_thresholds(filename: str | Path, given: dict[str, Any]) -> None:
     for key, value in given.items():
         if key not in THRESHOLD_KEYS:
             raise UserError(
-                f"{filename}: unknown key {shown(repr(key))}; the keys are {', '.join(THRESHOLD_KEYS)}"
+                f"{filename}: unknown key {shortened(repr(key))}; the keys are {', '.join(THRESHOLD_KEYS)}"
             )
-        # An integer of hundreds of digits is less than infinity, and no float.
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not is_number or not 0 <= value <= sys.float_info.max:
+        if not is_number(value) or value < 0:
             raise UserError(
-                f"{filename}: {key} is {shown(json.dumps(value))}; it must be a number, 0 or more"
+                f"{filename}: {key} is {shortened(json.dumps(value))}; it must be a number, 0 or more"
             )
 
 

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 
-STOP_SECONDS = 30
+LAB_STOP_SECONDS = 30
 
 
 def main() -> int:
@@ -49,7 +49,7 @@ def _run() -> int:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         process.stdin.close()
         try:
-            return process.wait(STOP_SECONDS)
+            return process.wait(LAB_STOP_SECONDS)
         except subprocess.TimeoutExpired:
             return 130
     finally:

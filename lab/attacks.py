@@ -15,7 +15,7 @@ MEMORY_STEPS = 8
 
 
 @dataclass(frozen=True)
-class Attack:
+class AttackKind:
     """causes: the metrics that it is done to."""
 
     name: str
@@ -116,18 +116,18 @@ NODE_METRICS = ("cpu", "net_down", "net_up", "mem")
 RAN_METRICS = ("cpu_rx", "cpu_tx", "net_5g_down", "net_5g_up")
 
 ATTACKS = (
-    Attack("all CPUs", ("cpu",), all_cpus),
-    Attack("one CPU", ("cpu",), one_cpu),
-    Attack("TCP up", ("net_up",), _iperf()),
-    Attack("TCP down", ("net_down",), _iperf("-R")),
-    Attack("UDP flood", ("net_up",), _iperf("-u")),
-    Attack("memory slowly", ("mem",), memory_slowly),
-    Attack("memory at once", ("mem",), memory_at_once),
-    Attack("5G flood", ("net_5g_down",), lambda edge: _gnb(edge, "flood")),
-    Attack("RAN CPU overload", ("cpu_rx", "cpu_tx"), lambda edge: _gnb(edge, "overload")),
-    Attack("link down", ("net_down", "net_up"), link_down),
-    Attack("CPUs and 5G flood", ("cpu", "net_5g_down"), cpus_and_5g_flood),
-    Attack("RAN exporter dies", RAN_METRICS, lambda edge: _dead(edge, "ran"), kills_exporter=True),
-    Attack("node exporter dies", NODE_METRICS, lambda edge: _dead(edge, "node"), kills_exporter=True),
+    AttackKind("all CPUs", ("cpu",), all_cpus),
+    AttackKind("one CPU", ("cpu",), one_cpu),
+    AttackKind("TCP up", ("net_up",), _iperf()),
+    AttackKind("TCP down", ("net_down",), _iperf("-R")),
+    AttackKind("UDP flood", ("net_up",), _iperf("-u")),
+    AttackKind("memory slowly", ("mem",), memory_slowly),
+    AttackKind("memory at once", ("mem",), memory_at_once),
+    AttackKind("5G flood", ("net_5g_down",), lambda edge: _gnb(edge, "flood")),
+    AttackKind("RAN CPU overload", ("cpu_rx", "cpu_tx"), lambda edge: _gnb(edge, "overload")),
+    AttackKind("link down", ("net_down", "net_up"), link_down),
+    AttackKind("CPUs and 5G flood", ("cpu", "net_5g_down"), cpus_and_5g_flood),
+    AttackKind("RAN exporter dies", RAN_METRICS, lambda edge: _dead(edge, "ran"), kills_exporter=True),
+    AttackKind("node exporter dies", NODE_METRICS, lambda edge: _dead(edge, "node"), kills_exporter=True),
 )
 SHORT = (ATTACKS[0], ATTACKS[2])

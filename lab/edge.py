@@ -31,7 +31,7 @@ PACE = 12
 # A fifth of it is attacked.
 NEEDED_MEMORY_SHARE = 0.35
 READY_SECONDS = 20
-STOP_SECONDS = 5
+PROCESS_STOP_SECONDS = 5
 
 
 class LabError(Exception):
@@ -269,10 +269,10 @@ def _check_memory() -> None:
 
 
 def stop(process: subprocess.Popen) -> None:
-    """End a process in its own time, or by force after STOP_SECONDS."""
+    """End a process in its own time, or by force after PROCESS_STOP_SECONDS."""
     process.terminate()
     try:
-        process.wait(STOP_SECONDS)
+        process.wait(PROCESS_STOP_SECONDS)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

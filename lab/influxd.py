@@ -18,9 +18,9 @@ from typing import Self
 
 from lab.parts import environment, find
 
-ATTEMPTS = 5
+START_ATTEMPTS = 5
 START_SECONDS = 20
-STOP_SECONDS = 10
+INFLUXD_STOP_SECONDS = 10
 
 CONFIG = """\
 reporting-disabled = true
@@ -36,7 +36,7 @@ store-enabled = false
 bind-address = "{host}:{port}"
 auth-enabled = {auth}
 log-enabled = false
-{https}"""
+{https}{http_settings}"""
 HTTPS = """\
 https-enabled = true
 https-certificate = {certificate}
@@ -62,15 +62,19 @@ class Influxd:
 
     `port` is chosen by the first start and kept by every later one. With `auth`, create the first
     user with `CREATE USER ... WITH ALL PRIVILEGES`, the only statement that needs no password. With
-    `certificate`, a PEM file that also holds its key, it speaks TLS and nothing else.
+    `certificate`, a PEM file that also holds its key, it speaks TLS and nothing else. `http_settings`
+    are more lines of the section [http] of its configuration, each with its line break.
     """
 
     host = "127.0.0.1"
 
-    def __init__(self, folder: Path, auth: bool = False, certificate: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path, auth: bool = False, certificate: Path | None = None, http_settings: str = ""
+    ) -> None:
         self.folder = folder.resolve()
         self.auth = auth
         self.certificate = certificate
+        self.http_settings = http_settings
         self.port = 0
         self.log = self.folder / "influxd.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -98,7 +102,7 @@ class Influxd:
             return
         binary = find("influxd")
         self.folder.mkdir(parents=True, exist_ok=True)
-        for _ in range(ATTEMPTS):
+        for _ in range(START_ATTEMPTS):
             port = self.port or free_port(self.host)
             log_offset = self.log.stat().st_size if self.log.exists() else 0
             self._launch(binary, port)
@@ -112,13 +116,13 @@ class Influxd:
         raise RuntimeError(f"influxd did not start, see {self.log}: {last_words}")
 
     def stop(self) -> None:
-        """End the server in its own time, or by force after STOP_SECONDS."""
+        """End the server in its own time, or by force after INFLUXD_STOP_SECONDS."""
         if self._process is not None:
             self._process.terminate()
             # A paused process takes the signal only once it goes on.
             self._process.send_signal(signal.SIGCONT)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(STOP_SECONDS)
+                self._process.wait(INFLUXD_STOP_SECONDS)
         self.kill()
 
     def kill(self) -> None:
@@ -148,6 +152,7 @@ class Influxd:
                 backup_port=free_port(self.host),
                 auth=str(self.auth).lower(),
                 https=HTTPS.format(certificate=json.dumps(str(self.certificate))) if self.certificate else "",
+                http_settings=self.http_settings,
                 **paths,
             )
         )

@@ -27,14 +27,14 @@ from common.alerts import ALERT_RECORDS, WINDOW_RECORDS
 from common.files import UserError
 from edge.poll_log import PollLog
 from lab import parts, report
-from lab.attacks import ATTACKS, SHORT, Attack, Attacked
+from lab.attacks import ATTACKS, SHORT, Attacked, AttackKind
 from lab.edge import PROJECT, Edge, LabError, wait_until
 from nodes.metrics import MEASUREMENTS
 
 logger = logging.getLogger("lab")
 
 NODE_FILE = "--node_file=node.json"
-MODEL = f"--model={report.MODEL}"
+_MODEL = f"--model={report.MODEL}"
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Plan:
     # So long that a rule of the window alone falls silent too.
     calm: int = WINDOW_RECORDS + ALERT_RECORDS
     epochs: int = 110
-    attacks: tuple[Attack, ...] = ATTACKS
+    attacks: tuple[AttackKind, ...] = ATTACKS
 
 
 SHORT_PLAN = Plan(
@@ -84,7 +84,7 @@ class Program:
 
     def watch(self) -> None:
         """Start test mode against the live database as the part `test_mode`."""
-        self._start("test_mode", "test", NODE_FILE, MODEL, "--plot_dir=alerts", is_part=True)
+        self._start("test_mode", "test", NODE_FILE, _MODEL, "--plot_dir=alerts", is_part=True)
 
 
 def run(output: Path, interval_seconds: float, seed: int, plan: Plan) -> None:
@@ -132,7 +132,7 @@ def _learn(edge: Edge, program: Program, interval_seconds: float, plan: Plan) ->
         _wait(edge, f"ordinary life, recorded into {output}", seconds)
         program.run(f"collect_{name}", "collect", NODE_FILE, f"--output={output}", f"--since={seconds:.0f}s")
     testsets = ("--cpu_testset=data/normal_2.csv", "--iperf_testset=data/normal_3.csv")
-    program.run("train", "train", MODEL, "--evaluate", *testsets, f"--epochs={plan.epochs}")
+    program.run("train", "train", _MODEL, "--evaluate", *testsets, f"--epochs={plan.epochs}")
 
 
 def _has_all(edge: Edge) -> bool:

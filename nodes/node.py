@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from common.files import UserError, loadDictJson, shown
+from common.files import UserError, loadDictJson, shortened
+from common.values import is_number
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def load_node(filename: str | Path | None) -> Node:
     for key in given:
         if key not in known:
             raise UserError(
-                f"{filename}: unknown key {shown(repr(key))}; the keys are {', '.join(sorted(known))}"
+                f"{filename}: unknown key {shortened(repr(key))}; the keys are {', '.join(sorted(known))}"
             )
     for key in ("cpus", "interfaces"):
         if key in given:
@@ -62,7 +62,8 @@ def load_node(filename: str | Path | None) -> Node:
     for key, instance in (("node_tags", "node_instance"), ("ran_tags", "ran_instance")):
         if key in given:
             given[key] = _tags(filename, key, given[key], instance)
-    if "total_memory_bytes" in given and not _is_number(given["total_memory_bytes"], above=0):
+    memory_bytes = given.get("total_memory_bytes", Node.total_memory_bytes)
+    if not is_number(memory_bytes) or memory_bytes <= 0:
         raise UserError(f"{filename}: 'total_memory_bytes' must be a number of bytes above 0")
     return Node(**given)
 
@@ -82,10 +83,6 @@ def _name(filename: str | Path, key: str, value: Any) -> str:
     is_name = isinstance(value, (str, int)) and not isinstance(value, bool) and value != ""
     if not is_name or not str(value).isprintable():
         raise UserError(
-            f"{filename}: '{key}' must hold names (text or whole numbers), not {shown(repr(value))}"
+            f"{filename}: '{key}' must hold names (text or whole numbers), not {shortened(repr(value))}"
         )
     return str(value)
-
-
-def _is_number(value: Any, above: float = -math.inf) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and above < value < math.inf

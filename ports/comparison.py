@@ -13,33 +13,34 @@ import numpy as np
 
 from common.alerts import ALERT, ANOMALY
 from common.files import UserError, saveDictJson
-from common.times import last_midnight
+from common.times import DAY_SECONDS, last_midnight
 from ports import detectors, pictures
-from ports.jobs import Fault, Lines, Training, faults_of, fit_series, load_days, note_too_short
+from ports.faults import Fault, Lines, faults_of
 from ports.parallel import Cluster, in_parallel
 from ports.preparation import PREPARATIONS
-from ports.series import DAY_SECONDS, Anomaly, Series
+from ports.series import KnownAnomaly, Series
 from ports.sources import Loaded, Source, known_of, samples_of
+from ports.training import TrainingSettings, fit_series, load_days, note_too_short
 from ports.verdicts import Verdicts, judge, statuses
 
 logger = logging.getLogger("find_anomalies")
 
 TRAINING_SHARE = 0.8
 MONTH_SECONDS = 30.4 * DAY_SECONDS
-# Red so soon after a known anomaly is its end, and red again so soon is the same alert.
+# An alert so soon after a known anomaly is its end, and one so soon after another alert is the same.
 SAME_ALERT_SECONDS = 3600
 
 
 @dataclass(frozen=True)
 class Detection:
-    """known: anomalies that there were; yellow, red: those with an anomaly, with an alert. false_reds: alerts
-    that belong to none. months: how long was judged.
+    """known: anomalies that there were; with_anomaly, with_alert: those with an anomaly, with an alert.
+    false_alerts: alerts that belong to none. months: how long was judged.
     """
 
     known: int = 0
-    yellow: int = 0
-    red: int = 0
-    false_reds: int = 0
+    with_anomaly: int = 0
+    with_alert: int = 0
+    false_alerts: int = 0
     months: float = 0.0
 
     def __add__(self, other: Detection) -> Detection:
@@ -48,9 +49,9 @@ class Detection:
     def rates(self) -> dict[str, float | None]:
         """Shares of what was known, None where nothing was; alerts a series and month."""
         return {
-            "yellow_recall": round(self.yellow / self.known, 4) if self.known else None,
-            "red_recall": round(self.red / self.known, 4) if self.known else None,
-            "false_reds": round(self.false_reds / self.months, 2) if self.months else None,
+            "anomaly_recall": round(self.with_anomaly / self.known, 4) if self.known else None,
+            "alert_recall": round(self.with_alert / self.known, 4) if self.known else None,
+            "false_alerts": round(self.false_alerts / self.months, 2) if self.months else None,
         }
 
 
@@ -58,34 +59,34 @@ def detection(
     starts: np.ndarray,
     bucket_seconds: int,
     said: np.ndarray,
-    known: Sequence[Anomaly],
-    excused: Sequence[Anomaly],
+    known: Sequence[KnownAnomaly],
+    excused: Sequence[KnownAnomaly],
 ) -> Detection:
     """Compare the statuses of consecutive buckets (n,) with the anomalies that are known.
 
     Alerts in what is `excused` are not counted as false; what is excused need not be found.
     """
     ends = starts + bucket_seconds
-    is_red = said == ALERT
-    is_yellow = is_red | (said == ANOMALY)
+    is_alert = said == ALERT
+    is_anomaly = is_alert | (said == ANOMALY)
     inside = [(ends > one.start) & (starts < one.end) for one in known]
     explained = np.zeros(len(starts), dtype=bool)
     for one in (*known, *excused):
         explained |= (ends > one.start - bucket_seconds) & (starts < one.end + SAME_ALERT_SECONDS)
-    false = starts[is_red & ~explained]
+    false = starts[is_alert & ~explained]
     alerts = len(false) and 1 + int((np.diff(false) > SAME_ALERT_SECONDS).sum())
     return Detection(
         known=len(known),
-        yellow=sum(bool(is_yellow[part].any()) for part in inside),
-        red=sum(bool(is_red[part].any()) for part in inside),
-        false_reds=alerts,
+        with_anomaly=sum(bool(is_anomaly[part].any()) for part in inside),
+        with_alert=sum(bool(is_alert[part].any()) for part in inside),
+        false_alerts=alerts,
         months=len(starts) * bucket_seconds / MONTH_SECONDS,
     )
 
 
 @dataclass(frozen=True)
 class Compared:
-    """Of one series and detector. seconds: to fit one model, and to judge all of the test part by it."""
+    """How one detector does on one series. seconds: to fit one model, and to judge the test part by it."""
 
     fit_seconds: float
     score_seconds: float
@@ -96,31 +97,49 @@ class Compared:
 # --- one series ----------------------------------------------------------------------------------
 
 
-def compare_series(
-    name: str, loaded: Loaded, training: Training, known: Sequence[Anomaly], plot_dir: str | None
-) -> tuple[str, dict[str, Compared], Fault]:
-    """Train each detector on the first TRAINING_SHARE, judge the rest, and draw it; name, results, fault."""
+@dataclass(frozen=True)
+class ComparisonTask:
+    """One series to compare all detectors on. known: what is known to have been wrong with it."""
+
+    name: str
+    loaded: Loaded
+    settings: TrainingSettings
+    known: Sequence[KnownAnomaly]
+    plot_dir: str | None
+
+
+@dataclass(frozen=True)
+class ComparedSeries:
+    """What came of one series. results: detector -> how well it does, up to the first fault."""
+
+    name: str
+    results: dict[str, Compared]
+    fault: Fault
+
+
+def compare_series(task: ComparisonTask) -> ComparedSeries:
+    """Train each detector on the first TRAINING_SHARE, judge the rest, and draw it."""
     results: dict[str, Compared] = {}
-    with faults_of(name) as fault:
-        series = samples_of(loaded, name)
-        series = series.between(0, training.until) if training.until else series
+    settings = task.settings
+    with faults_of(task.name) as fault:
+        series = samples_of(task.loaded, task.name)
+        series = series.between(0, settings.until) if settings.until else series
         if not len(series.times):
-            raise UserError(f"{name}: has no samples before --until")
+            raise UserError(f"{task.name}: has no samples before --until")
         # The first fit of a detector would be timed with the import of its library.
         import sklearn.ensemble  # noqa: F401
         import sklearn.svm  # noqa: F401
         import statsmodels.tsa.statespace.sarimax  # noqa: F401
 
-        split = _split(series, training.zone)
-        late = [one for one in known if one.start >= split and one.end <= series.times[-1]]
-        for detector in training.detectors:
-            results[detector] = _compare(series, detector, training, split, known, late, plot_dir)
+        split = _split(series, settings.zone)
+        for detector in settings.detectors:
+            results[detector] = _compare(task, series, detector, split)
         # Its scale is that of the model, which only a logarithm makes legible.
-        if plot_dir and training.preparation == "default":
+        if task.plot_dir and settings.preparation == "default":
             _plot_decomposition(
-                series, replace(training, until=split), Path(plot_dir) / f"{name}.stl-parts.png"
+                series, replace(settings, until=split), Path(task.plot_dir) / f"{task.name}.stl-parts.png"
             )
-    return name, results, fault
+    return ComparedSeries(task.name, results, fault)
 
 
 def _split(series: Series, zone: str) -> int:
@@ -129,101 +148,87 @@ def _split(series: Series, zone: str) -> int:
     return last_midnight(first + int(TRAINING_SHARE * (last - first)), zone)
 
 
-def _compare(
-    series: Series,
-    detector: str,
-    training: Training,
-    split: int,
-    known: Sequence[Anomaly],
-    late: Sequence[Anomaly],
-    plot_dir: str | None,
-) -> Compared:
+def _compare(task: ComparisonTask, series: Series, detector: str, split: int) -> Compared:
     begin = time.perf_counter()
-    trained = fit_series(series, detector, replace(training, until=split))
+    trained = fit_series(series, detector, replace(task.settings, until=split))
     fitted = time.perf_counter()
     together = judge(trained, series, split)
     scored = time.perf_counter()
     after = together.after(split)
-    if plot_dir:
-        pictures.plot_series(after, known, Path(plot_dir) / f"{series.name}.{detector}.png")
-    excused = [one for one in known if one not in late]
-    bucket_seconds = trained.minutes * 60
-    return Compared(
-        fitted - begin,
-        scored - fitted,
-        detection(after.buckets.starts, bucket_seconds, after.statuses, late, excused),
-        detection(
-            after.buckets.starts,
-            bucket_seconds,
-            iterative_statuses(series, detector, training, split, after),
-            late,
-            excused,
-        ),
+    if task.plot_dir:
+        pictures.plot_series(after, task.known, Path(task.plot_dir) / f"{series.name}.{detector}.png")
+    late = [one for one in task.known if one.start >= split and one.end <= series.times[-1]]
+    excused = [one for one in task.known if one not in late]
+    at_once, iterative = (
+        detection(after.buckets.starts, trained.minutes * 60, said, late, excused)
+        for said in (after.statuses, iterative_statuses(series, detector, task.settings, split, after))
     )
+    return Compared(fitted - begin, scored - fitted, at_once, iterative)
 
 
 def iterative_statuses(
-    series: Series, detector: str, training: Training, split: int, at_once: Verdicts
+    series: Series, detector: str, settings: TrainingSettings, split: int, at_once: Verdicts
 ) -> np.ndarray:
     """As in service: trained each midnight from `split` on, each day judged by the model of its midnight."""
     scores = []
     midnights = [split]
     while midnights[-1] < series.times[-1]:
         # A day may have 23 or 25 hours.
-        midnights.append(last_midnight(midnights[-1] + DAY_SECONDS + DAY_SECONDS // 2, training.zone))
+        midnights.append(last_midnight(midnights[-1] + DAY_SECONDS + DAY_SECONDS // 2, settings.zone))
     for midnight, until in zip(midnights, midnights[1:], strict=False):
-        trained = fit_series(series, detector, replace(training, until=midnight))
+        trained = fit_series(series, detector, replace(settings, until=midnight))
         part = (at_once.buckets.starts >= midnight) & (at_once.buckets.starts < until)
         scores.append(trained.model.judge(at_once.buckets[part]).score)
     return statuses(np.concatenate(scores))
 
 
-def _plot_decomposition(series: Series, training: Training, filename: Path) -> None:
+def _plot_decomposition(series: Series, settings: TrainingSettings, filename: Path) -> None:
     """The parts that STL makes of the training span."""
-    preparation = PREPARATIONS[training.preparation]
-    span = series.between(training.until - training.train_days * DAY_SECONDS, training.until)
-    buckets = preparation.buckets(span, training.minutes, training.zone)
+    preparation = PREPARATIONS[settings.preparation]
+    span = series.between(settings.until - settings.train_days * DAY_SECONDS, settings.until)
+    buckets = preparation.buckets(span, settings.minutes, settings.zone)
     parts = detectors.decompose_buckets(buckets, preparation)
-    pictures.plot_decomposition(series.name, training.zone, buckets.starts, *parts, filename)
+    pictures.plot_decomposition(series.name, settings.zone, buckets.starts, *parts, filename)
 
 
 # --- all of them ---------------------------------------------------------------------------------
 
 
-def compare(source: Source, training: Training, cluster: Cluster, plot_dir: str) -> set[str]:
+def compare(source: Source, settings: TrainingSettings, cluster: Cluster, plot_dir: str) -> set[str]:
     """Compare all detectors on all series; print a table, write comparison.json and pictures into `plot_dir`.
 
     Returns the names of those with a fault; the log has a line for each of the first of these, and one for
     all that have too short a history yet.
     """
-    training = replace(training, detectors=tuple(detectors.DETECTORS))
+    settings = replace(settings, detectors=tuple(detectors.DETECTORS))
     names = source.names()
-    days = int(training.train_days / TRAINING_SHARE)
+    days = int(settings.train_days / TRAINING_SHARE)
+    # Workers may have another working directory.
+    absolute_plot_dir = str(Path(plot_dir).resolve())
     tasks = (
-        (
+        ComparisonTask(
             name,
-            load_days(source, name, days, training.until),
-            training,
+            load_days(source, name, days, settings.until),
+            settings,
             known_of(source, name),
-            # Workers may have another working directory.
-            str(Path(plot_dir).resolve()),
+            absolute_plot_dir,
         )
         for name in names
     )
     per_series, failed, too_short = [], set(), []
     faults = Lines(logging.ERROR, "that could not be compared")
-    for name, results, fault in in_parallel(compare_series, tasks, len(names), cluster, "comparing"):
-        if fault.is_too_short:
-            too_short.append(name)
-        elif fault.text:
-            failed.add(name)
-            faults.add(fault.text)
+    for found in in_parallel(compare_series, tasks, len(names), cluster, "comparing"):
+        if found.fault.is_too_short:
+            too_short.append(found.name)
+        elif found.fault.text:
+            failed.add(found.name)
+            faults.add(found.fault.text)
         else:
-            per_series.append(results)
+            per_series.append(found.results)
     faults.end()
     note_too_short(too_short, len(names), "compared")
     if per_series:
-        comparison = summarise(per_series, training)
+        comparison = summarise(per_series, settings)
         print("\n" + table(comparison))
         saveDictJson(comparison, Path(plot_dir) / "comparison.json")
         pictures.plot_comparison(comparison, Path(plot_dir) / "comparison.png")
@@ -231,13 +236,13 @@ def compare(source: Source, training: Training, cluster: Cluster, plot_dir: str)
     return failed
 
 
-def summarise(per_series: Sequence[dict[str, Compared]], training: Training) -> dict[str, Any]:
-    """Of all series together, per detector: seconds a model, recall, false alerts a series and month."""
+def summarise(per_series: Sequence[dict[str, Compared]], settings: TrainingSettings) -> dict[str, Any]:
+    """All series together, per detector: seconds a model, recall, false alerts a series and month."""
     summary: dict[str, Any] = {
-        "preparation": training.preparation,
-        "minutes": training.minutes,
-        "zone": training.zone,
-        "train_days": training.train_days,
+        "preparation": settings.preparation,
+        "minutes": settings.minutes,
+        "zone": settings.zone,
+        "train_days": settings.train_days,
         "series": len(per_series),
         "detectors": {},
     }
@@ -261,16 +266,17 @@ def table(comparison: dict[str, Any]) -> str:
     lines = [
         f"{comparison['series']} series, {comparison['known_anomalies']} known anomalies in"
         f" {comparison['months']:g} months of the last fifth; seconds a model;"
-        " false reds a series and month",
+        " false alerts a series and month",
         "",
-        f"{'':<18} {'execution time':^17}  {'at once, one model':^28}  {'trained each night':^28}",
-        f"{'detector':<18} {'fit':>8} {'score':>8}" + f"  {'yellow':>8} {'red':>8} {'false reds':>10}" * 2,
+        f"{'':<18} {'execution time':^17}  {'at once, one model':^29}  {'trained each night':^29}",
+        f"{'detector':<18} {'fit':>8} {'score':>8}"
+        + f"  {'anomaly':>8} {'alert':>8} {'false alert':>11}" * 2,
     ]
     for detector, figures in comparison["detectors"].items():
         cells = [f"{figures['fit_seconds']:>7.3f}s {figures['score_seconds']:>7.3f}s"]
         for rates in (figures, figures["iterative"]):
-            yellow, red, false = rates["yellow_recall"], rates["red_recall"], rates["false_reds"]
-            cells.append(f"{_cell(yellow, '.1%'):>8} {_cell(red, '.1%'):>8} {_cell(false, '.2f'):>10}")
+            anomaly, alert, false = rates["anomaly_recall"], rates["alert_recall"], rates["false_alerts"]
+            cells.append(f"{_cell(anomaly, '.1%'):>8} {_cell(alert, '.1%'):>8} {_cell(false, '.2f'):>11}")
         lines.append(f"{detector:<18} " + "  ".join(cells))
     return "\n".join(lines)
 

@@ -35,15 +35,15 @@ MIN_LIMIT = 0.2
 # Values further than this are cut before a model sees them.
 CUT_SPREADS = 3.0
 HELD_OUT_WEEKS = 2
-# Of the errors that make a limit so many must be known.
+# So many of the errors that make a limit must be known.
 MIN_KNOWN_SHARE = 0.25
 MEDIAN_PASSES = 3
-SEED = 0
+FOREST_SEED = 0
 
 _TOO_MANY_UNKNOWN = "has weeks of which too little is known; record it for longer"
 
 STL_SEASONAL = 35
-# LOESS is evaluated at every so manieth point and interpolated between: parts of a week.
+# LOESS is evaluated at so many points of a week, and interpolated between them.
 STL_TREND_JUMP, STL_LOW_PASS_JUMP = 6, 10
 # Each tree sees half of the points, so that enough others judge each point.
 TREES, LEAF_SAMPLES, TREE_SHARE = 20, 5, 0.5
@@ -58,8 +58,10 @@ class TooShortError(UserError):
 
 
 @dataclass(frozen=True)
-class Judged:
-    """Of n points. score: above 1 is an anomaly, NaN unknown. expected, low, high: bytes, or infinite."""
+class Scored:
+    """The scores of n points. score: above 1 is an anomaly, NaN unknown. expected, low, high: bytes, or
+    infinite.
+    """
 
     score: np.ndarray
     expected: np.ndarray
@@ -70,7 +72,7 @@ class Judged:
 class Model(Protocol):
     """What a detector has learnt of one series."""
 
-    def judge(self, buckets: Buckets) -> Judged:
+    def judge(self, buckets: Buckets) -> Scored:
         """What is expected of each bucket, and how far off it is."""
         ...
 
@@ -85,14 +87,14 @@ class Forecast:
     usual: np.ndarray
     limit: float
 
-    def judge(self, buckets: Buckets) -> Judged:
-        """Each point alone; of an unknown one the score is unknown."""
+    def judge(self, buckets: Buckets) -> Scored:
+        """Each point alone; the score of an unknown one is unknown."""
         expected = self.usual[buckets.slots]
         score = np.abs(self.scaler.transform(buckets.traffic) - expected) / self.limit
         bounds = (
             self.scaler.inverse(value) for value in (expected, expected - self.limit, expected + self.limit)
         )
-        return Judged(score, *bounds)
+        return Scored(score, *bounds)
 
 
 @dataclass(frozen=True)
@@ -108,14 +110,14 @@ class Outlier:
     grid: np.ndarray
     scores: np.ndarray
 
-    def judge(self, buckets: Buckets) -> Judged:
-        """Each point alone; of an unknown one the score is unknown."""
+    def judge(self, buckets: Buckets) -> Scored:
+        """Each point alone; the score of an unknown one is unknown."""
         usual = self.usual[buckets.slots]
         rows = buckets.slots * len(self.scores) // len(self.usual)
         score = _read_off(self.grid, self.scores, self.scaler.transform(buckets.traffic) - usual, rows)
         accepted = np.array([_accepted(self.grid, scores) for scores in self.scores])
         low, middle, high = (self.scaler.inverse(usual + value) for value in accepted[rows].T)
-        return Judged(score, middle, low, high)
+        return Scored(score, middle, low, high)
 
 
 def _accepted(grid: np.ndarray, scores: np.ndarray) -> tuple[float, float, float]:
@@ -272,7 +274,7 @@ def _stl(weeks: np.ndarray, first: int, scaler: Scaler, preparation: Preparation
 
 
 def decompose_buckets(buckets: Buckets, preparation: Preparation) -> tuple[np.ndarray, ...]:
-    """Of each bucket (n,), on the model's scale: value, trend with the level, season and residual."""
+    """Parts of each bucket (n,), on the model's scale: value, trend with the level, season and residual."""
     scaler = preparation.fit_scaler(buckets.traffic[~np.isnan(buckets.traffic)])
     values = scaler.transform(buckets.traffic)
     level_free, levels = _cut(week_rows(values, buckets.slots, buckets.minutes))
@@ -315,7 +317,7 @@ def _sarimax_week(level_free: np.ndarray) -> np.ndarray:
     usual = level_free.mean(axis=0)
     errors = (level_free - usual).ravel()
     model = SARIMAX(errors, order=(1, 0, 1), enforce_stationarity=False, enforce_invertibility=False)
-    # Of errors that are all zero any parameters are as good, and statsmodels says so.
+    # For errors that are all zero any parameters are as good, and statsmodels warns.
     with warnings.catch_warnings(action="ignore"):
         arma, _ = hannan_rissanen(errors, ar_order=1, ma_order=1, demean=False)
         fitted = model.filter(np.clip(arma.params, [-0.99, -0.99, 1e-12], [0.99, 0.99, np.inf]))
@@ -329,7 +331,7 @@ def _random_forest(weeks: np.ndarray, first: int, scaler: Scaler, preparation: P
     level_free, levels = _cut(weeks)
     times = _times_of(weeks.shape[1], preparation)
     forest = RandomForestRegressor(
-        TREES, min_samples_leaf=LEAF_SAMPLES, max_samples=TREE_SHARE, oob_score=True, random_state=SEED
+        TREES, min_samples_leaf=LEAF_SAMPLES, max_samples=TREE_SHARE, oob_score=True, random_state=FOREST_SEED
     )
     forest.fit(np.tile(times, (len(weeks), 1)), level_free.ravel())
     errors = weeks - _levels_before(levels) - forest.oob_prediction_.reshape(weeks.shape)
@@ -359,7 +361,7 @@ def _isolation_forest(weeks: np.ndarray, first: int, scaler: Scaler, preparation
     from sklearn.ensemble import IsolationForest
 
     estimator = IsolationForest(
-        n_estimators=ISOLATION_TREES, max_samples=ISOLATION_SAMPLES, random_state=SEED
+        n_estimators=ISOLATION_TREES, max_samples=ISOLATION_SAMPLES, random_state=FOREST_SEED
     )
     return _outlier(weeks, scaler, preparation, estimator, ISOLATION_QUANTILE)
 
@@ -421,7 +423,7 @@ def _curves(
     seen = _read_off(grid, scores, values, rows)
     lowest = seen.min()
     width = np.quantile(seen, quantile) - lowest
-    # Of values that are all the same it cannot tell which is ordinary.
+    # It cannot tell which is ordinary of values that are all the same.
     return grid, (scores - lowest) / width if width > 1e-9 else np.zeros_like(scores)
 
 

@@ -1,125 +1,122 @@
-"""The hourly job as a service: it judges what is new, once or for ever, also after a server was away."""
+"""The hourly job: it judges what is new and stores it, also after a server was away."""
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 
 from common.files import UserError
-from ports import jobs
-from ports.parallel import Cluster
+from ports.exporter import PortMetrics
+from ports.judging import JudgingSettings, Report, judge_new, load_judged, save_judged
+from ports.notices import PortNotices
 from ports.sources import Source, UnavailableError
 from service.log import Notices
-from service.loop import Backoff
-from service.systemd import Ending
+from service.loop import Turn
+from service.systemd import Ending, watchdog_seconds
 
-logger = logging.getLogger("find_anomalies")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the hourly job is told. models: folder of the models. until: no later sample counts, seconds since
-    1970. judged_file: keeps up to when each series was judged; without it all is judged since training.
-    plot_dir: folder for a picture of each series with anomalies. once: run once and end.
-    """
-
-    models: str
-    detectors: tuple[str, ...]
-    until: int | None
-    cluster: Cluster
-    judged_file: Path | None = None
-    plot_dir: str | None = None
-    once: bool = False
+HOUR_SECONDS = 3600
+# A sample may be stored so much later than its time.
+LATENESS_SECONDS = 120
+# One step of a run may take so long: a query, the start of the workers, one series by all detectors.
+LONGEST_STEP_SECONDS = 60
 
 
-def run(
-    settings: Settings,
-    open_source: Callable[[], Source],
-    faults_of_server: Callable[[], AbstractContextManager[None]],
-) -> None:
-    """Run the job two minutes past every hour; while a server is away, within seconds until it is back.
-
-    open_source: lists the series. faults_of_server: inside it, what a server raises is an UnavailableError.
-    Raises UserError with `once` alone.
-    """
-    ending = Ending()
-    job = _Job(settings, open_source, faults_of_server, ending)
-    if settings.once:
-        if faults := job.run():
-            raise UserError(_describe(faults))
-        return
-    ending.install()
-    notices, backoff = Notices(), Backoff()
-    while True:
-        try:
-            faults = job.run()
-        except UserError as error:
-            notices.fault("job", str(error))
-            if isinstance(error, UnavailableError):
-                ending.wait(backoff.next_seconds())
-                continue
-        else:
-            notices.mended("job", "ports are judged again")
-            backoff.reset()
-            if faults:
-                logger.error("%s", _describe(faults))
-        ending.wait(max(job.next_run - time.monotonic(), 0.0))
+def seconds_to_next(now: float) -> float:
+    """Seconds until the newest bucket of this hour has its last sample; now: seconds since 1970."""
+    return HOUR_SECONDS - (now - LATENESS_SECONDS) % HOUR_SECONDS
 
 
-def _describe(count: int) -> str:
-    return f"{count} series could not be judged; the log says why"
+def check_steps() -> None:
+    """Raise UserError if systemd's watchdog would end the job in the middle of a run."""
+    seconds = watchdog_seconds()
+    if 0 < seconds < LONGEST_STEP_SECONDS:
+        raise UserError(
+            f"the watchdog's {seconds:g} s are less than one step of the hourly job may take;"
+            f" set WatchdogSec={3 * LONGEST_STEP_SECONDS} in the unit"
+        )
 
 
-class _Job:
+class HourlyJob:
     """Judges what is new and stores it; if the server goes away in between, the next run only stores.
 
-    next_run: when there is more to judge than was there when it last judged, by time.monotonic().
+    open_source: lists the series. faults_of_server: inside it, what a server raises is an UnavailableError.
+    judged_file: keeps the time up to which each series was judged; without it, all is judged since training.
+    clock: seconds since 1970. monotonic: seconds that no clock's correction changes.
+
+        job = HourlyJob(settings, lambda: Folder("data/ports"), contextlib.nullcontext)
+        loop.run(job.turn, ending)    # two minutes past every hour
     """
 
     def __init__(
         self,
-        settings: Settings,
+        settings: JudgingSettings,
         open_source: Callable[[], Source],
         faults_of_server: Callable[[], AbstractContextManager[None]],
-        ending: Ending,
+        judged_file: Path | None = None,
+        metrics: PortMetrics | None = None,
+        ending: Ending | None = None,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._settings, self._ending = settings, ending
+        self._settings = settings
         self._open_source, self._faults_of_server = open_source, faults_of_server
-        self._judged = jobs.load_judged(settings.judged_file) if settings.judged_file else {}
-        self._waiting: tuple[Source, jobs.Report] | None = None
-        self.next_run = 0.0
+        self._judged_file = judged_file
+        self._metrics, self._ending = metrics or PortMetrics(), ending or Ending()
+        self._clock, self._monotonic = clock, monotonic
+        self._judged = load_judged(judged_file) if judged_file else {}
+        # What was judged and could not be stored.
+        self._waiting: tuple[Source, Report] | None = None
+        self._port_notices, self._notices = PortNotices(settings), Notices()
+        self._next_run = 0.0
 
-    def run(self) -> int:
-        """Of how many series there is a fault. Raises UserError for what concerns all of them."""
+    def run_once(self) -> None:
+        """Run, and raise UserError for any fault."""
+        if count := len(self._run().faults):
+            raise UserError(f"{count} series could not be judged; the log says why")
+
+    def turn(self) -> Turn:
+        """Run; a fault is logged once, and the next run is that of the next hour or, if a server is away,
+        within seconds.
+        """
+        self._metrics.runs.inc()
+        begin = self._monotonic()
+        try:
+            report = self._run()
+        except UserError as error:
+            is_away = isinstance(error, UnavailableError)
+            self._metrics.failures.labels(error.kind if is_away else "refused").inc()
+            self._notices.fault("run", str(error))
+            return Turn(str(error), self._seconds_left(), is_away)
+        self._notices.mended("run", "ports are judged again")
+        self._metrics.good_run(report, self._monotonic() - begin)
+        return Turn(report.summary(), self._seconds_left())
+
+    def _seconds_left(self) -> float:
+        """Until there is more to judge than was there when it was last judged."""
+        return max(self._next_run - self._monotonic(), 0.0)
+
+    def _run(self) -> Report:
+        """Raises UserError for what concerns all series."""
         found, self._waiting = self._waiting or self._judge(), None
         source, report = found
         try:
             with self._faults_of_server(), self._ending.deferred():
                 # If this is cut short the same points are written once more, which changes nothing.
                 source.store(report.anomalies)
-                if self._settings.judged_file:
-                    jobs.save_judged(report.judged, self._settings.judged_file)
+                if self._judged_file:
+                    save_judged(report.judged, self._judged_file)
         except UnavailableError:
             self._waiting = found
             raise
         self._judged = report.judged
-        return report.faults
+        return report
 
-    def _judge(self) -> tuple[Source, jobs.Report]:
-        self.next_run = time.monotonic() + jobs.seconds_to_next(time.time())
-        settings = self._settings
-        testing = jobs.Testing(
-            settings.models,
-            settings.detectors,
-            settings.until,
-            self._judged,
-            # Workers may have another working directory.
-            str(Path(settings.plot_dir).resolve()) if settings.plot_dir else None,
-        )
+    def _judge(self) -> tuple[Source, Report]:
+        self._next_run = self._monotonic() + seconds_to_next(self._clock())
         with self._faults_of_server():
             source = self._open_source()
-            return source, jobs.test(source, testing, settings.cluster)
+            report = judge_new(source, self._settings, self._judged)
+        self._port_notices.show(report)
+        return source, report

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import math
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 
 from common.files import UserError, is_there, read_file, replace_file
 from common.times import format_time, parse_time
+from common.values import is_number
 from ports.detectors import DETECTORS, HOURS_IN_WEEK, Forecast, Model, Outlier
 from ports.preparation import BUCKET_MINUTES, PREPARATIONS, WEEK_MINUTES, Scaler, check_zone
 from ports.series import NAME
@@ -22,8 +22,6 @@ FORMAT = 1
 ENDING = ".npz"
 # Many times what the largest one has.
 MODEL_BYTES = 100_000_000
-# kind, a width above zero, an offset that a logarithm can have.
-_SCALERS = (("log", True, True), ("standard", True, True))
 
 
 @dataclass(frozen=True)
@@ -102,16 +100,17 @@ def load(path: Path) -> Trained:
         with np.load(content, allow_pickle=False) as archive:
             about = json.loads(archive["about"].tobytes())
             arrays = {name: archive[name].astype(float) for name in archive.files if name != "about"}
-        if _is_number(about["format"]) and about["format"] != FORMAT:
+        if is_number(about["format"]) and about["format"] != FORMAT:
             raise UserError(
-                f"{path}: is a model of another version (format {about['format']}); train it anew"
+                f"{path}: is a model of another version (format {about['format']}); train it again"
             )
         trained = _trained(about, arrays)
     except UserError:
         raise
-    # NumPy, zipfile, zlib, json and ast each have errors of their own for a damaged file.
+    # Not by name: NumPy, zipfile, zlib, json and tokenize each have errors of their own for a damaged file,
+    # some of them direct subclasses of Exception, and one that a list forgot would end the job of all series.
     except Exception:
-        raise UserError(f"{path}: is damaged, or no model; train it anew") from None
+        raise UserError(f"{path}: is damaged, or no model; train it again") from None
     if f"{trained.series}.{trained.detector}{ENDING}" != path.name:
         raise UserError(
             f"{path}: is the model of {trained.series} ({trained.detector}); give it its name back"
@@ -121,43 +120,61 @@ def load(path: Path) -> Trained:
 
 def _trained(about: dict, arrays: dict[str, np.ndarray]) -> Trained:
     """Raises anything for what does not fit together."""
-    minutes, detector, versions = about["minutes"], about["detector"], about["versions"]
     scaler = Scaler(**about["scaler"])
     usual = arrays.pop("usual")
-    model: Model
-    if "limit" in about:
-        model = Forecast(scaler, usual, about["limit"])
-        is_whole = not arrays and _is_number(model.limit) and model.limit > 0
-    else:
-        model = Outlier(scaler, usual, **arrays)
-        is_whole = (
-            len(model.grid) > 1
-            and bool((model.grid[:-1] <= model.grid[1:]).all())
-            and model.scores.shape in ((1, len(model.grid)), (HOURS_IN_WEEK, len(model.grid)))
-        )
+    model = Forecast(scaler, usual, about["limit"]) if "limit" in about else Outlier(scaler, usual, **arrays)
+    check_zone(about["zone"])
     is_whole = (
-        is_whole
+        about["format"] == FORMAT
+        and _has_valid_entries(about)
+        and _is_scaler(scaler)
+        and usual.shape == (WEEK_MINUTES // about["minutes"],)
+        and all(np.isfinite(array).all() for array in (usual, *arrays.values()))
+        and (_is_curve(model) if isinstance(model, Outlier) else not arrays and _is_limit(model.limit))
+    )
+    if not is_whole:
+        raise ValueError("not a whole model")
+    return Trained(
+        series=about["series"],
+        detector=about["detector"],
+        preparation=about["preparation"],
+        minutes=about["minutes"],
+        zone=about["zone"],
+        start=parse_time(about["trained_from"]) // 10**9,
+        end=parse_time(about["trained_until"]) // 10**9,
+        versions=about["versions"],
+        model=model,
+    )
+
+
+def _has_valid_entries(about: dict) -> bool:
+    """Whether series, detector, preparation, minutes and versions are those of a model."""
+    name, minutes = about["series"], about["minutes"]
+    return (
+        bool(NAME.fullmatch(name))
+        and name.isprintable()
+        and about["detector"] in DETECTORS
+        and about["preparation"] in PREPARATIONS
         and isinstance(minutes, int)
         and minutes in BUCKET_MINUTES
-        and usual.shape == (WEEK_MINUTES // minutes,)
-        and all(np.isfinite(array).all() for array in (usual, *arrays.values()))
-        and (scaler.kind, scaler.width > 0, scaler.offset > 0 or scaler.kind != "log") in _SCALERS
-        and _is_number(scaler.width)
-        and _is_number(scaler.offset)
-        and about["preparation"] in PREPARATIONS
-        and detector in DETECTORS
-        and bool(NAME.fullmatch(about["series"]))
-        and about["series"].isprintable()
-        and all(isinstance(text, str) for pair in versions.items() for text in pair)
-    )
-    check_zone(about["zone"])
-    if about["format"] != FORMAT or not is_whole:
-        raise ValueError("not a whole model")
-    span = (parse_time(about[key]) // 10**9 for key in ("trained_from", "trained_until"))
-    return Trained(
-        about["series"], detector, about["preparation"], minutes, about["zone"], *span, versions, model
+        and all(isinstance(text, str) for pair in about["versions"].items() for text in pair)
     )
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+def _is_scaler(scaler: Scaler) -> bool:
+    """Whether values can be scaled by it and back."""
+    if not is_number(scaler.width) or not is_number(scaler.offset) or scaler.width <= 0:
+        return False
+    # A logarithm needs an offset above zero, for a port may be silent.
+    return scaler.kind == "standard" or scaler.kind == "log" and scaler.offset > 0
+
+
+def _is_limit(limit: object) -> bool:
+    return is_number(limit) and limit > 0
+
+
+def _is_curve(model: Outlier) -> bool:
+    """Whether the grid ascends, and each hour of the week, or all of them together, has a score on it."""
+    points = len(model.grid)
+    is_ascending = points > 1 and bool((model.grid[:-1] <= model.grid[1:]).all())
+    return is_ascending and model.scores.shape in ((1, points), (HOURS_IN_WEEK, points))

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import itertools
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 from common.files import UserError
 from common.times import last_midnight
 from ports.sources import UnavailableError
+from service.systemd import notify_systemd
 
 if TYPE_CHECKING:
     from dask.distributed import Client
@@ -22,25 +25,38 @@ if TYPE_CHECKING:
 CHUNK_SERIES = 200
 CONNECT_SECONDS = 10
 
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
 
 @dataclass(frozen=True)
 class Cluster:
-    """Where the work is done: `jobs` processes here, or the workers of a Dask scheduler (its address)."""
+    """Where the work is done: `jobs` processes here, or the workers of a Dask scheduler (its address).
+
+    connect_seconds: how long the scheduler and its workers may take to answer.
+    """
 
     jobs: int
     scheduler: str | None = None
+    connect_seconds: float = CONNECT_SECONDS
 
 
 def in_parallel(
-    function: Callable[..., Any], tasks: Iterable[tuple], count: int, cluster: Cluster, what: str
-) -> Iterator[Any]:
-    """Results in any order, with a progress bar. Tasks are taken from their iterator in this process."""
+    function: Callable[[Task], Result], tasks: Iterable[Task], count: int, cluster: Cluster, what: str
+) -> Iterator[Result]:
+    """Results in any order, with a progress bar. Tasks are taken from their iterator in this process.
+
+    Each result feeds the watchdog: hundreds of series take minutes. Raises UserError for a worker that was
+    killed, and for a cluster that cannot be used.
+    """
     from concurrent.futures.process import BrokenProcessPool
 
     from joblib import Parallel, delayed
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
+    # A signal ends the job whatever is under way, which joblib would advise against.
+    warnings.filterwarnings("ignore", r"\d+ tasks which", UserWarning)
     tasks = iter(tasks)
     # Where nobody watches, as under systemd, a bar is noise.
     bar = tqdm(total=count, desc=what, unit="series", disable=None)
@@ -48,12 +64,13 @@ def in_parallel(
         while chunk := list(itertools.islice(tasks, CHUNK_SERIES)):
             run = Parallel(n_jobs=cluster.jobs, return_as="generator_unordered")
             try:
-                for result in run(delayed(function)(*task) for task in chunk):
+                for result in run(delayed(function)(task) for task in chunk):
                     bar.update()
+                    notify_systemd("WATCHDOG=1")
                     yield result
             except BrokenProcessPool:
                 raise UserError(
-                    "a worker process was killed, perhaps for want of memory; give fewer --jobs"
+                    "a worker process was killed, perhaps because memory ran out; give fewer --jobs"
                 ) from None
 
 
@@ -67,21 +84,21 @@ def _backend(cluster: Cluster) -> Iterator[None]:
     from dask.distributed import Client
 
     try:
-        client = Client(cluster.scheduler, timeout=CONNECT_SECONDS)
+        client = Client(cluster.scheduler, timeout=cluster.connect_seconds)
     except (OSError, ValueError):
         raise UnavailableError(
-            f"{cluster.scheduler}: no Dask scheduler answers there; check --scheduler"
+            f"{cluster.scheduler}: no Dask scheduler answers there; check --scheduler", "scheduler"
         ) from None
     with client, joblib.parallel_config(backend="dask"):
         if not client.scheduler_info()["workers"]:
             raise UnavailableError(
-                f"{cluster.scheduler}: has no workers; start `dask worker {cluster.scheduler}`"
+                f"{cluster.scheduler}: has no workers; start `dask worker {cluster.scheduler}`", "scheduler"
             )
-        _send_project(client, cluster.scheduler)
+        _send_project(client, cluster)
         yield
 
 
-def _send_project(client: Client, scheduler: str) -> None:
+def _send_project(client: Client, cluster: Cluster) -> None:
     """Give scheduler and workers the modules that a task needs; what else it needs is in requirements.txt."""
     with tempfile.TemporaryDirectory() as folder:
         archive = Path(folder) / "find_anomalies_ports.zip"
@@ -89,25 +106,47 @@ def _send_project(client: Client, scheduler: str) -> None:
         try:
             client.upload_file(str(archive))
             # Joblib would wait for ever for workers that cannot load a task.
-            client.submit(last_midnight, 0, "UTC").result(timeout=CONNECT_SECONDS)
+            client.submit(last_midnight, 0, "UTC").result(timeout=cluster.connect_seconds)
         # Whatever they raise comes back from there.
         except Exception as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(
-                f"{scheduler}: its workers cannot run this project ({reason}); install requirements.txt there"
+                f"{cluster.scheduler}: its workers cannot run this project ({reason});"
+                " install requirements.txt there"
             ) from None
 
 
 def pack_project(archive: str | Path, root: Path) -> None:
-    """Write a zip file of what ports/ may import of the project at `root`, and of ports/ itself."""
+    """Write a zip file of ports/ and of all modules of the project at `root` that it imports."""
     with zipfile.ZipFile(archive, "w") as content:
-        for pattern in (
-            "influx_utils.py",
-            "formatters.py",
-            "common/*.py",
-            "nodes/*.py",
-            "service/*.py",
-            "ports/*.py",
-        ):
-            for path in sorted(root.glob(pattern)):
-                content.write(path, path.relative_to(root))
+        for path in _imported_files(root, sorted(root.glob("ports/*.py"))):
+            content.write(path, path.relative_to(root))
+
+
+def _imported_files(root: Path, files: Iterable[Path]) -> list[Path]:
+    """These files of the project at `root`, and those that they import, at whatever remove."""
+    found: dict[Path, None] = {}
+    waiting = list(files)
+    while waiting:
+        path = waiting.pop()
+        if path not in found:
+            found[path] = None
+            waiting += [part for name in _imported_names(path) for part in _files_of(root, name)]
+    return sorted(found)
+
+
+def _imported_names(path: Path) -> Iterator[str]:
+    """The dotted names that a file imports, also inside functions; a name from a package may be a module."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _files_of(root: Path, name: str) -> Iterator[Path]:
+    """What Python runs to import `a.b.c`, as far as it is of the project: a, a/b and a/b/c."""
+    parts = name.split(".")
+    for length in range(1, len(parts) + 1):
+        place = root.joinpath(*parts[:length])
+        yield from (path for path in (place.with_suffix(".py"), place / "__init__.py") if path.is_file())

@@ -17,17 +17,17 @@ import numpy as np
 from common.alerts import ALERT, ANOMALY, UNKNOWN
 from common.files import UserError, replace_file
 from ports.detectors import Outlier
-from ports.series import SAMPLE_SECONDS, Anomaly
+from ports.series import SAMPLE_SECONDS, KnownAnomaly
 from ports.verdicts import Verdicts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Of this preparation the traffic is that of the whole bucket, of the other one that of a sample's time.
+# This preparation counts the traffic of the whole bucket, the other one that of a sample's time.
 SUMMED = "workshop"
 # What traffic in bit/s is drawn in: the largest that the traffic reaches where it is high as a rule.
-UNITS = (("Gbit/s", 1e9), ("Mbit/s", 1e6), ("kbit/s", 1e3), ("bit/s", 1.0))
+BIT_RATE_UNITS = (("Gbit/s", 1e9), ("Mbit/s", 1e6), ("kbit/s", 1e3), ("bit/s", 1.0))
 HIGH_PERCENTILE = 98.0
 # The axis of traffic is linear up to half of this percentile of what is usual and logarithmic from there on.
 LOW_PERCENTILE = 5.0
@@ -57,7 +57,7 @@ _DECOMPOSITION_NOTE = (
 # --- a series and its verdicts -------------------------------------------------------------------
 
 
-def plot_series(verdicts: Verdicts, known: Sequence[Anomaly], filename: str | Path) -> None:
+def plot_series(verdicts: Verdicts, known: Sequence[KnownAnomaly], filename: str | Path) -> None:
     """Write the picture of a series: its traffic, what is accepted, the verdicts, and what is known of it.
 
     Raises UserError where there is nothing to draw or the file cannot be written.
@@ -65,7 +65,7 @@ def plot_series(verdicts: Verdicts, known: Sequence[Anomaly], filename: str | Pa
     _write(draw_series(verdicts, known), filename)
 
 
-def draw_series(verdicts: Verdicts, known: Sequence[Anomaly]) -> Figure:
+def draw_series(verdicts: Verdicts, known: Sequence[KnownAnomaly]) -> Figure:
     """The picture of plot_series; for an outlier model with a second axis, the points coloured by score.
 
     A point lies at the end of its bucket, the time of its verdict. Traffic counts on a scale that is
@@ -96,7 +96,7 @@ def draw_series(verdicts: Verdicts, known: Sequence[Anomaly]) -> Figure:
     axes[0].plot(times, expected, color="black", linewidth=0.7 * thickness, label=middle)
     _mark(axes[0], times, traffic, verdicts.statuses)
     if is_outlier:
-        _draw_scores(axes[1], times, traffic, verdicts.judged.score)
+        _draw_scores(axes[1], times, traffic, verdicts.scored.score)
     _finish(axes, trained.zone, span)
     _add_title(figure, f"{trained.series}: {trained.detector}, {_span_text(*span, trained.zone)}")
     return figure
@@ -104,16 +104,16 @@ def draw_series(verdicts: Verdicts, known: Sequence[Anomaly]) -> Figure:
 
 def _bit_rates(verdicts: Verdicts) -> tuple[str, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """What their axis is called; traffic, expected, low and high, in the unit that it names."""
-    trained, judged = verdicts.trained, verdicts.judged
+    trained, scored = verdicts.trained, verdicts.scored
     seconds = 60 * trained.minutes if trained.preparation == SUMMED else SAMPLE_SECONDS
     rates = [
         8 * values / seconds
-        for values in (verdicts.buckets.traffic, judged.expected, judged.low, judged.high)
+        for values in (verdicts.buckets.traffic, scored.expected, scored.low, scored.high)
     ]
     usual = np.concatenate(rates[:2])
     usual = usual[np.isfinite(usual)]
     peak = np.percentile(usual, HIGH_PERCENTILE) if len(usual) else 0.0
-    unit, size = next((unit for unit in UNITS if peak >= unit[1]), UNITS[-1])
+    unit, size = next((unit for unit in BIT_RATE_UNITS if peak >= unit[1]), BIT_RATE_UNITS[-1])
     return f"traffic [{unit} over {seconds // 60} min]", *(values / size for values in rates)
 
 
@@ -172,7 +172,7 @@ def _ticks(bottom: float, top: float, linear: float) -> list[float]:
     return [0.0] * bool(first <= zero) + numbers.tolist()
 
 
-def _shade(axis: Axes, verdicts: Verdicts, known: Sequence[Anomaly], span: tuple[int, int]) -> None:
+def _shade(axis: Axes, verdicts: Verdicts, known: Sequence[KnownAnomaly], span: tuple[int, int]) -> None:
     """What somebody knows to have been wrong, and buckets of which too little is known."""
     for one in known:
         if one.series in (None, verdicts.trained.series) and one.start < span[1] and one.end > span[0]:
@@ -330,9 +330,9 @@ def _add_ruler(axis: Axes) -> None:
 def plot_comparison(comparison: dict[str, Any], filename: str | Path) -> None:
     """Write one picture of how all detectors did. Raises UserError where the file cannot be written.
 
-    comparison["detectors"]: name -> `yellow_recall` and `red_recall` (0 to 1) and `false_reds` (per port and
-    month), None where it is not known; `iterative`, the same three when each night trains; `fit_seconds` and
-    `score_seconds` per model.
+    comparison["detectors"]: name -> `anomaly_recall` and `alert_recall` (0 to 1) and `false_alerts` (per port
+    and month), None where it is not known; `iterative`, the same three when each night trains; `fit_seconds`
+    and `score_seconds` per model.
     """
     _write(draw_comparison(comparison), filename)
 
@@ -378,8 +378,8 @@ def draw_comparison(comparison: dict[str, Any]) -> Figure:
 
 def _merit(named: tuple[str, dict[str, Any]]) -> tuple[float, float]:
     in_service = named[1]["iterative"]
-    recall, false_reds = in_service["red_recall"], in_service["false_reds"]
-    return -(recall or 0.0), np.inf if false_reds is None else false_reds
+    recall, false_alerts = in_service["alert_recall"], in_service["false_alerts"]
+    return -(recall or 0.0), np.inf if false_alerts is None else false_alerts
 
 
 @dataclass(frozen=True)
@@ -395,7 +395,7 @@ class _Bars:
 def _draw_found(axis: Axes, results: Sequence[dict[str, Any]]) -> None:
     bars = [
         _Bars(f"{word}, {way}", [row[key] for row in rows], color, hatch)
-        for word, key, color in (("anomaly", "yellow_recall", "gold"), ("alert", "red_recall", "tomato"))
+        for word, key, color in (("anomaly", "anomaly_recall", "gold"), ("alert", "alert_recall", "tomato"))
         for way, rows, hatch in _ways(results)
     ]
     axis.set(xlabel="share of the known anomalies", xlim=(0, 1.18), xticks=np.linspace(0, 1, 6))
@@ -405,7 +405,7 @@ def _draw_found(axis: Axes, results: Sequence[dict[str, Any]]) -> None:
 
 def _draw_false(axis: Axes, results: Sequence[dict[str, Any]]) -> None:
     bars = [
-        _Bars(way, [row["false_reds"] for row in rows], "tomato", hatch)
+        _Bars(way, [row["false_alerts"] for row in rows], "tomato", hatch)
         for way, rows, hatch in _ways(results)
     ]
     most = max(number or 0.0 for one in bars for number in one.values)

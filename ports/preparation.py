@@ -106,7 +106,7 @@ def week_slots(starts: np.ndarray, minutes: int, zone: str) -> np.ndarray:
 
 
 def _regular(series: Series, minutes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Start of each bucket that has ended (n,), and its samples (n, per bucket), NaN where one lacks."""
+    """Start of each bucket that has ended (n,), and its samples (n, per bucket), NaN where one is missing."""
     per_bucket = minutes * 60 // SAMPLE_SECONDS
     # A sample counts the five minutes before it, and lies in the cell that most of them do.
     cells = (series.times - SAMPLE_SECONDS // 2) // SAMPLE_SECONDS

@@ -14,12 +14,9 @@ import influx_utils
 from common.files import UserError
 from common.times import format_time
 from nodes.series import NO_NUMBERS
+from service.systemd import notify_systemd
 
-BATCH_POINTS = 5000
-# Of more than 10,000 rows InfluxDB says that they are but a part.
-PORT_PAGE_SAMPLES = 10_000
-# What is read of one port at once: 63 days have 18,144 samples, or 90,720 of every minute.
-MAX_PORT_SAMPLES = 1_000_000
+ANOMALIES_PER_WRITE = 5000
 # Series of one port that both have a sample so near to its newest go on side by side.
 LIVE_SECONDS = 2 * 3600
 # Bytes per five minutes, and what was found in them.
@@ -27,9 +24,6 @@ PORT_TRAFFIC = "port_traffic"
 PORT_ANOMALIES = "detected_port_anomalies"
 _PORT_TAGS = ("device", "port", "direction")
 _PortKey = tuple[str, ...]
-# Rows of a list of ports: with tags of MAX_TAG_LETTERS, each of which JSON may write as six bytes, they are
-# within MAX_ANSWER_BYTES. What else stands beside the samples of a port is never part of an answer.
-LIST_PAGE_ROWS = 4000
 MAX_TAG_LETTERS = 200
 # Ports that are written by several series and have these series named.
 NAMED_PORTS = 20
@@ -37,6 +31,22 @@ NAMED_PORTS = 20
 CELL_SECONDS = 300
 _SHORT = f"/^(?s:.{{0,{MAX_TAG_LETTERS}}})$/"
 _CELLS = f"time({CELL_SECONDS}s, {CELL_SECONDS // 2}s)"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much is read. page_samples, page_ports: rows of one answer. port_samples: of one port in all."""
+
+    # InfluxDB marks an answer of more than 10,000 rows as a part.
+    page_samples: int = 10_000
+    # With tags of MAX_TAG_LETTERS, each of which JSON may write as six bytes, they are within
+    # MAX_ANSWER_BYTES. What else stands beside the samples of a port is never part of an answer.
+    page_ports: int = 4000
+    # 63 days have 18,144 samples, or 90,720 of every minute.
+    port_samples: int = 1_000_000
+
+
+DEFAULT_LIMITS = Limits()
 
 
 @dataclass(frozen=True)
@@ -52,7 +62,7 @@ class Port:
 
 
 @influx_utils.answers()
-def list_ports(client: InfluxDBClient, start: int, end: int) -> list[Port]:
+def list_ports(client: InfluxDBClient, start: int, end: int, limits: Limits = DEFAULT_LIMITS) -> list[Port]:
     """All ports that have a value between `start` and `end` (seconds since 1970).
 
     A few requests, however many ports there are, with answers of a bounded size. A label that is added to a
@@ -62,11 +72,11 @@ def list_ports(client: InfluxDBClient, start: int, end: int) -> list[Port]:
     span = f"time > {start}s AND time <= {end}s"
     are_short = " AND ".join(f'"{tag}"::tag =~ {_SHORT}' for tag in _PORT_TAGS)
     conditions = f"{span} AND {are_short}"
-    ends = _series_times(client, 'last("value"::float)', conditions)
+    ends = _series_times(client, 'last("value"::float)', conditions, limits)
     newest = {key: times[-1] for key, times in ends.items()}
     faults: dict[_PortKey, str] = {}
     if any(len(times) > 1 for times in ends.values()):
-        begins = _series_times(client, 'first("value"::float)', conditions)
+        begins = _series_times(client, 'first("value"::float)', conditions, limits)
         rivals = {key: _side_by_side(begins.get(key, []), times) for key, times in ends.items()}
         several = sorted(key for key, count in rivals.items() if count)
         for number, key in enumerate(several):
@@ -76,7 +86,8 @@ def list_ports(client: InfluxDBClient, start: int, end: int) -> list[Port]:
                 " device or port"
             )
     for influx_type, words in NO_NUMBERS.items():
-        for key, times in _series_times(client, f'last("value"::{influx_type})', conditions).items():
+        wrong = _series_times(client, f'last("value"::{influx_type})', conditions, limits)
+        for key, times in wrong.items():
             if times[-1] > newest.get(key, 0):
                 newest[key] = times[-1]
                 faults[key] = _wrong_type(words, times[-1])
@@ -99,7 +110,9 @@ def count_unlisted_ports(client: InfluxDBClient, start: int, end: int) -> int:
     return sum(count for series in answer for _, count in series["values"])
 
 
-def _series_times(client: InfluxDBClient, selector: str, conditions: str) -> dict[_PortKey, list[int]]:
+def _series_times(
+    client: InfluxDBClient, selector: str, conditions: str, limits: Limits
+) -> dict[_PortKey, list[int]]:
     """Port -> the time (ns) of the point that is selected of each of its series, ascending.
 
     Only that and the port's own tags are asked for: other tags, and text values, may be of any length.
@@ -109,12 +122,12 @@ def _series_times(client: InfluxDBClient, selector: str, conditions: str) -> dic
     selected = f'SELECT {selector} FROM "{PORT_TRAFFIC}" WHERE {conditions} GROUP BY *'
     count, is_whole = 0, False
     while not is_whole:
-        page = f"SELECT {tags} FROM ({selected}) LIMIT {LIST_PAGE_ROWS} OFFSET {count}"
+        page = f"SELECT {tags} FROM ({selected}) LIMIT {limits.page_ports} OFFSET {count}"
         rows, is_cut = _port_rows(client, page)
         for time, *texts in rows:
             found.setdefault(tuple(text or "" for text in texts), []).append(time)
         count += len(rows)
-        is_whole = not rows or len(rows) < LIST_PAGE_ROWS and not is_cut
+        is_whole = not rows or len(rows) < limits.page_ports and not is_cut
     return {key: sorted(times) for key, times in found.items()}
 
 
@@ -133,7 +146,7 @@ def _side_by_side(begins: Sequence[int], ends: Sequence[int]) -> int:
 
 def _rivals(client: InfluxDBClient, port: _PortKey, newest: int) -> str:
     """What tells the first two series of a port that go on; nothing if their tags are too long to be read."""
-    where = _is_port(dict(zip(_PORT_TAGS, port, strict=True)))
+    where = _port_condition(dict(zip(_PORT_TAGS, port, strict=True)))
     since = newest - LIVE_SECONDS * 10**9
     query = (
         f'SELECT last("value"::float) FROM "{PORT_TRAFFIC}" WHERE time > {since} AND time <= {newest}'
@@ -169,55 +182,64 @@ def insert_port_anomalies(
         }
         for time, tags, fields in anomalies
     ]
-    batches = (points[first : first + BATCH_POINTS] for first in range(0, len(points), BATCH_POINTS))
-    refusals = [influx_utils.write_points(client, db_name, batch) for batch in batches]
+    firsts = range(0, len(points), ANOMALIES_PER_WRITE)
+    batches = (points[first : first + ANOMALIES_PER_WRITE] for first in firsts)
+    refusals = []
+    for batch in batches:
+        refusals.append(influx_utils.write_points(client, db_name, batch))
+        notify_systemd("WATCHDOG=1")
     return next((refusal.reason for refusal in refusals if refusal), None)
 
 
 @influx_utils.answers()
 def get_port_samples(
-    client: InfluxDBClient, tags: dict[str, str], start: int, end: int
+    client: InfluxDBClient,
+    tags: dict[str, str],
+    start: int,
+    end: int,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Times (n,) after `start` and up to `end`, seconds since 1970, and bytes (n,), of one port.
 
     Of samples within one second the last one counts. Those of five minutes in which two series have some are
     NaN: nobody knows which of them are the port's. Raises UserError, without the port's name, for a value
-    that is no number and for more than MAX_PORT_SAMPLES samples.
+    that is no number and for more samples than the limits allow.
     """
-    is_port = _is_port(tags)
+    is_port = _port_condition(tags)
     conditions = f"time > {start}s AND time <= {end}s AND {is_port}"
     # A shard has a type of its own; of several types `value` alone gives the numbers and drops the rest.
     for influx_type, words in NO_NUMBERS.items():
-        for found in _series_times(client, f'first("value"::{influx_type})', conditions).values():
+        wrong = _series_times(client, f'first("value"::{influx_type})', conditions, limits)
+        for found in wrong.values():
             raise UserError(_wrong_type(words, found[0]))
     samples: dict[int, float] = {}
     last, count, is_whole = start * 10**9, 0, False
     while not is_whole:
         page = (
             f'SELECT "value"::float FROM "{PORT_TRAFFIC}" WHERE time > {last} AND time <= {end}s'
-            f" AND {is_port} LIMIT {PORT_PAGE_SAMPLES}"
+            f" AND {is_port} LIMIT {limits.page_samples}"
         )
         rows, is_cut = _port_rows(client, page)
         samples.update((time // 10**9, float(number)) for time, number in rows)
         count += len(rows)
-        if count > MAX_PORT_SAMPLES:
+        if count > limits.port_samples:
             raise UserError(
-                f"has more than {MAX_PORT_SAMPLES:,} samples since {format_time(start * 10**9)}; write one"
+                f"has more than {limits.port_samples:,} samples since {format_time(start * 10**9)}; write one"
                 " every five minutes, and delete those between"
             )
-        is_whole = not rows or len(rows) < PORT_PAGE_SAMPLES and not is_cut
+        is_whole = not rows or len(rows) < limits.page_samples and not is_cut
         last = rows[-1][0] if rows else last
     times = np.array(list(samples), dtype=np.int64)
     traffic = np.array(list(samples.values()), dtype=float)
     # Asked for after the samples: a series that begins meanwhile is seen here.
     cells = (times - CELL_SECONDS // 2) // CELL_SECONDS
-    traffic[np.isin(cells, _shared_cells(client, conditions))] = np.nan
+    traffic[np.isin(cells, _shared_cells(client, conditions, limits))] = np.nan
     return times, traffic
 
 
-def _shared_cells(client: InfluxDBClient, conditions: str) -> list[int]:
+def _shared_cells(client: InfluxDBClient, conditions: str, limits: Limits) -> list[int]:
     """The cells, counted from 1970, in which two series of a port have samples."""
-    series = _series_times(client, 'last("value"::float)', conditions)
+    series = _series_times(client, 'last("value"::float)', conditions, limits)
     if all(len(times) == 1 for times in series.values()):
         return []
     each = f'SELECT count("value"::float) AS "n" FROM "{PORT_TRAFFIC}" WHERE {conditions}'
@@ -226,19 +248,20 @@ def _shared_cells(client: InfluxDBClient, conditions: str) -> list[int]:
     found: list[int] = []
     is_whole = False
     while not is_whole:
-        rows, is_cut = _port_rows(client, f"{shared} LIMIT {PORT_PAGE_SAMPLES} OFFSET {len(found)}")
+        rows, is_cut = _port_rows(client, f"{shared} LIMIT {limits.page_samples} OFFSET {len(found)}")
         found += [time // 10**9 // CELL_SECONDS for time, _ in rows]
-        is_whole = not rows or len(rows) < PORT_PAGE_SAMPLES and not is_cut
+        is_whole = not rows or len(rows) < limits.page_samples and not is_cut
     return found
 
 
-def _is_port(tags: dict[str, str]) -> str:
+def _port_condition(tags: dict[str, str]) -> str:
     return " AND ".join(influx_utils.any_of(tag, [name]) for tag, name in tags.items())
 
 
 def _port_rows(client: InfluxDBClient, query: str) -> tuple[list[list[Any]], bool]:
-    """The rows of one statement, and whether InfluxDB has more of them."""
+    """The rows of one statement, and whether InfluxDB has more of them; each answer feeds the watchdog."""
     (answer,) = influx_utils.results(client, [query])
+    notify_systemd("WATCHDOG=1")
     return [row for series in answer["series"] for row in series["values"]], influx_utils.is_cut(answer)
 
 

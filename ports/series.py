@@ -16,11 +16,12 @@ from urllib.parse import quote, unquote
 import numpy as np
 import pandas as pd
 
-from common.files import UserError
-from common.times import parse_time
+from common.files import UserError, is_there, read_file
+from common.times import DAY_SECONDS, parse_time
 
 SAMPLE_SECONDS = 300
-DAY_SECONDS = 86_400
+# Each is many times what there is: a century of samples, and a million known anomalies.
+SERIES_BYTES, ANOMALIES_BYTES = 400_000_000, 100_000_000
 # The year 2262; what counts nanoseconds goes no further.
 LATEST = 9_214_646_400
 HEADING = ["ts", "traffic"]
@@ -48,7 +49,7 @@ class Series:
         return Series(self.name, self.times[part], self.traffic[part])
 
 
-def series_name(device: str, port: str, direction: str) -> str:
+def port_name(device: str, port: str, direction: str) -> str:
     """The name of a series, fit for a file; what a file's name cannot hold is written as in a URL."""
     return f"{_file_part(device).replace('_', '%5F')}_{_file_part(port)}_{direction}"
 
@@ -59,13 +60,13 @@ def _file_part(text: str) -> str:
     )
 
 
-def series_tags(name: str) -> dict[str, str]:
-    """device, port and direction of a series, as InfluxDB has them: the inverse of series_name."""
+def port_tags(name: str) -> dict[str, str]:
+    """device, port and direction of a series, as InfluxDB has them: the inverse of port_name."""
     return {key: unquote(text) for key, text in NAME.fullmatch(name).groupdict().items()}
 
 
 @dataclass(frozen=True)
-class Anomaly:
+class KnownAnomaly:
     """What is known to have been wrong from `start` to `end` (seconds since 1970), with `series` or all."""
 
     start: int
@@ -90,16 +91,11 @@ def list_series(folder: str | Path) -> dict[str, Path]:
 def read_series(path: str | Path) -> Series:
     """Read index, `ts` and `traffic`; an empty cell is a value that is missing.
 
-    Raises UserError, naming file, line and remedy, for a wrong column, a torn line, what is no number or no
-    time, negative bytes, and times that are not ascending.
+    Raises UserError, naming file, line and remedy, for what is no regular file, a wrong column, a torn
+    line, what is no number or no time, negative bytes, and times that are not ascending.
     """
     path = Path(path)
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; check --ports_dir") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check the file") from None
+    content = read_file(path, SERIES_BYTES)
     return _read_plain(path, content) or _read_any(path, content)
 
 
@@ -170,21 +166,20 @@ def _bytes(where: str, cell: str) -> float:
     return value
 
 
-def read_anomalies(path: str | Path) -> list[Anomaly]:
+def read_anomalies(path: str | Path) -> list[KnownAnomaly]:
     """Read a date a line, or `start,end[,series]`; none if there is no such file."""
-    path = Path(path)
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError:
+    if not is_there(path):
         return []
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as text ({error})") from None
+    try:
+        lines = read_file(path, ANOMALIES_BYTES).decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: cannot be read as text ({error}); save it as UTF-8") from None
     return [
         _anomaly(f"{path}, line {number}", line) for number, line in enumerate(lines, start=1) if line.strip()
     ]
 
 
-def _anomaly(where: str, line: str) -> Anomaly:
+def _anomaly(where: str, line: str) -> KnownAnomaly:
     cells = [cell.strip() for cell in line.split(",")]
     try:
         start, *end = (parse_time(cell) // 10**9 for cell in cells[:2])
@@ -192,6 +187,6 @@ def _anomaly(where: str, line: str) -> Anomaly:
         raise UserError(f"{where}: {line!r} is neither a date nor start,end[,series]") from None
     if len(cells) > 3 or end and end[0] <= start:
         raise UserError(f"{where}: {line!r} must be a date, or a start, a later end and at most a series")
-    return Anomaly(
+    return KnownAnomaly(
         start, end[0] if end else start + DAY_SECONDS, cells[2] or None if len(cells) == 3 else None
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,9 +10,12 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from common.files import UserError
-from common.times import format_time
+from common.times import DAY_SECONDS, format_time
+from ports.faults import some_of
 from ports.samples import (
+    DEFAULT_LIMITS,
     PORT_TRAFFIC,
+    Limits,
     Port,
     count_unlisted_ports,
     get_port_samples,
@@ -21,41 +23,35 @@ from ports.samples import (
     list_ports,
 )
 from ports.series import (
-    DAY_SECONDS,
     TOO_MANY_BYTES,
-    Anomaly,
+    KnownAnomaly,
     Series,
     list_series,
+    port_name,
     read_anomalies,
     read_series,
-    series_name,
 )
-from ports.verdicts import Verdict
+from ports.verdicts import PortAnomaly
 
 if TYPE_CHECKING:
     from influxdb import InfluxDBClient
 
 
-logger = logging.getLogger("find_anomalies")
-
 # A port that has had no sample for so long has gone.
 LISTED_SECONDS = 28 * DAY_SECONDS
 # A file's name has at most 255 bytes, and a model's is that of its series with a detector's beside it.
 MAX_NAME_BYTES = 200
-# So many of those that a line counts are named in it, each by so many letters.
-NAMED, NAMED_LETTERS = 3, 60
 
 
 class UnavailableError(UserError):
-    """A server that a job needs is away, or refuses, so that it is worth asking again soon."""
+    """A server that a job needs is away, or refuses, so that it is worth asking again soon.
 
+    kind: a few words for a label, like those of influx_utils.kind_of.
+    """
 
-def some_of(names: Sequence[str]) -> str:
-    """A few names of many, in one short line."""
-    few = ", ".join(
-        name if len(name) <= NAMED_LETTERS else f"{name[:NAMED_LETTERS]}..." for name in names[:NAMED]
-    )
-    return f"{few} and {len(names) - NAMED} more" if len(names) > NAMED else few
+    def __init__(self, line: str, kind: str) -> None:
+        super().__init__(line)
+        self.kind = kind
 
 
 # What a worker process makes the samples of a series of: a file, the samples, or why there are none.
@@ -65,7 +61,7 @@ Loaded = Path | Series | UserError
 class Source(Protocol):
     """Names of series, and of each what a worker process can make its samples of."""
 
-    known_anomalies: list[Anomaly]
+    known_anomalies: list[KnownAnomaly]
     # The tags of series that are no port's.
     no_ports: list[str]
 
@@ -89,7 +85,7 @@ class Source(Protocol):
         """Seconds since 1970; None for samples of another time."""
         ...
 
-    def store(self, anomalies: Sequence[Verdict]) -> None:
+    def store(self, anomalies: Sequence[PortAnomaly]) -> None:
         """Store anomalies."""
         ...
 
@@ -123,7 +119,7 @@ class Folder:
         """Nobody knows when a folder was recorded."""
         return None
 
-    def store(self, anomalies: Sequence[Verdict]) -> None:
+    def store(self, anomalies: Sequence[PortAnomaly]) -> None:
         """One JSON object a line on standard output."""
         for verdict in anomalies:
             print(verdict.to_json())
@@ -132,22 +128,27 @@ class Folder:
 class Database:
     """The measurement `port_traffic` of an InfluxDB. What its client raises is not caught here.
 
-    until: no later sample counts, seconds since 1970.
+    until: no later sample counts, seconds since 1970. limits: how much is read.
     """
 
-    known_anomalies: list[Anomaly] = []
+    known_anomalies: list[KnownAnomaly] = []
 
     def __init__(
-        self, client: InfluxDBClient, db_name: str, measurement: str, until: int | None = None
+        self,
+        client: InfluxDBClient,
+        db_name: str,
+        measurement: str,
+        until: int | None = None,
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self._client, self._db_name, self._measurement = client, db_name, measurement
-        self._until = until
+        self._until, self._limits = until, limits
         now = self.now()
         self._ports: dict[str, Port] = {}
         self.no_ports: list[str] = []
-        for port in list_ports(client, now - LISTED_SECONDS, now):
+        for port in list_ports(client, now - LISTED_SECONDS, now, limits):
             if _is_port(port.tags):
-                self._ports[series_name(**port.tags)] = port
+                self._ports[port_name(**port.tags)] = port
             else:
                 self.no_ports.append(repr(port.tags))
         unlisted = count_unlisted_ports(client, now - LISTED_SECONDS, now)
@@ -155,7 +156,8 @@ class Database:
         if not self._ports:
             raise UnavailableError(
                 f"InfluxDB has no {PORT_TRAFFIC} of the last 28 days with the tags device, port"
-                " and direction (in or out); check --influx_db, or give --ports_dir"
+                " and direction (in or out); check --influx_db, or give --ports_dir",
+                "no ports",
             )
 
     def names(self) -> list[str]:
@@ -176,7 +178,7 @@ class Database:
         if refusal := self.refusal(name):
             return refusal
         try:
-            times, traffic = get_port_samples(self._client, self._ports[name].tags, start, end)
+            times, traffic = get_port_samples(self._client, self._ports[name].tags, start, end, self._limits)
         except UserError as error:
             return UserError(f"{name}: {error}")
         return Series(name, times, traffic)
@@ -185,7 +187,7 @@ class Database:
         """The clock's, or what was given for it."""
         return self._until or int(time.time())
 
-    def store(self, anomalies: Sequence[Verdict]) -> None:
+    def store(self, anomalies: Sequence[PortAnomaly]) -> None:
         """One point each; storing them again changes nothing. Raises UserError for what InfluxDB refuses."""
         points = [(verdict.time * 10**9, verdict.tags, verdict.fields) for verdict in anomalies]
         refusal = insert_port_anomalies(self._client, self._db_name, self._measurement, points)
@@ -199,24 +201,20 @@ def _is_port(tags: dict[str, str]) -> bool:
     return (
         direction in ("in", "out")
         and all(text and text.isprintable() for text in (device, port))
-        and len(series_name(device, port, direction).encode()) <= MAX_NAME_BYTES
+        and len(port_name(device, port, direction).encode()) <= MAX_NAME_BYTES
     )
 
 
-def note_no_ports(source: Source) -> None:
-    """One line for all series that cannot be judged for want of a port's tags."""
-    if source.no_ports:
-        logger.warning(
-            "%d series of %s are not judged, for a port needs the tags device, port and direction (in or"
-            " out), printable and at most %d bytes together: %s",
-            len(source.no_ports),
-            PORT_TRAFFIC,
-            MAX_NAME_BYTES,
-            some_of(sorted(source.no_ports)),
-        )
+def describe_no_ports(no_ports: Sequence[str]) -> str:
+    """One line for all series that are not judged because their tags are no port's."""
+    return (
+        f"{len(no_ports)} series of {PORT_TRAFFIC} are not judged, for a port needs the tags device, port and"
+        f" direction (in or out), printable and at most {MAX_NAME_BYTES} bytes together:"
+        f" {some_of(sorted(no_ports))}"
+    )
 
 
-def known_of(source: Source, name: str) -> list[Anomaly]:
+def known_of(source: Source, name: str) -> list[KnownAnomaly]:
     """What is known to have been wrong with this series, or with all."""
     return [one for one in source.known_anomalies if one.series in (None, name)]
 

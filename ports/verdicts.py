@@ -11,17 +11,17 @@ import numpy as np
 
 from common.alerts import ALERT, ANOMALY, CONTEXT_RECORDS, MANY_RECORDS, Row
 from common.times import format_time
-from ports.detectors import Judged
+from ports.detectors import Scored
 from ports.models import Trained
 from ports.preparation import PREPARATIONS, Buckets
-from ports.series import Series, series_tags
+from ports.series import Series, port_tags
 
 # A verdict depends on this many buckets before it.
 CONTEXT_BUCKETS = CONTEXT_RECORDS
 
 
 @dataclass(frozen=True)
-class Verdict:
+class PortAnomaly:
     """An anomaly. time: the end of its bucket, seconds since 1970. severity: `anomaly`, or `alert` by the
     rule of common/alerts.py. traffic, expected, low, high: bytes; what has no bound is infinite.
     """
@@ -48,12 +48,12 @@ class Verdict:
 
     @property
     def tags(self) -> dict[str, str]:
-        """Of its point in InfluxDB."""
-        return {**series_tags(self.series), "severity": self.severity, "detector": self.detector}
+        """The tags of its point in InfluxDB."""
+        return {**port_tags(self.series), "severity": self.severity, "detector": self.detector}
 
     @property
     def fields(self) -> dict[str, float]:
-        """Of its point in InfluxDB."""
+        """The fields of its point in InfluxDB."""
         return {
             "traffic": round(self.traffic, 1),
             "expected": round(self.expected, 1),
@@ -65,11 +65,11 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Verdicts:
-    """What is said of consecutive buckets (n,): statuses as in common/alerts.py."""
+    """The verdicts on consecutive buckets (n,): statuses as in common/alerts.py."""
 
     trained: Trained
     buckets: Buckets
-    judged: Judged
+    scored: Scored
     statuses: np.ndarray
 
     @property
@@ -80,14 +80,14 @@ class Verdicts:
     def after(self, time: int) -> Verdicts:
         """Those of buckets that end after `time`."""
         part = slice(int(np.searchsorted(self.times, time, side="right")), None)
-        judged = self.judged
-        parts = (judged.score[part], judged.expected[part], judged.low[part], judged.high[part])
-        return Verdicts(self.trained, self.buckets[part], Judged(*parts), self.statuses[part])
+        scored = self.scored
+        parts = (scored.score[part], scored.expected[part], scored.low[part], scored.high[part])
+        return Verdicts(self.trained, self.buckets[part], Scored(*parts), self.statuses[part])
 
-    def anomalies(self) -> Iterator[Verdict]:
+    def anomalies(self) -> Iterator[PortAnomaly]:
         """In order."""
         for index in np.flatnonzero(np.isin(self.statuses, (ANOMALY, ALERT))):
-            yield Verdict(
+            yield PortAnomaly(
                 self.trained.series,
                 self.trained.detector,
                 int(self.times[index]),
@@ -96,28 +96,28 @@ class Verdicts:
                     float(values[index])
                     for values in (
                         self.buckets.traffic,
-                        self.judged.expected,
-                        self.judged.low,
-                        self.judged.high,
-                        self.judged.score,
+                        self.scored.expected,
+                        self.scored.low,
+                        self.scored.high,
+                        self.scored.score,
                     )
                 ),
             )
 
 
 def judge(trained: Trained, series: Series, since: int) -> Verdicts:
-    """Of all buckets that end after `since` and of those in the samples before, which only lead up to them.
+    """Judge all buckets that end after `since`, and those in the samples before, which only lead up to them.
 
     The verdicts after `since` are those that all samples together would give if `series` goes back
-    CONTEXT_BUCKETS and one more before it: of the first bucket a part may be missing. (By the workshop's
+    CONTEXT_BUCKETS and one more before it: a part of the first bucket may be missing. (By the workshop's
     preparation, to which a gap is zeroes, only if no gap is as long as that.)
     """
     bucket_seconds = trained.minutes * 60
     earliest = since // bucket_seconds * bucket_seconds - (CONTEXT_BUCKETS + 1) * bucket_seconds
     buckets = PREPARATIONS[trained.preparation].buckets(series, trained.minutes, trained.zone)
     buckets = buckets[buckets.starts > earliest]
-    judged = trained.model.judge(buckets)
-    return Verdicts(trained, buckets, judged, statuses(judged.score))
+    scored = trained.model.judge(buckets)
+    return Verdicts(trained, buckets, scored, statuses(scored.score))
 
 
 def statuses(score: np.ndarray, many: int = MANY_RECORDS) -> np.ndarray:

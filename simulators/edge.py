@@ -22,6 +22,7 @@ import numpy as np
 
 import formatters
 from common.files import saveDictJson
+from common.times import DAY_SECONDS
 from edge.datasets import write_dataset
 from nodes.metrics import (
     CPU_SECONDS,
@@ -39,7 +40,6 @@ from nodes.series import RECORD_SECONDS, Record
 
 NODE_INSTANCE = "edge:9100"
 RAN_INSTANCE = "gnb:9099"
-SECONDS_PER_DAY = 86400.0
 # The two exporters are scraped at different moments of a slot, as fractions of the interval.
 NODE_PHASE = 0.70
 RAN_PHASE = 0.94
@@ -75,7 +75,7 @@ def simulate(
     attached = _sessions(rng, count)
     node_times = slots + NODE_PHASE * interval_seconds + rng.normal(0, 0.002, count)
     ran_times = slots + RAN_PHASE * interval_seconds + rng.normal(0, 0.002, count)
-    day = 0.5 - 0.5 * np.cos(2 * np.pi * (slots / SECONDS_PER_DAY - 4 / 24))
+    day = 0.5 - 0.5 * np.cos(2 * np.pi * (slots / DAY_SECONDS - 4 / 24))
     life = {
         **_host_life(rng, count, day),
         **_ran_life(rng, count, day, attached),
@@ -309,9 +309,9 @@ def shipped_datasets() -> dict[str, tuple[Record, list[Attack]]]:
     """File name -> samples and attacks of the datasets in data/."""
     hours = 3600.0
     cpu, iperf = cpu_attack(CPU_START + 4 * hours), iperf_attack(IPERF_START + 4 * hours)
-    reboot_at = NORMAL_START + 1.3 * SECONDS_PER_DAY
+    reboot_at = NORMAL_START + 1.3 * DAY_SECONDS
     return {
-        "normal.csv": (simulate(101, NORMAL_START, 3 * SECONDS_PER_DAY, reboot_at=reboot_at), []),
+        "normal.csv": (simulate(101, NORMAL_START, 3 * DAY_SECONDS, reboot_at=reboot_at), []),
         "cpu_attack.csv": (simulate(102, CPU_START, 8 * hours, cpu), cpu),
         "iperf_attack.csv": (simulate(103, IPERF_START, 8 * hours, iperf), iperf),
     }

@@ -16,7 +16,8 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
-SAMPLE_SECONDS = 300
+from ports.series import SAMPLE_SECONDS
+
 SAMPLES_PER_DAY = 288
 TIMEZONE = "Europe/Rome"
 # Sixteen weeks over the change to summer time, with Easter Monday and Liberation Day in them.
@@ -31,7 +32,7 @@ LEAK = "leak"
 
 
 @dataclass(frozen=True)
-class Anomaly:
+class SimulatedAnomaly:
     """What is wrong with a port from `start` to `end` (seconds since 1970)."""
 
     kind: str
@@ -40,14 +41,14 @@ class Anomaly:
 
 
 @dataclass(frozen=True)
-class Port:
+class SimulatedPort:
     """times: seconds since 1970 (n,), the end of the 5 minutes that a sample counts. traffic: bytes (n,), NaN
     where the counter gave nothing; a sample that was never taken is absent.
     """
 
     times: np.ndarray
     traffic: np.ndarray
-    anomalies: tuple[Anomaly, ...]
+    anomalies: tuple[SimulatedAnomaly, ...]
 
 
 def simulate_port(
@@ -56,7 +57,7 @@ def simulate_port(
     days: int = SHIPPED_DAYS,
     holidays: Sequence[date] = HOLIDAYS,
     anomalies_per_week: float = 1.5,
-) -> Port:
+) -> SimulatedPort:
     """One port; the same seed gives the same life, whatever the rest is."""
     rng = np.random.default_rng(seed)
     zone = ZoneInfo(TIMEZONE)
@@ -71,7 +72,7 @@ def simulate_port(
     traffic = np.round(traffic)
     _break_counters(rng, traffic)
     taken = _taken(rng, len(times), anomalies, times)
-    return Port(times[taken], traffic[taken], anomalies)
+    return SimulatedPort(times[taken], traffic[taken], anomalies)
 
 
 class _Shape:
@@ -139,10 +140,10 @@ def _spikes(rng: np.random.Generator, count: int) -> np.ndarray:
     return factors
 
 
-def _place(rng: np.random.Generator, times: np.ndarray, per_week: float) -> tuple[Anomaly, ...]:
+def _place(rng: np.random.Generator, times: np.ndarray, per_week: float) -> tuple[SimulatedAnomaly, ...]:
     """Anomalies at least 12 hours from each other; a leak now and then among the brief ones."""
     weeks = (times[-1] - times[0]) / (7 * 86400)
-    found: list[Anomaly] = []
+    found: list[SimulatedAnomaly] = []
     for _ in range(rng.poisson(per_week * weeks)):
         is_leak = rng.random() < 0.1
         kind = LEAK if is_leak else BRIEF[rng.integers(len(BRIEF))]
@@ -152,13 +153,13 @@ def _place(rng: np.random.Generator, times: np.ndarray, per_week: float) -> tupl
             times[0] + rng.integers(0, (times[-1] - times[0] - length) // SAMPLE_SECONDS) * SAMPLE_SECONDS
         )
         if all(start - one.end > 12 * 3600 or one.start - start - length > 12 * 3600 for one in found):
-            found.append(Anomaly(kind, start, start + length))
+            found.append(SimulatedAnomaly(kind, start, start + length))
     return tuple(sorted(found, key=lambda one: one.start))
 
 
 def _apply(
     rng: np.random.Generator,
-    anomaly: Anomaly,
+    anomaly: SimulatedAnomaly,
     times: np.ndarray,
     traffic: np.ndarray,
     expected: np.ndarray,
@@ -190,7 +191,7 @@ def _break_counters(rng: np.random.Generator, traffic: np.ndarray) -> None:
 
 
 def _taken(
-    rng: np.random.Generator, count: int, anomalies: Sequence[Anomaly], times: np.ndarray
+    rng: np.random.Generator, count: int, anomalies: Sequence[SimulatedAnomaly], times: np.ndarray
 ) -> np.ndarray:
     """Which samples were taken (n,): the monitoring has gaps of half an hour to six, once in three weeks."""
     taken = np.ones(count, dtype=bool)
@@ -202,7 +203,7 @@ def _taken(
     return taken
 
 
-def write_port(folder: Path, name: str, port: Port) -> None:
+def write_port(folder: Path, name: str, port: SimulatedPort) -> None:
     """One CSV as monitoring exports it: index, `ts` in UTC, `traffic` in bytes of the 5 minutes before."""
     with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -212,7 +213,7 @@ def write_port(folder: Path, name: str, port: Port) -> None:
             writer.writerow([index, f"{datetime.fromtimestamp(time, UTC):%Y-%m-%d %H:%M:%S}", cell])
 
 
-def write_anomalies(folder: Path, ports: dict[str, Port]) -> None:
+def write_anomalies(folder: Path, ports: dict[str, SimulatedPort]) -> None:
     """anomalies.txt: `start,end,series`, a line for each."""
     lines = [
         f"{datetime.fromtimestamp(one.start, UTC):%Y-%m-%d %H:%M:%S},"

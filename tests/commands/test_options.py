@@ -139,6 +139,8 @@ def test_names_and_defaults_are_the_documented_ones() -> None:
         "once": False,
         "plot_dir": None,
         "state_dir": "state",
+        "metrics_port": None,
+        "metrics_address": "127.0.0.1",
     }
 
 

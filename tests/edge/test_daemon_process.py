@@ -403,6 +403,7 @@ def test_systemd_hears_of_the_first_poll_and_of_each_later_one(
         ("find-anomalies", []),
         ("find-anomalies-ports-train", ["find-anomalies-ports-train"]),
         ("find-anomalies-ports-test", ["find-anomalies-ports-test"]),
+        ("find-anomalies-ports", []),
     ],
 )
 def test_systemd_accepts_the_units_and_finds_little_exposed(service: str, timers: list[str]) -> None:

@@ -12,28 +12,28 @@ import pytest
 import find_anomalies
 from commands.options import PORT_DETECTORS
 from ports.comparison import Compared, Detection, detection, iterative_statuses, summarise, table
-from ports.jobs import Training, fit_series
-from ports.series import Anomaly, Series
+from ports.series import KnownAnomaly, Series
+from ports.training import TrainingSettings, fit_series
 from ports.verdicts import judge, statuses
 from tests.support.port_series import DAY, START, change, moment, samples, write
 
 QUARTER = 900
 STATUS = {".": "normal", "a": "anomaly", "A": "alert", "u": "unknown"}
-TRAINING = Training(("profile",), "default", 15, "UTC", 28, None)
+TRAINING = TrainingSettings(("profile",), "default", 15, "UTC", 28, None)
 
 
 def detected(
     said: str, known: list[tuple[int, int]], excused: list[tuple[int, int]] | None = None
 ) -> tuple[int, int, int, int]:
-    """Known, yellow, red and false reds of buckets of 15 minutes; spans are counted in buckets."""
+    """The counts of a Detection, of buckets of 15 minutes; spans are counted in buckets."""
     spans = [
-        [Anomaly(START + first * QUARTER, START + end * QUARTER) for first, end in some]
+        [KnownAnomaly(START + first * QUARTER, START + end * QUARTER) for first, end in some]
         for some in (known, excused or [])
     ]
     starts = START + QUARTER * np.arange(len(said))
     found = detection(starts, QUARTER, np.array([STATUS[one] for one in said], dtype=object), *spans)
     assert found.months == pytest.approx(len(said) * 15 / 60 / 24 / 30.4)
-    return found.known, found.yellow, found.red, found.false_reds
+    return found.known, found.with_anomaly, found.with_alert, found.false_alerts
 
 
 @pytest.mark.parametrize(
@@ -67,8 +67,12 @@ def test_what_is_excused_is_neither_false_nor_to_be_found() -> None:
 def test_detections_add_up_to_rates() -> None:
     total = Detection(4, 3, 2, 1, 0.5) + Detection(1, 1, 1, 2, 1.5)
     assert total == Detection(5, 4, 3, 3, 2.0)
-    assert total.rates() == {"yellow_recall": 0.8, "red_recall": 0.6, "false_reds": 1.5}
-    assert Detection(months=1.0).rates() == {"yellow_recall": None, "red_recall": None, "false_reds": 0.0}
+    assert total.rates() == {"anomaly_recall": 0.8, "alert_recall": 0.6, "false_alerts": 1.5}
+    assert Detection(months=1.0).rates() == {
+        "anomaly_recall": None,
+        "alert_recall": None,
+        "false_alerts": 0.0,
+    }
 
 
 def test_the_table_is_read_at_a_glance() -> None:
@@ -78,18 +82,18 @@ def test_the_table_is_read_at_a_glance() -> None:
     assert comparison["detectors"]["profile"] == {
         "fit_seconds": 0.3,
         "score_seconds": 0.002,
-        "yellow_recall": 0.75,
-        "red_recall": 0.5,
-        "false_reds": 0.25,
-        "iterative": {"yellow_recall": 1.0, "red_recall": 0.75, "false_reds": 0.0},
+        "anomaly_recall": 0.75,
+        "alert_recall": 0.5,
+        "false_alerts": 0.25,
+        "iterative": {"anomaly_recall": 1.0, "alert_recall": 0.75, "false_alerts": 0.0},
     }
     assert table(comparison).splitlines() == [
         "2 series, 4 known anomalies in 4 months of the last fifth; seconds a model;"
-        " false reds a series and month",
+        " false alerts a series and month",
         "",
-        "                    execution time         at once, one model            trained each night     ",
-        "detector                fit    score    yellow      red false reds    yellow      red false reds",
-        "profile              0.300s   0.002s     75.0%    50.0%       0.25    100.0%    75.0%       0.00",
+        "                    execution time         at once, one model             trained each night      ",
+        "detector                fit    score   anomaly    alert false alert   anomaly    alert false alert",
+        "profile              0.300s   0.002s     75.0%    50.0%        0.25    100.0%    75.0%        0.00",
     ]
 
 
@@ -129,8 +133,8 @@ def test_evaluate_compares_all_detectors(
     assert (comparison["series"], comparison["known_anomalies"]) == (1, 1)
     assert list(comparison["detectors"]) == list(PORT_DETECTORS)
     for figures in comparison["detectors"].values():
-        assert figures["red_recall"] == figures["iterative"]["red_recall"] == 1.0
-        assert figures["false_reds"] == figures["iterative"]["false_reds"] == 0.0
+        assert figures["alert_recall"] == figures["iterative"]["alert_recall"] == 1.0
+        assert figures["false_alerts"] == figures["iterative"]["false_alerts"] == 0.0
     assert {path.name for path in (tmp_path / "plots/ports").iterdir()} == {
         "comparison.json",
         "comparison.png",

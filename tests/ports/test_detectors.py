@@ -19,7 +19,7 @@ from statsmodels.tsa.statespace.sarimax import SARIMAX
 from common.alerts import ALERT
 from common.files import UserError
 from ports import detectors
-from ports.detectors import DETECTORS, Forecast, Judged, Model, Outlier, fit, usual_week, week_rows
+from ports.detectors import DETECTORS, Forecast, Model, Outlier, Scored, fit, usual_week, week_rows
 from ports.preparation import PREPARATIONS, Buckets, Scaler, standard_scaler
 from ports.series import Series
 from ports.verdicts import statuses
@@ -348,7 +348,7 @@ def test_two_weeks_without_values_give_a_model_that_works_or_one_line(
 # --- nothing is fed back -------------------------------------------------------------------------
 
 
-def same(part: Judged, whole: Judged, where: slice) -> None:
+def same(part: Scored, whole: Scored, where: slice) -> None:
     for field in ("score", "expected", "low", "high"):
         np.testing.assert_array_equal(getattr(part, field), getattr(whole, field)[where])
 

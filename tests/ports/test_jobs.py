@@ -10,23 +10,31 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import requests
 from influxdb import InfluxDBClient
 
 import find_anomalies
 from commands.options import PORT_DETECTORS
 from common.files import UserError
 from common.times import last_midnight
-from lab.influxd import free_port
+from lab.influxd import Influxd, free_port
 from ports import detectors, models
-from ports.jobs import load_judged, seconds_to_next
-from ports.parallel import pack_project
-from ports.samples import get_port_samples
-from tests.support.influx import Database
+from ports.faults import faults_of
+from ports.hourly import seconds_to_next
+from ports.judging import JudgingSettings, judge_new, load_judged
+from ports.parallel import Cluster, in_parallel, pack_project
+from ports.samples import Limits
+from ports.sources import Database as Source
+from ports.sources import UnavailableError
+from ports.training import TrainingSettings, train
+from tests.support.influx import Database, connect
 from tests.support.port_series import DAY, START, change, moment, samples, write
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -227,16 +235,20 @@ def test_a_port_that_cannot_be_learnt_is_said_to_be_so(
 def test_what_a_library_cannot_do_with_one_series_is_one_line(
     folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail(*_: object) -> None:
-        raise np.linalg.LinAlgError("SVD did not\nconverge")
-
-    monkeypatch.setitem(detectors.DETECTORS, "stl", fail)
+    # A part of statsmodels that is not there.
+    monkeypatch.setitem(sys.modules, "statsmodels.tsa.seasonal", None)
     assert run("train", "--ports_dir", folder, "--detector", "all") == 1
-    assert errors_of(caplog) == [
-        "1_1_out: failed (LinAlgError: SVD did not converge); report it with the samples"
-    ]
+    (error,) = errors_of(caplog)
+    assert error.startswith("1_1_out: failed (ModuleNotFoundError: import of statsmodels.tsa.seasonal ")
+    assert error.endswith("); report it with the samples")
     # The other five are there.
     assert len(list(Path("model/ports").iterdir())) == 5
+
+
+def test_an_error_of_several_lines_is_one_line() -> None:
+    with faults_of("1_1_out") as fault:
+        raise np.linalg.LinAlgError("SVD did not\nconverge")
+    assert fault.text == "1_1_out: failed (LinAlgError: SVD did not converge); report it with the samples"
 
 
 def test_a_series_without_a_usable_model_is_named_and_the_others_judged(
@@ -255,7 +267,7 @@ def test_a_series_without_a_usable_model_is_named_and_the_others_judged(
     out, err = capfd.readouterr()
     assert len(out.splitlines()) == 8
     assert errors_of(caplog) == [
-        "1_3_out: model/ports/1_3_out.profile.npz: is damaged, or no model; train it anew",
+        "1_3_out: model/ports/1_3_out.profile.npz: is damaged, or no model; train it again",
     ]
     assert err.endswith("1 series could not be judged; the log says why\n")
 
@@ -282,11 +294,6 @@ def test_a_series_that_stopped_is_unknown_and_said_to_be(
         (("--until", "noon"), 2, "argument --until: 'noon' is no time like 2023-01-31"),
         (("--ports_dir", "nowhere"), 1, "nowhere: no such folder; check --ports_dir"),
         (("--ports_dir", "."), 1, ".: no file is named <device>_<port>_<in|out>.csv; check --ports_dir"),
-        (
-            ("--ports_dir", "ports", "--scheduler", "tcp://127.0.0.1:1"),
-            1,
-            "tcp://127.0.0.1:1: no Dask scheduler answers there; check --scheduler",
-        ),
     ],
 )
 def test_wrong_options_are_one_line(
@@ -296,9 +303,7 @@ def test_wrong_options_are_one_line(
     folder: Path,
     run: Run,
     capfd: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("ports.parallel.CONNECT_SECONDS", 1)
     if code == 2:
         with pytest.raises(SystemExit) as ended:
             run("train", *arguments)
@@ -306,6 +311,13 @@ def test_wrong_options_are_one_line(
     else:
         assert run("train", *arguments) == 1
     assert said in capfd.readouterr().err.splitlines()[-1]
+
+
+def test_a_scheduler_that_is_not_there_is_one_line() -> None:
+    cluster = Cluster(1, "tcp://127.0.0.1:1", connect_seconds=1)
+    with pytest.raises(UnavailableError) as caught:
+        list(in_parallel(abs, [-1], 1, cluster, "training"))
+    assert str(caught.value) == "tcp://127.0.0.1:1: no Dask scheduler answers there; check --scheduler"
 
 
 def test_ports_have_no_collect_mode(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
@@ -382,7 +394,7 @@ def test_a_worker_that_is_killed_is_one_line(tmp_path: Path, folder: Path) -> No
     said = job.communicate(timeout=60)[1]
     assert job.returncode == 1
     assert said.splitlines()[-1] == (
-        "find_anomalies.py: a worker process was killed, perhaps for want of memory; give fewer --jobs"
+        "find_anomalies.py: a worker process was killed, perhaps because memory ran out; give fewer --jobs"
     )
     assert "Traceback" not in said
 
@@ -458,7 +470,7 @@ def test_of_many_faults_and_many_silent_series_the_rest_are_counted(
         Path(f"model/ports/1_{number}_out.profile.npz").write_bytes(b"no archive")
     assert run("test", "--ports_dir", folder, "--once") == 1
     errors, warnings = errors_of(caplog), errors_of(caplog, logging.WARNING)
-    assert all(line.endswith("is damaged, or no model; train it anew") for line in errors[:20])
+    assert all(line.endswith("is damaged, or no model; train it again") for line in errors[:20])
     assert errors[20:] == ["and 3 more series that could not be judged"]
     assert all(line.endswith("has no sample since 2023-02-01T19:00:00Z: unknown") for line in warnings[:20])
     assert warnings[20:] == ["and 4 more series without a sample: unknown"]
@@ -605,12 +617,8 @@ def test_text_in_influxdb_is_named(database: Database, run: Run, caplog: pytest.
 
 
 def test_the_content_of_one_port_costs_no_other_its_model(
-    database: Database,
-    run: Run,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    database: Database, run: Run, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("ports.samples.MAX_PORT_SAMPLES", 50_000)
     times, traffic = samples(31)
     store(database.client, "1", times, traffic)
     minutes = START + 60 * np.arange(1, 31 * 1440)
@@ -623,7 +631,12 @@ def test_the_content_of_one_port_costs_no_other_its_model(
     site = "port_traffic,device=core_1,port=6,direction=in,site"
     lines = [f"{site}={name} value=1 {time}" for name in ("a", "b") for time in times[-30:]]
     database.client.write_points(lines, protocol="line", time_precision="s")
-    assert run("train", *influx(database), "--until", "2023-02-20") == 1
+    until = moment("2023-02-20")
+    source = Source(database.client, database.name, "found", until, Limits(port_samples=50_000))
+    failed = train(
+        source, TrainingSettings(("profile",), "default", 15, "UTC", 28, until), Cluster(1), "model/ports"
+    )
+    assert failed == {f"core%5F1_{port}_in" for port in (3, 4, 5, 6)}
     assert sorted(errors_of(caplog)) == [
         "core%5F1_3_in: has more than 50,000 samples since 2023-01-04T00:00:00Z; write one every five"
         " minutes, and delete those between",
@@ -700,31 +713,44 @@ def test_without_a_server_or_without_ports_one_line_says_so(
     )
 
 
+class Counted(requests.Session):
+    """Keeps the queries that are sent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trust_env = False
+        self.queries: list[str] = []
+
+    def request(self, method: str, url: str, **settings: Any) -> requests.Response:
+        self.queries.append(str((settings.get("params") or {}).get("q")))
+        return super().request(method, url, **settings)
+
+
 def test_twenty_thousand_ports_without_a_model_are_one_line_and_nothing_of_them_is_read(
-    database: Database, run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    database: Database, influxd: Influxd, run: Run, caplog: pytest.LogCaptureFixture
 ) -> None:
     times, traffic = samples(31)
     store(database.client, "1", times, traffic)
     assert run("train", *influx(database), "--until", "2023-02-01") == 0
     fakes = [f"port_traffic,device=fake,port={n},direction=in value=1 {times[-1]}" for n in range(20_000)]
     database.client.write_points(fakes, protocol="line", time_precision="s", batch_size=10_000)
-    read: list[dict[str, str]] = []
-    really = get_port_samples
-
-    def counted(client: InfluxDBClient, tags: dict[str, str], start: int, end: int) -> tuple:
-        read.append(tags)
-        return really(client, tags, start, end)
-
-    monkeypatch.setattr("ports.sources.get_port_samples", counted)
     caplog.clear()
     assert run("test", *influx(database), "--once", "--until", "2023-02-02") == 0
-    assert [tags["device"] for tags in read] == ["core_1"]
     (line,) = errors_of(caplog, logging.WARNING)
     assert line.startswith(
         "20000 of 20001 series have no model in model/ports yet and are not judged:"
         " fake_0_in, fake_10000_in, fake_10001_in and 19997 more;"
     )
     assert errors_of(caplog) == []
+    session = Counted()
+    with connect(influxd, session=session, database=database.name) as client:
+        until = moment("2023-02-02")
+        source = Source(client, database.name, "found", until)
+        settings = JudgingSettings("model/ports", ("profile",), until, Cluster(1))
+        assert judge_new(source, settings, {}).count == 20_001
+    of_one_port = [query for query in session.queries if '"device"::tag = ' in query]
+    assert of_one_port
+    assert all("core_1" in query for query in of_one_port)
 
 
 # --- service and cluster -------------------------------------------------------------------------
@@ -778,8 +804,65 @@ def test_two_workers_of_a_dask_cluster_give_the_same_models(folder: Path, run: R
         assert one.read_bytes() == other.read_bytes()
 
 
+# Imports all modules of ports/ and prints what of the project was loaded, as paths.
+LOADED = """
+import sys
+from pathlib import Path
+root = Path(sys.argv[1])
+for path in root.glob("ports/*.py"):
+    __import__(f"ports.{path.stem}")
+files = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
+print(*(Path(file).relative_to(root) for file in files if file and Path(file).is_relative_to(root)))
+"""
+
+
+def test_what_is_sent_to_workers_is_all_that_ports_loads(tmp_path: Path) -> None:
+    pack_project(tmp_path / "project.zip", ROOT)
+    with zipfile.ZipFile(tmp_path / "project.zip") as archive:
+        sent = set(archive.namelist())
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED, str(ROOT)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    loaded = {path for path in done.stdout.split() if not path.startswith(".venv")}
+    assert "ports/detectors.py" in loaded
+    assert loaded <= sent
+    assert not [path for path in sent if path.startswith(("edge/", "commands/", "tests/", "lab/"))]
+
+
 def test_a_process_that_has_what_is_sent_alone_can_load_every_module_of_ports(tmp_path: Path) -> None:
     pack_project(tmp_path / "project.zip", ROOT)
     names = [f"ports.{path.stem}" for path in ROOT.glob("ports/*.py") if path.stem != "__init__"]
     code = f"import sys; sys.path.insert(0, 'project.zip'); import {', '.join(names)}"
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+
+
+def test_what_a_shared_module_imports_is_sent_too(tmp_path: Path) -> None:
+    for path, text in {
+        "ports/__init__.py": "",
+        "ports/jobs.py": "import json\nfrom shared import times\nimport top\n",
+        "shared/__init__.py": "",
+        "shared/times.py": "def now():\n    from shared.deep.clock import read\n    return read()\n",
+        "shared/deep/__init__.py": "",
+        "shared/deep/clock.py": "import ports.jobs\n",
+        "shared/other.py": "",
+        "top.py": "import shared.missing\n",
+        "alone.py": "",
+    }.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+    pack_project(tmp_path / "project.zip", tmp_path)
+    with zipfile.ZipFile(tmp_path / "project.zip") as archive:
+        assert archive.namelist() == [
+            "ports/__init__.py",
+            "ports/jobs.py",
+            "shared/__init__.py",
+            "shared/deep/__init__.py",
+            "shared/deep/clock.py",
+            "shared/times.py",
+            "top.py",
+        ]

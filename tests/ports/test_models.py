@@ -96,7 +96,7 @@ def refusal(content: bytes, folder: Path, detector: str = "profile") -> str:
     return line.removeprefix(f"{folder / f'a_1_in.{detector}.npz'}: ")
 
 
-DAMAGED = "is damaged, or no model; train it anew"
+DAMAGED = "is damaged, or no model; train it again"
 
 # --- there and back ------------------------------------------------------------------------------
 
@@ -132,7 +132,7 @@ def test_a_model_that_came_back_gives_the_same_verdicts(
     assert "alert" in first.statuses
     for field in ("score", "expected", "low", "high"):
         np.testing.assert_allclose(
-            getattr(again.judged, field), getattr(first.judged, field), rtol=1e-4, atol=1e-4
+            getattr(again.scored, field), getattr(first.scored, field), rtol=1e-4, atol=1e-4
         )
 
 
@@ -382,7 +382,7 @@ def test_a_file_that_was_cut_anywhere_is_refused(tmp_path: Path, of: Trained) ->
 
 @pytest.mark.parametrize("version", [0, 2, 1.5])
 def test_another_version_is_said_to_be_one(tmp_path: Path, version: object) -> None:
-    expected = f"is a model of another version (format {version}); train it anew"
+    expected = f"is a model of another version (format {version}); train it again"
     assert refusal(altered({"format": version}), tmp_path) == expected
 
 
@@ -394,7 +394,7 @@ def test_no_entry_forges_a_second_line(tmp_path: Path, key: str, ending: str) ->
 
 def test_a_version_with_other_entries_is_said_to_be_one(tmp_path: Path) -> None:
     content = altered({"format": 2, "minutes": None, "scaler": None}, {"usual": None})
-    expected = "is a model of another version (format 2); train it anew"
+    expected = "is a model of another version (format 2); train it again"
     assert refusal(content, tmp_path) == expected
 
 
@@ -486,9 +486,9 @@ def used_or_refused(content: bytes, folder: Path, detector: str) -> None:
     traffic = np.array([0.0, 3e6, np.nan])
     # A scale of 1e-300 is absurd, but a number.
     with np.errstate(over="ignore"):
-        judged = trained.model.judge(Buckets(trained.minutes, 3600 * slots, traffic, slots))
-    assert np.isnan(judged.score).tolist() == [False, False, True]
-    assert (judged.low <= judged.high).all()
+        scored = trained.model.judge(Buckets(trained.minutes, 3600 * slots, traffic, slots))
+    assert np.isnan(scored.score).tolist() == [False, False, True]
+    assert (scored.low <= scored.high).all()
     assert trained.start > 0
 
 

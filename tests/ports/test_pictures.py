@@ -17,7 +17,7 @@ from matplotlib.dates import num2date
 from matplotlib.figure import Figure
 
 from common.files import UserError
-from ports.detectors import Forecast, Judged, Outlier
+from ports.detectors import Forecast, Outlier, Scored
 from ports.models import Trained
 from ports.pictures import (
     draw_comparison,
@@ -28,7 +28,7 @@ from ports.pictures import (
     plot_series,
 )
 from ports.preparation import Buckets, Scaler
-from ports.series import Anomaly, Series
+from ports.series import KnownAnomaly, Series
 from ports.verdicts import Verdicts, judge
 
 ROME = ZoneInfo("Europe/Rome")
@@ -71,7 +71,7 @@ def drawn(
     return Verdicts(
         trained,
         Buckets(15, starts, MEGA * np.array(traffic, dtype=float), np.arange(count) % 672),
-        Judged(
+        Scored(
             np.zeros(count) if score is None else np.array(score, dtype=float), *(MEGA * r for r in rates)
         ),
         np.array([STATUSES[letter] for letter in pattern], dtype=object),
@@ -338,7 +338,7 @@ def test_anomalies_are_yellow_and_alerts_red(pattern: str, yellow: list[int], re
 def test_a_known_anomaly_of_the_series_is_shaded(
     first: int, last: int, series: str | None, expected: list[tuple[int, int]]
 ) -> None:
-    known = [Anomaly(START + QUARTER * first, START + QUARTER * last, series)]
+    known = [KnownAnomaly(START + QUARTER * first, START + QUARTER * last, series)]
     (axis,) = draw_series(drawn([1.0] * 8), known).axes
     assert spans(axis) == expected
     for patch in axis.patches:
@@ -350,7 +350,7 @@ def test_a_known_anomaly_of_the_series_is_shaded(
 
 def test_the_legend_names_each_thing_once() -> None:
     hour = 4 * QUARTER
-    known = [Anomaly(START + i * hour, START + i * hour + QUARTER) for i in range(3)]
+    known = [KnownAnomaly(START + i * hour, START + i * hour + QUARTER) for i in range(3)]
     verdicts = drawn([1.0] * 5 + [NAN, 1.0, NAN, *[1.0] * 8], "naaa!?n?" + "n" * 8)
     verdicts = replace(verdicts, trained=replace(verdicts.trained, model=OUTLIER))
     for model, middle in ((FORECAST, "forecast"), (OUTLIER, "middle of accepted")):
@@ -493,7 +493,7 @@ def test_a_forecast_has_no_axis_of_scores() -> None:
 # --- files ---------------------------------------------------------------------------------------
 
 DECOMPOSED = (START + QUARTER * np.arange(1344), *(np.full(1344, value) for value in (15.0, 14.0, 0.7, 0.3)))
-RATES = {"yellow_recall": 0.5, "red_recall": 0.4, "false_reds": 1.0}
+RATES = {"anomaly_recall": 0.5, "alert_recall": 0.4, "false_alerts": 1.0}
 COMPARISON = {
     "detectors": {"profile": {**RATES, "iterative": RATES, "fit_seconds": 0.01, "score_seconds": 0.001}}
 }
@@ -582,7 +582,7 @@ def test_without_a_bucket_there_is_no_decomposition() -> None:
 def result(
     at_once: tuple[float | None, ...], iterative: tuple[float | None, ...], fit: float, score: float
 ) -> dict:
-    keys = ("yellow_recall", "red_recall", "false_reds")
+    keys = ("anomaly_recall", "alert_recall", "false_alerts")
     return {
         **dict(zip(keys, at_once, strict=True)),
         "iterative": dict(zip(keys, iterative, strict=True)),
@@ -630,7 +630,7 @@ def test_the_comparison_has_the_best_detector_on_top() -> None:
 
 def test_the_comparison_shows_recall_and_false_alerts_at_once_and_iterative() -> None:
     found, false, _ = draw_comparison({"detectors": COMPARED}).axes
-    for axis, keys in ((found, ("yellow_recall", "red_recall")), (false, ("false_reds",))):
+    for axis, keys in ((found, ("anomaly_recall", "alert_recall")), (false, ("false_alerts",))):
         expected = [
             {name: (one["iterative"] if is_iterative else one)[key] or 0.0 for name, one in COMPARED.items()}
             for key in keys

@@ -7,12 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import lab.influxd
 from common.files import UserError
 from influx_utils import initializeConnection
 from lab.influxd import Influxd
-from ports.samples import Port, get_port_samples, list_ports
-from ports.sources import MAX_NAME_BYTES, note_no_ports
+from ports.samples import DEFAULT_LIMITS, Limits, Port, get_port_samples, list_ports
+from ports.sources import MAX_NAME_BYTES, describe_no_ports
 from ports.sources import Database as Source
 from tests.support.influx import Database, connect
 from tests.support.port_series import DAY, START
@@ -32,9 +31,9 @@ def store(
     database.client.write_points(lines, protocol="line", time_precision=precision, batch_size=10_000)
 
 
-def listed(database: Database) -> dict[str, Port]:
+def listed(database: Database, limits: Limits = DEFAULT_LIMITS) -> dict[str, Port]:
     """The ports of device core by their tag `port`."""
-    ports = list_ports(database.client, START - DAY, START + 28 * DAY)
+    ports = list_ports(database.client, START - DAY, START + 28 * DAY, limits)
     return {port.tags["port"]: port for port in ports}
 
 
@@ -65,25 +64,20 @@ def test_of_a_flood_within_one_second_the_last_sample_counts(database: Database)
     assert (times.tolist(), traffic.tolist()) == ([START + 300, START + 600], [19_999.0, 7.0])
 
 
-def test_more_samples_than_any_port_has_are_a_fault_of_that_port(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("ports.samples.MAX_PORT_SAMPLES", 20_000)
+def test_more_samples_than_any_port_has_are_a_fault_of_that_port(database: Database) -> None:
+    limits = Limits(port_samples=20_000)
     store(database, {START + second: "1.0" for second in range(1, 20_002)})
-    assert len(get_port_samples(database.client, TAGS, START + 1, START + DAY)[0]) == 20_000
+    assert len(get_port_samples(database.client, TAGS, START + 1, START + DAY, limits)[0]) == 20_000
     with pytest.raises(UserError) as caught:
-        get_port_samples(database.client, TAGS, START, START + DAY)
+        get_port_samples(database.client, TAGS, START, START + DAY, limits)
     assert str(caught.value) == (
         "has more than 20,000 samples since 2023-01-02T00:00:00Z; write one every five minutes, and delete"
         " those between"
     )
 
 
-def test_a_server_that_gives_fewer_rows_than_asked_for_is_asked_for_the_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(lab.influxd, "CONFIG", lab.influxd.CONFIG + "max-row-limit = 700\n")
-    with Influxd(tmp_path) as server, connect(server) as client:
+def test_a_server_that_gives_fewer_rows_than_asked_for_is_asked_for_the_others(tmp_path: Path) -> None:
+    with Influxd(tmp_path, http_settings="max-row-limit = 700\n") as server, connect(server) as client:
         client.create_database("x")
         client.switch_database("x")
         database = Database(client, "x")
@@ -181,14 +175,12 @@ def test_what_a_second_series_wrote_while_it_lived_is_unknown(database: Database
     assert set(times) <= set(found.tolist())
 
 
-def test_two_series_with_a_sample_at_the_same_moment_are_seen_where_a_page_ends(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("ports.samples.PORT_PAGE_SAMPLES", 3)
+def test_two_series_with_a_sample_at_the_same_moment_are_seen_where_a_page_ends(database: Database) -> None:
     times = [START + 300 * number for number in range(1, 9)]
     for site in ("north", "south"):
         store(database, {time: "5.0" for time in times}, f",site={site}")
-    found, traffic = get_port_samples(database.client, TAGS, START, START + DAY)
+    limits = Limits(page_samples=3)
+    found, traffic = get_port_samples(database.client, TAGS, START, START + DAY, limits)
     assert found.tolist() == times
     assert np.isnan(traffic).all()
 
@@ -211,7 +203,7 @@ def test_a_series_that_ended_and_one_that_was_added_are_told_from_those_that_go_
 
 @pytest.mark.parametrize("name", ["a\nb", "a\rb", "a\0b", "", "x" * 60_000, "ü" * (MAX_NAME_BYTES // 2)])
 def test_a_tag_that_no_port_has_is_one_short_line_and_the_others_are_there(
-    database: Database, name: str, caplog: pytest.LogCaptureFixture
+    database: Database, name: str
 ) -> None:
     time = (START + 300) * 10**9
     points = [
@@ -221,8 +213,7 @@ def test_a_tag_that_no_port_has_is_one_short_line_and_the_others_are_there(
     write_samples(database.client, {"port_traffic": points})
     source = Source(database.client, database.name, "found", START + DAY)
     assert source.names() == ["b_1_in"]
-    note_no_ports(source)
-    (line,) = [record.getMessage() for record in caplog.records]
+    line = describe_no_ports(source.no_ports)
     assert line.startswith(
         "1 series of port_traffic are not judged, for a port needs the tags device, port and"
     )
@@ -231,7 +222,7 @@ def test_a_tag_that_no_port_has_is_one_short_line_and_the_others_are_there(
 
 
 def test_neither_long_tags_nor_long_texts_hide_another_port(
-    database: Database, caplog: pytest.LogCaptureFixture
+    database: Database,
 ) -> None:
     long = "x" * 60_000
     store(database, {START + 300: "5.0", START + 600: "5.0"})
@@ -262,20 +253,18 @@ def test_neither_long_tags_nor_long_texts_hide_another_port(
     times, traffic = get_port_samples(client, TAGS | {"port": "rivals"}, START, START + DAY)
     assert times.tolist() == [START + 300, START + 500, START + 600]
     assert np.isnan(traffic).tolist() == [False, True, True]
-    note_no_ports(source)
-    (line,) = [record.getMessage() for record in caplog.records]
+    line = describe_no_ports(source.no_ports)
     assert line.startswith("300 series of port_traffic are not judged")
     assert line.endswith("one with longer tags, one with longer tags, one with longer tags and 297 more")
 
 
-def test_every_port_is_listed_where_a_page_ends(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_port_is_listed_where_a_page_ends(database: Database) -> None:
     lines = [f"port_traffic,device=core,port={n},direction=in value=1 {START + 300}" for n in range(20)]
     # Fields and tags that are called like those that are asked for.
     lines += [f"port_traffic,device=core,port=x,direction=in,n=1,last=2 value=1,device=4,port=5 {START}"]
     database.client.write_points(lines, protocol="line", time_precision="s")
     for rows in (1, 7, 20, 21, 22):
-        monkeypatch.setattr("ports.samples.LIST_PAGE_ROWS", rows)
-        assert set(listed(database)) == {*map(str, range(20)), "x"}
+        assert set(listed(database, Limits(page_ports=rows))) == {*map(str, range(20)), "x"}
 
 
 @pytest.mark.parametrize("name", ["quo'te", 'dq"q', "back\\slash", "\\n", "a,b=c d", "é😀", "x' OR '1'='1"])
@@ -290,15 +279,12 @@ def test_a_port_of_any_printable_name_is_read(database: Database, name: str) -> 
     assert source.load(found, START, START + DAY).traffic.tolist() == [5.0]
 
 
-def test_many_tags_that_no_port_has_are_one_line(
-    database: Database, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_many_tags_that_no_port_has_are_one_line(database: Database) -> None:
     lines = [f"port_traffic,device=d{number},port=1,direction=up value=1 {START}" for number in range(1000)]
     lines.append(f"port_traffic,device=d,port=1,direction=in value=1 {START}")
     database.client.write_points(lines, protocol="line", time_precision="s")
     source = Source(database.client, database.name, "found", START + DAY)
     assert source.names() == ["d_1_in"]
-    note_no_ports(source)
-    (line,) = [record.getMessage() for record in caplog.records]
+    line = describe_no_ports(source.no_ports)
     assert line.startswith("1000 series")
     assert line.endswith("and 997 more")

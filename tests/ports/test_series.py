@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import os
 import re
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from common.files import UserError
-from ports.series import Anomaly, Series, list_series, read_anomalies, read_series, series_name, series_tags
+from ports.series import KnownAnomaly, Series, list_series, port_name, port_tags, read_anomalies, read_series
 from tests.support.fuzzing import fuzzed, loaded_or_refused
 
 NAN = math.nan
@@ -318,11 +319,21 @@ def test_what_is_no_text_or_no_table(tmp_path: Path, content: bytes, message: st
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    assert refused(tmp_path / "1_8_out.csv") == ": no such file; check --ports_dir"
+    assert refused(tmp_path / "1_8_out.csv") == ": no such file; check the path"
 
 
 def test_a_folder_where_a_file_should_be(tmp_path: Path) -> None:
-    assert refused(tmp_path) == ": cannot be read (Is a directory); check the file"
+    assert refused(tmp_path) == ": cannot be read: it is a folder; put a regular file there"
+
+
+def test_a_fifo_in_place_of_a_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "1_8_out.csv")
+    fault = ": cannot be read: it is a FIFO; put a regular file there"
+    assert refused(tmp_path / "1_8_out.csv") == fault
+    os.mkfifo(tmp_path / "anomalies.txt")
+    with pytest.raises(UserError) as caught:
+        read_anomalies(tmp_path / "anomalies.txt")
+    assert str(caught.value) == f"{tmp_path / 'anomalies.txt'}{fault}"
 
 
 # Of what cells are made, and of what could come between them.
@@ -468,8 +479,8 @@ def test_a_fuzzed_port_is_read_alike_whatever_its_index_is_called(tmp_path: Path
     ],
 )
 def test_a_name_and_the_tags_it_stands_for(device: str, port: str, direction: str, name: str) -> None:
-    assert series_name(device, port, direction) == name
-    assert series_tags(name) == {"device": device, "port": port, "direction": direction}
+    assert port_name(device, port, direction) == name
+    assert port_tags(name) == {"device": device, "port": port, "direction": direction}
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
@@ -481,14 +492,14 @@ awkward = st.text("_%/\\.,:ab", min_size=1, max_size=6)
 def test_a_fuzzed_name_is_fit_for_a_file_and_leads_back_to_its_tags(
     device: str, port: str, direction: str
 ) -> None:
-    name = series_name(device, port, direction)
-    assert series_tags(name) == {"device": device, "port": port, "direction": direction}
+    name = port_name(device, port, direction)
+    assert port_tags(name) == {"device": device, "port": port, "direction": direction}
     assert name.isprintable() and not set(name) & set("/\\")
     assert Path(f"{name}.csv").stem == name
 
 
 def test_the_series_of_a_folder_are_its_files_that_are_named_like_one(tmp_path: Path) -> None:
-    series = ["1_17_out", "1_8_in", "1_8_out", "core%2F1_ge-0_0_in", series_name("a_b", "1/2", "out")]
+    series = ["1_17_out", "1_8_in", "1_8_out", "core%2F1_ge-0_0_in", port_name("a_b", "1/2", "out")]
     others = [
         "1_8_up.csv",
         "out.csv",
@@ -562,29 +573,29 @@ TEN, TWELVE = seconds("2023-04-18 10:00:00"), seconds("2023-04-18 12:00:00")
     [
         ("", []),
         ("\n  \n", []),
-        ("2023-04-18", [Anomaly(DAY, NEXT)]),
-        ("2023-04-18\n2023-04-19\n", [Anomaly(DAY, NEXT), Anomaly(NEXT, NEXT + 86_400)]),
-        ("2023-04-18\r\n\r\n2023-04-19\r\n", [Anomaly(DAY, NEXT), Anomaly(NEXT, NEXT + 86_400)]),
-        ("\ufeff2023-04-18\n", [Anomaly(DAY, NEXT)]),
-        ("2023-04-18 10:00:00\n", [Anomaly(TEN, TEN + 86_400)]),
-        ("2023-04-18,2023-04-19\n", [Anomaly(DAY, NEXT)]),
-        ("2023-04-18 10:00:00,2023-04-18 12:00:00\n", [Anomaly(TEN, TWELVE)]),
-        ("2023-04-18 10:00,2023-04-18 12:00\n", [Anomaly(TEN, TWELVE)]),
-        ("2023-04-18T12:00:00+02:00,2023-04-18T12:00:00Z\n", [Anomaly(TEN, TWELVE)]),
-        ("2023-04-18 10:00:00,2023-04-18 12:00:00,1_8_out\n", [Anomaly(TEN, TWELVE, "1_8_out")]),
-        (" 2023-04-18 10:00:00 , 2023-04-18 12:00:00 , 1_8_out \n", [Anomaly(TEN, TWELVE, "1_8_out")]),
+        ("2023-04-18", [KnownAnomaly(DAY, NEXT)]),
+        ("2023-04-18\n2023-04-19\n", [KnownAnomaly(DAY, NEXT), KnownAnomaly(NEXT, NEXT + 86_400)]),
+        ("2023-04-18\r\n\r\n2023-04-19\r\n", [KnownAnomaly(DAY, NEXT), KnownAnomaly(NEXT, NEXT + 86_400)]),
+        ("\ufeff2023-04-18\n", [KnownAnomaly(DAY, NEXT)]),
+        ("2023-04-18 10:00:00\n", [KnownAnomaly(TEN, TEN + 86_400)]),
+        ("2023-04-18,2023-04-19\n", [KnownAnomaly(DAY, NEXT)]),
+        ("2023-04-18 10:00:00,2023-04-18 12:00:00\n", [KnownAnomaly(TEN, TWELVE)]),
+        ("2023-04-18 10:00,2023-04-18 12:00\n", [KnownAnomaly(TEN, TWELVE)]),
+        ("2023-04-18T12:00:00+02:00,2023-04-18T12:00:00Z\n", [KnownAnomaly(TEN, TWELVE)]),
+        ("2023-04-18 10:00:00,2023-04-18 12:00:00,1_8_out\n", [KnownAnomaly(TEN, TWELVE, "1_8_out")]),
+        (" 2023-04-18 10:00:00 , 2023-04-18 12:00:00 , 1_8_out \n", [KnownAnomaly(TEN, TWELVE, "1_8_out")]),
         # As they stand: nobody has to sort them, and two ports may fail together.
         (
             "2023-04-19\n2023-04-18,2023-04-19,1_8_out\n2023-04-18,2023-04-19,1_9_in\n",
             [
-                Anomaly(NEXT, NEXT + 86_400),
-                Anomaly(DAY, NEXT, "1_8_out"),
-                Anomaly(DAY, NEXT, "1_9_in"),
+                KnownAnomaly(NEXT, NEXT + 86_400),
+                KnownAnomaly(DAY, NEXT, "1_8_out"),
+                KnownAnomaly(DAY, NEXT, "1_9_in"),
             ],
         ),
     ],
 )
-def test_anomalies_in_all_their_forms(tmp_path: Path, content: str, anomalies: list[Anomaly]) -> None:
+def test_anomalies_in_all_their_forms(tmp_path: Path, content: str, anomalies: list[KnownAnomaly]) -> None:
     path = tmp_path / "anomalies.txt"
     path.write_bytes(content.encode())
     assert read_anomalies(path) == anomalies
@@ -637,8 +648,12 @@ def test_a_line_that_is_no_anomaly_is_shown(tmp_path: Path, line: str, fault: st
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"2023-04-18\n\xff", "'utf-8' codec can't decode byte 0xff in position 11: invalid start byte"),
-        (None, "[Errno 21] Is a directory: '{path}'"),
+        (
+            b"2023-04-18\n\xff",
+            "cannot be read as text ('utf-8' codec can't decode byte 0xff in position 11: invalid start"
+            " byte); save it as UTF-8",
+        ),
+        (None, "cannot be read: it is a folder; put a regular file there"),
     ],
 )
 def test_anomalies_that_cannot_be_read(tmp_path: Path, content: bytes | None, message: str) -> None:
@@ -649,7 +664,7 @@ def test_anomalies_that_cannot_be_read(tmp_path: Path, content: bytes | None, me
         path.write_bytes(content)
     with pytest.raises(UserError) as caught:
         read_anomalies(path)
-    assert str(caught.value) == f"{path}: cannot be read as text ({message.format(path=path)})"
+    assert str(caught.value) == f"{path}: {message}"
 
 
 @fuzzed

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from ports.detectors import Forecast, Judged
+from ports.detectors import Forecast, Scored
 from ports.models import Trained
 from ports.preparation import Buckets, Scaler
 from ports.series import Series
-from ports.verdicts import CONTEXT_BUCKETS, Verdict, Verdicts, judge, statuses
+from ports.verdicts import CONTEXT_BUCKETS, PortAnomaly, Verdicts, judge, statuses
 
 NAME = "sw1_1%2F4_in"
 # A Monday at midnight.
@@ -128,18 +128,18 @@ def test_an_anomaly_is_of_the_end_of_its_bucket_with_what_was_expected() -> None
 def test_after_a_time_are_the_buckets_that_end_later(offset: int, count: int) -> None:
     verdicts = judge(trained(), series_of("xxxx"), START)
     later = verdicts.after(START + SECONDS + offset)
-    assert len(later.times) == len(later.statuses) == len(later.judged.score) == count
+    assert len(later.times) == len(later.statuses) == len(later.scored.score) == count
     assert [verdict.time for verdict in later.anomalies()] == verdicts.times[4 - count :].tolist()
     if count:
         # What came before still counts.
         assert [verdict.severity for verdict in later.anomalies()][-1] == "alert"
-        assert later.judged.high.tolist() == pytest.approx([200.0] * count)
+        assert later.scored.high.tolist() == pytest.approx([200.0] * count)
 
 
 # --- little context ------------------------------------------------------------------------------
 
 
-def outcome(verdicts: Verdicts, since: int) -> tuple[list[Verdict], dict[int, str]]:
+def outcome(verdicts: Verdicts, since: int) -> tuple[list[PortAnomaly], dict[int, str]]:
     later = verdicts.after(since)
     return list(later.anomalies()), dict(zip(later.times.tolist(), later.statuses.tolist(), strict=True))
 
@@ -235,7 +235,7 @@ def test_what_is_far_before_is_not_judged_again() -> None:
 
 # --- the line ------------------------------------------------------------------------------------
 
-VERDICT = Verdict(
+ANOMALY_FOUND = PortAnomaly(
     series="sw%5F1_1%2F0%2F3_in",
     detector="profile",
     time=1_700_000_100,
@@ -249,7 +249,7 @@ VERDICT = Verdict(
 
 
 def test_an_anomaly_is_one_line_of_json() -> None:
-    assert VERDICT.to_json() == (
+    assert ANOMALY_FOUND.to_json() == (
         '{"time": "2023-11-14T22:15:00Z", "device": "sw_1", "port": "1/0/3", "direction": "in", '
         '"severity": "alert", "detector": "profile", "traffic": 1234.6, "expected": 1000.0, "low": 0.0, '
         '"high": 2001.0, "score": 2.3457}'
@@ -257,7 +257,7 @@ def test_an_anomaly_is_one_line_of_json() -> None:
 
 
 def test_a_bound_that_there_is_not_is_null() -> None:
-    endless = Verdict("a_1_out", "stl", START, "anomaly", 0.0, 5e5, 1e3, math.inf, 7.0)
+    endless = PortAnomaly("a_1_out", "stl", START, "anomaly", 0.0, 5e5, 1e3, math.inf, 7.0)
     assert endless.to_json() == (
         '{"time": "2023-01-02T00:00:00Z", "device": "a", "port": "1", "direction": "out", '
         '"severity": "anomaly", "detector": "stl", "traffic": 0.0, "expected": 500000.0, "low": 1000.0, '
@@ -268,14 +268,14 @@ def test_a_bound_that_there_is_not_is_null() -> None:
 
 
 def test_tags_and_fields_are_those_of_a_point() -> None:
-    assert VERDICT.tags == {
+    assert ANOMALY_FOUND.tags == {
         "device": "sw_1",
         "port": "1/0/3",
         "direction": "in",
         "severity": "alert",
         "detector": "profile",
     }
-    assert VERDICT.fields == {
+    assert ANOMALY_FOUND.fields == {
         "traffic": 1234.6,
         "expected": 1000.0,
         "low": 0.0,
@@ -287,7 +287,7 @@ def test_tags_and_fields_are_those_of_a_point() -> None:
 def test_an_endless_band_reaches_the_line_from_the_model() -> None:
     buckets = Buckets(MINUTES, np.array([START]), np.array([0.0]), np.array([0]))
     one = np.array([5.0])
-    judged = Judged(score=one, expected=one, low=one, high=np.array([math.inf]))
-    (verdict,) = Verdicts(trained(), buckets, judged, statuses(one)).anomalies()
+    scored = Scored(score=one, expected=one, low=one, high=np.array([math.inf]))
+    (verdict,) = Verdicts(trained(), buckets, scored, statuses(one)).anomalies()
     assert verdict.time == START + SECONDS
     assert json.loads(verdict.to_json())["high"] is None

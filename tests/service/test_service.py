@@ -26,6 +26,7 @@ from edge.detector import Verdict
 from edge.exporter import EdgeMetrics
 from lab.influxd import free_port
 from nodes.metrics import NAMES, THRESHOLD_KEYS
+from ports.exporter import PortMetrics
 from service.log import JournalFormatter, Notices
 from service.loop import FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS, Backoff
 from service.scrapes import ScrapeServer
@@ -356,8 +357,8 @@ def test_the_alert_rules_use_metrics_that_exist_and_promtool_accepts_them() -> N
         env=parts.environment(),
     )
     assert checked.returncode == 0, checked.stderr
-    registry = EdgeMetrics().registry
-    known = {name for family in registry.collect() for name in (family.name, f"{family.name}_total")}
+    families = [family for one in (EdgeMetrics(), PortMetrics()) for family in one.registry.collect()]
+    known = {name for family in families for name in (family.name, f"{family.name}_total")}
     used = set(re.findall(r"find_anomalies_\w+", "\n".join(re.findall(r"expr: (.*)", rules.read_text()))))
     assert used
     assert used <= known

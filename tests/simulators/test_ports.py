@@ -14,8 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ports.series import Anomaly as Known
-from ports.series import list_series, read_anomalies, read_series
+from ports.series import KnownAnomaly, list_series, read_anomalies, read_series
 from simulators.ports import (
     BRIEF,
     HOLIDAYS,
@@ -23,8 +22,8 @@ from simulators.ports import (
     SHIPPED_DAYS,
     SHIPPED_PORTS,
     SHIPPED_START,
-    Anomaly,
-    Port,
+    SimulatedAnomaly,
+    SimulatedPort,
     simulate_port,
     write_anomalies,
     write_port,
@@ -43,15 +42,17 @@ WRAPPED = (2**32 - 10**6, 2**32)
 
 
 @functools.cache
-def life(seed: int, start: date = MONDAY, days: int = 112, holidays: tuple = (), per_week: float = 0) -> Port:
+def life(
+    seed: int, start: date = MONDAY, days: int = 112, holidays: tuple = (), per_week: float = 0
+) -> SimulatedPort:
     return simulate_port(seed, start, days, holidays, per_week)
 
 
-def whole_life(seed: int) -> Port:
+def whole_life(seed: int) -> SimulatedPort:
     return life(seed, per_week=1.5)
 
 
-def same(one: Port, other: Port) -> bool:
+def same(one: SimulatedPort, other: SimulatedPort) -> bool:
     return (
         np.array_equal(one.times, other.times)
         and np.array_equal(one.traffic, other.traffic, equal_nan=True)
@@ -64,7 +65,7 @@ def midnight(day: date) -> int:
     return int(datetime(day.year, day.month, day.day, tzinfo=ROME).timestamp())
 
 
-def on(port: Port, start: date, number: int) -> np.ndarray:
+def on(port: SimulatedPort, start: date, number: int) -> np.ndarray:
     """Traffic of all 288 samples of the day so many days after the start, NaN where one was not taken."""
     places = (port.times - midnight(start)) // 300 - 1
     traffic = np.full(288, np.nan)
@@ -120,7 +121,7 @@ def test_days_of_the_week_differ() -> None:
         assert not np.allclose(life(seed, days=14).traffic, later.traffic, rtol=0.01, equal_nan=True)
 
 
-def profile(port: Port, part: np.ndarray, zone: str) -> pd.Series:
+def profile(port: SimulatedPort, part: np.ndarray, zone: str) -> pd.Series:
     """The usual working day by quarters of an hour, in logarithms and around 0."""
     moments = pd.to_datetime(port.times - 150, unit="s", utc=True).tz_convert(zone)
     traffic = np.where(is_fault(port.traffic), np.nan, port.traffic)
@@ -298,7 +299,7 @@ def test_counters_fail_for_one_sample_in_three_ways() -> None:
     assert all(15 < count < 45 for count in counts.values()), counts
 
 
-def gaps(port: Port) -> list[tuple[int, int]]:
+def gaps(port: SimulatedPort) -> list[tuple[int, int]]:
     """Start of each gap, and how many samples were not taken."""
     missing = np.diff(port.times) // 300 - 1
     return [(int(port.times[place]), int(missing[place])) for place in np.flatnonzero(missing)]
@@ -328,7 +329,7 @@ def test_no_gap_hides_a_labelled_anomaly_nor_the_half_hour_around_it(seed: int) 
 def test_the_file_of_a_port_by_hand(tmp_path: Path) -> None:
     # 2023-01-09T00:05 in Rome, and a sample between the last two that was never taken.
     times = 1_673_218_800 + 300 * np.array([1, 2, 3, 5])
-    port = Port(times, np.array([120.0, np.nan, 0.0, 4294967290.0]), ())
+    port = SimulatedPort(times, np.array([120.0, np.nan, 0.0, 4294967290.0]), ())
     write_port(tmp_path, "1_4_out", port)
     assert (tmp_path / "1_4_out.csv").read_bytes() == (
         b",ts,traffic\n"
@@ -340,16 +341,20 @@ def test_the_file_of_a_port_by_hand(tmp_path: Path) -> None:
 
 
 def test_the_file_of_anomalies_by_hand(tmp_path: Path) -> None:
-    late, early = Anomaly("drop", 1_673_222_400, 1_673_226_000), Anomaly("leak", 1_673_218_800, 1_673_220_600)
+    late = SimulatedAnomaly("drop", 1_673_222_400, 1_673_226_000)
+    early = SimulatedAnomaly("leak", 1_673_218_800, 1_673_220_600)
     nothing = np.zeros(0)
-    ports = {"1_4_out": Port(nothing, nothing, (late,)), "1_8_out": Port(nothing, nothing, (early, late))}
+    ports = {
+        "1_4_out": SimulatedPort(nothing, nothing, (late,)),
+        "1_8_out": SimulatedPort(nothing, nothing, (early, late)),
+    }
     write_anomalies(tmp_path, ports)
     assert (tmp_path / "anomalies.txt").read_bytes() == (
         b"2023-01-08 23:00:00,2023-01-08 23:30:00,1_8_out\n"
         b"2023-01-09 00:00:00,2023-01-09 01:00:00,1_4_out\n"
         b"2023-01-09 00:00:00,2023-01-09 01:00:00,1_8_out\n"
     )
-    write_anomalies(tmp_path, {"1_4_out": Port(nothing, nothing, ())})
+    write_anomalies(tmp_path, {"1_4_out": SimulatedPort(nothing, nothing, ())})
     assert (tmp_path / "anomalies.txt").read_bytes() == b""
 
 
@@ -361,7 +366,7 @@ def test_what_is_written_is_read_as_it_was(tmp_path: Path) -> None:
         np.testing.assert_array_equal(found.times, port.times)
         np.testing.assert_array_equal(found.traffic, port.traffic)
     write_anomalies(tmp_path, ports)
-    known = [Known(one.start, one.end, name) for name, port in ports.items() for one in port.anomalies]
+    known = [KnownAnomaly(one.start, one.end, name) for name, port in ports.items() for one in port.anomalies]
     found = read_anomalies(tmp_path / "anomalies.txt")
     assert sorted(found, key=repr) == sorted(known, key=repr)
     assert [one.start for one in found] == sorted(one.start for one in found)

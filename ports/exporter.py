@@ -1,0 +1,55 @@
+"""What the hourly job shows of itself and of the ports to Prometheus."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from common.alerts import ALERT
+from ports.judging import Report
+from service.exporter import Exporter
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+
+class PortMetrics(Exporter):
+    """Counts of runs and anomalies, and where things stand; no series has a label of its own."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        super().__init__(registry)
+        self._last_good_run = time.monotonic()
+        counter, gauge = self.counter, self.gauge
+        self.runs = counter("ports_runs", "Runs begun")
+        self.failures = counter("ports_run_failures", "Runs that failed", "kind")
+        self.anomalies = counter(
+            "ports_anomalies", "Buckets that are anomalies, and are stored", "detector", "direction"
+        )
+        self.alerts = counter(
+            "ports_alerts",
+            "Anomalies that are an alert: 4th in a row or later, or of many",
+            "detector",
+            "direction",
+        )
+        self.series = gauge("ports_series", "Series of the last good run: judged, unknown, ...", "state")
+        self.seconds = gauge("ports_last_good_run_seconds", "How long the last good run took")
+        age = gauge("ports_seconds_since_last_good_run", "Since the last run that did not fail, or the start")
+        age.set_function(lambda: time.monotonic() - self._last_good_run)
+
+    def good_run(self, report: Report, lasted_seconds: float) -> None:
+        """A run did not fail, and all that it found is stored."""
+        self._last_good_run = time.monotonic()
+        self.seconds.set(lasted_seconds)
+        states = {
+            "judged": len(report.newest) - len(report.silent),
+            "unknown": len(report.silent),
+            "without model": len(report.untrained),
+            "fault": len(report.faults),
+        }
+        for state, count in states.items():
+            self.series.labels(state).set(count)
+        for anomaly in report.anomalies:
+            labels = anomaly.detector, anomaly.tags["direction"]
+            self.anomalies.labels(*labels).inc()
+            if anomaly.severity == ALERT:
+                self.alerts.labels(*labels).inc()

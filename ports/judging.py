@@ -1,0 +1,235 @@
+"""Judges what is new in each series since it was last judged, all series in parallel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from common.alerts import ALERT, ANOMALY, NORMAL, UNKNOWN
+from common.files import UserError, is_there, loadDictJson, saveDictJson
+from common.times import format_time, parse_time
+from ports import models, pictures
+from ports.faults import faults_of
+from ports.parallel import Cluster, in_parallel
+from ports.series import KnownAnomaly
+from ports.sources import Loaded, Source, known_of, samples_of
+from ports.verdicts import CONTEXT_BUCKETS, PortAnomaly, Verdicts, judge
+
+# The times up to which a million series were judged are no larger.
+JUDGED_BYTES = 100_000_000
+# A series without a sample for so long is unknown.
+SILENCE_SECONDS = 2 * 3600
+
+# (series, detector) -> the end of the last bucket that was judged, seconds since 1970.
+JudgedUntil = Mapping[tuple[str, str], int]
+
+
+@dataclass(frozen=True)
+class JudgingSettings:
+    """How to judge. models: folder of the models. until: no later sample counts, seconds since 1970.
+    plot_dir: folder for a picture of each series with anomalies.
+    """
+
+    models: str
+    detectors: tuple[str, ...]
+    until: int | None
+    cluster: Cluster
+    plot_dir: str | None = None
+
+
+@dataclass(frozen=True)
+class JudgingTask:
+    """One series to judge.
+
+    loaded: its samples; None if no model can be applied. models: each with the time up to which it has judged
+    the series, seconds since 1970. known: what is known to have been wrong. model_fault: one line, why a
+    model cannot be applied.
+    """
+
+    name: str
+    loaded: Loaded | None
+    models: tuple[tuple[models.Trained, int], ...]
+    until: int | None
+    plot_dir: str | None
+    known: Sequence[KnownAnomaly]
+    model_fault: str | None
+
+
+@dataclass(frozen=True)
+class JudgedSeries:
+    """What came of one series. newest: time of its newest sample, seconds since 1970; None without one.
+    verdicts: of each model, with the buckets that lead up to the new ones. fault: one line, None without one.
+    """
+
+    name: str
+    newest: int | None
+    verdicts: tuple[Verdicts, ...]
+    fault: str | None
+
+
+@dataclass
+class Report:
+    """What one run found.
+
+    count: how many series there are. now: seconds since 1970; None for samples of another time. judged: as it
+    was before, and with this run. anomalies: what is new, by time. newest: series that were judged without a
+    fault -> time of the newest sample, None without one. silent: those of them that have stopped -> one line.
+    faults: series -> one line. untrained: series without a model. no_ports: tags of series that are no
+    port's. statuses: status -> how many new buckets have it. trained_until: end of training of the newest
+    model, seconds since 1970; 0 without one.
+    """
+
+    count: int
+    now: int | None
+    judged: dict[tuple[str, str], int]
+    anomalies: list[PortAnomaly] = field(default_factory=list)
+    newest: dict[str, int | None] = field(default_factory=dict)
+    silent: dict[str, str] = field(default_factory=dict)
+    faults: dict[str, str] = field(default_factory=dict)
+    untrained: list[str] = field(default_factory=list)
+    no_ports: Sequence[str] = ()
+    statuses: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys((NORMAL, ANOMALY, ALERT, UNKNOWN), 0)
+    )
+    trained_until: int = 0
+
+    def add(self, found: JudgedSeries) -> None:
+        """What came of one more series."""
+        if found.fault:
+            self.faults[found.name] = found.fault
+        else:
+            self.newest[found.name] = found.newest
+        for verdicts in found.verdicts:
+            key = found.name, verdicts.trained.detector
+            new = verdicts.after(self.judged.get(key, verdicts.trained.end))
+            self.anomalies += new.anomalies()
+            for status in self.statuses:
+                self.statuses[status] += int((new.statuses == status).sum())
+            if len(new.times):
+                self.judged[key] = int(new.times[-1])
+            self.trained_until = max(self.trained_until, verdicts.trained.end)
+
+    def summary(self) -> str:
+        """How many series and new buckets there are, in one line."""
+        statuses = ", ".join(f"{count} {status}" for status, count in self.statuses.items())
+        return f"{self.count} series, {sum(self.statuses.values())} buckets: {statuses}"
+
+
+def judge_new(source: Source, settings: JudgingSettings, judged: JudgedUntil) -> Report:
+    """Judge each series since it was last judged, or since its training.
+
+    Nothing is read of a series without a model.
+    """
+    names = source.names()
+    report = Report(len(names), source.now(), dict(judged), no_ports=source.no_ports)
+    kept = models.file_names(settings.models)
+    with_model: dict[str, list[Path]] = {}
+    refusals: dict[str, str] = {}
+    for name in names:
+        paths = [models.model_path(settings.models, name, detector) for detector in settings.detectors]
+        # Asked for all, those are applied that were trained.
+        paths = [path for path in paths if path.name in kept]
+        if refusal := source.refusal(name):
+            refusals[name] = str(refusal)
+        elif paths:
+            with_model[name] = paths
+        else:
+            report.untrained.append(name)
+    tasks = _tasks(source, settings, judged, with_model)
+    for found in in_parallel(judge_series, tasks, len(with_model), settings.cluster, "judging"):
+        report.add(found)
+    report.faults |= refusals
+    report.silent = silent_series(report.newest, settings.until or source.now())
+    report.anomalies.sort(key=lambda anomaly: (anomaly.time, anomaly.series, anomaly.detector))
+    return report
+
+
+def silent_series(newest: Mapping[str, int | None], now: int | None) -> dict[str, str]:
+    """Series that have stopped -> one line; they are unknown, which must not pass for normal.
+
+    newest: time of the newest sample of each series, None without one. now: seconds since 1970; None counts
+    from the newest sample of all.
+    """
+    now = now or max((time for time in newest.values() if time), default=0)
+    silent = {}
+    for name, time in newest.items():
+        if time is None:
+            silent[name] = f"{name}: has no sample that could be judged: unknown"
+        elif time < now - SILENCE_SECONDS:
+            silent[name] = f"{name}: has no sample since {format_time(time * 10**9)}: unknown"
+    return silent
+
+
+def _tasks(
+    source: Source, settings: JudgingSettings, judged: JudgedUntil, with_model: dict[str, list[Path]]
+) -> Iterator[JudgingTask]:
+    # Workers may have another working directory.
+    plot_dir = str(Path(settings.plot_dir).resolve()) if settings.plot_dir else None
+    for name, paths in with_model.items():
+        trained, fault = _load_models(name, paths)
+        since = [judged.get((name, one.detector), one.end) for one in trained]
+        context = max((CONTEXT_BUCKETS + 1) * one.minutes * 60 for one in trained) if trained else 0
+        start = min(since, default=0) - context
+        end = settings.until or source.now() or 0
+        yield JudgingTask(
+            name=name,
+            loaded=source.load(name, start, end) if trained else None,
+            models=tuple(zip(trained, since, strict=True)),
+            until=settings.until,
+            plot_dir=plot_dir,
+            known=known_of(source, name),
+            model_fault=fault,
+        )
+
+
+def _load_models(name: str, paths: Sequence[Path]) -> tuple[list[models.Trained], str | None]:
+    """What can be applied, and why the rest cannot."""
+    trained, faults = [], []
+    for path in paths:
+        try:
+            trained.append(models.load(path))
+        except UserError as error:
+            faults.append(str(error))
+    return trained, f"{name}: {'; '.join(faults)}" if faults else None
+
+
+def judge_series(task: JudgingTask) -> JudgedSeries:
+    """Judge one series by its models, and draw it where a model finds anomalies."""
+    newest, verdicts = None, []
+    with faults_of(task.name) as fault:
+        if task.loaded is not None:
+            series = samples_of(task.loaded, task.name)
+            series = series.between(0, task.until) if task.until else series
+            newest = int(series.times[-1]) if len(series.times) else None
+            verdicts = [judge(one, series, since) for one, since in task.models if newest]
+            # A picture that cannot be drawn costs no verdict.
+            for of_one, (one, since) in zip(verdicts, task.models, strict=False):
+                if task.plot_dir and any(of_one.after(since).anomalies()):
+                    picture = Path(task.plot_dir) / f"{task.name}.{one.detector}.png"
+                    pictures.plot_series(of_one, task.known, picture)
+    return JudgedSeries(task.name, newest, tuple(verdicts), fault.text or task.model_fault)
+
+
+# --- where judging stopped -----------------------------------------------------------------------
+
+
+def load_judged(filename: Path) -> dict[tuple[str, str], int]:
+    """Up to when each series was judged by each detector; nothing if there is no such file yet."""
+    if not is_there(filename):
+        return {}
+    judged = {}
+    for key, text in loadDictJson(filename, JUDGED_BYTES).items():
+        series, _, detector = key.rpartition(" ")
+        try:
+            judged[series, detector] = parse_time(text) // 10**9
+        except (ValueError, AttributeError):
+            raise UserError(
+                f"{filename}: {key!r} is no time; delete the file, and all is judged since training"
+            ) from None
+    return judged
+
+
+def save_judged(judged: JudgedUntil, filename: Path) -> None:
+    """Write what load_judged reads."""
+    saveDictJson({" ".join(key): format_time(time * 10**9) for key, time in sorted(judged.items())}, filename)

@@ -1,0 +1,70 @@
+"""What the hourly job logs of each run: a fault once when it begins, and once when it has ended."""
+
+from __future__ import annotations
+
+import logging
+
+from common.times import DAY_SECONDS, format_time
+from ports.detectors import MIN_DAYS
+from ports.faults import SeriesNotices, some_of
+from ports.judging import JudgingSettings, Report
+from ports.samples import PORT_TRAFFIC
+from ports.sources import describe_no_ports
+from service.log import Notices
+
+logger = logging.getLogger("find_anomalies")
+
+# The nightly job has not run for some nights.
+STALE_SECONDS = 4 * DAY_SECONDS
+
+
+class PortNotices:
+    """Logs the faults of the hourly job, run by run."""
+
+    def __init__(self, settings: JudgingSettings) -> None:
+        self._settings = settings
+        self._notices = Notices()
+        self._faults = SeriesNotices(logging.ERROR, "that could not be judged", "can be judged again")
+        self._silence = SeriesNotices(logging.WARNING, "without a sample: unknown", "have samples again")
+
+    def show(self, report: Report) -> None:
+        """What one run found: the faults that are new or have ended, and the run itself in one line."""
+        self._faults.show(report.faults, report.newest)
+        self._note(
+            "no ports",
+            describe_no_ports(report.no_ports) if report.no_ports else None,
+            f"all series of {PORT_TRAFFIC} have the tags of a port now",
+        )
+        self._silence.show(report.silent, report.newest)
+        self._note("untrained", self._untrained(report), "no series waits for its first training now")
+        self._note("stale", _stale(report), "the newest model is no longer too old")
+        logger.info("%s", report.summary())
+
+    def _note(self, topic: str, line: str | None, mended: str) -> None:
+        if line:
+            self._notices.fault(topic, line, logging.WARNING)
+        else:
+            self._notices.mended(topic, mended)
+
+    def _untrained(self, report: Report) -> str | None:
+        """One line for all series without a model, which are unknown."""
+        names, detectors = report.untrained, self._settings.detectors
+        if not names:
+            return None
+        remedy = (
+            f"--target ports --mode train --detector {detectors[0] if len(detectors) == 1 else 'all'}"
+            f" trains each series that has {MIN_DAYS} days of history"
+        )
+        if len(names) == report.count:
+            return f"none of {len(names)} series has a model in {self._settings.models} yet; {remedy}"
+        return (
+            f"{len(names)} of {report.count} series have no model in {self._settings.models} yet and are not"
+            f" judged: {some_of(names)}; {remedy}"
+        )
+
+
+def _stale(report: Report) -> str | None:
+    if not report.now or not 0 < report.trained_until < report.now - STALE_SECONDS:
+        return None
+    newest = format_time(report.trained_until * 10**9)
+    return f"the newest model was trained up to {newest}; does the nightly job run?"

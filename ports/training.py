@@ -1,0 +1,180 @@
+"""The nightly job: it trains a model for each series and detector, all series in parallel."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.files import UserError
+from common.times import DAY_SECONDS, last_midnight
+from ports import detectors, models
+from ports.faults import Fault, Lines, faults_of, some_of
+from ports.parallel import Cluster, in_parallel
+from ports.preparation import PREPARATIONS
+from ports.series import Series
+from ports.sources import Loaded, Source, describe_no_ports, samples_of
+
+logger = logging.getLogger("find_anomalies")
+
+# What a detector is made of.
+_LIBRARIES = {
+    "stl": ("statsmodels",),
+    "sarimax": ("statsmodels",),
+    "random-forest": ("scikit-learn",),
+    "isolation-forest": ("scikit-learn",),
+    "one-class-svm": ("scikit-learn",),
+}
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How to train. minutes: of a bucket. zone: the ports' time zone. train_days: days of history up to the
+    last midnight there. until: no later sample counts, seconds since 1970.
+    """
+
+    detectors: tuple[str, ...]
+    preparation: str
+    minutes: int
+    zone: str
+    train_days: int
+    until: int | None
+
+
+@dataclass(frozen=True)
+class TrainingTask:
+    """One series to train."""
+
+    name: str
+    loaded: Loaded
+    settings: TrainingSettings
+
+
+@dataclass(frozen=True)
+class TrainedSeries:
+    """What came of one series. contents: (detector, content of its model's file)."""
+
+    name: str
+    contents: tuple[tuple[str, bytes], ...]
+    fault: Fault
+
+
+def train(source: Source, settings: TrainingSettings, cluster: Cluster, folder: str | Path) -> set[str]:
+    """Train all series and replace their models in `folder`; returns the names of those with a fault.
+
+    The log has a line for each of the first of these, and one for all whose history is too short yet. Raises
+    UserError for a folder that cannot be written to.
+    """
+    _make_folder(folder)
+    names, failed, too_short = source.names(), set(), []
+    faults = Lines(logging.ERROR, "that could not be trained")
+    tasks = (
+        TrainingTask(name, load_days(source, name, settings.train_days, settings.until), settings)
+        for name in names
+    )
+    for found in in_parallel(train_series, tasks, len(names), cluster, "training"):
+        fault = _save(found, folder)
+        if fault.is_too_short:
+            too_short.append(found.name)
+        elif fault.text:
+            failed.add(found.name)
+            faults.add(fault.text)
+    faults.end()
+    if source.no_ports:
+        logger.warning("%s", describe_no_ports(source.no_ports))
+    note_too_short(too_short, len(names), "trained")
+    count = len(names) - len(failed) - len(too_short)
+    trained = f"{', '.join(settings.detectors)} trained for {count} of {len(names)} series"
+    logger.info("%s: %s, with the days of %s", folder, trained, settings.zone)
+    return failed
+
+
+def _make_folder(folder: str | Path) -> None:
+    """What is wrong for all series is reported before the work."""
+    with contextlib.suppress(FileExistsError, PermissionError):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK | os.X_OK) or not Path(folder).is_dir():
+        raise UserError(
+            f"{folder}: cannot be written to; give its user the right, or name another --ports_models"
+        )
+
+
+def _save(found: TrainedSeries, folder: str | Path) -> Fault:
+    """Keep the models of a series; its fault, also if they cannot be kept."""
+    try:
+        for detector, content in found.contents:
+            models.save(content, models.model_path(folder, found.name, detector))
+    except UserError as error:
+        return Fault(str(error))
+    return found.fault
+
+
+def note_too_short(names: Sequence[str], count: int, done: str) -> None:
+    """One line for all series whose history is too short yet."""
+    if names:
+        logger.warning(
+            "%d of %d series have fewer than %d days of history and are not %s yet: %s",
+            len(names),
+            count,
+            detectors.MIN_DAYS,
+            done,
+            some_of(sorted(names)),
+        )
+
+
+def load_days(source: Source, name: str, days: int, until: int | None) -> Loaded:
+    """The samples of so many days and the day before them, up to the newest one."""
+    end = until or source.now() or 0
+    newest = source.newest(name) or end
+    return source.load(name, newest - (days + 1) * DAY_SECONDS, end)
+
+
+def train_series(task: TrainingTask) -> TrainedSeries:
+    """Train the detectors of one series; what goes wrong with one of them costs no other its model."""
+    contents: list[tuple[str, bytes]] = []
+    faults = []
+    with faults_of(task.name) as fault:
+        series = samples_of(task.loaded, task.name)
+        for detector in task.settings.detectors:
+            with faults_of(task.name) as of_detector:
+                contents.append((detector, models.pack(fit_series(series, detector, task.settings))))
+            faults.append(of_detector)
+    found = [one for one in (fault, *faults) if one.text]
+    # What is wrong for all detectors is reported once.
+    text = "; ".join(dict.fromkeys(one.text for one in found)) or None
+    is_too_short = bool(found) and all(one.is_too_short for one in found)
+    return TrainedSeries(task.name, tuple(contents), Fault(text, is_too_short))
+
+
+def fit_series(series: Series, detector: str, settings: TrainingSettings) -> models.Trained:
+    """Train one detector on the `train_days` before the last midnight of its time zone.
+
+    Raises TooShortError, or another UserError, that names the series.
+    """
+    newest = int(series.times[-1]) if len(series.times) else 0
+    end = last_midnight(min(newest, settings.until or newest), settings.zone)
+    span = series.between(end - settings.train_days * DAY_SECONDS, end)
+    if not len(span.times):
+        raise detectors.TooShortError(f"{series.name}: has no day of history; record it for longer")
+    preparation = PREPARATIONS[settings.preparation]
+    buckets = preparation.buckets(span, settings.minutes, settings.zone)
+    try:
+        model = detectors.fit(detector, buckets, preparation)
+    except UserError as error:
+        raise type(error)(f"{series.name}: {error}") from None
+    libraries = ("numpy", *_LIBRARIES.get(detector, ()))
+    return models.Trained(
+        series=series.name,
+        detector=detector,
+        preparation=settings.preparation,
+        minutes=settings.minutes,
+        zone=settings.zone,
+        start=int(buckets.starts[0]),
+        end=end,
+        versions={library: importlib.metadata.version(library) for library in libraries},
+        model=model,
+    )
