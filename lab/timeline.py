@@ -107,7 +107,7 @@ def _draw_verdicts(axis: Axes, verdicts: Sequence[Verdict], origin: float, inter
     for row, name in enumerate(_ROWS):
         words = [_word(verdict, name) for verdict in verdicts]
         for word, colour in _COLOURS.items():
-            bars = _joined([slot for slot, said in zip(slots, words, strict=True) if said == word])
+            bars = _joined([slot for slot, status in zip(slots, words, strict=True) if status == word])
             # A record of a long run is narrower than a pixel: its outline makes it visible.
             outline = 1.0 if word in ("anomaly", "alert") else 0.0
             if bars:
@@ -198,15 +198,15 @@ def _add_legends(figure: Figure) -> None:
     from matplotlib.patches import Patch
 
     words = dict.fromkeys(_COLOURS) | {"unknown": "unknown, or no verdict"}
-    said = [Patch(color=colour, label=words[word] or word) for word, colour in _COLOURS.items()]
-    said.append(Patch(fill=False, edgecolor="black", linewidth=1.6, label="true cause"))
+    drawn = [Patch(color=colour, label=words[word] or word) for word, colour in _COLOURS.items()]
+    drawn.append(Patch(fill=False, edgecolor="black", linewidth=1.6, label="true cause"))
     done = [
         Patch(color=colour, alpha=alpha, linewidth=0, label=label)
         for (colour, alpha), label in ((_ON_THIS, "attack on this metric"), (_ON_OTHERS, "attack on others"))
     ]
     figure.text(0.11, 0.985, "Above: test mode's verdicts on each metric", va="top", weight="bold")
     figure.text(0.11, 0.962, "Below: the metrics themselves", va="top", weight="bold")
-    for handles, top in ((said, 0.993), (done, 0.97)):
+    for handles, top in ((drawn, 0.993), (done, 0.97)):
         figure.legend(
             handles=handles, loc="upper left", bbox_to_anchor=(0.36, top), ncols=len(handles), frameon=False
         )
