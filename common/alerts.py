@@ -1,4 +1,4 @@
-"""Which anomalies wake a person: the rule that both halves share. A record of a port is one of its buckets.
+"""Which anomalies wake a person: the rule that both halves share. (A port's record is one of its buckets.)
 
 An anomaly is also an alert
 
@@ -6,8 +6,8 @@ An anomaly is also an alert
 - when at least MANY_RECORDS of the last WINDOW_RECORDS records are anomalies: a load that comes and goes
   never makes a row.
 
-MANY_RECORDS is the smallest number that adds no false alert to those of the row, with thresholds at 0.6 of
-the proposed ones too, and it serves both halves. docs/alerts.md has the figures, which
+MANY_RECORDS is the smallest number that adds no false alert to those of the row, even with thresholds at 0.6
+of the proposed ones. It serves both halves. docs/alerts.md has the figures, which
 `python -m benchmarks.alerts` measures.
 """
 
@@ -18,11 +18,11 @@ NORMAL, ANOMALY, ALERT, UNKNOWN = "normal", "anomaly", "alert", "unknown"
 WINDOW_RECORDS = 30
 ALERT_RECORDS = 4
 MANY_RECORDS = 8
-# An alert of many anomalies goes on while so many are left. It would begin again and again if it ended below
-# MANY_RECORDS: of what comes at random, or of a load whose number of anomalies is now 8 and now 7.
+# An alert of many anomalies stays up while this many are left. If it ended below MANY_RECORDS, anomalies that
+# come at random, or whose number varies between 7 and 8, would start it again and again.
 FEW_RECORDS = MANY_RECORDS // 2
-# A status depends on fewer records before it than this: the anomalies of a row may be a window apart, with
-# unknown records between them, and the oldest anomaly that counts may be the fourth of one.
+# A status depends on fewer earlier records than this: the anomalies of a row may be a window apart, with
+# unknown records between them, and the oldest anomaly that counts may be the fourth of a row.
 CONTEXT_RECORDS = ALERT_RECORDS * WINDOW_RECORDS
 
 _WINDOW_BITS = (1 << WINDOW_RECORDS) - 1
@@ -32,10 +32,10 @@ class Row:
     """Counts anomalies, record by record: those in a row, and those of the last WINDOW_RECORDS records.
 
     An unknown record neither counts nor ends a row; WINDOW_RECORDS of them end it. The anomalies of a row
-    that is an alert are not counted among the last records: a false one soon after would be an alert.
+    that is an alert do not count as recent ones: otherwise a false one soon after would be an alert.
 
-    is_up: whether an alert is up after the newest record. It comes up with one that is an alert, and stays up
-    while a row goes on or FEW_RECORDS recent anomalies are left.
+    is_up: whether an alert is up after the newest record. It comes up with a record that is an alert, and
+    stays up while a row continues or FEW_RECORDS recent anomalies are left.
 
         row = Row()
         row.status(is_anomaly=True, is_unknown=False)    # "anomaly"; row.anomalies is 1, row.recent is 1,
@@ -58,7 +58,7 @@ class Row:
         return self._recent.bit_count()
 
     def status(self, is_anomaly: bool, is_unknown: bool) -> str:
-        """Of the next record: normal, anomaly, alert, or unknown."""
+        """The status of the next record: NORMAL, ANOMALY, ALERT or UNKNOWN."""
         status = self._status(is_anomaly, is_unknown)
         goes_on = self.anomalies > 0 or self.recent >= FEW_RECORDS
         self.is_up = status == ALERT or (self.is_up and goes_on)
@@ -82,11 +82,11 @@ class Row:
         return ALERT
 
     def _drop_newest(self) -> None:
-        """Take the newest anomaly out of the recent ones."""
+        """Remove the newest anomaly from the recent ones."""
         self._recent &= self._recent - 1
 
     def state(self) -> dict[str, int]:
-        """For `restore`, in JSON."""
+        """The state that `restore` takes, as JSON."""
         return {
             "anomalies": self.anomalies,
             "unknowns": self._unknowns,
@@ -95,7 +95,7 @@ class Row:
         }
 
     def restore(self, state: dict[str, int]) -> None:
-        """Go on where another process stopped.
+        """Continue where another process stopped.
 
         A state of an older version has no recent anomalies; whether an alert is up is taken from the rest.
         """

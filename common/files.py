@@ -1,4 +1,4 @@
-"""Files of people and of this program: what a usable one is, JSON, and replacement that no crash tears."""
+"""Files of people and of this program: safe reading, JSON, and replacement that survives a crash."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-# Many times what a thresholds file, a node file or the JSON of a model needs.
+# Many times what a thresholds file, a node file or a model's JSON needs.
 JSON_BYTES = 1_000_000
 # How much of a wrong name or value a message shows.
 SHOWN_CHARACTERS = 80
 
 _TEMPORARY_PREFIX = ".find_anomalies."
-# What tempfile puts behind it.
+# Length of what tempfile appends to it.
 _RANDOM_LETTERS = 8
 _KINDS = {
     stat.S_IFDIR: "a folder",
@@ -33,18 +33,18 @@ _KINDS = {
 
 
 class UserError(Exception):
-    """A fault that the user can mend: its message is one line that says what to do."""
+    """A fault that the user can fix: its message is one line that says what to do."""
 
 
 class _DoubleKeyError(ValueError):
-    """A key that stands twice in a JSON object."""
+    """A key that occurs twice in a JSON object."""
 
 
 # --- reading -------------------------------------------------------------------------------------
 
 
 def is_there(filename: str | Path) -> bool:
-    """Whether something has this name. True too where it cannot be examined: reading it then says why."""
+    """Whether something has this name. Also True if it cannot be examined: reading it then tells why."""
     try:
         os.stat(filename)
     except (FileNotFoundError, NotADirectoryError):
@@ -55,13 +55,13 @@ def is_there(filename: str | Path) -> bool:
 
 
 def read_file(filename: str | Path, limit_bytes: int) -> bytes:
-    """The content of a regular file of at most `limit_bytes`; waits for nobody and reads no more than that.
+    """The content of a regular file of at most `limit_bytes`; never blocks, and reads no more than that.
 
-    Raises UserError, naming file and remedy, for what is not there, cannot be read, is no regular file
-    (FIFO, device, folder, socket) or is too large.
+    Raises UserError, naming file and remedy, if the file is missing, unreadable, too large, or not a regular
+    file (but a FIFO, device, folder or socket).
     """
     try:
-        # A look first: opening a device can already do something.
+        # Checked first: opening a device can already have an effect.
         _check_usable(filename, os.stat(filename), limit_bytes)
         descriptor = os.open(filename, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
         with open(descriptor, "rb") as file:
@@ -82,7 +82,7 @@ def read_file(filename: str | Path, limit_bytes: int) -> bytes:
 
 def _check_usable(filename: str | Path, found: os.stat_result, limit_bytes: int) -> None:
     if not stat.S_ISREG(found.st_mode):
-        kind = _KINDS.get(stat.S_IFMT(found.st_mode), "no regular file")
+        kind = _KINDS.get(stat.S_IFMT(found.st_mode), "not a regular file")
         raise UserError(f"{filename}: cannot be read: it is {kind}; put a regular file there")
     if found.st_size > limit_bytes:
         raise _too_large(filename, limit_bytes)
@@ -104,12 +104,12 @@ def loadDictJson(filename: str | Path, limit_bytes: int = JSON_BYTES) -> dict:
         loaded = json.loads(text, object_pairs_hook=_object_without_doubles)
     except json.JSONDecodeError as error:
         raise UserError(
-            f"{filename}, line {error.lineno}: not valid JSON ({error.msg}); mend that line"
+            f"{filename}, line {error.lineno}: not valid JSON ({error.msg}); fix that line"
         ) from None
     except _DoubleKeyError as error:
         raise UserError(f"{filename}: {error}; keep one of them") from None
     except ValueError as error:
-        raise UserError(f"{filename}: holds a number that cannot be read ({error})") from None
+        raise UserError(f"{filename}: holds a number that cannot be read ({error}); fix it") from None
     except RecursionError:
         raise UserError(f"{filename}: is nested too deeply; it must hold one flat JSON object") from None
     if not isinstance(loaded, dict):
@@ -118,17 +118,17 @@ def loadDictJson(filename: str | Path, limit_bytes: int = JSON_BYTES) -> dict:
 
 
 def _object_without_doubles(pairs: list[tuple[str, Any]]) -> dict:
-    """JSON lets a key stand twice, and the last one wins unseen: the edit that a person made may not."""
+    """Refuse a key that occurs twice: JSON silently takes the last one, which may not be the edited one."""
     loaded: dict[str, Any] = {}
     for key, value in pairs:
         if key in loaded:
-            raise _DoubleKeyError(f"the key {shortened(repr(key))} stands twice")
+            raise _DoubleKeyError(f"the key {shortened(repr(key))} occurs twice")
         loaded[key] = value
     return loaded
 
 
 def shortened(text: str) -> str:
-    """A text as a message of one line shows it: cut where it is long."""
+    """A text for a message of one line: cut if it is long."""
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
 
 
@@ -142,23 +142,23 @@ def saveDictJson(dict: dict, filename: str | Path) -> None:
 
 
 def json_bytes(content: dict) -> bytes:
-    """The content of a JSON file, as people like to read it. Raises ValueError for NaN and infinity."""
+    """The content of a JSON file, indented for people. Raises ValueError for NaN and infinity."""
     return (json.dumps(content, indent=2, allow_nan=False) + "\n").encode()
 
 
 def replace_file(filename: str | Path, write: Callable[[Path], Any]) -> None:
     """Let `write` fill a temporary file beside `filename` (with its ending), then move it there.
 
-    A file that nothing can be moved onto, since it is mounted by itself, is written in place. Raises
-    UserError where the folder cannot be written; `filename` is then as it was.
+    A file that is a mount point cannot be replaced, and is written in place. Raises UserError if the folder
+    cannot be written; `filename` is then as it was.
     """
     replace_files({filename: write})
 
 
 def replace_files(writers: dict[str | Path, Callable[[Path], Any]]) -> None:
-    """replace_file for files that belong together: none is moved before all are written."""
+    """Replace files that belong together: none is moved before all are written."""
     target = Path()
-    # It can only be asked by setting it.
+    # The umask can only be read by setting it.
     mask = os.umask(0o077)
     os.umask(mask)
     try:
@@ -174,7 +174,7 @@ def replace_files(writers: dict[str | Path, Callable[[Path], Any]]) -> None:
             for temporary, target in ready:
                 _move(temporary, target)
             for folder in dict.fromkeys(target.parent for _, target in ready):
-                # Some file systems cannot; what was moved is there all the same.
+                # Some file systems cannot sync a folder; the files are moved all the same.
                 with contextlib.suppress(OSError):
                     _sync(folder)
     except OSError as error:
@@ -185,8 +185,8 @@ def replace_files(writers: dict[str | Path, Callable[[Path], Any]]) -> None:
 
 @contextlib.contextmanager
 def working_folder(filename: str | Path) -> Iterator[Path]:
-    """A folder beside `filename` for as long as the `with` lasts. What libraries put into the temporary
-    folder of this process goes there, too. Raises UserError where it cannot be made.
+    """A folder beside `filename` for as long as the `with` lasts. It is also where libraries put their
+    temporary files meanwhile. Raises UserError if it cannot be made.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -204,9 +204,9 @@ def working_folder(filename: str | Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _temporary(target: Path, is_folder: bool) -> Iterator[Path]:
-    """A new file or folder beside `target`, locked by this process while it is there.
+    """A new file or folder beside `target`, locked by this process while it exists.
 
-    The lock tells it from what a process that was killed has left, which is removed first.
+    The lock distinguishes it from leftovers of killed processes, which are removed first.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(os.path.realpath(target.parent))
@@ -226,7 +226,7 @@ def _make_locked(target: Path, is_folder: bool) -> tuple[Path, int]:
         else:
             lock, name = tempfile.mkstemp(dir=target.parent, prefix=_TEMPORARY_PREFIX, suffix=target.suffix)
             path = Path(name)
-        # Some network file systems have no locks: nothing is locked there, and nothing found to be left.
+        # Some network file systems have no locks: leftovers are not found there.
         with contextlib.suppress(OSError):
             fcntl.flock(lock, fcntl.LOCK_EX)
         # Before it was locked, another process may have removed it as a leftover.
@@ -237,18 +237,18 @@ def _make_locked(target: Path, is_folder: bool) -> tuple[Path, int]:
 
 @functools.cache
 def _remove_leftovers(folder: str) -> None:
-    """Remove the temporary files and folders that nobody holds: their process was killed.
+    """Remove the temporary files and folders that no process has locked: theirs was killed.
 
-    Once for each folder, which may hold many files. What is left later the next process removes.
+    Each folder is searched once, since it may hold many files. The next process removes later leftovers.
     """
     names: list[str] = []
-    # Who may write to a folder need not be allowed to list it.
+    # A user who may write to a folder need not be allowed to list it.
     with contextlib.suppress(OSError):
         names = os.listdir(folder)
     for name in names:
         if not (name.startswith(_TEMPORARY_PREFIX) and len(name) >= len(_TEMPORARY_PREFIX) + _RANDOM_LETTERS):
             continue
-        # One of another user, or one that has just gone, is left alone.
+        # A file of another user, or one that has just gone, is left alone.
         with contextlib.suppress(OSError):
             path = Path(folder, name)
             descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -270,17 +270,17 @@ def _move(temporary: Path, target: Path) -> None:
     try:
         os.replace(temporary, target)
     except OSError as error:
-        # A file that is mounted by itself, as containers do.
+        # The file is a mount point, as in containers.
         if error.errno != errno.EBUSY:
             raise
         _write_in_place(target, temporary.read_bytes())
 
 
 def _write_in_place(target: Path, content: bytes) -> None:
-    """Write into a regular file that is there.
+    """Overwrite an existing regular file.
 
-    Blanks cover the rest of a longer JSON file before it is cut, so that nothing of it follows the new one.
-    It is not atomic: after a crash, or at just that moment, the end may still be that of the old file.
+    Blanks cover the rest of a longer JSON file before it is cut, so that no old content follows the new one.
+    This is not atomic: after a crash, or at just that moment, the end may still be that of the old file.
     """
     descriptor = os.open(target, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
@@ -296,7 +296,7 @@ def _write_in_place(target: Path, content: bytes) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Have the disk hold a file's content, or a folder's names."""
+    """Flush a file's content, or a folder's names, to the disk."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -9,7 +9,7 @@ DAY_SECONDS = 86_400
 
 
 def parse_time(text: str) -> int:
-    """ns since 1970 of an ISO date and time, UTC where it names no zone. Raises ValueError."""
+    """An ISO date and time in ns since 1970; UTC if it names no zone. Raises ValueError."""
     moment = datetime.fromisoformat(text.strip())
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     # What nanoseconds in 64 bits can hold.
@@ -19,7 +19,7 @@ def parse_time(text: str) -> int:
 
 
 def format_time(nanoseconds: int) -> str:
-    """2021-01-12T09:13:15Z, with milliseconds where there are any."""
+    """Such as 2021-01-12T09:13:15Z, with milliseconds if there are any."""
     seconds, rest = divmod(int(nanoseconds), 1_000_000_000)
     text = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
     milliseconds = rest // 1_000_000
@@ -27,7 +27,7 @@ def format_time(nanoseconds: int) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """17 min 45 s."""
+    """Such as 17 min 45 s."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     parts = [(hours, "h"), (minutes, "min"), (rest, "s")]
@@ -35,9 +35,9 @@ def format_duration(seconds: float) -> str:
 
 
 def last_midnight(moment: int, zone: str) -> int:
-    """Where the local day of a moment began; both in seconds since 1970.
+    """When the local day of a moment began; both in seconds since 1970.
 
-    Where the clocks change at midnight, it is the first moment of the day.
+    If the clocks change at midnight, it is the first moment of the day.
     """
     day = datetime.fromtimestamp(moment, ZoneInfo(zone))
     return int(day.replace(hour=0, minute=0, second=0, microsecond=0, fold=0).timestamp())

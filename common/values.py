@@ -1,25 +1,25 @@
-"""What a value that comes out of a file may be: most checks give the value back, or raise ValueError."""
+"""Checks of values that come from a file: most return the value, or raise ValueError."""
 
 from __future__ import annotations
 
 import sys
 from typing import Any
 
-# InfluxDB takes no time beyond it, either way.
+# InfluxDB takes no time beyond this, before or after 1970.
 _LAST_TIME = (1 << 63) - 2
 
 
 def whole(value: Any) -> int:
     """The value, a whole number that fits into 64 bits. Raises ValueError for anything else."""
     if not isinstance(value, int) or isinstance(value, bool) or abs(value) > _LAST_TIME:
-        raise ValueError(f"no whole number: {value!r:.100}")
+        raise ValueError(f"not a whole number: {value!r:.100}")
     return value
 
 
 def number(value: Any) -> float:
-    """The value as a float; it may be NaN or infinite. Raises ValueError for what is no number."""
+    """The value as a float; it may be NaN or infinite. Raises ValueError for anything but a number."""
     if not isinstance(value, (int, float)) or isinstance(value, bool):
-        raise ValueError(f"no number: {value!r:.100}")
+        raise ValueError(f"not a number: {value!r:.100}")
     try:
         return float(value)
     except OverflowError:
@@ -33,9 +33,9 @@ def is_number(value: object) -> bool:
 
 
 def text(value: Any) -> str:
-    """The value, a text. Raises ValueError for anything else, also for one that is no UTF-8."""
+    """The value, a text. Raises ValueError for anything else, and for text that UTF-8 cannot encode."""
     if not isinstance(value, str):
-        raise ValueError(f"no text: {value!r:.100}")
+        raise ValueError(f"not a text: {value!r:.100}")
     value.encode()
     return value
 
@@ -43,5 +43,5 @@ def text(value: Any) -> str:
 def mapping(value: Any) -> dict[str, Any]:
     """The value, a JSON object. Raises ValueError for anything else."""
     if not isinstance(value, dict):
-        raise ValueError(f"no JSON object: {value!r:.100}")
+        raise ValueError(f"not a JSON object: {value!r:.100}")
     return value

@@ -1,7 +1,7 @@
-"""Test mode as a service: polls for a year, outlives its neighbours' faults, and logs each once.
+"""Test mode as a service: runs for a year, survives faults of what it depends on, and logs each once.
 
-What a poll found is on the disk before it is logged or sent, with where judging stopped: the next process
-takes up there.
+What a poll found, and where judging stopped, is on the disk before it is logged or sent. The next process
+continues there.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ STATE_VERSION = 1
 
 @dataclass(frozen=True)
 class Settings:
-    """What the daemon is told; `server` is host:port, as messages name it."""
+    """The daemon's settings; `server` is host:port, as messages name it."""
 
     server: str
     database: str
@@ -54,7 +54,7 @@ class Settings:
 
 
 class Daemon:
-    """Polls until it is ended; every fault of its neighbours is logged once, and outlived."""
+    """Polls until it is ended; survives faults of the database and of files, and logs each once."""
 
     def __init__(
         self,
@@ -72,13 +72,13 @@ class Daemon:
         self._metrics = metrics
         self._ending = ending
         self._notices = Notices()
-        # What was judged elsewhere says nothing of what is judged here.
+        # A state of another node, server or interval does not apply here.
         self._watched = {
             "version": STATE_VERSION,
             "server": settings.server,
             "database": settings.database,
             "interval_seconds": settings.interval_seconds,
-            # Through JSON, as the state comes back.
+            # Through JSON, to be comparable with what the state holds.
             "node": json.loads(
                 json.dumps({key: value for key, value in asdict(node).items() if value != ()})
             ),
@@ -116,21 +116,21 @@ class Daemon:
         self._show_standing()
 
     def _kept_state(self) -> dict[str, Any]:
-        """What the process before kept, if it watched the same; else nothing."""
+        """The state of the previous process if it watched the same; else an empty one."""
         try:
             state = self._store.state()
         except StoreError as error:
             logger.warning("%s; judging starts over", error)
             return {}
         if state is not None and state.get("watched") != self._watched:
-            logger.warning("--state_dir is of another node, server or interval: judging starts over")
+            logger.warning("--state_dir belongs to another node, server or interval: judging starts over")
             return {}
         return state or {}
 
     # --- the loop --------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Poll until a signal ends it, or once. Raises UserError for what only its user can mend."""
+        """Poll until a signal ends it, or once. Raises UserError for what only the user can fix."""
         settings = self._settings
         logger.info(
             "watching %s, database %s, every %g s",
@@ -157,8 +157,8 @@ class Daemon:
             self._metrics.skipped.inc(skipped)
             self._notices.fault(
                 "slow",
-                f"a poll took longer than the {interval:g} s between polls: some are skipped, no record is;"
-                f" check how quickly {self._settings.server} answers",
+                f"a poll took longer than the {interval:g} s between polls: some polls are skipped, but no"
+                f" records; check how quickly {self._settings.server} answers",
                 logging.WARNING,
             )
         else:
@@ -167,7 +167,7 @@ class Daemon:
     # --- one poll --------------------------------------------------------------------------------
 
     def poll(self) -> bool:
-        """One poll, whatever comes of it; whether the server is away."""
+        """Do one poll, whatever comes of it. Returns whether the server is away."""
         self._metrics.polls.inc()
         self._is_first_poll, was_first_poll = False, self._is_first_poll
         self.delivery.look_after_store()
@@ -183,7 +183,7 @@ class Daemon:
             self._note_away(error)
             return True
         except UserError as error:
-            # At the start somebody looks on; later the service waits for the remedy.
+            # At the start somebody is watching; later the service waits until it is fixed.
             if self._settings.once or was_first_poll and not self.watch.monitor.reader.has_begun:
                 raise
             self._metrics.failures.labels("refused").inc()
@@ -193,7 +193,7 @@ class Daemon:
         else:
             self._metrics.good_poll()
             self._notices.mended("poll", "records are judged again")
-            # What is kept is also logged.
+            # What is saved must also be logged.
             with self._ending.deferred():
                 self._take(found)
         try:
@@ -215,9 +215,9 @@ class Daemon:
         self._publish(Found([]), line)
 
     def _take(self, found: Found) -> None:
-        """Keep what a poll found, then log it."""
+        """Save what a poll found, then log it."""
         silence = None if found.judged else self.watch.silence
-        # First of all: a record that is published twice after a crash is the same, a missing one is a gap.
+        # Published first: after a crash, a record published twice does no harm, a missing one is a gap.
         self._publish(found, silence and f"unknown: {silence}")
         self.delivery.keep(
             {"watched": self._watched, **self.watch.state()},
@@ -250,14 +250,14 @@ class Daemon:
                 return
             self._notices.fault(
                 "poll log",
-                f"{self.poll_log.path}: cannot be written ({error.strerror}); free some space, or give its"
-                " user the right. Until then pictures of alerts have gaps",
+                f"{self.poll_log.path}: cannot be written ({error.strerror}); free some space, or give the"
+                " service's user the right. Until then pictures of alerts have gaps",
             )
         else:
             self._notices.mended("poll log", f"{self.poll_log.path} can be written again")
 
     def _show_standing(self) -> None:
-        """Show what goes on, with or without a poll."""
+        """Export how things stand, with or without a poll."""
         watch = self.watch
         self._metrics.incident.set(watch.incidents.is_open)
         self._metrics.clock_offset.set(watch.monitor.reader.clock_offset_seconds)

@@ -1,4 +1,4 @@
-"""Anomalies on their way to InfluxDB: kept on the disk until it has them, whatever it refuses or lacks."""
+"""Delivers anomalies to InfluxDB, and keeps them on the disk until it has them."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("find_anomalies")
 
-# Points of one request.
+# Points in one request.
 BATCH_POINTS = 500
-# For sending in one poll, so that a long spool does not keep the next record waiting.
+# Most time for sending in one poll, so that a long spool does not delay the next record.
 SENDING_SECONDS = 10.0
-# What InfluxDB refused is sent again after this.
+# Refused points are sent again after this time.
 REFUSED_RETRY_SECONDS = 120.0
 
 
 class Delivery:
-    """Keeps points in the store, and sends them: the oldest first, and what was refused from time to time.
+    """Keeps points in the store and sends them, the oldest first; refused ones are sent again now and then.
 
-    retry_seconds: how long what InfluxDB refused waits before it is sent again.
+    retry_seconds: how long refused points wait before they are sent again.
     """
 
     def __init__(
@@ -68,12 +68,12 @@ class Delivery:
             return
         if is_new:
             self._notices.fault("place", f"{self._store.path}, or its log, was deleted")
-            self._notices.mended("place", f"{self._store.path} is made again, with all that was in it")
+            self._notices.mended("place", f"{self._store.path} was made again, with all that was in it")
         else:
-            self._notices.mended("place", f"{self._store.path} is in its place again")
+            self._notices.mended("place", f"{self._store.path} is back in its place")
 
     def keep(self, state: dict[str, Any], points: Sequence[dict[str, Any]]) -> None:
-        """Put points on the disk, with the state in which they were found, in one step."""
+        """Write points to the disk, together with the state after finding them, in one step."""
         dropped = self._store.dropped
         try:
             self._store.add(state, self._database, points)
@@ -97,18 +97,18 @@ class Delivery:
             self._notices.mended("spool file", f"{self._store.path} can be read again")
 
     def show(self) -> None:
-        """Show how much waits, and log rows that are damaged."""
+        """Export how many points wait, and log damaged rows."""
         if found := self._store.damaged - self._damaged_rows:
             self._damaged_rows += found
             self._metrics.damaged.inc(found)
             logger.error(
-                "%s: %d damaged rows of the spool are set aside in its table damaged (%s), all others are"
+                "%s: %d damaged rows of the spool were moved to its table 'damaged' (%s), all others are"
                 " sent; look at them with sqlite3, and check the disk",
                 self._store.path,
                 found,
                 self._store.damage,
             )
-        # A store that cannot be read is logged when something is sent.
+        # A store that cannot be read is logged by `send`.
         with contextlib.suppress(StoreError):
             self._metrics.spool_depth.set(self._store.depth)
             self._metrics.spool_refused.set(self._store.refused)
@@ -126,10 +126,10 @@ class Delivery:
             self._refusals.clear()
             if self._notices.has("spool"):
                 logger.warning(
-                    "no anomaly that InfluxDB refused waits any more; the oldest of the spool were dropped"
+                    "no refused anomaly waits any more; the oldest anomalies of the spool were dropped"
                 )
             else:
-                logger.warning("InfluxDB takes all anomalies again")
+                logger.warning("InfluxDB accepts all anomalies again")
         if not self._store.depth:
             self._notices.mended(
                 "spool",
@@ -137,12 +137,12 @@ class Delivery:
             )
 
     def _next_refused(self, count: int) -> Batch | None:
-        """They go where anomalies go now: another --influx_measurement is one of the remedies."""
+        """Refused points, for the current --influx_measurement: naming another one is one of the remedies."""
         batch = self._store.oldest_refused(count)
         return batch and batch.renamed(self._measurement)
 
     def _deliver(self, next_batch: Callable[[int], Batch | None], deadline: float) -> bool:
-        """Send batch after batch; whether there was time for all."""
+        """Send batch after batch. Returns whether there was time for all."""
         size = BATCH_POINTS
         while batch := next_batch(size):
             if time.monotonic() >= deadline:
@@ -152,7 +152,7 @@ class Delivery:
                 if refusal is None:
                     self._store.sent(batch)
                     if self._is_refused:
-                        # Somebody has mended it: what waits is tried at once.
+                        # Somebody has fixed the cause: the refused points are tried at once.
                         self._is_refused, self._retry_refused_at = False, 0.0
                     self._notices.mended("too old", "InfluxDB stores anomalies again")
                 elif not self._take_refusal(batch, refusal):
@@ -162,26 +162,26 @@ class Delivery:
         return True
 
     def _write(self, batch: Batch) -> influx_utils.Refusal | None:
-        """Write a batch. Raises one of INFLUX_ERRORS if it is to be sent again before all others."""
+        """Write a batch. Raises one of INFLUX_ERRORS if it must be sent again before all others."""
         try:
             return influx_utils.write_points(self._client, batch.database, batch.points)
         except influx_utils.InfluxDBClientError as error:
-            # A database of another --influx_db, to which the user has no right, holds nothing up.
+            # A database of a former --influx_db, to which the user has no right, must not hold up the rest.
             if batch.database == self._database or error.code != 403:
                 raise
             return influx_utils.Refusal(f"no right to the database {batch.database}", len(batch.points))
 
     def _take_refusal(self, batch: Batch, refusal: influx_utils.Refusal) -> bool:
-        """Do what a refusal asks for; False if it is not known of which points it speaks."""
-        # Of a single point it is sure that it is the one.
+        """Handle a refusal. Returns False if it does not tell which points are refused."""
+        # A refusal of a single point can only mean that one.
         refused = 1 if len(batch.points) == 1 else refusal.points
         if refusal.is_too_old and refused:
             self._store.sent(batch.earliest(refused))
             self._metrics.refused.inc(refused)
             self._notices.fault(
                 "too old",
-                f"InfluxDB refuses anomalies that are older than all that {batch.database} keeps; they are"
-                " dropped: lengthen its retention policy, or check the clock of the samples",
+                f"InfluxDB refuses anomalies that are older than the retention policy of {batch.database}"
+                " allows; they are dropped: lengthen that policy, or check the samples' clock",
             )
             return True
         if refused < len(batch.points):
@@ -195,7 +195,7 @@ class Delivery:
         return True
 
     def _log_refusal(self, refusal: influx_utils.Refusal) -> None:
-        """Once for each field that is in conflict, and once for all else, until InfluxDB takes all."""
+        """Log once for each field in conflict, and once for all else, until InfluxDB accepts everything."""
         topic = refusal.conflict and refusal.conflict[:2]
         if topic in self._refusals:
             return

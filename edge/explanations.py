@@ -1,4 +1,4 @@
-"""Why series have no samples: looked up once in the database, when it changes which they are."""
+"""Why series have no samples: looked up in the database whenever other series than before have none."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 class Explanations:
     """What the database tells about the monitored series that have no samples.
 
-    Faults are names of monitored series -> why they have no sample that can be used.
+    Faults: series name -> why it has no usable sample.
     """
 
     def __init__(self, client: InfluxDBClient, node: Node) -> None:
         self._client = client
         self._node = node
-        # What was last looked up.
+        # The series that were last looked up.
         self._missing: frozenset[str] = frozenset()
         self._found: dict[str, str] = {}
         self._records_without_total = 0
@@ -43,7 +43,7 @@ class Explanations:
             if is_total_gone and not samples.wrong_types(self._client, [MEMORY_TOTAL]):
                 selection.forget_total_fault()
         except influx_utils.INFLUX_ERRORS:
-            # The next poll says what is wrong with the server.
+            # The next poll logs what is wrong with the server.
             return
         self._missing = missing
         self._records_without_total = 0
@@ -57,8 +57,8 @@ class Explanations:
             measurement, part = series[name]
             if measurement in types:
                 found[name] = (
-                    f"{NO_SAMPLE}: InfluxDB holds values of it that are {types[measurement]} and may keep"
-                    " others out; check its exporter, then DELETE them or DROP MEASUREMENT"
+                    f"{NO_SAMPLE}: InfluxDB holds {types[measurement]} for it, which may keep other values"
+                    " out; check its exporter, then DELETE them or DROP MEASUREMENT"
                 )
             elif part is not None and name not in selection.ever_seen:
                 if measurement not in there:
@@ -69,7 +69,7 @@ class Explanations:
         return found
 
     def explained(self, faults: Mapping[str, str]) -> dict[str, str]:
-        """Faults with what was found out about them."""
+        """The faults, with the explanations that were found for them."""
         return {
             name: self._found.get(name, fault) if fault == NO_SAMPLE else fault
             for name, fault in faults.items()

@@ -1,4 +1,4 @@
-"""What test mode shows of itself and of the node to Prometheus."""
+"""Metrics of test mode and of the node, for Prometheus."""
 
 from __future__ import annotations
 
@@ -17,49 +17,47 @@ if TYPE_CHECKING:
 
 
 class EdgeMetrics(Exporter):
-    """Counts of polls and verdicts, and where things stand."""
+    """Counts of polls and verdicts, and how things stand."""
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         super().__init__(registry)
         self._last_good_poll = time.monotonic()
         self._newest_record = math.nan
         counter, gauge = self.counter, self.gauge
-        self.polls = counter("polls", "Polls begun")
-        self.skipped = counter("skipped_polls", "Polls that a slow one left no time for")
+        self.polls = counter("polls", "Polls started")
+        self.skipped = counter("skipped_polls", "Polls skipped because one before took too long")
         self.failures = counter("poll_failures", "Polls that failed", "kind")
-        self.unknown = counter(
-            "unknown_verdicts", "Records that had no usable sample of this series", "series"
-        )
+        self.unknown = counter("unknown_verdicts", "Records without a usable sample of this series", "series")
         self.anomalies = counter("anomalies", "Records that are anomalies", "cause")
         self.alerts = counter(
-            "alerts", "Anomalies that are an alert: 4th in a row or later, or of many", "cause"
+            "alerts", "Anomalies that are alerts: the 4th in a row or later, or one of many", "cause"
         )
-        self.dropped = counter("spool_dropped", "Points dropped, for the spool was full")
-        self.damaged = counter("spool_damaged", "Rows of the spool that were damaged, and are set aside")
-        self.refused = counter("refused_points", "Points older than all that InfluxDB keeps, dropped")
+        self.dropped = counter("spool_dropped", "Points dropped because the spool was full")
+        self.damaged = counter("spool_damaged", "Damaged rows of the spool, set aside")
+        self.refused = counter("refused_points", "Points dropped because InfluxDB keeps nothing that old")
         self.spool_depth = gauge("spool_depth", "Points that InfluxDB does not have yet")
-        self.spool_refused = gauge("spool_refused", "Of these, points that InfluxDB refuses")
-        self.incident = gauge("incident_open", "1 while an incident goes on")
+        self.spool_refused = gauge("spool_refused", "Points of the spool that InfluxDB refuses")
+        self.incident = gauge("incident_open", "1 while an incident is open")
         self.rmse = gauge("rmse", "RMSE over the window of the newest record", "metric")
         self.threshold = gauge("threshold", "The threshold in force", "metric")
         self.clock_offset = gauge(
-            "clock_offset_seconds", "How far the clock of the samples is ahead of this host's (estimate)"
+            "clock_offset_seconds", "How far the samples' clock is ahead of this host's (estimate)"
         )
         self.foreign_thresholds = gauge(
-            "foreign_thresholds", "1 while thresholds are in force that were proposed for another model"
+            "foreign_thresholds", "1 while thresholds proposed for another model are in force"
         )
-        self.drift = gauge("drift", "1 where what is normal has changed", "metric")
-        age = gauge("seconds_since_last_good_poll", "Since the last poll that did not fail, or the start")
+        self.drift = gauge("drift", "1 while what is normal for this metric has changed", "metric")
+        age = gauge("seconds_since_last_good_poll", "Time since the last good poll, or since the start")
         age.set_function(lambda: time.monotonic() - self._last_good_poll)
-        silence = gauge("seconds_since_newest_record", "Since the time of the newest record judged")
+        silence = gauge("seconds_since_newest_record", "Age of the newest record judged")
         silence.set_function(lambda: time.time() - self._newest_record)
 
     def good_poll(self) -> None:
-        """A poll did not fail."""
+        """Note that a poll did not fail."""
         self._last_good_poll = time.monotonic()
 
     def show(self, verdict: Verdict, missing: Iterable[str]) -> None:
-        """Count one verdict, and the series that its record lacked."""
+        """Count one verdict, and the series that are missing from its record."""
         for series in missing:
             self.unknown.labels(series).inc()
         # One label for each cause: combinations of eight would be many series.
@@ -72,16 +70,16 @@ class EdgeMetrics(Exporter):
         self._newest_record = verdict.time / 1e9
 
     def show_silence(self) -> None:
-        """Nothing is known of the node at the moment."""
+        """Show that nothing is known about the node at the moment."""
         for name in NAMES:
             self.rmse.labels(name).set(math.nan)
 
     def show_thresholds(self, thresholds: dict[str, float]) -> None:
-        """The thresholds in force."""
+        """Show the thresholds in force."""
         for name, key in zip(NAMES, THRESHOLD_KEYS, strict=True):
             self.threshold.labels(name).set(thresholds[key])
 
     def show_drift(self, drifting: Collection[str]) -> None:
-        """The metrics whose normal has changed."""
+        """Show the metrics whose normal has changed."""
         for name in NAMES:
             self.drift.labels(name).set(name in drifting)

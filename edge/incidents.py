@@ -1,6 +1,6 @@
-"""What many verdicts amount to: alerts, incidents, a changed normal, another node's model.
+"""What verdicts add up to over time: alerts, incidents, drift, signs of another node's model.
 
-Verdicts come every 15 s; an operator hears of a change once. All of it can be kept over a restart.
+Verdicts come every 15 s; an operator is told of each change once. All of it can survive a restart.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from common.values import mapping, number, text, whole
 from edge.detector import UNKNOWN_CAUSE, Verdict
 from nodes.metrics import METRICS, NAMES, THRESHOLD_KEYS
 
-# Of an alert that lasts longer than this (6 h of 15 s), the newest records are drawn.
+# An alert's picture shows at most this many records, the newest (6 h of 15 s).
 ALERT_PICTURE_RECORDS = 1440
-# Fewer records judged by a model say nothing of it; this share of them must be anomalies of a metric.
+# A model is not doubted before it has judged this many records; this share of them must be anomalies.
 FIRST_RECORDS = 10
 NEARLY_ALL = 0.9
 
@@ -28,8 +28,8 @@ NEARLY_ALL = 0.9
 class Alert:
     """An alert from beginning to end; times in ns.
 
-    first_anomaly: of those that made it an alert. start: of the alert itself. end: of the record that ends
-    it, or the newest one of an alert that `is_open`.
+    first_anomaly: the first of those that made it an alert. start: the first record that is an alert. end:
+    the record that ended it, or the newest one while it `is_open`.
     """
 
     first_anomaly: int
@@ -40,12 +40,12 @@ class Alert:
 
     @property
     def filename(self) -> str:
-        """alert_20260306T120014Z.png, the time of its first anomaly."""
+        """Such as alert_20260306T120014Z.png, with the time of its first anomaly."""
         return f"alert_{_moment(self.first_anomaly):%Y%m%dT%H%M%SZ}.png"
 
     @property
     def title(self) -> str:
-        """Causes in the order of METRICS, its times in UTC, and how long it lasted."""
+        """Its causes in the order of METRICS, its times in UTC, and how long it lasted."""
         start, end, first = (_moment(time) for time in (self.start, self.end, self.first_anomaly))
         one_day = first.date() == end.date()
         form, day = ("%H:%M:%S", f" on {end:%Y-%m-%d}") if one_day else ("%Y-%m-%d %H:%M:%S", "")
@@ -58,9 +58,10 @@ class Alert:
         )
 
     def records_of(self, verdicts: Iterable[Verdict]) -> list[Verdict]:
-        """Those of consecutive verdicts that its picture shows, at most ALERT_PICTURE_RECORDS, the newest.
+        """The verdicts, out of consecutive ones, that its picture shows.
 
-        They begin WINDOW_RECORDS before the first anomaly and end with the alert.
+        They begin WINDOW_RECORDS before the first anomaly and end with the alert. Only the newest
+        ALERT_PICTURE_RECORDS of them are shown.
         """
         before: deque[Verdict] = deque(maxlen=WINDOW_RECORDS)
         shown: deque[Verdict] = deque(maxlen=ALERT_PICTURE_RECORDS)
@@ -77,7 +78,7 @@ def _moment(time: int) -> datetime:
 
 
 class Alerts:
-    """Takes verdicts one by one; gives each alert back when it has ended."""
+    """Takes verdicts one by one; returns each alert once it has ended."""
 
     def __init__(self) -> None:
         # The newest anomalies: time and causes.
@@ -86,7 +87,7 @@ class Alerts:
 
     @property
     def up(self) -> Alert | None:
-        """The alert that is up, as far as it has come."""
+        """The alert that is up, so far."""
         return self._up
 
     def observe(self, verdict: Verdict) -> Alert | None:
@@ -95,14 +96,14 @@ class Alerts:
         if verdict.is_anomaly:
             self._anomalies.append((verdict.time, verdict.causes))
             if not verdict.is_alert_up:
-                # The alert ended in slots without a record; this anomaly is no part of it.
+                # The alert ended in slots without a record; this anomaly is not part of it.
                 ended = self._end()
         if self._up is not None:
             causes = {*self._up.causes, *(verdict.causes if verdict.is_anomaly else ())}
             self._up = replace(self._up, end=verdict.time, causes=_in_order(causes))
             return None if verdict.is_alert_up else self._end()
         if verdict.status == ALERT:
-            # The anomalies that made it an alert belong to it, as far as they were seen.
+            # The anomalies that made it an alert belong to it, as far as they are known.
             anomalies = list(self._anomalies)[-verdict.flurry :]
             causes = {cause for _, names in anomalies for cause in names}
             self._up = Alert(anomalies[0][0], verdict.time, verdict.time, True, _in_order(causes))
@@ -113,15 +114,15 @@ class Alerts:
         return ended and replace(ended, is_open=False)
 
     def state(self) -> dict[str, Any]:
-        """For `restore`, in JSON."""
+        """The state that `restore` takes, as JSON."""
         return {"anomalies": list(self._anomalies), "alert": self._up and asdict(self._up)}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on where another process stopped.
+        """Continue where another process stopped.
 
-        Raises KeyError, TypeError or ValueError, unchanged, if it is no state.
+        Raises KeyError, TypeError or ValueError if the state is invalid, and then changes nothing.
         """
-        # A state of an older version has times alone, and no alert; one before it has no anomalies either.
+        # A state of an older version has only times, and no alert; a still older one has no anomalies either.
         anomalies = [
             (whole(one), ()) if isinstance(one, int) else (whole(one[0]), _in_order(one[1]))
             for one in state.get("anomalies", ())
@@ -140,11 +141,11 @@ def _in_order(causes: Iterable[str]) -> tuple[str, ...]:
 
 
 class Incidents:
-    """Takes verdicts one by one; says once when an incident opens, and once when it closes.
+    """Takes verdicts one by one; reports once when an incident opens, and once when it closes.
 
-    It opens with an alert, and began with the first of the anomalies that made it one. It closes when
-    ALERT_RECORDS records in a row are no anomalies and no alert is up: an attack that pauses for a record is
-    one, and so is one that comes and goes.
+    An incident opens with an alert; it began with the first of the anomalies that made it one. It closes once
+    ALERT_RECORDS records in a row are not anomalies and no alert is up. So an attack that pauses for a record
+    is one incident, and so is one that comes and goes.
     """
 
     def __init__(self) -> None:
@@ -156,11 +157,11 @@ class Incidents:
 
     @property
     def is_open(self) -> bool:
-        """Whether an incident goes on."""
+        """Whether an incident is open."""
         return self._open is not None
 
     def observe(self, verdict: Verdict, thresholds: dict[str, float]) -> list[str]:
-        """What there is to say after this verdict: nothing, that one opens, or that one closes."""
+        """The lines to log after this verdict: none, that an incident opens, or that it closes."""
         self.ended_alert = self._alerts.observe(verdict)
         if self._open is None:
             if verdict.status != ALERT:
@@ -181,15 +182,15 @@ class Incidents:
             return []
         causes = set(self._open["causes"])
         if verdict.in_a_row and not (causes and verdict.unknown and causes.isdisjoint(verdict.unknown)):
-            # What was wrong may go on unseen.
+            # What was wrong may continue unseen.
             return []
         self._quiet += 1
-        # A row that only something else keeps open, which is unknown, is over here.
+        # A row that is kept open only by other metrics, which are unknown, does not keep the incident open.
         is_up = verdict.is_alert_up and (not verdict.in_a_row or verdict.recent >= FEW_RECORDS)
         return [] if self._quiet < ALERT_RECORDS or is_up else [self._close()]
 
     def _note(self, anomaly: Verdict, thresholds: dict[str, float]) -> None:
-        """Remember the causes, and by how much each was over its threshold at most."""
+        """Remember the causes, and the peak RMSE of each in multiples of its threshold."""
         incident = self._open
         incident["last"] = anomaly.time
         incident["causes"] = [
@@ -211,19 +212,19 @@ class Incidents:
         )
         line = (
             f"{format_time(incident['last'])} incident closes: {self._causes()} for {lasted} since"
-            f" {format_time(incident['began'])}; peak RMSE in thresholds: {peaks}"
+            f" {format_time(incident['began'])}; peak RMSE / threshold: {peaks}"
         )
         self._open = None
         return line
 
     def state(self) -> dict[str, Any]:
-        """For `restore`, in JSON."""
+        """The state that `restore` takes, as JSON."""
         return {"open": self._open, "quiet": self._quiet, **self._alerts.state()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on where another process stopped.
+        """Continue where another process stopped.
 
-        Raises KeyError, TypeError or ValueError, unchanged, if it is no state.
+        Raises KeyError, TypeError or ValueError if the state is invalid, and then changes nothing.
         """
         incident = state["open"]
         if incident is not None:
@@ -239,11 +240,11 @@ class Incidents:
 
 
 class FirstRecords:
-    """Whether the first records that a model judges look like another node's: then it can judge nothing here.
+    """Whether the first records that a model judges show that it was trained on another node.
 
-    They do if nearly all of them are anomalies of the memory. Other hosts use another share of it, while
-    attacks leave it as it is: at once if other metrics are wrong all the while too, after a window of records
-    if the memory alone is, which an attack on it could be. What is over by then says nothing.
+    They do if nearly all of them are anomalies of the memory: hosts differ in how much of it they use, while
+    most attacks leave it alone. FIRST_RECORDS are enough if another metric is wrong as well. If the memory
+    alone is wrong, it may be under attack: that takes a whole window of records.
     """
 
     def __init__(self) -> None:
@@ -252,7 +253,7 @@ class FirstRecords:
         self._blamed: dict[str, int] = {}
 
     def observe(self, verdict: Verdict, model: str) -> list[str]:
-        """The metrics that show it, once for each model, which the text identifies; else none."""
+        """The metrics that show it, once for each model, by its identity; else none."""
         if model != self._model:
             self._model, self._records, self._blamed = model, 0, {}
         if verdict.status == UNKNOWN or self._records >= WINDOW_RECORDS:
@@ -269,13 +270,13 @@ class FirstRecords:
         return strange
 
     def state(self) -> dict[str, Any]:
-        """For `restore`, in JSON."""
+        """The state that `restore` takes, as JSON."""
         return {"model": self._model, "records": self._records, "blamed": self._blamed}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on where another process stopped.
+        """Continue where another process stopped.
 
-        Raises KeyError, TypeError or ValueError, unchanged, if it is no state.
+        Raises KeyError, TypeError or ValueError if the state is invalid, and then changes nothing.
         """
         model = None if state["model"] is None else text(state["model"])
         records = whole(state["records"])
@@ -286,7 +287,7 @@ class FirstRecords:
 class Drift:
     """Which metrics were over their threshold for most of the last `records` records.
 
-    That is a changed normal rather than an attack. It is over when they were for less than a quarter.
+    That is a changed normal rather than an attack. Drift ends once a metric was over in less than a quarter.
     """
 
     def __init__(self, records: int) -> None:
@@ -296,10 +297,10 @@ class Drift:
         self.drifting: list[str] = []
 
     def observe(self, verdict: Verdict, thresholds: dict[str, float]) -> tuple[list[str], list[str]]:
-        """The metrics of which it begins with this verdict, and those of which it ends."""
+        """The metrics whose drift begins with this verdict, and those whose drift ends."""
         begun, ended = [], []
         for name, key in zip(NAMES, THRESHOLD_KEYS, strict=True):
-            # Of an unknown record, whose RMSE is NaN, nothing is over.
+            # An unknown record has an RMSE of NaN, which is over no threshold.
             is_over = bool(verdict.rmse[name] > thresholds[key])
             self._over[name] = self._newest(self._over[name] << 1 | is_over)
             count = self._over[name].bit_count()
@@ -316,17 +317,17 @@ class Drift:
         return over & ((1 << self._records) - 1)
 
     def state(self) -> dict[str, Any]:
-        """For `restore`, in JSON: a hexadecimal digit for four records."""
+        """The state that `restore` takes, as JSON: a hexadecimal digit stands for four records."""
         return {"drifting": self.drifting, "over": {name: f"{over:x}" for name, over in self._over.items()}}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on where another process stopped; of a longer history the newest part counts.
+        """Continue where another process stopped; only the newest part of a longer history counts.
 
-        Raises KeyError, TypeError or ValueError, unchanged, if it is no state.
+        Raises KeyError, TypeError or ValueError if the state is invalid, and then changes nothing.
         """
         over = {name: self._newest(int(text(bits), 16)) for name, bits in mapping(state["over"]).items()}
         drifting = [text(name) for name in state["drifting"]]
         if not {*over, *drifting} <= set(NAMES):
-            raise ValueError("no name of a metric")
+            raise ValueError("not the name of a metric")
         self._over |= over
         self.drifting = drifting

@@ -1,4 +1,4 @@
-"""One node, poll by poll: settled records -> verdicts, none twice and none skipped."""
+"""Judges one node poll by poll: settled records -> verdicts, none twice and none skipped."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Judged:
-    """A record's verdict. faults: name of a series -> why it has no sample that can be used."""
+    """A record's verdict. faults: series name -> why it has no usable sample."""
 
     verdict: Verdict
     faults: dict[str, str]
 
 
 class Monitor:
-    """The records that a Reader reads of one node, judged; its parameters are those of Reader.
+    """Judges the records that a Reader reads for one node; the parameters are those of Reader.
 
-    `history` is what the first poll judged before the verdict that it returned.
+    `history` has the verdicts of the first poll that come before the one it returned.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Monitor:
         )
         self._explanations = Explanations(client, node)
         self._last_record: Record = {}
-        # Verdicts on the records of the history that the first poll reads, which are not reported.
+        # Verdicts on the history that the first poll reads, which are not reported.
         self.history: list[Verdict] = []
 
     @property
@@ -64,8 +64,8 @@ class Monitor:
     def poll(self) -> list[Judged]:
         """Judge what has come since the last poll: verdicts, each with the faults of its record.
 
-        The very first poll fills the window from history and returns the newest verdict alone. Raises one
-        of INFLUX_ERRORS or UserError; the next poll then takes up where the last good one stopped.
+        The very first poll fills the window from history and returns only the newest verdict. Raises one
+        of INFLUX_ERRORS or UserError; the next poll then goes on where the last good one stopped.
         """
         reading = self.reader.poll()
         if reading.is_cut_off:
@@ -87,19 +87,19 @@ class Monitor:
         return self._judge.observe(choice.time, columns)
 
     def explained(self, faults: Mapping[str, str]) -> dict[str, str]:
-        """Faults with what was found out about them."""
+        """The faults, with the explanations that were found for them."""
         return self._explanations.explained(faults)
 
     # --- over a restart --------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
-        """For `restore`, in JSON."""
+        """The state that `restore` takes, as JSON."""
         return {**self.reader.state(), "last_record": self._last_record, "judge": self._judge.state()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on where another process stopped.
+        """Continue where another process stopped.
 
-        Raises KeyError, TypeError or ValueError, unchanged, if it is no state.
+        Raises KeyError, TypeError or ValueError if the state is invalid, and then changes nothing.
         """
         last_record = {
             name: [_kept_point(point) for point in points]
@@ -116,7 +116,7 @@ class Monitor:
 
 
 def _kept_point(point: Any) -> Point:
-    """A sample of the record before the next. Raises KeyError or ValueError if it is none."""
+    """A sample of the last record, read from a state. Raises KeyError or ValueError if it is invalid."""
     numbers = {key: number(value) for key, value in mapping(point).items() if key in ("value", "percentage")}
     tags = {text(tag): text(value) for tag, value in point.items() if tag != "time" and tag not in numbers}
     return {"time": whole(point["time"]), "value": numbers["value"], **numbers, **tags}

@@ -1,11 +1,11 @@
-"""The published record of each poll: when it was, and the verdicts that it brought.
+"""Publishes each poll: when it ran, and its verdicts.
 
 `polls.jsonl` in the state folder has one JSON object a line:
 
     {"polled_at": "2026-03-06T12:00:20.104Z", "fault": null, "verdicts": [{"time": ..., "status": ...}]}
 
-`fault` is one line where the poll could not judge: a server that is away, a node without new samples.
-Pictures of alerts are drawn from it, also after a restart, and any other program may read it.
+`fault` tells in one line why a poll could not judge: the server is away, or the node has no new samples.
+Pictures of alerts are drawn from this file, also after a restart. Any other program may read it.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from edge.monitor import Judged
 from service.json_lines import JsonLines
 
 POLLS_NAME = "polls.jsonl"
-# About two days of 15 s.
+# About two days of a poll every 15 s.
 MOST_BYTES = 12_000_000
-# Digits of what is published of a verdict.
+# Decimals of published numbers.
 DIGITS = 5
 
 
 class Poll(NamedTuple):
-    """One poll: when it was (seconds since 1970), why it could not judge, and what it judged."""
+    """One poll: when it ran (seconds since 1970), why it could not judge, and what it judged."""
 
     polled_at: float
     fault: str | None
@@ -40,7 +40,7 @@ class Poll(NamedTuple):
 
 
 class PollLog:
-    """Writes what each poll brought, and reads it back."""
+    """Writes what each poll found, and reads it back."""
 
     def __init__(self, folder: str | Path, clock: Callable[[], float] = time.time) -> None:
         self._lines = JsonLines(Path(folder) / POLLS_NAME, MOST_BYTES)
@@ -48,11 +48,11 @@ class PollLog:
 
     @property
     def path(self) -> Path:
-        """Where it is."""
+        """The file that is written."""
         return self._lines.path
 
     def publish(self, judged: Sequence[Judged], instance: str | None, fault: str | None = None) -> None:
-        """Write one poll, of this node exporter. Raises OSError where it cannot."""
+        """Write one poll; `instance` is the node exporter. Raises OSError if that fails."""
         self._lines.add(
             {
                 "polled_at": format_time(int(self._clock() * 1e9)),
@@ -64,7 +64,7 @@ class PollLog:
         )
 
     def read(self) -> Iterator[Poll]:
-        """All polls, the oldest first; what is damaged is left out."""
+        """All polls, the oldest first; damaged ones are left out."""
         for content in self._lines.read():
             try:
                 polled_at = parse_time(text(content["polled_at"])) / 1e9
@@ -75,13 +75,13 @@ class PollLog:
             yield Poll(polled_at, fault, judged)
 
     def verdicts(self) -> list[Verdict]:
-        """All verdicts, the oldest first; of a record that was judged again after a crash, the newer one."""
+        """All verdicts, the oldest first; the newer one where a record was judged again after a crash."""
         found = {one.verdict.time: one.verdict for poll in self.read() for one in poll.judged}
         return [found[time] for time in sorted(found)]
 
 
 def _content(verdict: Verdict) -> dict[str, Any]:
-    """What is published of a verdict; what is unknown is null."""
+    """A verdict as it is published; unknown values are null."""
     return {
         "time": format_time(verdict.time),
         "time_ns": verdict.time,
@@ -109,7 +109,7 @@ def _numbers(values: Sequence[float] | np.ndarray) -> list[float | None]:
 
 
 def _verdict(content: Any) -> Verdict:
-    """Raises KeyError, TypeError or ValueError for what is no verdict."""
+    """Read a published verdict. Raises KeyError, TypeError or ValueError if it is invalid."""
     one = mapping(content)
     return Verdict(
         time=int(one["time_ns"]),

@@ -1,4 +1,4 @@
-"""What is to be read of a node next, and which of its slots are settled."""
+"""Decides what to read next for a node, and which of its slots are settled."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("find_anomalies")
 
-# Enough for a full window on each of the records that decide whether the first verdict is an alert.
+# Enough for a full window at each of the records that decide whether the first verdict is an alert.
 HISTORY_RECORDS = WINDOW_RECORDS + ALERT_RECORDS
 
-# A poll that has much to catch up takes this much of it; InfluxDB answers that in a second.
+# A poll that has much to catch up on reads this much of it; InfluxDB answers that in a second.
 CHUNK_RECORDS, CHUNK_SECONDS = 240, 3600.0
-# Behind by more slots than a late exporter explains there was an outage. What waited for its end need not
-# come in step: remote write has shards, and each sends by itself. For a while, what is missing may still
-# come.
+# Records that are further behind than a late exporter explains mean an outage. Samples that waited for its
+# end may come out of step, since each shard of remote write sends by itself: for a while, missing ones may
+# still come.
 BEHIND_RECORDS = 4
 PATIENCE_RECORDS = 4
 
@@ -39,9 +39,10 @@ PATIENCE_RECORDS = 4
 class Reading:
     """What one poll has read.
 
-    records: of the settled slots, oldest first. reported_from: records of earlier slots (ns) only fill the
-    window; None if all are reported. is_history: these are the first records of all; the newest counts.
-    is_cut_off: what was judged before says nothing about them. is_no_change: neither does the record before.
+    records: those of the settled slots, oldest first. reported_from: records of slots before it (ns) only
+    fill the window; None if all are reported. is_history: these are the very first records; only the newest
+    counts. is_cut_off: they do not continue what was judged before. is_no_change: they cannot be compared
+    with the record before them.
     """
 
     records: list[Choice] = field(default_factory=list)
@@ -52,7 +53,7 @@ class Reading:
 
     @property
     def reported(self) -> list[Choice]:
-        """The records that are judged for their own sake."""
+        """The records whose verdicts are reported."""
         return [one for one in self.records if self.is_reported(one)]
 
     def is_reported(self, record: Choice) -> bool:
@@ -61,14 +62,14 @@ class Reading:
 
 
 class Reader:
-    """New samples of one node -> the records of settled slots, none twice and none skipped.
+    """Reads the new samples of one node as records of settled slots, none twice and none skipped.
 
-    A slot is settled once it is over and all series have a sample in it; what has not come when other
-    samples are half a slot further is missing. Slots are told from the samples' own times; `clock` only
-    adds that a slot is over where no newer sample shows it.
+    A slot is settled once it is over and all series have a sample in it. A sample that has not come when
+    other samples are half a slot further is missing. The samples' own times tell the slots; `clock` only
+    shows that a slot is over if no newer sample does.
 
-    Records that were missed are read too, as far back as `catch_up_seconds` before the newest sample. For a
-    while an incomplete one waits for its series: what comes after an outage does not come in step.
+    Missed records are read too, as far back as `catch_up_seconds` before the newest sample. After an outage,
+    an incomplete record waits for its series for `patience_records`, since they may come out of step.
     `silent_polls` counts the polls since the last record; `has_more` asks for the next poll at once.
     """
 
@@ -92,7 +93,7 @@ class Reader:
         self._notices = notices or Notices()
         self._sample_clock = SampleClock(self._interval_ns, clock)
         self.selection = Selection(node)
-        # Records before the first are read; those before the second fill the window and are not reported.
+        # Records before the first time have been read; those before the second only fill the window.
         self._read_before: int | None = None
         self._reported_from: int | None = None
         self._newest: int | None = None
@@ -102,7 +103,7 @@ class Reader:
         self._is_behind = False
         self._is_failing = False
         self._patient_until = -math.inf
-        # How many samples there were in a span that was still to come.
+        # How many samples there were in a span that was still in the future, and that span (ns).
         self._counted, self._counted_span = 0, (0, 0)
         self._reading = Reading()
         self.silent_polls = 0
@@ -115,18 +116,18 @@ class Reader:
 
     @property
     def has_begun(self) -> bool:
-        """Whether any record was read, by this process or the one before."""
+        """Whether any record was read, by this process or the previous one."""
         return self._read_before is not None
 
     @property
     def clock_offset_seconds(self) -> float:
-        """How far the samples' clock is ahead of this host's, by estimate; below 0 it is behind."""
+        """Estimate of how far the samples' clock is ahead of this host's; below 0 it is behind."""
         return self._sample_clock.offset_ns / 1e9
 
     def poll(self) -> Reading:
         """Read what has come since the last poll; the very first poll reads the history.
 
-        Raises one of INFLUX_ERRORS or UserError; the next poll then takes up where the last good one stopped.
+        Raises one of INFLUX_ERRORS or UserError; the next poll then goes on where the last good one stopped.
         """
         self.has_more = False
         if self._read_before is not None and self._now() - self._read_before > self._catch_up_ns:
@@ -142,7 +143,7 @@ class Reader:
         if since is None:
             self.selection.refuse_several(slots)
         if end is not None and not slots and (self._newest_in_history() or 0) >= end:
-            # Nothing was recorded in this part.
+            # Nothing was recorded in this chunk.
             self._read_before = end
         newest = max(
             [time for slot in slots for time in self.selection.newest_times(slot).values()],
@@ -177,7 +178,7 @@ class Reader:
         return records
 
     def _read(self, start: int, end: int | None) -> list[Slot]:
-        """The slots from `start` to before `end` that have samples, as far as they have come."""
+        """The slots from `start` to before `end` (ns; None: up to now) that have samples."""
         looks_ahead = end is None and self._sample_clock.looks_ahead()
         now = self._now()
         found = samples.get_samples(
@@ -196,7 +197,7 @@ class Reader:
             return slots
         times = self._times_of(in_slots(found.points, self._node, self._interval_ns))
         if found.has_later:
-            # What was read of them ends anywhere.
+            # What was read of the later samples may end anywhere.
             times = [(slot, newest) for slot, newest in times if slot + self._interval_ns <= now]
             newest = samples.newest_samples(self._client, self._watched_node())
             times += self._times_of(in_slots(newest, self._node, self._interval_ns))
@@ -215,17 +216,17 @@ class Reader:
         return end if end < self._now() - self._interval_ns else None
 
     def _note_outage(self) -> None:
-        """From its end on, what lacks is waited for."""
+        """Notice an outage; once it is over, missing samples are waited for."""
         was_behind = self._is_behind
         lag_ns = 0 if self._read_before is None else self._now() - self._read_before
         self._is_behind = lag_ns > BEHIND_RECORDS * self._interval_ns
-        # Patience itself lets the records lag.
+        # Waiting for missing samples lets the records lag, too.
         begins_to_lag = self._is_behind and not was_behind and self._clock() >= self._patient_until
         if self._is_failing or begins_to_lag:
             self._patient_until = self._clock() + self._patience_seconds
 
     def _is_due(self) -> bool:
-        """Whether a new record may be expected: not right after another poll, as when a server is back."""
+        """Whether a new record may be expected: not right after another poll, as when a server comes back."""
         now, before = self._clock(), self._polled_at
         self._polled_at = now
         return before is None or not 0 <= now - before < 0.5 * self._interval_seconds
@@ -235,18 +236,18 @@ class Reader:
         return math.ceil((HISTORY_RECORDS + 2) * self._interval_seconds) * 10**9
 
     def _now(self) -> int:
-        """By the samples' clock (ns)."""
+        """The time by the samples' clock (ns)."""
         return self._sample_clock.now()
 
     def _slot_of(self, nanoseconds: int) -> int:
         return nanoseconds // self._interval_ns * self._interval_ns
 
     def _newest_in_history(self) -> int | None:
-        """Time of the newest sample of those that are watched, whenever it came (ns)."""
+        """Time of the newest sample of the watched instances, however old (ns)."""
         return samples.newest_sample_time(self._client, self._watched_node())
 
     def _find_late_samples(self) -> bool:
-        """Before the first record: whether samples come, though none that is recent by this host's clock."""
+        """Before the first record: whether samples come that are old by this host's clock."""
         newest = self._newest_in_history()
         before, self._newest_in_silence = self._newest_in_silence, newest
         if newest is None or before is None or newest <= before:
@@ -255,29 +256,29 @@ class Reader:
         return True
 
     def _limit_catch_up(self) -> None:
-        """Give up the records that are too old, and read the window that comes before the others."""
+        """Give up the records that are too old, and read the window before the remaining ones."""
         if self._reported_from is not None and self._read_before < self._reported_from:
-            # That is done; the window before it is being read.
+            # That is done already; the window before them is being read.
             return
         newest = self._newest_in_history()
         begin = self._slot_of((newest or 0) - self._catch_up_ns)
         if begin <= self._read_before:
             return
         logger.warning(
-            "the records from %s to %s are not judged: they are more than --catch_up before the newest",
+            "the records from %s to %s are not judged: they are further back than --catch_up allows",
             format_time(self._read_before),
             format_time(begin),
         )
         self._start_over(begin)
 
     def _start_over(self, reported_from: int) -> None:
-        """The next poll reads the window that comes before this time, too."""
+        """Let the next poll also read the window before this time (ns)."""
         self._reading.is_cut_off = True
         self._read_before = reported_from - self._history_ns
         self._reported_from = reported_from
 
     def _look_for_clock_step(self) -> None:
-        """Samples that come with times before those judged already: the clock that stamps them went back."""
+        """Start over if new samples are dated before those already judged: their clock went back."""
         if self._read_before is None:
             return
         if self._sample_clock.here() < self._read_before <= self._now():
@@ -288,10 +289,10 @@ class Reader:
             return
         before, self._newest_in_silence = self._newest_in_silence, newest
         if before is not None and before < newest < self._read_before - self._interval_ns:
-            # What came in the silence is judged now.
+            # What came during the silence is judged now.
             begin = self._slot_of(newest) - (self.silent_polls - 1) * self._interval_ns
             logger.warning(
-                "the clock of the samples went back by %s; judging starts over at %s",
+                "the samples' clock went back by %s; judging starts over at %s",
                 format_duration((self._read_before - newest) / 1e9),
                 format_time(begin),
             )
@@ -300,7 +301,7 @@ class Reader:
             self._newest = None
 
     def _look_for_clock_put_right(self) -> None:
-        """By a clock that was ahead there are samples with times still to come: more of them are news."""
+        """Start over if the clock was ahead and is right now: samples left in the future then become more."""
         here = self._sample_clock.here()
         before, (start, end) = self._counted, self._counted_span
         is_counted = start < here <= end + self._interval_ns
@@ -313,16 +314,16 @@ class Reader:
         if before and not self._notices.has("step"):
             self._notices.fault(
                 "step",
-                f"the samples' clock went back by about {went_back}: new samples come between those dated up"
-                f" to {format_time(self._read_before)}, and cannot be told apart. Nothing is judged until"
-                " then, or until those are deleted: DELETE WHERE time > now()",
+                f"the samples' clock went back by about {went_back}: new samples cannot be told from old ones"
+                f" that are dated up to {format_time(self._read_before)}. Nothing is judged until then, or"
+                " until the old ones are deleted: DELETE WHERE time > now()",
             )
         if before:
             self._reading.is_no_change = True
             return
         begin = self._slot_of(start) - (self.silent_polls - 1) * self._interval_ns
         logger.warning(
-            "the clock of the samples went back by %s; judging starts over at %s",
+            "the samples' clock went back by %s; judging starts over at %s",
             went_back,
             format_time(begin),
         )
@@ -334,11 +335,11 @@ class Reader:
         return replace(self._node, **self.selection.watched)
 
     def _is_settled(self, slot_start: int, lacks_series: bool) -> bool:
-        # A clock that went back makes no patience longer.
+        # A host clock that went back must not prolong the patience.
         if lacks_series and 0 < self._patient_until - self._clock() <= self._patience_seconds:
             return False
         now = self._newest or 0
-        # Samples may all come late by more than a slot: while any come, the clock says nothing of the rest.
+        # All samples may be late by more than a slot: while any come, the clock does not rule out the others.
         if not lacks_series or self._stale_polls >= 2:
             now = max(now, self._now())
         return now >= slot_start + self._interval_ns * (1.5 if lacks_series else 1)
@@ -363,7 +364,7 @@ class Reader:
             way = (
                 "ahead of this host's; check the time (NTP) of both"
                 if seconds > 0
-                else "behind this host's, or they come late; check the time (NTP) of both, and remote write"
+                else "behind this host's, or samples are late; check the time (NTP) of both, and remote write"
             )
             self._notices.fault(
                 "clock", f"the samples' clock is about {format_duration(abs(seconds))} {way}", logging.WARNING
@@ -372,7 +373,7 @@ class Reader:
     # --- over a restart --------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
-        """For `restore`, in JSON."""
+        """The state that `restore` takes, as JSON."""
         return {
             "judged_before": self._read_before,
             "newest": self._newest,
@@ -384,9 +385,9 @@ class Reader:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on where another process stopped.
+        """Continue where another process stopped.
 
-        Raises KeyError, TypeError or ValueError, unchanged, if it is no state.
+        Raises KeyError, TypeError or ValueError if the state is invalid, and then changes nothing.
         """
         times = [
             None if mapping(state)[key] is None else whole(state[key])
@@ -394,11 +395,11 @@ class Reader:
         ]
         offset_ns = whole(state.get("clock_offset_ns", 0))
         selection = Selection(self._node)
-        # A state of an older version knows the instances alone.
+        # A state of an older version has only the instances.
         selection.restore(state.get("selection") or selection.state() | {"watched": state["instances"]})
         self.selection = selection
         self._read_before, self._reported_from, self._newest = times
-        # A state of an older version has neither: it was written after they were acted on.
+        # A state of an older version has neither: it was written after both had been acted on.
         self._reading.is_cut_off = bool(state.get("is_cut_off"))
         self._reading.is_no_change = bool(state.get("is_no_change"))
         self._sample_clock.offset_ns = offset_ns

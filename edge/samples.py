@@ -1,7 +1,7 @@
-"""The edge's queries: the samples of one node, and nothing that others wrote beside them, in bounded memory.
+"""The edge's queries: they read the samples of one node in bounded memory.
 
-What an answer may hold is bounded by the statements themselves. Each asks for at most some samples of each
-part of the node (a CPU, an interface); where there are more, the newest of each slot are asked for instead.
+The statements themselves bound the answers. Each asks for a limited number of samples of each part of the
+node (a CPU, an interface); if there are more, the newest of each slot are asked for instead.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from nodes.series import NO_NUMBERS, OWN_KEYS, RECORD_SECONDS, JsonArray, Record
 if TYPE_CHECKING:
     from influxdb import InfluxDBClient
 
-# Exporters are scraped about once a slot; some scrape more often, and samples of two slots may be asked for.
+# Exporters are scraped about once a slot, some more often, and samples of two slots may be asked for.
 SAMPLES_PER_SLOT, SAMPLES_BESIDE = 20, 100
-# An address may be long, but not any length.
+# A URL may be long, but not arbitrarily long.
 BATCH_CHARACTERS = 100_000
-# What is listed of the database for the user to choose from.
+# How many names a message lists for the user to choose from.
 LISTED_NAMES = 6
-# Types that InfluxDB holds where exporters write numbers with a fraction, which it then refuses.
+# Stored types that make InfluxDB refuse the floats of exporters.
 KEEPS_OUT = {**NO_NUMBERS, "integer": "whole numbers"}
 
 
@@ -32,9 +32,9 @@ KEEPS_OUT = {**NO_NUMBERS, "integer": "whole numbers"}
 class Samples:
     """points: measurement -> points with `time`, `value` and all tags, in any order.
 
-    flooded: measurements with too many samples to read, of which `points` has the newest of each slot and
-    series. unread: those of which not even these could be read. has_later: more samples than can be read are
-    dated later than now.
+    flooded: measurements with too many samples to read; `points` has only the newest of each slot and series.
+    unread: those of the flooded ones where even that was too much. has_later: more samples than can be read
+    are dated later than now.
     """
 
     points: Record
@@ -53,10 +53,10 @@ def get_samples(
     reads_later: bool = False,
     known_tags: Mapping[str, dict[str, str]] | None = None,
 ) -> Samples:
-    """The samples of a node from `start` to before `end` (ns): one request in ordinary life.
+    """The samples of a node from `start` to before `end` (ns), normally in one request.
 
-    reads_later: also those after `end`, as far as there are not too many. known_tags: measurement -> tags to
-    tell the node's series by where there are too many series. Raises one of INFLUX_ERRORS.
+    reads_later: also those after `end`, unless there are too many. known_tags: measurement -> tags that
+    identify the node's series if there are too many series. Raises one of INFLUX_ERRORS.
     """
     interval_ns = int(interval_seconds * 1e9)
     slots = range(start // interval_ns * interval_ns, end, interval_ns)
@@ -96,7 +96,7 @@ def get_samples(
 
 @influx_utils.answers()
 def newest_samples(client: InfluxDBClient, node: Node) -> Record:
-    """Of each part of the node the newest sample that there is, whatever its time: measurement -> points."""
+    """The newest sample of each part of the node, whatever its time: measurement -> points."""
     queries = [
         f'SELECT last("value"::field) AS "value", *::tag FROM "{measurement}"'
         f" WHERE {_conditions(measurement, node, 'time > 0')}{_by_part(measurement)}"
@@ -108,7 +108,7 @@ def newest_samples(client: InfluxDBClient, node: Node) -> Record:
 
 @influx_utils.answers()
 def newest_sample_time(client: InfluxDBClient, node: Node) -> int | None:
-    """Time of the newest sample of the node in the whole history up to now, None if there is none."""
+    """Time of the node's newest sample up to now (ns), None if there is none."""
     queries = [
         f'SELECT last("value"::field) AS "value" FROM "{measurement}"'
         f" WHERE {_conditions(measurement, node, 'time > 0 AND time < now()')}"
@@ -131,7 +131,7 @@ def count_samples(client: InfluxDBClient, node: Node, start: int, end: int) -> i
 
 @influx_utils.answers()
 def wrong_types(client: InfluxDBClient, measurements: Iterable[str]) -> dict[str, str]:
-    """Measurement -> what its values are in some part of the database, where that may keep numbers out."""
+    """Measurement -> type of stored values that may keep numbers out; measurements without any are absent."""
     sources = ", ".join(f'"{measurement}"' for measurement in measurements)
     (answer,) = influx_utils.run(client, [f"SHOW FIELD KEYS FROM {sources}"])
     kinds = {
@@ -145,7 +145,7 @@ def wrong_types(client: InfluxDBClient, measurements: Iterable[str]) -> dict[str
 
 @influx_utils.answers()
 def names_there(client: InfluxDBClient, measurement: str) -> list[str]:
-    """What a part of this measurement is called in the database, at most LISTED_NAMES of them."""
+    """Names of parts of this measurement in the database, at most LISTED_NAMES of them."""
     tag = PART_TAGS[measurement]
     query = f'SHOW TAG VALUES FROM "{measurement}" WITH KEY = "{tag}" LIMIT {LISTED_NAMES}'
     (answer,) = influx_utils.run(client, [query])
@@ -153,7 +153,7 @@ def names_there(client: InfluxDBClient, measurement: str) -> list[str]:
 
 
 def _statement(measurement: str, node: Node, span: str, limit: int) -> str:
-    """At most `limit` samples of each part, the oldest first, with all tags of each."""
+    """A query for at most `limit` samples of each part, the oldest first, with all their tags."""
     return (
         f'SELECT "value"::field AS "value", *::tag FROM "{measurement}"'
         f" WHERE {_conditions(measurement, node, span)}{_by_part(measurement)} LIMIT {limit}"
@@ -177,7 +177,7 @@ def _newest_of_slots(
     """The newest sample in each slot of each series that has these tags."""
     spans = (f"time >= {max(slot, start)} AND time < {slot + interval_ns}" for slot in slots)
     statements = [
-        # This function alone keeps the time of its sample.
+        # last() without a second function keeps the time of its sample.
         f'SELECT last("value"::field) AS "value" FROM "{measurement}"'
         f" WHERE {_conditions(measurement, node, span, tags)} GROUP BY *"
         for span in spans
@@ -209,12 +209,12 @@ def _points(answer: list[dict[str, Any]]) -> JsonArray:
         tags = series["columns"][2:]
         for time, value, *texts in series["values"]:
             if not isinstance(time, int):
-                raise ValueError("a time that is none")
+                raise ValueError("a time that is not a whole number")
             labels = _labels(zip(tags, texts, strict=True))
             points.append({**labels, **group, "time": time, "value": value})
     return points
 
 
 def _labels(tags: Iterable[tuple[str, str | None]]) -> dict[str, str]:
-    """The tags that a series has, none of them named like something else that stands in a point."""
+    """The tags of a series; one that is named like another key of a point gets the ending _1."""
     return {f"{tag}_1" if tag in OWN_KEYS else tag: text for tag, text in tags if text}

@@ -1,8 +1,8 @@
-"""Which series of a database are the node's, slot by slot, and which of their samples can be used.
+"""Chooses, slot by slot, which series in the database belong to the node and which samples are usable.
 
-Whoever can write metrics may write beside the node's exporters. What is watched goes on being watched:
-another instance is not mixed in, and where two live series claim to be the same part of the node, that part
-is unknown. At most unknown: what others write never makes a record normal.
+Anyone who can write metrics can write samples that look like the node's. An instance that is watched stays
+watched, and no other is mixed in. If two live series claim to be the same part of the node, that part is
+unknown. Foreign samples can make a metric unknown, but never normal.
 """
 
 from __future__ import annotations
@@ -31,28 +31,28 @@ from nodes.series import Point, Record, monitored_series, series_tags, value_fau
 logger = logging.getLogger("find_anomalies")
 
 NO_SAMPLE = "no sample"
-# Key that pins the instance of an exporter in a node file -> key of its other tags, its measurements.
+# Node file key that pins an exporter's instance -> node file key of its other tags, and its measurements.
 EXPORTERS = {
     "node_instance": ("node_tags", NODE_MEASUREMENTS),
     "ran_instance": ("ran_tags", RAN_MEASUREMENTS),
 }
-# An exporter that is renamed is watched under its new name once the old one was silent for so many records:
-# longer than its host needs to start again.
+# A renamed exporter is watched under its new name once the old one was silent for this many records: longer
+# than its host needs to start again.
 RENAMED_RECORDS = WINDOW_RECORDS
-# Whoever writes beside the known source in so many records is another one: a label that is added to a series,
-# or a name that is changed, may come up in the last record of the old one.
+# A source that writes beside the known one in this many records is a different one. A single record proves
+# nothing: a renamed series, or one with a new label, may appear in the last record of the old one.
 RIVAL_RECORDS = 2
-# So many others are remembered of an exporter, and of a part.
+# How many other sources are remembered for an exporter, and for a part of the node.
 OTHER_INSTANCES, OTHER_SERIES = 4, 30
-# A total of the memory that comes up later may differ by this share from the node's own figure.
+# A memory total that appears late may differ by this share from the node's own figure.
 SAME_TOTAL = 0.01
-# Names that others chose are cut to this, so that a line stays a line.
+# Names chosen by others are cut to this length, so that messages stay short.
 NAME_CHARACTERS = 60
 Tags = tuple[tuple[str, str], ...]
 
 
 class Sample(NamedTuple):
-    """The newest sample of a series in a slot; `fault` is why its value is none."""
+    """The newest sample of a series in a slot; `fault` is why its value is unusable, None if it is usable."""
 
     time: int
     value: Any
@@ -61,7 +61,7 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True)
 class Slot:
-    """start: ns. series: name of a monitored series -> instance -> other tags -> its newest sample."""
+    """The samples of one slot. start: ns. series: series name -> instance -> other tags -> newest sample."""
 
     start: int
     series: dict[str, dict[str, dict[Tags, Sample]]] = field(default_factory=dict)
@@ -70,8 +70,8 @@ class Slot:
 def in_slots(samples: Record, node: Node, interval_ns: int, limit: int = sys.maxsize) -> list[Slot]:
     """Samples with all their tags, in any order, from before `limit` (ns) -> slots, oldest first.
 
-    Of several samples of a series in one slot the newest counts whose value can be used. Slots without a
-    sample are absent.
+    If a series has several samples in a slot, the newest with a usable value counts. Slots without samples
+    are left out.
     """
     names = {series: name for name, series in monitored_series(node).items()}
     slots: dict[int, Slot] = {}
@@ -97,10 +97,10 @@ def in_slots(samples: Record, node: Node, interval_ns: int, limit: int = sys.max
 
 @dataclass(frozen=True)
 class Choice:
-    """What a slot says of the node.
+    """What a slot says about the node.
 
-    time: of its newest sample (ns). record: as formatters.py takes it. faults: name of a monitored series ->
-    why it has no sample that can be used, NO_SAMPLE where there is none.
+    time: of its newest sample (ns). record: as formatters.py takes it. faults: series name -> why it has no
+    usable sample, NO_SAMPLE if it has none at all.
     """
 
     slot: Slot
@@ -113,54 +113,57 @@ class Choice:
 
     @property
     def lacks_samples(self) -> bool:
-        """Whether some may still come."""
+        """Whether samples are missing that may still come."""
         return any(fault.startswith(NO_SAMPLE) for fault in self.faults.values())
 
 
 class Others:
-    """Who else writes the samples for which one source is known; at most `limit` of them are remembered.
+    """Other sources of samples that have one known source; at most `limit` of them are remembered.
 
-    They are forgotten once they were silent for WINDOW_RECORDS records.
+    A source is forgotten after WINDOW_RECORDS records of silence.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        # Name -> in how many records it came beside the known source, the newest record in which it came.
+        # Name -> in how many records it wrote beside the known source, and its newest record.
         self._records: dict[str, tuple[int, int]] = {}
         self._crowded_in: int | None = None
 
     def beside(self, name: str) -> int:
-        """In how many records it came beside the known source."""
+        """In how many records this source wrote beside the known one."""
         return self._records.get(name, (0, 0))[0]
 
     def has_rivals(self) -> bool:
-        """Whether somebody else writes them, too: what comes alone is then not simply the known source."""
+        """Whether other sources write, too: a series that comes alone may then be one of theirs."""
         return self.is_crowd or any(count >= RIVAL_RECORDS for count, _ in self._records.values())
 
     @property
     def is_crowd(self) -> bool:
-        """Whether there were more than can be remembered."""
+        """Whether there were more sources than can be remembered."""
         return self._crowded_in is not None
 
     def note(self, names: Iterable[str], is_beside: bool, number: int) -> None:
-        """Take note of those that came in the record of this number, beside the known source or alone."""
+        """Note the sources that wrote in the record with this number, beside the known source or alone."""
         for name in sorted(names):
             self._records[name] = self.beside(name) + is_beside, number
         oldest = number - WINDOW_RECORDS
         self._records = {name: found for name, found in self._records.items() if found[1] > oldest}
         if len(self._records) > self._limit:
-            # Those that came most often are the likeliest to come again.
+            # The most frequent ones are the likeliest to write again.
             kept = sorted(self._records.items(), key=lambda item: item[1], reverse=True)[: self._limit]
             self._records, self._crowded_in = dict(kept), number
         elif self._crowded_in is not None and self._crowded_in <= oldest:
             self._crowded_in = None
 
     def state(self) -> dict[str, Any]:
-        """For `restore`, in JSON."""
+        """The state that `restore` takes, as JSON."""
         return {"records": self._records, "crowded_in": self._crowded_in}
 
     def restore(self, state: Any) -> None:
-        """Go on where another process stopped. Raises KeyError, TypeError or ValueError if it is no state."""
+        """Continue where another process stopped.
+
+        Raises KeyError, TypeError or ValueError if the state is invalid.
+        """
         crowded_in = mapping(state)["crowded_in"]
         self._records = {
             text(name): (whole(count), whole(number))
@@ -172,8 +175,8 @@ class Others:
 class Selection:
     """Chooses the samples of one node, and remembers which instances and series they come from.
 
-    choice = selection.choose(slot)    # changes nothing, so that a slot can be looked at again
-    selection.keep(choice)             # this slot is done; the next one is chosen by what was kept
+    choice = selection.choose(slot)    # changes nothing, so the slot can be chosen again
+    selection.keep(choice)             # the slot is done; later choices build on this one
     """
 
     def __init__(self, node: Node) -> None:
@@ -186,12 +189,12 @@ class Selection:
         self._pinned = {key: name for key in EXPORTERS if (name := getattr(node, key)) is not None}
         self._watched: dict[str, str] = dict(self._pinned)
         self._heirs: dict[str, tuple[str, int]] = {}
-        # Who was watched before.
+        # The instances that were watched before.
         self._former: dict[str, str] = {}
         self._chosen: dict[str, Tags] = {}
         self._other_instances = {key: Others(OTHER_INSTANCES) for key in EXPORTERS}
         self._other_series = {name: Others(OTHER_SERIES) for name in self._series_of_node}
-        # Records that were kept.
+        # How many records were kept.
         self._number = 0
         self._memory_total: float | None = None
         self._total_fault: str | None = None
@@ -199,11 +202,11 @@ class Selection:
 
     @property
     def watched(self) -> dict[str, str]:
-        """Key of a node file -> the instance that is watched, once known."""
+        """Node file key -> the instance that is watched, once known."""
         return self._watched
 
     def known_tags(self) -> dict[str, dict[str, str]]:
-        """Measurement -> the tags that all its chosen series have, beside that of the part."""
+        """Measurement -> the tags that all its chosen series share, without the tag of the part."""
         known: dict[str, dict[str, str]] = {}
         for name, tags in self._chosen.items():
             measurement, _ = self._series_of_node[name]
@@ -214,7 +217,7 @@ class Selection:
         return known
 
     def refuse_several(self, slots: Sequence[Slot]) -> None:
-        """Raise UserError if an exporter of which the node file pins none has more than one instance."""
+        """Raise UserError if an exporter that the node file does not pin has more than one instance."""
         for key in EXPORTERS.keys() - self._pinned.keys():
             names = {name for slot in slots for name in self._instances(slot, key)}
             if key in self._watched:
@@ -225,9 +228,9 @@ class Selection:
                 )
 
     def newest_times(self, slot: Slot) -> dict[str, int]:
-        """Name of a monitored series -> time of its newest sample by the known source (ns).
+        """Series name -> time of its newest sample from the known source (ns).
 
-        Where there is none yet all count.
+        All sources count while none is known.
         """
         found = {}
         for name, instances in slot.series.items():
@@ -244,7 +247,7 @@ class Selection:
         return found
 
     def choose(self, slot: Slot) -> Choice:
-        """The node's record of this slot."""
+        """Choose the node's record in this slot."""
         watched, heirs = dict(self._watched), dict(self._heirs)
         several: dict[str, str] = {}
         for key in EXPORTERS:
@@ -295,7 +298,7 @@ class Selection:
             if name != before:
                 self._former[key] = before
                 logger.warning(
-                    "samples now come from %s, before from %s; pin '%s' in --node_file if that is wrong",
+                    "samples now come from %s instead of %s; pin '%s' in --node_file if that is wrong",
                     shown(name),
                     shown(before),
                     key,
@@ -317,7 +320,7 @@ class Selection:
         self._total_fault = choice.faults.get(MEMORY_TOTAL, self._total_fault)
 
     def forget_total_fault(self) -> None:
-        """Nothing stands in the way of a total of the memory any more."""
+        """Clear the fault of the memory total: nothing keeps it out any more."""
         self._total_fault = None
 
     # --- instances -------------------------------------------------------------------------------
@@ -333,7 +336,7 @@ class Selection:
     def _look_for_heir(
         self, key: str, names: set[str], watched: dict[str, str], heirs: dict[str, tuple[str, int]]
     ) -> None:
-        """Watch another instance if it alone has come for a while, and is no rival of the one before."""
+        """Watch another instance if it alone has come for a while and is not a rival of the watched one."""
         if watched[key] in names:
             heirs.pop(key, None)
         if watched[key] in names or len(names) != 1:
@@ -349,21 +352,20 @@ class Selection:
             del heirs[key]
 
     def _note_instances(self, key: str, names: set[str]) -> None:
-        """Name another instance that writes beside the one that is watched, once."""
+        """Log an instance that writes beside the watched one, once."""
         watched = self._watched.get(key)
         if watched is None:
             return
         others = self._other_instances[key]
         was_crowd = others.is_crowd
-        found = {shown(name) or "an instance without a name" for name in names if name != watched}
+        found = {shown(name) or "an unnamed instance" for name in names if name != watched}
         others.note(found, watched in names, self._number)
         new = [name for name in sorted(found) if watched in names and others.beside(name) == RIVAL_RECORDS]
         if others.is_crowd and not was_crowd:
             new.append(f"more than {OTHER_INSTANCES} other instances")
         for name in new:
             logger.warning(
-                "%s %s samples, too; %s goes on being watched. To watch another one, name it as '%s' in"
-                " --node_file",
+                "%s also %s samples; %s stays watched. To watch another one, name it as '%s' in --node_file",
                 name,
                 "writes" if name in found else "write",
                 shown(watched),
@@ -375,17 +377,16 @@ class Selection:
         if not instances:
             return NO_SAMPLE
         (name, *more) = map(shown, instances)
-        writes = "other instances write" if more else f"{name or 'one without a name'} writes"
+        writes = "other instances write" if more else f"{name or 'an unnamed one'} writes"
         return f"{NO_SAMPLE}, but {writes} some; name the one to watch as '{key}' in --node_file"
 
     # --- series ----------------------------------------------------------------------------------
 
     def _choose_series(self, name: str, found: Mapping[Tags, Sample]) -> tuple[Tags | None, str | None]:
-        """The series of a part, or why none can be chosen; neither where there is no sample.
+        """The series of a part, or why none can be chosen; both are None if there is no sample.
 
-        One that comes up beside the known one may be the same under another label, which ends then, or
-        somebody else's: the known one counts until that is clear. Once there are rivals, none of them takes
-        its place.
+        A series that appears beside the known one may be its successor with a new label, or foreign. The
+        known one counts until that is clear. Once it has rivals, none of them takes its place.
         """
         known, others = self._chosen.get(name), self._other_series[name]
         if known in found:
@@ -394,7 +395,7 @@ class Selection:
         elif len(found) <= 1 and not (found and others.has_rivals()):
             return next(iter(found), None), None
         key = EXPORTERS[self._key_of[name]][0]
-        # Named the same in each record: the known one, and the one that came beside it most often.
+        # The same two are named in each record: the known one, and the one most often beside it.
         named = sorted(found, key=lambda tags: (tags != known, -others.beside(_mark(tags)), tags))[:2]
         if len(named) == 1:
             texts = _differences(known or named[0], named[0])
@@ -403,20 +404,20 @@ class Selection:
         return None, f"two series at once, {texts[0]} and {texts[1]}; pin one in '{key}' of --node_file"
 
     def _check_memory(self, record: Record, faults: dict[str, str]) -> None:
-        """Free memory says nothing without the total, or if there is more of it than that."""
+        """Drop the free memory if the total is unusable or smaller."""
         free = record.get(MEMORY_FREE)
         totals = [point["value"] for point in record.get(MEMORY_TOTAL, [])]
         own = self._node.total_memory_bytes
         is_late = self._number >= WINDOW_RECORDS and self._memory_total is None
         if totals and is_late and abs(totals[0] - own) > SAME_TOTAL * own:
-            # Whoever can write metrics could change what all of the memory is measured by.
+            # Otherwise anyone who can write metrics could change the scale of the memory.
             faults[MEMORY_TOTAL] = (
-                f"its value came up late and is not {own:.12g}; write the right one as 'total_memory_bytes'"
+                f"its value appeared late and is not {own:.12g}; write the right one as 'total_memory_bytes'"
                 " in --node_file, or delete the other"
             )
             del record[MEMORY_TOTAL]
         if not totals and self._total_fault:
-            # What InfluxDB refuses beside a text does not come; the node's own figure is no stand-in for it.
+            # InfluxDB refuses the total beside a stored text; the node's own figure must not replace it.
             faults.setdefault(MEMORY_TOTAL, self._total_fault)
         if not free:
             return
@@ -432,7 +433,7 @@ class Selection:
     # --- over a restart --------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
-        """For `restore`, in JSON."""
+        """The state that `restore` takes, as JSON."""
         return {
             "watched": self._watched,
             "former": self._former,
@@ -446,9 +447,9 @@ class Selection:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on where another process stopped, in a selection that is new.
+        """Continue where another process stopped; for a new selection only.
 
-        Raises KeyError, TypeError or ValueError, unchanged, if it is no state.
+        Raises KeyError, TypeError or ValueError if the state is invalid.
         """
         watched = {text(key): text(name) for key, name in mapping(state)["watched"].items()}
         self._former = {text(key): text(name) for key, name in mapping(state["former"]).items()}
@@ -470,10 +471,10 @@ class Selection:
 
 
 def _differences(*series: Tags) -> list[str]:
-    """Of each of two series the tags by which it differs from the other."""
+    """For each of two series, the tags in which it differs from the other."""
     first, second = series
     different = sorted(dict(set(first) ^ set(second)))
-    # Prometheus' own tag says less than any other.
+    # Prometheus' own tag tells less than any other.
     different = [tag for tag in different if tag != "__name__"] or different
     return [
         shown(",".join(f"{tag}={dict(tags).get(tag, '')}" for tag in different)) for tags in (first, second)
@@ -481,17 +482,17 @@ def _differences(*series: Tags) -> list[str]:
 
 
 def _mark(tags: Tags) -> str:
-    """A short text for tags, which may be long."""
+    """A short key for tags, which may be long."""
     return hashlib.blake2b(repr(tags).encode(), digest_size=8).hexdigest()
 
 
 def _several(names: Iterable[str]) -> str:
-    named = [shown(name) or "one without a name" for name in sorted(names)]
+    named = [shown(name) or "an unnamed one" for name in sorted(names)]
     more = f" and {len(named) - 2} more" if len(named) > 2 else ""
     return f"the database holds more than one instance: {', '.join(named[:2])}{more}"
 
 
 def shown(text: str) -> str:
-    """A name that somebody else chose, as a line can show it."""
+    """A name chosen by somebody else, printable and short enough for one line."""
     printable = "".join(letter if letter.isprintable() else "?" for letter in text[: NAME_CHARACTERS + 1])
     return printable if len(printable) <= NAME_CHARACTERS else f"{printable[: NAME_CHARACTERS - 3]}..."

@@ -1,4 +1,4 @@
-"""The clock that stamps the samples, told from the samples: it may be ahead of this host's, or behind it."""
+"""Estimates, from the samples, how far the clock that stamps them is ahead of this host's or behind it."""
 
 from __future__ import annotations
 
@@ -7,32 +7,31 @@ from collections.abc import Callable, Mapping, Sequence
 
 # Prometheus sends a sample up to 5 s after its scrape; a third of a slot is left for that.
 SETTLE_SHARE = 1 / 3
-# With a right clock the newest sample is at most one slot, the sending delay and a bit old.
+# If the clock is right, the newest sample is at most one slot plus the sending delay and a bit old.
 RIGHT_SLOTS = 1.5
-# Samples without more than so many slots between them are one stretch.
+# Samples with at most this many slots between them are one stretch.
 GAP_SLOTS = 2
-# Of so many polls the first two look for samples that are dated later than now.
+# The first two of every this many polls look for samples that are dated later than now.
 LOOK_POLLS = 20
-# Samples that were late by the same for so many polls do not catch up: their clock is behind.
+# Samples that are equally late for this many polls are not catching up: their clock is behind.
 STEADY_POLLS = 4
 
 
 class SampleClock:
     """How far the samples' clock is ahead of this host's (`offset_ns`; below zero it is behind).
 
-    Samples that are dated later than now have not come yet, unless their clock is ahead: then there are more
-    of them at each poll, in more than half of the series. A sample dated later that stands alone does not
-    move the clock.
+    Samples that are dated later than now do not count yet, unless their clock is ahead: then each poll brings
+    more of them, in more than half of the series. A lone sample that is dated later does not move the clock.
     """
 
     def __init__(self, interval_ns: int, clock: Callable[[], float] = time.time) -> None:
         self._interval_ns = interval_ns
         self._clock = clock
         self.offset_ns = 0
-        # Where each stretch of samples ended at the poll before, and when that was.
+        # Ends of the stretches of samples, if the last poll looked ahead; time of the last look ahead (ns).
         self._ends: list[int] = []
         self._looked_at = 0
-        # Of the polls, the first one looks ahead.
+        # The first poll is number 0, and looks ahead.
         self._polls = -1
         self._is_silent = False
         self._newest: int | None = None
@@ -51,22 +50,22 @@ class SampleClock:
     def looks_ahead(self) -> bool:
         """Whether this poll has to look for samples that are dated later than now.
 
-        It takes two polls in a row to see that they become more. In ordinary life that is done now and then.
+        It takes two polls in a row to see that they become more. Normally that is done now and then.
         """
         self._polls += 1
         is_time = self._polls % LOOK_POLLS < 2
         return is_time or self._is_silent or self.offset_ns > 0
 
     def see(self, slots: Sequence[tuple[int, Mapping[str, int]]]) -> None:
-        """Take note of the samples of a poll that are dated up to now; `slots` as in `limit`."""
+        """Note the samples of a poll that are dated up to now; `slots` as in `limit`."""
         self._ends = []
         self._note(self._full(slots), self.now())
 
     def limit(self, slots: Sequence[tuple[int, Mapping[str, int]]]) -> int:
-        """The time from which on samples have not come yet (ns), in a poll that looks ahead.
+        """The time from which on samples do not count yet (ns), in a poll that looks ahead.
 
-        slots: start of each slot with samples, oldest first, and the time of the newest sample of each
-        series by its name.
+        slots: for each slot with samples, oldest first, its start and the time of each series' newest sample
+        by series name (ns).
         """
         full = self._full(slots)
         gap_ns = GAP_SLOTS * self._interval_ns
@@ -77,7 +76,7 @@ class SampleClock:
             else:
                 stretches.append((start, end))
         limit = self.now()
-        # More than this in the time that has passed was written at once, by no exporter.
+        # No exporter gets further than this in the time that has passed: more was written all at once.
         most_ns = max(self.here() - self._looked_at, 0) + gap_ns
         self._looked_at = self.here()
         for start, end in stretches:
@@ -91,7 +90,7 @@ class SampleClock:
 
     @staticmethod
     def _full(slots: Sequence[tuple[int, Mapping[str, int]]]) -> dict[int, int]:
-        """Start of each slot with more than half of the series -> its newest sample: a few set no clock."""
+        """Start of each slot with more than half of the series -> its newest sample; a few set no clock."""
         names = {name for _, times in slots for name in times}
         return {start: max(times.values()) for start, times in slots if 2 * len(times) > len(names)}
 
@@ -101,7 +100,7 @@ class SampleClock:
         self._newest = newest if newest is not None else self._newest
 
     def follow(self) -> None:
-        """Set the clock by what has come in this poll; the next poll goes by it."""
+        """Set the clock by what has come in this poll, for the next one."""
         newest, before = self._newest, self._followed
         if newest is None or before is not None and newest <= before:
             return
@@ -114,12 +113,12 @@ class SampleClock:
             self.set_by(newest)
 
     def start_again(self, newest: int) -> None:
-        """Forget what came before a sample that has just come, and set the clock by it (ns)."""
+        """Set the clock by a sample that has just come (ns), and forget what came before it."""
         self.set_by(newest)
         self._newest, self._ends = None, []
 
     def set_by(self, newest: int) -> None:
-        """Set the clock by a sample that has just come, at the time of a poll (ns)."""
+        """Set the clock by a sample that has just come (ns)."""
         self._followed = newest
         lag_ns = self.here() - newest
         if 0 <= lag_ns <= RIGHT_SLOTS * self._interval_ns:
@@ -129,7 +128,7 @@ class SampleClock:
 
 
 def seconds_to_next_poll(interval_seconds: float, clock: Callable[[], float] = time.time) -> float:
-    """A poll comes SETTLE_SHARE of a slot after the end of each; counted from the clock, none drifts."""
+    """Time to the next poll, SETTLE_SHARE of a slot after a slot's end by the clock: polls do not drift."""
     pause = interval_seconds - (clock() - interval_seconds * SETTLE_SHARE) % interval_seconds
-    # Woken a moment early, the poll of this deadline is done already.
+    # The process woke a moment early: the poll of this deadline is done already.
     return pause if pause > 0.05 * interval_seconds else pause + interval_seconds

@@ -1,4 +1,4 @@
-"""All that belongs to one node: its model and thresholds, its verdicts, and what is logged about them."""
+"""Everything that belongs to one node: model and thresholds, verdicts, and what is logged about them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("find_anomalies")
 
-# More records than this in one poll are logged in one line.
+# More records than this in one poll are summed up in one log line.
 CATCHING_UP_RECORDS = ALERT_RECORDS
 
 
@@ -53,7 +53,7 @@ class WatchSettings:
 class Found:
     """What a poll found.
 
-    news: lines for the log. alerts: those that have ended. drifts: for each record the metrics whose drift
+    news: lines for the log. alerts: those that have ended. drifts: for each record, the metrics whose drift
     begins, and those whose drift ends.
     """
 
@@ -64,18 +64,18 @@ class Found:
 
     @property
     def verdicts(self) -> list[Verdict]:
-        """Of all records."""
+        """The verdicts on all records."""
         return [one.verdict for one in self.judged]
 
 
 class Watch:
     """Watches one node.
 
-    found = watch.poll()    # what has come; `watch.state()` now holds it
-    watch.log(found)        # and logs it
+    found = watch.poll()    # judges what has come; `watch.state()` now includes it
+    watch.log(found)        # logs it
 
-    state: what the process before kept of this node (`state`), or nothing. Raises UserError where the model
-    or the thresholds cannot be loaded, and the state has none to go on with.
+    state: what `state` of the previous process returned, or empty. Raises UserError if the model cannot be
+    loaded, or if the thresholds cannot and the state has none either.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Watch:
         self._bundle = WatchedFiles(
             [paths.model, paths.litert, paths.identity, paths.stats], self._load_bundle
         )
-        # Without them nothing is judged otherwise, so that they stop no start.
+        # Verdicts do not depend on the proposals, so a damaged file does not prevent the start.
         self._proposals = WatchedFiles(
             [proposals_path(settings.thresholds_file)],
             lambda: read_proposals(settings.thresholds_file),
@@ -111,7 +111,7 @@ class Watch:
             self._judge,
             settings.interval_seconds,
             settings.catch_up_seconds,
-            # Whoever asks once wants what can be told now.
+            # With --once, the user wants what is known now.
             0 if settings.once else PATIENCE_RECORDS,
             clock,
             notices,
@@ -126,12 +126,12 @@ class Watch:
 
     @property
     def thresholds(self) -> dict[str, float]:
-        """Those in force."""
+        """The thresholds in force."""
         return self._thresholds.content
 
     @property
     def bundle(self) -> Bundle:
-        """The model that judges."""
+        """The model in use."""
         return self._bundle.content
 
     def _load_bundle(self) -> Bundle:
@@ -142,7 +142,7 @@ class Watch:
     # --- files that people change ----------------------------------------------------------------
 
     def refresh(self) -> None:
-        """Take what a person, or a training, changed in the thresholds or the model."""
+        """Load the thresholds and the model again if a person or a training changed them."""
         self._refresh_thresholds()
         self._refresh_bundle()
         self._note_foreign_thresholds()
@@ -152,7 +152,7 @@ class Watch:
         try:
             is_new = self._thresholds.refresh()
         except UserError as error:
-            self._notices.fault("thresholds", f"{error}. Until then the last good thresholds are in force")
+            self._notices.fault("thresholds", f"{error}. Until then the last good thresholds stay in force")
             return
         name = self._settings.thresholds_file
         self._notices.mended("thresholds", f"{name} can be read again")
@@ -165,12 +165,12 @@ class Watch:
         try:
             is_new = self._bundle.refresh()
         except UserError as error:
-            self._notices.fault("model", f"{error}. Until then the last good model judges")
+            self._notices.fault("model", f"{error}. Until then the last good model stays in use")
             return
         self._notices.mended("model", f"{self._settings.model} can be used again")
         if is_new:
             self._judge.replace_bundle(self.bundle)
-            logger.warning("%s: another model judges from now on", self._settings.model)
+            logger.warning("%s: a new model is in use from now on", self._settings.model)
 
     def _note_foreign_thresholds(self) -> None:
         filename = self._settings.thresholds_file
@@ -188,13 +188,13 @@ class Watch:
             self._notices.fault("foreign thresholds", line, logging.WARNING)
         else:
             self._notices.mended(
-                "foreign thresholds", f"{filename}: no threshold of another model is in force now"
+                "foreign thresholds", f"{filename}: no threshold of another model is in force any more"
             )
 
     # --- one poll --------------------------------------------------------------------------------
 
     def poll(self) -> Found:
-        """Judge what has come. Raises one of INFLUX_ERRORS, or UserError for what its user can mend."""
+        """Judge what has come. Raises one of INFLUX_ERRORS, or UserError for what the user can fix."""
         found = Found(self.monitor.poll())
         for verdict in found.verdicts:
             found.news += self.incidents.observe(verdict, self.thresholds)
@@ -205,14 +205,14 @@ class Watch:
             if strange := self._first_records.observe(verdict, self.bundle.identity):
                 found.news.append(
                     f"{self._settings.model} seems to be another node's: nearly all of the first records"
-                    f" that it judged are anomalies ({' | '.join(strange)}); unless an attack goes on,"
-                    " collect this node's ordinary life and train on it (--mode collect, --mode train"
+                    f" that it judged are anomalies ({' | '.join(strange)}); unless an attack is under way,"
+                    " collect normal data of this node and train on it (--mode collect, --mode train"
                     " --evaluate)"
                 )
         return found
 
     def points(self, found: Found, measurement: str) -> list[dict[str, Any]]:
-        """The anomalies that a poll found, as points of InfluxDB."""
+        """The anomalies that a poll found, as InfluxDB points."""
         points = [
             influx_utils.anomaly_point(
                 measurement,
@@ -240,7 +240,7 @@ class Watch:
         return f"no new record since {format_time(newest)}"
 
     def log(self, found: Found) -> None:
-        """One line for a record, or one for all of them after an outage; then the news."""
+        """Log one line per record, or one for all of them after an outage; then the news."""
         if found.judged:
             self._log_records(found.judged)
         elif self.silence:
@@ -251,7 +251,7 @@ class Watch:
             self._log_drift(begun, ended)
 
     def _log_records(self, judged: Sequence[Judged]) -> None:
-        self._notices.mended("silence", "records come again")
+        self._notices.mended("silence", "new records arrive again")
         lines = [
             describe_verdict(one.verdict, self.monitor.explained(one.faults))
             for one in judged[-CATCHING_UP_RECORDS:]
@@ -268,7 +268,7 @@ class Watch:
         verdict = judged[-1].verdict
         if verdict.unknown or verdict.status == UNKNOWN:
             faults = self.monitor.explained(judged[-1].faults)
-            # Others may give their series a new name each time.
+            # Foreign series may have new names each time; only a new kind of fault is logged.
             kinds = frozenset(
                 (name, fault.partition(":")[0].partition(",")[0]) for name, fault in faults.items()
             )
@@ -290,8 +290,8 @@ class Watch:
         hours = f"{self._settings.drift_seconds / 3600:g} h"
         for name in begun:
             logger.warning(
-                "drift: %s was over its threshold for most of %s; if that is normal now, collect it and train"
-                " again (--mode collect, --mode train --evaluate)",
+                "drift: %s was over its threshold for most of %s; if that is normal now, collect new data and"
+                " train again (--mode collect, --mode train --evaluate)",
                 name,
                 hours,
             )
@@ -301,7 +301,7 @@ class Watch:
     # --- over a restart --------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
-        """What the next process takes up, in JSON."""
+        """What the next process continues from, as JSON."""
         return {
             "monitor": self.monitor.state(),
             "incidents": self.incidents.state(),
@@ -311,14 +311,14 @@ class Watch:
         }
 
     def _restore(self, state: dict[str, Any]) -> None:
-        """Take up where the process before stopped: all of it, or nothing."""
+        """Continue where the previous process stopped; a state that is invalid in part is ignored whole."""
         if not state:
             return
         incidents, drift, first_records = Incidents(), Drift(self._drift_records), FirstRecords()
         try:
             incidents.restore(mapping(state["incidents"]))
             drift.restore(mapping(state["drift"]))
-            # A state of an older version has none.
+            # A state of an older version has no first records.
             if "first_records" in state:
                 first_records.restore(mapping(state["first_records"]))
             self.monitor.restore(mapping(state["monitor"]))
@@ -329,7 +329,7 @@ class Watch:
 
 
 def _kept_thresholds(state: dict[str, Any]) -> dict[str, float] | None:
-    """Those that were in force last; None if the state does not hold them."""
+    """The thresholds that were in force last; None if the state does not hold them."""
     try:
         kept = {key: number(mapping(state["thresholds"])[key]) for key in THRESHOLD_KEYS}
     except (KeyError, ValueError):

@@ -1,6 +1,6 @@
-"""`python -m lab`: the run of lab/run.py in network and process namespaces of its own.
+"""`python -m lab`: runs lab/run.py in network and process namespaces of its own.
 
-There all loopback ports are free, and when the first process ends, whatever way, the kernel ends the rest.
+There all loopback ports are free, and when the first process ends, in whatever way, the kernel ends the rest.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ LAB_STOP_SECONDS = 30
 
 
 def main() -> int:
-    """Run the lab; 0 done, 1 a fault that the user can mend, 130 interrupted."""
+    """Run the lab; 0 done, 1 a fault that the user can fix, 130 interrupted."""
     try:
         return _run()
     except KeyboardInterrupt:
-        print("lab: interrupted, all that it had started is ended", file=sys.stderr)
+        print("lab: interrupted; everything it had started was ended", file=sys.stderr)
         return 130
 
 
 def _run() -> int:
-    # Imported here, for an interruption while it goes on is to end in one line too.
+    # Imported here, so that an interruption during the import ends in one line, too.
     from lab import parts
     from lab.run import make_parser
 
@@ -37,11 +37,11 @@ def _run() -> int:
     user: list[str] = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
     namespaces = [*user, "--net", "--pid", "--mount-proc", "--fork", "--kill-child"]
     if subprocess.run([unshare, *namespaces, "true"], capture_output=True).returncode:
-        print("lab: namespaces cannot be made here; run the lab as root of the host", file=sys.stderr)
+        print("lab: namespaces cannot be made here; run the lab as root on the host", file=sys.stderr)
         return 1
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     command = [unshare, *namespaces, sys.executable, "-m", "lab.run", *sys.argv[1:]]
-    # Ctrl-C is for this process alone: closing standard input lets the run end in order.
+    # Ctrl-C reaches only this process: closing standard input lets the run end in order.
     process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
     try:
         return process.wait()

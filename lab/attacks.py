@@ -1,4 +1,4 @@
-"""Real attacks on the edge of lab/edge.py, each a context manager: it goes on inside the `with`."""
+"""Real attacks on the edge of lab/edge.py, each a context manager: the attack lasts as long as the `with`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MEMORY_STEPS = 8
 
 @dataclass(frozen=True)
 class AttackKind:
-    """causes: the metrics that it is done to."""
+    """One kind of attack; `causes` are the metrics that it hits."""
 
     name: str
     causes: tuple[str, ...]
@@ -26,7 +26,7 @@ class AttackKind:
 
 @dataclass(frozen=True)
 class Attacked:
-    """What was done to the edge from `start` to `end` (seconds since 1970); `causes` are the true ones."""
+    """An attack on the edge from `start` to `end` (seconds since 1970); `causes` are the true ones."""
 
     name: str
     causes: tuple[str, ...]
@@ -60,7 +60,7 @@ def _iperf(*arguments: str) -> Callable[[Edge], AbstractContextManager[None]]:
 
 
 def memory_at_once(edge: Edge) -> AbstractContextManager[None]:
-    """A fifth of the memory."""
+    """A fifth of the memory in one step."""
     return _take_memory(edge, 1)
 
 
@@ -72,7 +72,7 @@ def memory_slowly(edge: Edge) -> AbstractContextManager[None]:
 
 def _take_memory(edge: Edge, steps: int, *arguments: str) -> AbstractContextManager[None]:
     taken = ["--vm", str(steps), "--vm-bytes", str(int(edge.total_memory_bytes * MEMORY_SHARE))]
-    # Written to once, then held: the memory is what is attacked, not the CPU.
+    # Written to once, then held: that attacks the memory, not the CPU.
     held = ["--vm-keep", "--vm-hang", "0", "--vm-method", "write64"]
     return edge.running("stress-ng", *taken, *held, *arguments)
 
@@ -107,7 +107,7 @@ def _dead(edge: Edge, name: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def cpus_and_5g_flood(edge: Edge) -> Iterator[None]:
-    """Two at once."""
+    """Two attacks at once."""
     with all_cpus(edge), _gnb(edge, "flood"):
         yield
 

@@ -1,4 +1,4 @@
-"""The real edge: InfluxDB, Prometheus, both exporters and ordinary life, and what can be done to them.
+"""The real edge: InfluxDB, Prometheus, both exporters and ordinary life, and ways to disturb them.
 
 It runs in network and process namespaces of its own (see lab/__main__.py), so that its loopback ports are
 the ones that deploy/prometheus.yml names, and nothing outlives it.
@@ -26,16 +26,16 @@ DATABASE = "metrics_db"
 INFLUXDB_PORT, PROMETHEUS_PORT, NODE_PORT, RAN_PORT, IPERF_PORT = 8086, 9090, 9100, 9099, 5201
 EDGE_INTERFACE, FAR_INTERFACE = "edge0", "ue0"
 EDGE_ADDRESS, FAR_ADDRESS = "10.77.0.1", "10.77.0.2"
-# Setpoints of ordinary life in one scrape: it goes fast, so that a few minutes show all of it.
+# Setpoints of ordinary life in one scrape: life goes fast, so that a few minutes show all of it.
 PACE = 12
-# A fifth of it is attacked.
+# The attacks take a fifth of the memory.
 NEEDED_MEMORY_SHARE = 0.35
 READY_SECONDS = 20
 PROCESS_STOP_SECONDS = 5
 
 
 class LabError(Exception):
-    """What the user of the lab can mend; its message is one line and names the remedy."""
+    """A fault that the lab's user can fix; its message is one line and names the remedy."""
 
 
 class Edge:
@@ -54,7 +54,7 @@ class Edge:
         _check_memory()
         with self._stack:
             self._start()
-            # Whatever fails until here ends what has started; from here on __exit__ does.
+            # A failure up to here ends what was started; from here on, __exit__ does that.
             self._stack = self._stack.pop_all()
         return self
 
@@ -88,11 +88,11 @@ class Edge:
         done = subprocess.run(command, capture_output=True, text=True, env=parts.environment())
         if done.returncode:
             raise LabError(
-                f"ip {' '.join(arguments)} failed: {done.stderr.strip()}; run the lab as root of the host"
+                f"ip {' '.join(arguments)} failed: {done.stderr.strip()}; run the lab as root on the host"
             )
 
     def _beyond(self) -> list[str]:
-        """What comes before a command that runs on the far side of the link."""
+        """The beginning of a command that runs on the far side of the link."""
         return [self._programs["nsenter"], f"--net=/proc/{self._parts['far'].pid}/ns/net"]
 
     def _link(self) -> None:
@@ -137,9 +137,9 @@ class Edge:
     def start(
         self, name: str, command: list[str], is_part: bool = False, **settings: Any
     ) -> subprocess.Popen:
-        """Start one process, its words in `<name>.log`; it is ended when the edge is.
+        """Start one process, with its output in `<name>.log`; it is ended when the edge is.
 
-        is_part: it has to live until it is given to `end`; check() watches over that.
+        is_part: it has to live until `end` ends it; `check` verifies that.
         """
         log = self._stack.enter_context((self.folder / f"{name}.log").open("ab"))
         process = subprocess.Popen(
@@ -163,7 +163,7 @@ class Edge:
         stop(self._parts.pop(name))
 
     def check(self) -> None:
-        """LabError if a part that has to live has ended."""
+        """Raise LabError if a part that has to live has ended."""
         for name, process in self._parts.items():
             if process.poll() is not None:
                 raise LabError(f"{name} ended by itself, see {self.last_words(name)}")
@@ -213,7 +213,7 @@ class Edge:
 
     @contextlib.contextmanager
     def running(self, program: str, *arguments: str) -> Iterator[None]:
-        """Let a program of parts.PACKAGES run inside the `with`; LabError if it ended before."""
+        """Run a program of parts.PACKAGES inside the `with`; LabError if it ends before that."""
         process = self.start(program, [self._programs[program], *arguments])
         try:
             yield
@@ -225,11 +225,11 @@ class Edge:
             stop(process)
 
     def set_link(self, state: str) -> None:
-        """Take the far end of the link `up` or `down`, as a cable that is pulled."""
+        """Take the far end of the link `up` or `down`, like pulling a cable."""
         self._ip("link", "set", FAR_INTERFACE, state, far=True)
 
     def tell_gnb(self, words: str) -> None:
-        """What is done to the gNB from now on, as lab/ran_exporter.py reads it."""
+        """Set what happens to the gNB from now on, in the words of lab/ran_exporter.py."""
         process = self._parts["ran_exporter"]
         assert process.stdin is not None
         process.stdin.write(f"{words}\n".encode())
@@ -258,7 +258,7 @@ class Edge:
 
 
 def _check_memory() -> None:
-    """LabError if the attacks on the memory would take what others need."""
+    """Raise LabError if the attacks on the memory would take what other programs need."""
     known = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     total, available = (int(known[name].split()[0]) for name in ("MemTotal", "MemAvailable"))
     if available < NEEDED_MEMORY_SHARE * total:
@@ -279,7 +279,7 @@ def stop(process: subprocess.Popen) -> None:
 
 
 def wait_until(is_true: Callable[[], bool], what: str, seconds: float = READY_SECONDS) -> None:
-    """Return once `is_true`, LabError after `seconds`."""
+    """Wait until `is_true()`; LabError after `seconds`."""
     deadline = time.monotonic() + seconds
     while not is_true():
         if time.monotonic() > deadline:

@@ -110,7 +110,7 @@ class Influxd:
                 self.port = port
                 return
             self.kill()
-            last_words = self._said(log_offset).strip().rpartition("\n")[2]
+            last_words = self._output_since(log_offset).strip().rpartition("\n")[2]
             if "address already in use" not in last_words:
                 break
         raise RuntimeError(f"influxd did not start, see {self.log}: {last_words}")
@@ -119,7 +119,7 @@ class Influxd:
         """End the server in its own time, or by force after INFLUXD_STOP_SECONDS."""
         if self._process is not None:
             self._process.terminate()
-            # A paused process takes the signal only once it goes on.
+            # A paused process receives the signal only when it continues.
             self._process.send_signal(signal.SIGCONT)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(INFLUXD_STOP_SECONDS)
@@ -172,20 +172,20 @@ class Influxd:
         assert self._process is not None
         deadline = time.monotonic() + START_SECONDS
         while self._process.poll() is None and time.monotonic() < deadline:
-            # The log tells our server from another one that took the port first and answers.
-            if "Listening on HTTP" in self._said(log_offset) and self._answers(port):
+            # The log distinguishes our server from another one that took the port first and answers.
+            if "Listening on HTTP" in self._output_since(log_offset) and self._answers(port):
                 return True
             time.sleep(0.01)
         return False
 
-    def _said(self, log_offset: int) -> str:
+    def _output_since(self, log_offset: int) -> str:
         with self.log.open("rb") as log:
             log.seek(log_offset)
             return log.read().decode(errors="replace")
 
     def _answers(self, port: int) -> bool:
         if self.certificate:
-            # Whether the server is up is asked here, not whether it can prove who it is.
+            # This asks whether the server is up, not whether it can prove who it is.
             trusting = ssl._create_unverified_context()  # noqa: S323
             connection = http.client.HTTPSConnection(self.host, port, timeout=1, context=trusting)
         else:

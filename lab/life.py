@@ -1,8 +1,8 @@
-"""Ordinary life on a host: CPU load that varies, memory that breathes, downloads and uploads.
+"""Ordinary life on a host: CPU load that varies, memory that is taken and given back, downloads and uploads.
 
-`python -m lab.life serve` answers the transfers, on the far side of a link; `python -m lab.life live HOST`
-lives, until it is ended: every CPU is busy for 4-18 %, up to 4 % of the memory is taken and given back,
-0.5-4 MB/s are fetched from HOST and 0.2-1.5 MB/s sent to it, in transfers of a tenth of a second.
+`python -m lab.life serve` answers the transfers, on the far side of a link. `python -m lab.life live HOST`
+runs until it is ended: it keeps every CPU busy 4-18 % of the time, takes up to 4 % of the memory and gives it
+back, and fetches 0.5-4 MB/s from HOST and sends it 0.2-1.5 MB/s, in transfers of a tenth of a second.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ TRANSFER_TIMEOUT_SECONDS = 0.5
 TRANSFER_SECONDS = 0.1
 FRAME_SECONDS = 0.05
 CHUNK_BYTES = 16 * 2**20
-# The kernel gives freed memory back slowly, up to 2-3 % of it in ten seconds; breath is deeper than that.
+# The kernel gives freed memory back slowly, up to 2-3 % of it in ten seconds; life's changes are larger.
 BREATH_SHARE = 0.04
 
 
 class Life:
     """What the host does at each moment from `start` (seconds since 1970) on.
 
-    A setpoint lasts `step_seconds`; after the last one all repeats.
+    A setpoint lasts `step_seconds`; after the last one, they repeat.
     """
 
     def __init__(self, seed: int, step_seconds: float, start: float) -> None:
@@ -124,7 +124,7 @@ class Server(socketserver.ThreadingTCPServer):
 
 
 def live(host: str, seed: int, step_seconds: float) -> None:
-    """Live until the process is ended."""
+    """Put the load of ordinary life on this host until the process is ended."""
     life = Life(seed, step_seconds, time.time())
     for _ in range(os.cpu_count() or 1):
         multiprocessing.Process(target=burn, args=(life,), daemon=True).start()
@@ -134,15 +134,15 @@ def live(host: str, seed: int, step_seconds: float) -> None:
 
 
 def main() -> None:
-    """Live at the edge until killed."""
-    parser = argparse.ArgumentParser(description="Live an ordinary life on this host.")
+    """Run one of the two commands until killed."""
+    parser = argparse.ArgumentParser(description="Put the load of ordinary life on this host.")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("serve", help="answer the transfers of a host that lives")
-    alive = commands.add_parser("live", help="live")
+    commands.add_parser("serve", help="answer the transfers of another host's `live`")
+    alive = commands.add_parser("live", help="load this host until the process is ended")
     alive.add_argument("host", help="where `serve` runs")
-    alive.add_argument("--seed", type=int, default=1, help="of this life (default: %(default)s)")
+    alive.add_argument("--seed", type=int, default=1, help="seed of this life (default: %(default)s)")
     alive.add_argument(
-        "--step_seconds", type=float, default=3.75, help="how fast it changes (default: %(default)s)"
+        "--step_seconds", type=float, default=3.75, help="seconds between changes (default: %(default)s)"
     )
     options = parser.parse_args()
     if options.command == "serve":

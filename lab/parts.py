@@ -34,7 +34,7 @@ def find(program: str, unpacked: Path = UNPACKED) -> str:
 
 
 def find_all(programs: Iterable[str], unpacked: Path = UNPACKED) -> dict[str, str]:
-    """The path of each program, the installed one before the unpacked one; MissingPart names all missing."""
+    """The path of each program, the installed one if there is one; MissingPart names all that are missing."""
     # Debian keeps the sbin folders out of an ordinary user's PATH.
     folders = [os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"]
     folders += [str(unpacked / "usr/bin"), str(unpacked / "usr/sbin")]

@@ -1,8 +1,8 @@
 """A RAN exporter: the gNB model of simulators/edge.py, served to Prometheus as the Amarisoft exporter does.
 
-`python -m lab.ran_exporter` serves http://127.0.0.1:9099/metrics. What is done to the gNB is told on
-standard input, words a line: `flood` (20-60 Mbit/s of 5G traffic), `overload` (other work takes the CPU
-of its receiving and sending side), both, or `calm`.
+`python -m lab.ran_exporter` serves http://127.0.0.1:9099/metrics. Each line of standard input says what
+happens to the gNB: `flood` (20-60 Mbit/s of 5G traffic), `overload` (other work takes the CPU of its
+receiving and sending side), both, or `calm`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Gnb(Collector):
         self._since: dict[str, float] = {}
 
     def tell(self, line: str) -> None:
-        """What is done to the gNB from now on; ValueError for a word that it does not know."""
+        """Set what happens to the gNB from now on; ValueError for an unknown word."""
         words = line.split()
         unknown = set(words) - {"flood", "overload", "calm"}
         if unknown:
@@ -47,7 +47,7 @@ class Gnb(Collector):
         self._since = {word: self._since.get(word, now) for word in words if word != "calm"}
 
     def state(self) -> dict[str, float]:
-        """rx, tx in percent, down, up in bytes per 15 s."""
+        """The gNB's values now: `rx`, `tx` in percent, `down`, `up` in bytes per 15 s."""
         now = self._clock()
         record = int((now - self._start) / self._record_seconds) % LIFE_RECORDS
         gnb = {key: float(values[record]) for key, values in self._life.items()}
@@ -80,12 +80,12 @@ def main() -> None:
     """Serve the metrics of the gNB model until killed."""
     parser = argparse.ArgumentParser(description="Serve a simulated gNB to Prometheus.")
     parser.add_argument("--port", type=int, default=9099, help="port on 127.0.0.1 (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=1, help="of the gNB's life (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the gNB's life (default: %(default)s)")
     parser.add_argument(
         "--record_seconds",
         type=float,
         default=RECORD_SECONDS,
-        help="how long a record of the model lasts; less is a faster life (default: %(default)s)",
+        help="how long a record of the model lasts, in seconds (default: %(default)s)",
     )
     options = parser.parse_args()
     gnb = Gnb(options.seed, options.record_seconds)

@@ -1,8 +1,8 @@
-"""What a run of the lab showed: what test mode published, against what was done to the edge.
+"""Results of a lab run: compares what test mode published with what was done to the edge.
 
 Polls are counted as in evaluation.py: the first record of an attack is poll 1 after its onset, the first
-record after it poll 1 after its end. Seconds are those of the wall clock, up to the poll that brought the
-verdict. For an exporter that dies, what counts is when its metrics became unknown, and known again.
+record after it is poll 1 after its end. Seconds are wall-clock time up to the poll that brought the verdict.
+For an exporter that dies, what counts is when its metrics became unknown, and known again.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _HEADINGS = (
 
 
 class Published:
-    """What test mode published, by the record's time: `verdicts`, and `polled_at` in seconds since 1970."""
+    """What test mode published, by record time: `verdicts`, and `polled_at` in seconds since 1970."""
 
     def __init__(self, poll_log: PollLog) -> None:
         self.verdicts: dict[int, Verdict] = {}
@@ -61,10 +61,10 @@ class Published:
 def judge_attack(
     attacked: Attacked, verdicts: Sequence[Verdict], next_start: float, polled_at: dict[int, float]
 ) -> tuple[dict[str, Any], set[int]]:
-    """The row of one attack, and the times of the records after it whose flags are still its own.
+    """The row of one attack, and the times of the records after it that are still flagged because of it.
 
-    Of what is flagged, that counts which names a true cause, and after the end that which names a cause
-    given during the attack. What was named already before the onset finds nothing. Numbers are None where
+    A flagged record counts if it names a true cause; after the end, if it names a cause that was given during
+    the attack. If a true cause was alerted before the onset, the attack is not found. Numbers are None where
     nothing was flagged.
     """
     start, end = attacked.window
@@ -128,8 +128,8 @@ def judge(
 ) -> dict[str, Any]:
     """All attacks, and what was flagged in ordinary life: before the first attack, and between them.
 
-    What was said before `begin` (seconds since 1970), while training and test mode's own start were still
-    to be seen, is counted as `settling`.
+    Records before `begin` (seconds since 1970), which still show the load of training and of test mode's own
+    start, are counted as `settling`.
     """
     rows, own = [], set()
     for one, next_start in zip(attacked, [*(one.start for one in attacked[1:]), math.inf], strict=True):
@@ -221,7 +221,7 @@ def write(
 ) -> None:
     """Print the tables of the run in `folder`; write them to its lab.json, and draw its timeline.png.
 
-    database: what InfluxDB holds at the end, `anomalies_stored` (their number) and `measurements`.
+    database: what InfluxDB holds at the end: `anomalies_stored`, a number, and `measurements`, a list.
     """
     verdicts = [published.verdicts[when] for when in sorted(published.verdicts)]
     ours = judge(attacked, verdicts, begin, published.polled_at)
@@ -232,18 +232,18 @@ def write(
     documented = judge(attacked, by_window, begin, published.polled_at)
     is_judged = frame.index.as_unit("ns").asi8 >= begin * 1e9
     timeline.draw(frame[is_judged], verdicts, attacked, folder / "timeline.png")
-    anomalies_said = sum(v.is_anomaly for v in verdicts)
+    anomalies_published = sum(v.is_anomaly for v in verdicts)
     print(table(ours))
     print("\nThe same records by the documented rule, window RMSE over its threshold alone:\n")
     print(table(documented))
-    print(f"\nanomalies said: {anomalies_said}, stored in InfluxDB: {database['anomalies_stored']}")
+    print(f"\nanomalies published: {anomalies_published}, stored in InfluxDB: {database['anomalies_stored']}")
     saveDictJson(
         {
             "interval_seconds": interval_seconds,
             "begin": format_time(int(begin * 1e9)),
             "ours": ours,
             "documented_rule": documented,
-            "anomalies_said": anomalies_said,
+            "anomalies_published": anomalies_published,
             **database,
         },
         folder / "lab.json",

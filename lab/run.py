@@ -40,8 +40,8 @@ _MODEL = f"--model={report.MODEL}"
 @dataclass(frozen=True)
 class Plan:
     """How long each part of a run takes, in records: `recorded` to train on, twice `tested` for --evaluate,
-    twice `settle` around the start of test mode, each attack and the calm after it. before_seconds: of
-    ordinary life that is judged before the first attack.
+    twice `settle` around the start of test mode, each attack and the calm after it. before_seconds: how long
+    ordinary life is judged before the first attack.
     """
 
     recorded: int = 420
@@ -49,7 +49,7 @@ class Plan:
     before_seconds: float = 600.0
     settle: int = 30
     attack: int = 15
-    # So long that a rule of the window alone falls silent too.
+    # So long that a rule on the window alone falls silent, too.
     calm: int = WINDOW_RECORDS + ALERT_RECORDS
     epochs: int = 110
     attacks: tuple[AttackKind, ...] = ATTACKS
@@ -78,7 +78,7 @@ class Program:
         return self._edge.start(name, command, is_part, cwd=self._edge.folder, env=environment)
 
     def run(self, name: str, mode: str, *options: str) -> None:
-        """Run to the end; LabError with its last words if it fails. What it prints goes to `<name>.log`."""
+        """Run to the end, with the output in `<name>.log`; LabError with its last words if it fails."""
         if self._start(name, mode, *options).wait():
             raise LabError(f"--mode {mode} failed, see {self._edge.last_words(name)}")
 
@@ -104,11 +104,11 @@ def run(output: Path, interval_seconds: float, seed: int, plan: Plan) -> None:
 def _live(
     edge: Edge, interval_seconds: float, seed: int, plan: Plan
 ) -> tuple[float, list[Attacked], dict[str, Any]]:
-    """From the first record to the last: when judging began, what was done, what InfluxDB holds then."""
+    """From the first record to the last: when judging began, the attacks, and what InfluxDB then holds."""
     program = Program(edge, interval_seconds)
     edge.write_node_file(edge.folder / "node.json")
     _learn(edge, program, interval_seconds, plan)
-    # Training, and the start of test mode, take more of the CPU than ordinary life does.
+    # Training and the start of test mode take more CPU than ordinary life does.
     _wait(edge, "calm", plan.settle * interval_seconds)
     program.watch()
     _wait(edge, "calm", plan.settle * interval_seconds)
@@ -116,14 +116,14 @@ def _live(
     _wait(edge, "ordinary life, judged", plan.before_seconds)
     attacked = _attack(edge, interval_seconds, plan, random.Random(seed))
     edge.end("test_mode")
-    # With the window before it, so that all of it can be judged again.
+    # It includes the window before, so that all of it can be judged again.
     lasted = time.time() - begin + WINDOW_RECORDS * interval_seconds
     program.run("collect_run", "collect", NODE_FILE, "--output=data/run.csv", f"--since={lasted:.0f}s")
     return begin, attacked, _look(edge)
 
 
 def _learn(edge: Edge, program: Program, interval_seconds: float, plan: Plan) -> None:
-    """Record ordinary life and train on it; --evaluate has two more stretches of it to judge."""
+    """Record ordinary life and train on it; --evaluate judges two more stretches of it."""
     # What training reads stays in the page cache, and would be missing from the free memory afterwards.
     edge.start("warm", [sys.executable, "-c", "import tensorflow, pandas, matplotlib.figure"]).wait()
     wait_until(lambda: _has_all(edge), "the first sample of each series", 60 + 2 * interval_seconds)
@@ -141,7 +141,7 @@ def _has_all(edge: Edge) -> bool:
 
 
 def _attack(edge: Edge, interval_seconds: float, plan: Plan, rng: random.Random) -> list[Attacked]:
-    """All attacks of the plan, each followed by calm; their true windows."""
+    """Carry out all attacks of the plan, each followed by calm. Returns them with their true times."""
     attacked = []
     for attack in plan.attacks:
         start = time.time()
@@ -163,7 +163,7 @@ def _look(edge: Edge) -> dict[str, Any]:
 
 
 def _wait(edge: Edge, what: str, seconds: float) -> None:
-    """Let time pass while all parts live."""
+    """Let time pass; LabError if a part ends meanwhile."""
     logger.info("%s: %.0f s", what, seconds)
     deadline = time.monotonic() + seconds
     while (left := deadline - time.monotonic()) > 0:
@@ -172,10 +172,10 @@ def _wait(edge: Edge, what: str, seconds: float) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the lab in the namespaces that this process has; 0 done, 1 a fault that the user can mend."""
+    """Run the lab in the namespaces that this process has; 0 done, 1 a fault that the user can fix."""
     options = make_parser().parse_args(arguments)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s")
-    # What a shell runs in the background ignores SIGINT otherwise.
+    # A process that a shell runs in the background otherwise ignores SIGINT.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     output = Path(options.output_dir).resolve() / datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
@@ -190,7 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"lab: {error}; free some space, or name another --output_dir", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("lab: interrupted, all that it had started is ended", file=sys.stderr)
+        print("lab: interrupted; everything it had started was ended", file=sys.stderr)
         return 130
     return 0
 
@@ -230,12 +230,12 @@ def make_parser() -> argparse.ArgumentParser:
         help="seconds between scrapes, and between records, 1 or more (default: %(default)g)",
     )
     parser.add_argument(
-        "--short", action="store_true", help="little training and two attacks only: under 4 minutes"
+        "--short", action="store_true", help="only a little training and two attacks: under 4 minutes"
     )
     parser.add_argument(
-        "--output_dir", default="plots/lab", help="each run has a folder in it (default: %(default)s)"
+        "--output_dir", default="plots/lab", help="each run makes a folder in it (default: %(default)s)"
     )
-    parser.add_argument("--seed", type=_seed, default=1, help="of ordinary life (default: %(default)s)")
+    parser.add_argument("--seed", type=_seed, default=1, help="seed of ordinary life (default: %(default)s)")
     return parser
 
 

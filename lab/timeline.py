@@ -1,4 +1,4 @@
-"""One picture of a whole run of the lab: what was done to the edge, and what test mode said of it."""
+"""One picture of a whole lab run: what was done to the edge, and what test mode's verdicts were."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# What is said of one metric in one record, and how that is drawn; what stands last is seen best.
+# Status of a metric in a record -> its colour. Later ones are drawn over earlier ones.
 _COLOURS = {"normal": "#e8f3e8", "unknown": "0.62", "anomaly": "gold", "alert": "red"}
-# The last row: all metrics together, of which none alone is the cause.
+# The last row is for all metrics together, when no single one is the cause.
 _ROWS = (*METRICS, "overall")
-# Attacks as they are shaded behind the levels: on this metric, on others.
+# How attacks are shaded behind the levels: on this metric, on others.
 _ON_THIS, _ON_OTHERS = ("tab:red", 0.25), ("0.5", 0.12)
-# Of the height of a level's axis; with less between them the labels of two ticks touch.
+# Share of the height of a level's axis; with less between them, the labels of two ticks touch.
 _TICK_DISTANCE = 0.3
-# Between ticks, times a power of ten.
+# Steps between ticks, times a power of ten.
 _STEPS = [1, 2, 5, 10]
 
 
@@ -42,17 +42,17 @@ def draw(
 
 
 def draw_run(frame: pd.DataFrame, verdicts: Sequence[Verdict], attacked: Sequence[Attacked]) -> Figure:
-    """Verdicts per metric, the true causes framed, and below them the level of each metric.
+    """Verdicts for each metric, the true causes framed, and below them the level of each metric.
 
-    frame: the resampled records of the run. The picture begins with the first of them; what was said or
-    done earlier is left out.
+    frame: the resampled records of the run. The picture begins with the first of them; earlier verdicts and
+    attacks are left out.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     times = frame.index.as_unit("ns").asi8 / 1e9
     interval = float(np.median(np.diff(times))) if len(times) > 1 else 1.0
-    # Without a record there is at least something that was done.
+    # Without records, the picture begins with the first attack.
     origin = float(times[0]) if len(times) else attacked[0].start
     left = -interval / 2 / 60
     shown = [verdict for verdict in verdicts if _minute(verdict, origin) >= left]
@@ -91,7 +91,7 @@ def _span(one: Attacked, origin: float) -> tuple[float, float]:
 
 
 def _word(verdict: Verdict, row: str) -> str:
-    """What a verdict says of a metric, or of all together: that alone is said where no metric is named."""
+    """The status of a metric, or of `overall`, which has one only if the verdict names no metric."""
     named = [name for name in (*verdict.causes, *verdict.unknown) if name in METRICS]
     if verdict.blames(row):
         return "alert" if verdict.status == ALERT else "anomaly"
@@ -101,14 +101,14 @@ def _word(verdict: Verdict, row: str) -> str:
 
 
 def _draw_verdicts(axis: Axes, verdicts: Sequence[Verdict], origin: float, interval: float) -> None:
-    # What nothing is said of is unknown.
+    # Where there is no verdict, all is unknown.
     axis.set_facecolor(_COLOURS["unknown"])
     slots = _slots([_minute(verdict, origin) for verdict in verdicts], interval / 60)
     for row, name in enumerate(_ROWS):
         words = [_word(verdict, name) for verdict in verdicts]
         for word, colour in _COLOURS.items():
-            bars = _joined([slot for slot, said in zip(slots, words, strict=True) if said == word])
-            # One record of a long run is narrower than a pixel: its outline is seen.
+            bars = _joined([slot for slot, status in zip(slots, words, strict=True) if status == word])
+            # A record of a long run is narrower than a pixel: its outline makes it visible.
             outline = 1.0 if word in ("anomaly", "alert") else 0.0
             if bars:
                 axis.broken_barh(bars, (row, 1), color=colour, linewidth=outline, label=f"{name} {word}")
@@ -121,7 +121,7 @@ def _draw_verdicts(axis: Axes, verdicts: Sequence[Verdict], origin: float, inter
 
 
 def _slots(minutes: Sequence[float], interval: float) -> list[tuple[float, float]]:
-    """Start and end of what each record stands for: up to half way to the next, if that is not missing."""
+    """Start and end of each record's slot: half way to its neighbours, unless they are missing."""
     times = np.array(minutes)
     is_next = np.diff(times) < 1.5 * interval
     middles = (times[:-1] + times[1:]) / 2
@@ -131,7 +131,7 @@ def _slots(minutes: Sequence[float], interval: float) -> list[tuple[float, float
 
 
 def _joined(slots: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Start and length; slots without anything between them are one."""
+    """Start and length of bars; slots without a gap between them are one bar."""
     bars: list[tuple[float, float]] = []
     for start, end in slots:
         if bars and sum(bars[-1]) >= start - 1e-9:
@@ -197,16 +197,16 @@ def _ticks(axis: Axes, threshold: float, top: float) -> list[float]:
 def _add_legends(figure: Figure) -> None:
     from matplotlib.patches import Patch
 
-    words = dict.fromkeys(_COLOURS) | {"unknown": "unknown, or nothing said"}
-    said = [Patch(color=colour, label=words[word] or word) for word, colour in _COLOURS.items()]
-    said.append(Patch(fill=False, edgecolor="black", linewidth=1.6, label="truly attacked"))
+    words = dict.fromkeys(_COLOURS) | {"unknown": "unknown, or no verdict"}
+    drawn = [Patch(color=colour, label=words[word] or word) for word, colour in _COLOURS.items()]
+    drawn.append(Patch(fill=False, edgecolor="black", linewidth=1.6, label="true cause"))
     done = [
         Patch(color=colour, alpha=alpha, linewidth=0, label=label)
         for (colour, alpha), label in ((_ON_THIS, "attack on this metric"), (_ON_OTHERS, "attack on others"))
     ]
-    figure.text(0.11, 0.985, "Above: what test mode said of each metric", va="top", weight="bold")
+    figure.text(0.11, 0.985, "Above: test mode's verdicts on each metric", va="top", weight="bold")
     figure.text(0.11, 0.962, "Below: the metrics themselves", va="top", weight="bold")
-    for handles, top in ((said, 0.993), (done, 0.97)):
+    for handles, top in ((drawn, 0.993), (done, 0.97)):
         figure.legend(
             handles=handles, loc="upper left", bbox_to_anchor=(0.36, top), ncols=len(handles), frameon=False
         )

@@ -1,4 +1,4 @@
-"""What a service shows of itself to Prometheus."""
+"""A service's metrics, for Prometheus."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 
 class Exporter:
-    """Metrics of a service, by names that begin with `find_anomalies_`, and the server that serves them.
+    """Metrics of a service, with names that begin with `find_anomalies_`, and the server that serves them.
 
     exporter = Exporter()
-    polls = exporter.counter("polls", "Polls begun")    # find_anomalies_polls_total
-    exporter.serve("127.0.0.1", 9099)                   # http://127.0.0.1:9099/metrics
+    polls = exporter.counter("polls", "Polls started")    # find_anomalies_polls_total
+    exporter.serve("127.0.0.1", 9099)                     # http://127.0.0.1:9099/metrics
     """
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
@@ -36,7 +36,7 @@ class Exporter:
         return Gauge(f"find_anomalies_{name}", text, labels, registry=self.registry)
 
     def serve(self, address: str, port: int) -> None:
-        """Serve http://address:port/metrics from a thread of its own; UserError where it cannot listen."""
+        """Serve http://address:port/metrics from a thread of its own; UserError if it cannot listen there."""
         # A job that serves nothing loads no HTTP server.
         from prometheus_client import make_wsgi_app
 
@@ -46,6 +46,6 @@ class Exporter:
             ScrapeServer(address, port, make_wsgi_app(self.registry)).start()
         except OSError as error:
             raise UserError(
-                f"{address}:{port}: cannot be listened on ({error.strerror or error}); name another"
+                f"cannot listen on {address}:{port} ({error.strerror or error}); name another"
                 " --metrics_port or --metrics_address"
             ) from None

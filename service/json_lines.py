@@ -1,4 +1,4 @@
-"""A file of JSON objects, one a line, of bounded size: written by one process, read by any while it is."""
+"""A file of JSON objects, one per line, of bounded size: one process writes it, any may read it meanwhile."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Any
 
 
 class JsonLines:
-    """The newest objects that were added, over restarts.
+    """Keeps the newest objects that were added, also over restarts.
 
     lines = JsonLines("state/polls.jsonl", most_bytes=8_000_000)
     lines.add({"polled_at": "2026-03-06T12:00:20Z"})
     list(lines.read())    # the oldest first
 
-    A file that has grown to `most_bytes` is renamed to `<name>.1`, in place of the one before, so that at
-    least `most_bytes` of the newest lines are kept and at most twice as many.
+    A file that has grown to `most_bytes` is renamed to `<name>.1`, in place of the previous one. So at least
+    `most_bytes` of the newest lines are kept, and at most twice as many.
     """
 
     def __init__(self, path: str | Path, most_bytes: int) -> None:
@@ -31,22 +31,22 @@ class JsonLines:
         return self.path.with_name(f"{self.path.name}.1")
 
     def add(self, content: dict[str, Any]) -> None:
-        """Write one more line. Raises OSError where the file cannot be written."""
+        """Write one more line. Raises OSError if the file cannot be written."""
         with contextlib.suppress(FileNotFoundError):
             if self.path.stat().st_size >= self._most_bytes:
                 os.replace(self.path, self._older)
-        # Opened each time: somebody may delete or move the file. A FIFO must not hold the process up.
+        # Opened each time: somebody may delete or move the file. A FIFO must not block the process.
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
         descriptor = os.open(self.path, flags, 0o640)
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise OSError(None, "no regular file")
+                raise OSError(None, "not a regular file")
             os.write(descriptor, json.dumps(content, allow_nan=False).encode() + b"\n")
         finally:
             os.close(descriptor)
 
     def read(self) -> Iterator[dict[str, Any]]:
-        """All objects, the oldest first; a line that is torn or no object is left out."""
+        """All objects, the oldest first; a line that is torn, or is not an object, is left out."""
         for path in (self._older, self.path):
             with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
                 for line in file:

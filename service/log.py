@@ -1,4 +1,4 @@
-"""The log: the journal's severities, and each fault in one line when it begins and one when it ends."""
+"""The log: the journal's severities, and one line when a fault begins and one when it ends."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ _JOURNAL_LEVELS = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL": 
 
 
 def is_journal(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether standard error is the journal: a shell in a session of systemd inherits the variable alone."""
+    """Whether standard error is the journal. A shell may inherit the variable although it is not."""
     found = os.fstat(sys.stderr.fileno())
     return environment.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
 
 
 class JournalFormatter(logging.Formatter):
-    """Lines for the journal, which has its own clock: `journalctl -p warning` then shows state changes."""
+    """Lines for the journal, which adds the time itself; `journalctl -p warning` shows state changes."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """`<4>` and the message."""
+        """The message behind its severity, such as `<4>`."""
         return f"<{_JOURNAL_LEVELS[record.levelname]}>{record.levelname} {record.getMessage()}"
 
 
 class Notices:
-    """Says a fault once when it begins or changes, and once when it has ended."""
+    """Logs a fault once when it begins or changes, and once when it has ended."""
 
     def __init__(self) -> None:
-        self._said: dict[str, Hashable] = {}
+        self._logged: dict[str, Hashable] = {}
 
     def fault(self, topic: str, message: str, level: int = logging.ERROR, subject: Hashable = None) -> None:
-        """The fault of this topic at the moment: the same one as long as `subject`, or the message, is."""
+        """Log the topic's fault, unless its `subject` (by default the message) is the same as last time."""
         subject = message if subject is None else subject
-        if self._said.get(topic) != subject:
+        if self._logged.get(topic) != subject:
             logger.log(level, "%s", message)
-        self._said[topic] = subject
+        self._logged[topic] = subject
 
     def has(self, topic: str) -> bool:
-        """Whether there is a fault of this topic."""
-        return topic in self._said
+        """Whether the topic has a fault."""
+        return topic in self._logged
 
     def mended(self, topic: str, message: str) -> None:
-        """There is no fault of this topic at the moment."""
-        if self._said.pop(topic, None) is not None:
+        """Log that the topic's fault has ended, if it had one."""
+        if self._logged.pop(topic, None) is not None:
             logger.warning("%s", message)

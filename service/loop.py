@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 from service.systemd import Ending, notify_systemd, watchdog_seconds
 
-# While a server is away it is asked again after these, doubling, each cut by up to half at random.
+# Pauses before a server that is away is asked again: they double, and each is cut at random by up to half.
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.5, 4.0
 
 
 @dataclass(frozen=True)
 class Turn:
-    """What came of one run of a job.
+    """The result of one run of a job.
 
     status: one line for `systemctl status`. next_seconds: time to the next run; None if there is none.
     is_away: a server that the job needs is away, so it runs again within LAST_RETRY_SECONDS instead.
@@ -29,8 +29,8 @@ class Turn:
 def run(job: Callable[[], Turn], ending: Ending) -> None:
     """Run a job until a turn is the last one, or `ending` ends the process.
 
-    systemd is told that the service is ready after the first run, and that it lives after each run and
-    while it waits. SIGHUP ends a wait.
+    After the first run, systemd is told that the service is ready; after each run and during waits, that it
+    is alive. SIGHUP ends a wait.
     """
     backoff = Backoff()
     words = ["READY=1"]
@@ -59,13 +59,13 @@ def _wait(seconds: float, ending: Ending) -> None:
 
 
 class Backoff:
-    """How long to wait before a server that is away is asked again; many clients do not ask in step."""
+    """How long to wait before a server that is away is asked again; random, so clients do not ask in step."""
 
     def __init__(self) -> None:
         self._seconds = FIRST_RETRY_SECONDS
 
     def next_seconds(self) -> float:
-        """The pause after one more attempt that failed."""
+        """The pause after one more failed attempt."""
         pause = self._seconds * random.uniform(0.5, 1.0)
         self._seconds = min(2 * self._seconds, LAST_RETRY_SECONDS)
         return pause

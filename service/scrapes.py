@@ -1,4 +1,4 @@
-"""Answers scrapes over HTTP: few clients at a time, whatever many others do."""
+"""Answers scrapes over HTTP: few clients at a time, however many connect."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 
 class _ScrapeHandler(WSGIRequestHandler):
-    """One scrape; what a client does wrong is no line in the log."""
+    """Answers one scrape; a client's mistakes are not logged."""
 
     def log_message(self, *arguments: object) -> None:
         """Log nothing."""
@@ -25,10 +25,10 @@ class _ScrapeHandler(WSGIRequestHandler):
 
 
 class ScrapeServer(ThreadingMixIn, WSGIServer):
-    """Serves a WSGI application to few clients, whatever many others do.
+    """Serves a WSGI application to few clients at a time, however many connect.
 
-    A connection is cut after SECONDS, or as the oldest of CONNECTIONS when another one comes: so many
-    threads and file descriptors it takes at most. Raises OSError where it cannot listen.
+    A connection is cut after SECONDS, or when it is the oldest of CONNECTIONS and another one comes. That
+    bounds threads and file descriptors. Raises OSError if it cannot listen.
     """
 
     CONNECTIONS = 32
@@ -49,9 +49,9 @@ class ScrapeServer(ThreadingMixIn, WSGIServer):
         threading.Thread(target=self.serve_forever, name="metrics", daemon=True).start()
 
     def process_request(self, request: socket.socket, client_address: tuple) -> None:
-        """Called for a new connection; takes all others that wait, too.
+        """Called for a new connection; accepts all others that wait, too.
 
-        Of many it serves the newest, and those that have sent their request already.
+        If there are many, it serves the newest, and those that have already sent their request.
         """
         ready, waiting = [], deque([(request, client_address)])
         with contextlib.suppress(BlockingIOError):
@@ -68,11 +68,11 @@ class ScrapeServer(ThreadingMixIn, WSGIServer):
             try:
                 super().process_request(connection, address)
             except RuntimeError:
-                # No thread can be started: neither this one nor its place is kept.
+                # No thread can be started: the connection is closed, and its place is free again.
                 self.shutdown_request(connection)
 
     def _make_room(self, connection: socket.socket) -> None:
-        """Wait until this one may be served; the oldest is cut for it."""
+        """Wait until this connection can be served; the oldest one is cut to make room."""
         with self._changed:
             while len(self._began) >= self.CONNECTIONS:
                 _cut(next(iter(self._began)))
@@ -80,7 +80,7 @@ class ScrapeServer(ThreadingMixIn, WSGIServer):
             self._began[connection] = time.monotonic()
 
     def shutdown_request(self, request: socket.socket) -> None:
-        """Called at the end of each."""
+        """Called at the end of each connection."""
         with self._changed:
             self._began.pop(request, None)
             self._changed.notify()
@@ -95,7 +95,7 @@ class ScrapeServer(ThreadingMixIn, WSGIServer):
                     _cut(request)
 
     def handle_error(self, request: socket.socket, client_address: tuple) -> None:
-        """A connection that failed, or was cut, is nothing to log."""
+        """Log nothing about a connection that failed or was cut."""
 
 
 def _has_sent(connection: socket.socket) -> bool:
@@ -106,6 +106,6 @@ def _has_sent(connection: socket.socket) -> bool:
 
 
 def _cut(connection: socket.socket) -> None:
-    # Its thread wakes up, finds an end, and closes it.
+    # Its thread wakes up, finds the end of the request, and closes the connection.
     with contextlib.suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)

@@ -1,8 +1,8 @@
 """What outlives the process: points that InfluxDB does not have yet, and where judging stopped.
 
-One SQLite file in the state folder. What a poll found and where it stopped are written in one transaction,
-which is on the disk before anything is sent: whenever the process dies, the next one skips no record, judges
-none twice with another verdict, and what it sends twice is the same point.
+It is one SQLite file in the state folder. What a poll found and where it stopped are written in one
+transaction, which is on the disk before anything is sent. Whenever the process dies, the next one skips no
+record and gives none a second, different verdict; a point that is sent twice is the same point.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from common.values import mapping, number, text, whole
 logger = logging.getLogger(__name__)
 
 FILE_NAME = "find_anomalies.db"
-# Rows that are no points are kept for a person to look at, the newest of them.
+# This many of the newest damaged rows are kept for a person to look at.
 DAMAGED_ROWS = 1000
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS spool (id INTEGER PRIMARY KEY AUTOINCREMENT, database TEXT, point TEXT);
@@ -36,20 +36,20 @@ CREATE TABLE IF NOT EXISTS damaged (id INTEGER PRIMARY KEY, database TEXT, point
 _ROW = "id, substr(CAST(database AS BLOB), 1, 1000), substr(CAST(point AS BLOB), 1, 65537)"
 _NAME_LETTERS = 255
 _POINT_BYTES = 65_536
-# SQLite says so of a file that is no database, was torn by the disk, or has other tables.
+# From SQLite's messages for a file that is not a database, is damaged, or has other tables.
 _BROKEN = ("file is not a database", "malformed", "no such column")
-# Ids are given in order from 1 on; no spool ever gets as far as this.
+# Ids count up from 1; no spool ever gets as far as this.
 _LAST_ID = 1 << 62
 
 
 class StoreError(Exception):
-    """What was given is not on the disk; the message is one line and names the remedy."""
+    """The store cannot be read or written; the message is one line and names the remedy."""
 
 
 def _json_object(content: bytes | None) -> dict[str, Any]:
-    """Raises ValueError for what is not one."""
+    """Read a JSON object. Raises ValueError for anything else."""
     if content is None:
-        raise ValueError("nothing is in it")
+        raise ValueError("it is empty")
     try:
         return mapping(json.loads(content.decode()))
     except RecursionError:
@@ -57,14 +57,14 @@ def _json_object(content: bytes | None) -> dict[str, Any]:
 
 
 def read_row(database: bytes | None, point: bytes | None) -> tuple[str, dict[str, Any]]:
-    """The database and the point of one row of the spool, if InfluxDB can be given them.
+    """The database and the point of one row of the spool, if they can be sent to InfluxDB.
 
-    That is a point as influx_utils.anomaly_point makes it: a measurement, a time (ns), tags that are texts,
-    and at least one field, all finite numbers. Raises ValueError, with the reason, for any other row.
+    The point must be like those of influx_utils.anomaly_point: a measurement, a time (ns), tags that are
+    texts, and at least one field, all finite numbers. Raises ValueError, with the reason, for any other row.
     """
     name = (database or b"").decode()
     if not 0 < len(name) <= _NAME_LETTERS or not name.isprintable() or set(name) & set("/\\"):
-        raise ValueError("no name of a database")
+        raise ValueError("not the name of a database")
     if point is not None and len(point) > _POINT_BYTES:
         raise ValueError("too long")
     content = _json_object(point)
@@ -88,25 +88,25 @@ class Batch:
     ids: list[int]
 
     def earliest(self, count: int) -> Batch:
-        """Those with the `count` earliest times."""
+        """The points with the `count` earliest times."""
         order = sorted(range(len(self.ids)), key=lambda i: self.points[i]["time"])[:count]
         return Batch(self.database, [self.points[i] for i in order], [self.ids[i] for i in order])
 
     def renamed(self, measurement: str) -> Batch:
-        """The same for another measurement."""
+        """The same points for another measurement."""
         points = [point | {"measurement": measurement} for point in self.points]
         return Batch(self.database, points, self.ids)
 
 
 class Store:
-    """The spool, oldest first, and the state; at most `limit` points are kept, the newest.
+    """The spool, oldest first, and the state; only the newest `limit` points are kept.
 
-    What cannot be written to the disk is kept in memory until it can, or has been sent. What InfluxDB
-    refuses stays in the spool and holds nothing up: `oldest` goes past it, `oldest_refused` comes back to it.
-    `dropped` counts the points for which there was no room, `damaged` the rows that are no points; those
-    are set aside in a table of their own.
+    Points that cannot be written to the disk stay in memory until they can, or have been sent. Points that
+    InfluxDB refuses stay in the spool but do not delay others: `oldest` skips them, `oldest_refused` returns
+    them. `dropped` counts the points for which there was no room, `damaged` the rows that are not points;
+    those are moved to a table of their own.
 
-    Raises UserError where the folder cannot be used at all, or another process uses it.
+    Raises UserError if the folder cannot be used at all, or another process uses it.
     """
 
     def __init__(self, folder: str | Path, limit: int) -> None:
@@ -119,7 +119,7 @@ class Store:
         self._unsaved: dict[int, tuple[str, str]] = {}
         # Sent, but still on the disk.
         self._gone: set[int] = set()
-        # Damaged, and why.
+        # Damaged ones, and why.
         self._aside: dict[int, str] = {}
         # Ids up to the first were refused once; up to the second, twice.
         self._tried_up_to = 0
@@ -134,8 +134,8 @@ class Store:
                     f"{folder}: in use by another process; give each its own --state_dir"
                 ) from None
             raise UserError(
-                f"{folder}: cannot be used ({_reason(error)}); give its user the right, free some space,"
-                " or name another --state_dir"
+                f"{folder}: cannot be used ({_reason(error)}); give the service's user the right, free some"
+                " space, or name another --state_dir"
             ) from None
         self._place = self._files()
 
@@ -149,17 +149,17 @@ class Store:
             self.path.rename(aside)
             for ending in ("-wal", "-shm"):
                 Path(f"{self.path}{ending}").unlink(missing_ok=True)
-            logger.error("%s is broken (%s) and was moved to %s; starting anew", self.path, error, aside.name)
+            logger.error("%s is broken (%s) and was moved to %s; starting over", self.path, error, aside.name)
             return self._connect()
 
     def _connect(self, content: sqlite3.Connection | None = None) -> sqlite3.Connection:
-        """Open the file; `content` is what it is to hold."""
+        """Open the file; `content` is copied into it."""
         database = sqlite3.connect(self.path, timeout=1.0)
         try:
             # The lock is held as long as the process lives, so that two never share a folder.
             database.execute("PRAGMA locking_mode = EXCLUSIVE")
             if content is not None:
-                # Without the lock, backup would wait for it for ever.
+                # Without the lock, backup would wait for it forever.
                 database.execute("BEGIN EXCLUSIVE")
                 database.rollback()
                 content.backup(database)
@@ -178,7 +178,7 @@ class Store:
     def _first_free_id(self) -> int:
         odd = self._database.execute("SELECT id FROM spool WHERE id < 1 OR id > ?", (_LAST_ID,))
         for (row,) in odd.fetchall():
-            self._set_aside(row, "no id of ours")
+            self._set_aside(row, "not an id of ours")
         query = "SELECT coalesce(max(id), 0) + 1 FROM spool WHERE id BETWEEN 1 AND ?"
         return self._database.execute(query, (_LAST_ID,)).fetchone()[0]
 
@@ -193,10 +193,10 @@ class Store:
     # --- the file's place ------------------------------------------------------------------------
 
     def make_again(self) -> bool:
-        """Put the file back if somebody deleted it, whole; whether that was so.
+        """Make the whole file again if somebody deleted it. Returns whether that was so.
 
-        An open file that was deleted takes all writes without an error, and is gone with the process.
-        Raises StoreError while it cannot be put back.
+        A deleted file that is still open takes all writes without an error, and is gone with the process.
+        Raises StoreError while it cannot be made again.
         """
         ours, log = self._place
         file_now, log_now = self._files()
@@ -205,7 +205,7 @@ class Store:
             return False
         try:
             if file_now == ours:
-                # Only the log is gone: what it held is in memory, too, and goes into the file.
+                # Only the log is gone: its content is also in memory, and goes into the file.
                 self._database.execute("PRAGMA journal_mode = DELETE")
                 self._database.execute("PRAGMA journal_mode = WAL")
             elif file_now is None:
@@ -214,8 +214,8 @@ class Store:
                 raise FileExistsError(None, "another file is there")
         except (OSError, sqlite3.Error) as error:
             raise StoreError(
-                f"{self.path}: was deleted and cannot be made again ({_reason(error)}); clear the way for it."
-                " Until then a crash loses what InfluxDB does not have yet"
+                f"{self.path}: was deleted and cannot be made again ({_reason(error)}); remove what is in its"
+                " way. Until then a crash loses what InfluxDB does not have yet"
             ) from None
         self._place = self._files()
         return True
@@ -235,23 +235,23 @@ class Store:
         self._database = copy
 
     def _files(self) -> tuple[tuple[int, int] | None, tuple[int, int] | None]:
-        """Which files stand in the places of the database and of its log."""
+        """Which files are now at the paths of the database and of its log."""
         return _identity(self.path), _identity(Path(f"{self.path}-wal"))
 
     # --- state -----------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any] | None:
-        """What the newest `add` was given; None before the first. Raises StoreError for a damaged one."""
+        """The state that `add` was last given; None before the first. Raises StoreError if it is damaged."""
         rows = self._read("SELECT CAST(content AS BLOB) FROM state")
         try:
             return _json_object(rows[0][0]) if rows else None
         except ValueError as error:
-            raise StoreError(f"{self.path}: holds no state ({error})") from None
+            raise StoreError(f"{self.path}: its state is damaged ({error})") from None
 
     def add(self, state: dict[str, Any], database: str, points: Sequence[dict[str, Any]]) -> None:
-        """Keep the state, and points for a database of InfluxDB behind those that wait already.
+        """Write the state, and append points for a database of InfluxDB to the spool.
 
-        Raises StoreError if the disk refuses; the points then wait in memory.
+        Raises StoreError if the disk cannot be written; the points then wait in memory.
         """
         for point in points:
             self._unsaved[self._next_id] = (database, json.dumps(point))
@@ -300,7 +300,7 @@ class Store:
             lost = self._database.execute(f"DELETE FROM damaged WHERE id NOT IN ({newest})").rowcount
             if lost:
                 logger.error(
-                    "%s: the table damaged is full; its %d oldest rows are deleted, %d are kept",
+                    "%s: its table 'damaged' is full; the %d oldest rows are deleted, %d are kept",
                     self.path,
                     lost,
                     DAMAGED_ROWS,
@@ -312,7 +312,7 @@ class Store:
 
     def _try_to_clear(self) -> None:
         if self._unsaved:
-            # The disk refuses; the next `add` tries it again.
+            # The disk cannot be written; the next `add` tries again.
             return
         try:
             with self._database:
@@ -327,12 +327,12 @@ class Store:
 
     @property
     def depth(self) -> int:
-        """How many points wait, also those that InfluxDB refuses."""
+        """How many points wait, including those that InfluxDB refuses."""
         return self._count(_LAST_ID)
 
     @property
     def refused(self) -> int:
-        """How many of them InfluxDB refused when they were sent last."""
+        """How many waiting points InfluxDB refused when they were last sent."""
         return self._count(self._tried_up_to)
 
     def _count(self, up_to: int) -> int:
@@ -350,18 +350,18 @@ class Store:
         return StoreError(f"{self.path}: cannot be read ({error}); check the disk")
 
     def oldest(self, count: int) -> Batch | None:
-        """The next points that were not tried yet, at most `count`; None if none waits."""
+        """The next points that were not tried yet, at most `count`; None if there are none."""
         return self._batch(count, self._tried_up_to, _LAST_ID)
 
     def oldest_refused(self, count: int) -> Batch | None:
-        """The next points that InfluxDB refused; None after the last, and then from the first again."""
+        """The next points that InfluxDB refused; None after the last ones, then the first ones again."""
         batch = self._batch(count, self._retried_up_to, self._tried_up_to)
         if batch is None:
             self._retried_up_to = 0
         return batch
 
     def _batch(self, count: int, after: int, up_to: int) -> Batch | None:
-        """The first points with ids between; rows on the way that are damaged are set aside."""
+        """The first points with ids above `after`, up to `up_to`; damaged rows among them are set aside."""
         damaged, names, points, ids = self.damaged, [], [], []
         for row, database, content in self._rows(after, up_to):
             if row in self._gone or row in self._aside:
@@ -371,7 +371,7 @@ class Store:
             except ValueError as error:
                 self._set_aside(row, str(error))
                 continue
-            # Rows in memory go by themselves: nothing of them needs a disk that refuses.
+            # Rows in memory are a batch of their own, which can be sent although the disk cannot be written.
             if ids and (name != names[0] or (row in self._unsaved) != (ids[0] in self._unsaved)):
                 break
             names.append(name)
@@ -395,14 +395,14 @@ class Store:
                 yield row, database.encode(), content.encode()
 
     def sent(self, batch: Batch) -> None:
-        """InfluxDB has these points, or can never take them; they are forgotten."""
+        """Forget these points: InfluxDB has them, or can never take them."""
         for row in batch.ids:
             if self._unsaved.pop(row, None) is None:
                 self._gone.add(row)
         self._try_to_clear()
 
     def refuse(self, batch: Batch) -> None:
-        """InfluxDB does not take this batch, the newest of `oldest` or of `oldest_refused`; it waits on."""
+        """Keep a batch that InfluxDB refused, the last one from `oldest` or `oldest_refused`."""
         last = batch.ids[-1]
         if last > self._tried_up_to:
             self._tried_up_to = last
@@ -410,7 +410,7 @@ class Store:
             self._retried_up_to = last
 
     def set_aside(self, batch: Batch, reason: str) -> None:
-        """InfluxDB cannot read these points; they are as good as damaged."""
+        """Set aside points that InfluxDB cannot read, as if they were damaged."""
         for row in batch.ids:
             self._set_aside(row, reason)
         self._try_to_clear()

@@ -1,4 +1,4 @@
-"""What a service tells systemd, and when it ends."""
+"""Tells systemd how a service is, and ends the service on signals."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from common.files import UserError
 
 
 def notify_systemd(words: str, environment: Mapping[str, str] = os.environ) -> None:
-    """Send `READY=1`, `WATCHDOG=1`, `STATUS=...` (sd_notify(3)); nothing where systemd does not listen."""
+    """Send `READY=1`, `WATCHDOG=1`, `STATUS=...` (sd_notify(3)), if systemd listens."""
     address = environment.get("NOTIFY_SOCKET")
     if not address:
         return
@@ -32,7 +32,7 @@ def watchdog_seconds(environment: Mapping[str, str] = os.environ) -> float:
 
 
 def check_watchdog(interval_seconds: float, environment: Mapping[str, str] = os.environ) -> None:
-    """Raise UserError if polls are too rare for systemd's watchdog, which would end the daemon."""
+    """Raise UserError if polls are too rare for systemd's watchdog, which would kill the daemon."""
     seconds = watchdog_seconds(environment)
     if 0 < seconds < 2 * interval_seconds:
         raise UserError(
@@ -42,22 +42,22 @@ def check_watchdog(interval_seconds: float, environment: Mapping[str, str] = os.
 
 
 class Ending:
-    """SIGTERM, SIGINT end the process: at once while it reads or waits, after the write while it writes.
+    """Ends the process on SIGTERM or SIGINT: at once while it reads or waits, after a write while it writes.
 
-    SIGHUP ends a wait, so that what a person changed counts at once.
+    SIGHUP ends a wait, so that changed files take effect at once.
     """
 
     def __init__(self) -> None:
         self._is_asked = False
         self._is_deferred = False
-        # The two ends of a pipe, once signals are taken.
+        # The two ends of a pipe, once `install` was called.
         self._pipe: tuple[socket.socket, ...] = ()
 
     def install(self) -> None:
-        """Take the signals of this process."""
+        """Handle the signals of this process from now on."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._end)
-        # Python writes each signal there; a handler that takes a lock could wait for itself.
+        # Python writes each signal to the pipe; a handler that took a lock could wait for itself.
         self._pipe = socket.socketpair()
         for end in self._pipe:
             end.setblocking(False)
@@ -71,18 +71,18 @@ class Ending:
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
-        """What is inside the `with` is finished first."""
+        """Let the body of the `with` finish before a signal ends the process."""
         self._is_deferred = True
         try:
             yield
         finally:
             self._is_deferred = False
-            # Also after a write that failed: the loop would try it for ever.
+            # Also after a write that failed: the loop would try it forever.
             if self._is_asked:
                 raise SystemExit(0)
 
     def wait(self, seconds: float) -> bool:
-        """Let time pass, until SIGHUP comes; whether it came."""
+        """Wait, at most until SIGHUP comes. Returns whether it came."""
         woken = select.select(self._pipe[1:], [], [], seconds)[0]
         for pipe in woken:
             # Many signals end one wait; the pipe holds no more than this.

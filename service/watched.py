@@ -10,9 +10,9 @@ from common.files import UserError
 
 
 class WatchedFiles:
-    """What a few files hold, loaded again when one of them changes.
+    """The content of a few files, loaded again when one of them changes.
 
-    Raises UserError if they cannot be loaded and there is nothing to `fall_back` on.
+    Raises UserError if they cannot be loaded and there is no content to `fall_back` on.
     """
 
     def __init__(
@@ -30,7 +30,10 @@ class WatchedFiles:
             self._seen = None
 
     def refresh(self) -> bool:
-        """Whether `content` is new. Raises UserError, at every call, while the files cannot be loaded."""
+        """Load files that have changed. Returns whether `content` is new.
+
+        Raises UserError, at every call, while they cannot be loaded.
+        """
         stamps = self._stamps()
         if stamps == self._seen:
             return False

@@ -553,7 +553,7 @@ def test_damaged_proposals_are_refused_before_the_training(earlier: Path) -> Non
     before = contents(earlier)
     assert outcome(train(earlier)) == fault(
         "thresholds.proposed.json, line 1: not valid JSON (Expecting property name enclosed in double"
-        " quotes); mend that line, or delete the file: all thresholds then count as set by a person"
+        " quotes); fix that line, or delete the file: all thresholds then count as set by a person"
     )
     assert contents(earlier) == before
 
@@ -620,7 +620,7 @@ def test_a_faulty_thresholds_file_is_refused_in_one_line(
     (earlier / "thresholds.json").write_text(text)
     before = contents(earlier)
     if "not valid JSON" in message:
-        message += "; mend that line"
+        message += "; fix that line"
     done = (
         train(earlier)
         if mode == "train"
@@ -795,7 +795,7 @@ def test_check_thresholds_refuses_a_broken_file_in_one_line(tmp_path: Path) -> N
     file.write_text('{"cpu_threshold": 0.1,\n "mem_threshold": 0.1,,}')
     done = run("--check_thresholds", "--thresholds_file", file)
     assert outcome(done) == fault(
-        f"{file}, line 2: not valid JSON (Expecting property name enclosed in double quotes); mend that line"
+        f"{file}, line 2: not valid JSON (Expecting property name enclosed in double quotes); fix that line"
     )
 
 

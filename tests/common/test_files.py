@@ -147,7 +147,7 @@ def test_many_keys_are_read_quickly_and_a_long_one_is_cut_in_the_message(place: 
     pairs = ", ".join(f'"k{i}": 0' for i in range(70_000))
     path.write_text(f'{{{pairs}, "k69999": 1}}')
     begin = time.monotonic()
-    with pytest.raises(UserError, match="the key 'k69999' stands twice; keep one of them"):
+    with pytest.raises(UserError, match="the key 'k69999' occurs twice; keep one of them"):
         loadDictJson(path)
     assert time.monotonic() - begin < 5
     path.write_text('{"' + "long\\n" * 100_000 + '": 1}')

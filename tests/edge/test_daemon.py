@@ -208,8 +208,8 @@ def test_a_model_of_another_node_is_said_once_with_the_remedy(
         edge.stop()
     assert [line for line in said(caplog) if "another node" in line] == [
         "model/5g_edge_autoencoder.h5 seems to be another node's: nearly all of the first records that it"
-        " judged are anomalies (cpu | mem); unless an attack goes on, collect this node's ordinary life and"
-        " train on it (--mode collect, --mode train --evaluate)"
+        " judged are anomalies (cpu | mem); unless an attack is under way, collect normal data of this node"
+        " and train on it (--mode collect, --mode train --evaluate)"
     ]
 
 
@@ -249,7 +249,7 @@ def test_state_of_another_node_is_not_taken_up_but_what_it_kept_is_sent(
     )
     edge.start()
     edge.live(*range(FIRST, SLOTS))
-    assert "--state_dir is of another node, server or interval: judging starts over" in said(caplog)
+    assert "--state_dir belongs to another node, server or interval: judging starts over" in said(caplog)
     assert edge.stored() == edge.expected()
     assert list(edge.client.query("SELECT * FROM other").get_points())[0]["cpu_usage"] == 1.0
 
@@ -466,7 +466,7 @@ def test_anomalies_of_a_measurement_that_holds_text_wait_until_it_is_dropped(
     edge.live(*range(20, SLOTS))
     assert edge.stored() == edge.expected()
     assert edge.store.depth == 0
-    assert said(caplog).count("InfluxDB takes all anomalies again") == 1
+    assert said(caplog).count("InfluxDB accepts all anomalies again") == 1
     assert edge.metrics.registry.get_sample_value("find_anomalies_spool_refused") == 0
 
 
@@ -487,7 +487,7 @@ def test_that_refused_anomalies_were_dropped_is_not_called_taken(
     spool = [line for line in said(caplog) if "anomal" in line and "incident" not in line]
     assert spool == [
         "the spool is full: its oldest anomalies are dropped, see --spool_limit",
-        "no anomaly that InfluxDB refused waits any more; the oldest of the spool were dropped",
+        "no refused anomaly waits any more; the oldest anomalies of the spool were dropped",
         "InfluxDB has all anomalies but the 3 oldest, which were dropped",
     ]
 
@@ -542,8 +542,8 @@ def test_anomalies_older_than_the_retention_policy_are_dropped_and_the_others_st
     assert edge.store.depth == 0
     assert edge.metrics.registry.get_sample_value("find_anomalies_refused_points_total") == 699
     assert said(caplog, logging.ERROR) == [
-        "InfluxDB refuses anomalies that are older than all that edge keeps; they are dropped: lengthen its"
-        " retention policy, or check the clock of the samples"
+        "InfluxDB refuses anomalies that are older than the retention policy of edge allows; they are"
+        " dropped: lengthen that policy, or check the samples' clock"
     ]
 
 
@@ -581,7 +581,7 @@ def test_a_damaged_row_of_the_spool_is_set_aside_and_said_once(
     edge.live(*range(16, SLOTS))
     (line,) = said(caplog, logging.ERROR)
     assert line.startswith(
-        f"{edge.store.path}: 1 damaged rows of the spool are set aside in its table damaged ("
+        f"{edge.store.path}: 1 damaged rows of the spool were moved to its table 'damaged' ("
     )
     assert line.endswith("all others are sent; look at them with sqlite3, and check the disk")
     assert times_in(edge, "other") == [1, 2, 3]
@@ -667,7 +667,7 @@ def test_a_state_folder_that_is_deleted_is_made_again_at_the_next_poll(
     name = edge.store.path
     assert said(caplog)[-2:] == [
         f"{name}, or its log, was deleted",
-        f"{name} is made again, with all that was in it",
+        f"{name} was made again, with all that was in it",
     ]
     caplog.clear()
     edge.start()
@@ -687,12 +687,12 @@ def test_a_state_folder_that_cannot_be_made_again_is_said_once_and_watching_goes
     caplog.clear()
     edge.live(15, 16, 17)
     assert [line for line in said(caplog) if "was deleted" in line] == [
-        f"{edge.store.path}: was deleted and cannot be made again (File exists); clear the way for it. Until"
-        " then a crash loses what InfluxDB does not have yet"
+        f"{edge.store.path}: was deleted and cannot be made again (File exists); remove what is in its way."
+        " Until then a crash loses what InfluxDB does not have yet"
     ]
     folder.unlink()
     edge.live(18)
-    assert said(caplog)[-1] == f"{edge.store.path} is made again, with all that was in it"
+    assert said(caplog)[-1] == f"{edge.store.path} was made again, with all that was in it"
     edge.start()
     edge.live(*range(19, SLOTS))
     assert edge.stored() == edge.expected()
@@ -890,7 +890,7 @@ def test_a_clock_that_steps_by_an_hour_stops_nothing(
     edge.store.add(state, "edge", [])
     edge.start()
     edge.live(*range(FIRST, SLOTS))
-    went_back = [line for line in said(caplog) if "the clock of the samples went back by " in line]
+    went_back = [line for line in said(caplog) if "the samples' clock went back by " in line]
     assert len(went_back) == (hours > 0)
     # What came while nobody could know that the clock had stepped is judged too.
     assert edge.stored() == edge.expected()
@@ -984,7 +984,7 @@ def test_a_broken_edit_keeps_the_last_good_thresholds_and_is_said_once(
     assert len(faults) == 1
     assert words in faults[0]
     assert faults[0].startswith(str(edge.thresholds_file))
-    assert faults[0].endswith("Until then the last good thresholds are in force")
+    assert faults[0].endswith("Until then the last good thresholds stay in force")
     edge.thresholds_file.write_text(good)
     edge.live(*range(18, SLOTS))
     assert [line for line in said(caplog) if "can be read again" in line] == [
@@ -1020,7 +1020,7 @@ def test_thresholds_that_become_no_usable_file_stop_nothing_and_are_said_once(
     words = {"FIFO": "it is a FIFO", "device": "it is a device", "1 GB": "it is larger than 1 MB"}[kind]
     (fault,) = said(caplog, logging.ERROR)
     assert fault.startswith(f"{edge.thresholds_file}: cannot be read: {words}; put ")
-    assert fault.endswith("Until then the last good thresholds are in force")
+    assert fault.endswith("Until then the last good thresholds stay in force")
     (warning,) = [line for line in said(caplog) if line.startswith(str(proposed))]
     assert warning.endswith("delete the file: all thresholds then count as set by a person")
     for path in (edge.thresholds_file, proposed):
@@ -1055,7 +1055,7 @@ def test_thresholds_of_another_model_are_said_once_and_shown(
     assert said(caplog).count(line) == 2
     update_thresholds(edge.thresholds_file, values, edge.daemon.watch.bundle.identity)
     edge.live(17, 18)
-    over = f"{edge.thresholds_file}: no threshold of another model is in force now"
+    over = f"{edge.thresholds_file}: no threshold of another model is in force any more"
     assert said(caplog).count(over) == 1
     assert is_shown() == 0
 
@@ -1107,7 +1107,7 @@ def test_another_bundle_judges_from_the_next_poll_and_a_mixture_never(
         faults = said(caplog, logging.ERROR)
         assert len(faults) == 1
         assert "does not belong to" in faults[0]
-        assert faults[0].endswith("Until then the last good model judges")
+        assert faults[0].endswith("Until then the last good model stays in use")
         stats.write_text(good)
         edge.live(17, 18, 19)
         assert f"{model} can be used again" in said(caplog)
@@ -1122,7 +1122,7 @@ def test_another_bundle_judges_from_the_next_poll_and_a_mixture_never(
         identity["sha256"]["stats"] = hashlib.sha256(text.encode()).hexdigest()
         model.with_suffix(".json").write_text(json.dumps(identity))
         edge.live(*range(20, SLOTS))
-        assert said(caplog).count(f"{model}: another model judges from now on") == 2
+        assert said(caplog).count(f"{model}: a new model is in use from now on") == 2
         assert edge.stored() == edge.expected(last=20)
         edge.stop()
 
@@ -1137,7 +1137,7 @@ def test_broken_thresholds_at_a_restart_leave_the_last_good_ones_in_force(
     edge.start()
     edge.live(14, 15)
     (fault,) = said(caplog, logging.ERROR)
-    assert fault.endswith("Until then the last good thresholds are in force")
+    assert fault.endswith("Until then the last good thresholds stay in force")
     assert edge.daemon.watch.thresholds["cpu_threshold"] == 0.2
     shutil.copy(ROOT / "data/thresholds.json", edge.thresholds_file)
     edge.live(*range(16, SLOTS))

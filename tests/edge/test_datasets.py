@@ -297,14 +297,14 @@ def test_json_is_written_for_people_and_readable_by_all(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (None, ": no such file; check the path"),
-        (b"", ", line 1: not valid JSON (Expecting value); mend that line"),
+        (b"", ", line 1: not valid JSON (Expecting value); fix that line"),
         (
             b'{\n  "cpu_threshold": 1\n  "mem_threshold": 2\n}',
-            ", line 3: not valid JSON (Expecting ',' delimiter); mend that line",
+            ", line 3: not valid JSON (Expecting ',' delimiter); fix that line",
         ),
         (b'{\n\n"cpu_threshold": 0,5}', ", line 3: not valid JSON ("),
-        (b'{"a": 1, "b": 2, "a": 1}', ": the key 'a' stands twice; keep one of them"),
-        (b'{"outer": {"a": 1, "a": 2}}', ": the key 'a' stands twice; keep one of them"),
+        (b'{"a": 1, "b": 2, "a": 1}', ": the key 'a' occurs twice; keep one of them"),
+        (b'{"outer": {"a": 1, "a": 2}}', ": the key 'a' occurs twice; keep one of them"),
         (b"[1, 2]", ': must hold one JSON object, like {"key": 1.0}'),
         (b"1", ': must hold one JSON object, like {"key": 1.0}'),
         (b"\xff\xfe", ": cannot be read as text ("),

@@ -860,11 +860,11 @@ def test_a_missing_threshold_is_a_tenth_and_the_log_says_so(
         ('{"overall_threshold": 1e999}', ": overall_threshold is Infinity; it must be a number, 0 or more"),
         (
             '{"cpu_threshold": 0.1,\n "mem_threshold": }',
-            ", line 2: not valid JSON (Expecting value); mend that line",
+            ", line 2: not valid JSON (Expecting value); fix that line",
         ),
         (
             '{"cpu_threshold": 0.1, "cpu_threshold": 0.2}',
-            ": the key 'cpu_threshold' stands twice; keep one of them",
+            ": the key 'cpu_threshold' occurs twice; keep one of them",
         ),
         ("[0.1]", ': must hold one JSON object, like {"key": 1.0}'),
     ],

@@ -307,7 +307,7 @@ def test_a_bad_window_is_refused_in_one_line(windows: str, tmp_path: Path) -> No
 
 def test_an_attacks_file_that_is_not_json_is_refused_in_one_line(tmp_path: Path) -> None:
     dataset = write_attacks(tmp_path, '{"some.csv": [\n')
-    expected = f"{tmp_path / 'attacks.json'}, line 2: not valid JSON (Expecting value); mend that line"
+    expected = f"{tmp_path / 'attacks.json'}, line 2: not valid JSON (Expecting value); fix that line"
     with pytest.raises(UserError, match=f"^{re.escape(expected)}$"):
         load_attacks(dataset)
 

@@ -159,8 +159,8 @@ def test_a_value_that_is_no_number_is_named_and_all_others_are_judged(
         assert edge.stored() == edge.expected(last=SLOTS - 1)
         lines = starts_with(said(caplog), "unknown: cpu_rx (")
         assert lines[-1] == (
-            f"unknown: cpu_rx (no sample of rx_cpu_time: InfluxDB holds values of it that are {words} and may"
-            " keep others out; check its exporter, then DELETE them or DROP MEASUREMENT)"
+            f"unknown: cpu_rx (no sample of rx_cpu_time: InfluxDB holds {words} for it, which may keep other"
+            " values out; check its exporter, then DELETE them or DROP MEASUREMENT)"
         )
         edge.stop()
 
@@ -174,7 +174,7 @@ def test_a_whole_number_that_keeps_others_out_is_named(
         edge.feed(slot, change=lambda name, p: None if name == RX_CPU else p)
         edge.daemon.poll()
     (line,) = starts_with(said(caplog), "unknown: cpu_rx (")
-    assert "InfluxDB holds values of it that are whole numbers and may keep others out" in line
+    assert "InfluxDB holds whole numbers for it, which may keep other values out" in line
 
 
 def test_a_text_for_the_memory_total_makes_the_memory_unknown(tmp_path: Path) -> None:
@@ -365,7 +365,7 @@ def test_a_total_of_the_memory_that_comes_up_late_is_not_believed(tmp_path: Path
         edge.feed(45, change=without_total)
         edge.daemon.poll()
         assert edge.judged[-1].verdict.unknown == ("mem",)
-        assert "came up late" in edge.judged[-1].faults[MEMORY_TOTAL]
+        assert "appeared late" in edge.judged[-1].faults[MEMORY_TOTAL]
         edge.stop()
 
 
@@ -415,8 +415,8 @@ def test_whoever_is_watched_goes_on_being_watched_and_a_newcomer_is_said_once(
             edge.start()
         assert edge.daemon.poll() is False
     assert edge.stored() == edge.expected()
-    assert starts_with(said(caplog), "other:9100 writes samples, too; ") == [
-        f"other:9100 writes samples, too; {watched} goes on being watched. To watch another one, name it as"
+    assert starts_with(said(caplog), "other:9100 also writes samples; ") == [
+        f"other:9100 also writes samples; {watched} stays watched. To watch another one, name it as"
         f" '{key}' in --node_file"
         for watched, key in (("edge:9100", "node_instance"), ("gnb:9099", "ran_instance"))
     ]
@@ -436,8 +436,8 @@ def test_newcomers_with_changing_names_are_a_few_short_lines(
         )
         assert edge.daemon.poll() is False
     assert edge.stored() == edge.expected()
-    (line,) = [line for line in said(caplog) if " samples, too; " in line]
-    assert line.startswith("more than 4 other instances write samples, too; edge:9100 goes on being watched.")
+    (line,) = [line for line in said(caplog) if " also write" in line]
+    assert line.startswith("more than 4 other instances also write samples; edge:9100 stays watched.")
     # What is kept does not grow by their names.
     assert len(json.dumps(edge.daemon.watch.monitor.state())) < 20_000
 
@@ -475,7 +475,7 @@ def test_an_exporter_that_gets_another_name_is_watched_under_it_after_thirty_rec
             "no sample, but new-gnb:9099 writes some; name the one to watch as 'ran_instance' in --node_file"
             in names
         )
-        assert starts_with(said(caplog), "samples now come from new-edge:9100, before from edge:9100; ")
+        assert starts_with(said(caplog), "samples now come from new-edge:9100 instead of edge:9100; ")
         assert edge.daemon.watch.monitor.instance == "new-edge:9100"
         assert edge.judged[-1].verdict.unknown == ()
         edge.stop()
@@ -581,7 +581,7 @@ def test_a_clock_that_was_ahead_and_is_put_right_begins_again(
         edge = Watched(server, tmp_path, ahead_seconds=1200)
         live_ahead(edge, 12)
         edge.live(*range(12, SLOTS))
-        assert len(starts_with(said(caplog), "the clock of the samples went back by ")) == 1
+        assert len(starts_with(said(caplog), "the samples' clock went back by ")) == 1
         slots = [(one.verdict.time // SECOND - edge.begin) // INTERVAL for one in edge.judged]
         assert slots == list(range(12, SLOTS))
         assert edge.daemon.watch.monitor.reader.clock_offset_seconds == 0
@@ -600,7 +600,7 @@ def test_samples_between_those_of_a_clock_that_was_ahead_are_not_mixed_up_with_t
             edge.daemon.poll()
         assert edge.judged == []
         (line,) = starts_with(said(caplog), "the samples' clock went back by about ")
-        assert line.endswith("or until those are deleted: DELETE WHERE time > now()")
+        assert line.endswith("or until the old ones are deleted: DELETE WHERE time > now()")
         edge.client.query(f"DELETE WHERE time > {int(edge.now * SECOND)}", method="POST")
         edge.live(*range(21, SLOTS))
         assert (edge.judged[-1].verdict.time // SECOND - edge.begin) // INTERVAL == SLOTS - 1

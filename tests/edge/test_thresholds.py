@@ -105,7 +105,7 @@ def test_what_was_filled_in_after_a_crash_is_the_programs_like_the_rest(tmp_path
     [
         (
             '{"model": "a", "propo',
-            ", line 1: not valid JSON (Unterminated string starting at); mend that line",
+            ", line 1: not valid JSON (Unterminated string starting at); fix that line",
         ),
         ('{"model": "a"}', ": holds no proposed thresholds; restore it"),
         ('{"model": 7, "proposed": {}}', ": holds no proposed thresholds; restore it"),

@@ -198,9 +198,9 @@ def test_short_run_attacked_a_host_that_lived(short_run: ShortRun) -> None:
 
 def test_short_run_stored_what_test_mode_said(short_run: ShortRun) -> None:
     result = short_run.result
-    assert result["anomalies_said"] == result["anomalies_stored"] > 0
+    assert result["anomalies_published"] == result["anomalies_stored"] > 0
     said = (short_run.folder / "test_mode.log").read_text()
-    assert len(re.findall(r' INFO \{"time": ', said)) == result["anomalies_said"]
+    assert len(re.findall(r' INFO \{"time": ', said)) == result["anomalies_published"]
     assert result["measurements"] == sorted([*MEASUREMENTS, "detected_anomalies"])
 
 
@@ -210,7 +210,8 @@ def test_short_run_prints_its_tables_and_nothing_else(short_run: ShortRun) -> No
         f"{table(result['ours'])}\n\n"
         "The same records by the documented rule, window RMSE over its threshold alone:\n\n"
         f"{table(result['documented_rule'])}\n\n"
-        f"anomalies said: {result['anomalies_said']}, stored in InfluxDB: {result['anomalies_stored']}\n"
+        f"anomalies published: {result['anomalies_published']}, stored in InfluxDB:"
+        f" {result['anomalies_stored']}\n"
     )
     lines = short_run.done.stdout.splitlines()
     assert re.fullmatch(r"attack +polls to first .* causes given +true causes +found", lines[0])
@@ -267,7 +268,7 @@ class Running(NamedTuple):
         assert self.process.stdout is not None
         assert self.process.stderr is not None
         assert self.process.stdout.read() == ""
-        assert self.process.stderr.read() == "lab: interrupted, all that it had started is ended\n"
+        assert self.process.stderr.read() == "lab: interrupted; everything it had started was ended\n"
 
 
 @contextlib.contextmanager
@@ -346,8 +347,8 @@ def test_run_interrupted_while_it_starts_ends_in_one_line(tmp_path: Path) -> Non
         ("prometheus-node-exporter", r"node_exporter did not start, see \S+/node_exporter\.log: boom"),
         ("influxd", r"influxd did not start, see \S+/influxdb/influxd\.log: boom"),
         ("promtool", r"promtool refuses deploy/prometheus\.yml: boom"),
-        ("ip", r"ip link set lo up failed: boom; run the lab as root of the host"),
-        ("unshare", r"namespaces cannot be made here; run the lab as root of the host"),
+        ("ip", r"ip link set lo up failed: boom; run the lab as root on the host"),
+        ("unshare", r"namespaces cannot be made here; run the lab as root on the host"),
     ],
 )
 def test_a_part_that_does_not_start_is_said_in_one_line(tmp_path: Path, program: str, message: str) -> None:

@@ -248,7 +248,7 @@ def test_damaged_rows_are_bounded_and_what_goes_is_logged(
         (first,) = store._database.execute("SELECT point FROM damaged ORDER BY id LIMIT 1").fetchone()
     assert first == '{"n": 5}'
     assert [r.message for r in caplog.records] == [
-        f"{tmp_path / FILE_NAME}: the table damaged is full; its 5 oldest rows are deleted, 1000 are kept"
+        f"{tmp_path / FILE_NAME}: its table 'damaged' is full; the 5 oldest rows are deleted, 1000 are kept"
     ]
 
 
@@ -293,7 +293,7 @@ def test_a_damaged_state_is_a_store_error_of_one_line(tmp_path: Path, content: o
     with contextlib.closing(sqlite3.connect(tmp_path / FILE_NAME)) as file, file:
         file.execute("UPDATE state SET content = ?", (content,))
     with Store(tmp_path, 10) as store:
-        with pytest.raises(StoreError, match=r"find_anomalies\.db: holds no state \(.*\)$"):
+        with pytest.raises(StoreError, match=r"find_anomalies\.db: its state is damaged \(.*\)$"):
             store.state()
         assert times(store) == [1]
 
@@ -357,7 +357,8 @@ def test_a_place_that_is_taken_is_left_alone_and_used_when_it_is_free(tmp_path: 
             other.add({"other": 1}, "db", [point(7)])
             for _ in range(2):
                 with pytest.raises(
-                    StoreError, match=r"was deleted and cannot be made again \(another file is there\); clear"
+                    StoreError,
+                    match=r"was deleted and cannot be made again \(another file is there\); remove",
                 ):
                     store.make_again()
             store.add({"n": 2}, "db", [point(2)])
