@@ -7,13 +7,12 @@ takes up there.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from influxdb.exceptions import InfluxDBClientError
@@ -29,10 +28,9 @@ from edge.detector import Detector, Verdict, describe_unknown
 from edge.exporter import Metrics
 from edge.incidents import AlertRecorder, Drift, FirstRecords, Incidents
 from edge.monitor import PATIENCE_RECORDS, Judged, Monitor
-from edge.sequences import N_STEPS
 from edge.thresholds import describe_foreign, load_thresholds, proposals_path, read_proposals
 from edge.timing import seconds_to_next_poll
-from nodes.metrics import NAMES, THRESHOLD_KEYS, getFeatures
+from nodes.metrics import MetricTable
 from nodes.node import Node
 from service.log import Notices
 from service.loop import Backoff
@@ -55,10 +53,10 @@ REFUSED_RETRY_SECONDS = 120.0
 STATE_VERSION = 1
 
 
-def _kept_thresholds(state: dict[str, Any]) -> dict[str, float] | None:
+def _kept_thresholds(state: dict[str, Any], metrics: MetricTable) -> dict[str, float] | None:
     """Those that were in force last; None if the state does not hold them."""
     try:
-        kept = {key: number(mapping(state["thresholds"])[key]) for key in THRESHOLD_KEYS}
+        kept = {key: number(mapping(state["thresholds"])[key]) for key in metrics.threshold_keys.values()}
     except (KeyError, ValueError):
         return None
     return kept if all(0 <= value < math.inf for value in kept.values()) else None
@@ -94,6 +92,7 @@ class Daemon:
     ) -> None:
         self._settings = settings
         self._client = client
+        self._node_metrics = node.metrics
         self._store = store
         self._metrics = metrics
         self._ending = ending
@@ -104,16 +103,13 @@ class Daemon:
             "server": settings.server,
             "database": settings.database,
             "interval_seconds": settings.interval_seconds,
-            # Through JSON, as the state comes back.
-            "node": json.loads(
-                json.dumps({key: value for key, value in asdict(node).items() if value != ()})
-            ),
+            "node": node.identity(),
         }
         state = self._kept_state()
         self._thresholds = WatchedFiles(
             [settings.thresholds_file],
-            lambda: load_thresholds(settings.thresholds_file),
-            _kept_thresholds(state),
+            lambda: load_thresholds(settings.thresholds_file, node.metrics),
+            _kept_thresholds(state, node.metrics),
         )
         paths = bundle_paths(settings.model)
         self._bundle = WatchedFiles(
@@ -122,7 +118,7 @@ class Daemon:
         # Without them nothing is judged otherwise, so that they stop no start.
         self._proposals = WatchedFiles(
             [proposals_path(settings.thresholds_file)],
-            lambda: read_proposals(settings.thresholds_file),
+            lambda: read_proposals(settings.thresholds_file, node.metrics),
             [],
         )
         judge = Detector(self._bundle.content, self._thresholds.content, settings.interval_seconds)
@@ -137,11 +133,11 @@ class Daemon:
             0 if settings.once else PATIENCE_RECORDS,
             notices=self._notices,
         )
-        self._incidents = Incidents()
+        self._incidents = Incidents(node.metrics)
         self._drift_records = max(1, round(settings.drift_seconds / settings.interval_seconds))
-        self._drift = Drift(self._drift_records)
-        self._first_records = FirstRecords()
-        self._recorder = AlertRecorder()
+        self._drift = Drift(self._drift_records, node.metrics)
+        self._first_records = FirstRecords(node.metrics)
+        self._recorder = AlertRecorder(node.metrics)
         self._is_connected = False
         self._is_first_poll = True
         self._backoff = Backoff()
@@ -155,7 +151,7 @@ class Daemon:
         self._show_standing()
 
     def _load_bundle(self) -> Bundle:
-        bundle = load_bundle(self._settings.model, getFeatures(), N_STEPS)
+        bundle = load_bundle(self._settings.model, self._node_metrics)
         warn_of_interval(bundle, self._settings.interval_seconds)
         return bundle
 
@@ -168,7 +164,7 @@ class Daemon:
             settings.database,
             settings.interval_seconds,
         )
-        self._metrics.show_thresholds(self._thresholds.content)
+        self._metrics.show_thresholds(self._thresholds.content, self._node_metrics)
         is_ready = False
         while True:
             begin = time.monotonic()
@@ -219,7 +215,9 @@ class Daemon:
         """Take up where the process before stopped: all of it, or nothing."""
         if not state:
             return
-        incidents, drift, first_records = Incidents(), Drift(self._drift_records), FirstRecords()
+        metrics = self._node_metrics
+        incidents, first_records = Incidents(metrics), FirstRecords(metrics)
+        drift = Drift(self._drift_records, metrics)
         try:
             incidents.restore(mapping(state["incidents"]))
             drift.restore(mapping(state["drift"]))
@@ -236,7 +234,7 @@ class Daemon:
         """What goes on, with or without a poll."""
         self._metrics.incident.set(self._incidents.is_open)
         self._metrics.clock_offset.set(self._monitor.clock_offset_seconds)
-        for name in NAMES:
+        for name in self._node_metrics.threshold_keys:
             self._metrics.drift.labels(name).set(name in self._drift.drifting)
         self._show_spool()
 
@@ -325,7 +323,7 @@ class Daemon:
                 now = self._judge.thresholds = self._thresholds.content
                 for key in [key for key in now if now[key] != before[key]]:
                     logger.warning("%s: %s changed from %g to %g", name, key, before[key], now[key])
-                self._metrics.show_thresholds(now)
+                self._metrics.show_thresholds(now, self._node_metrics)
         try:
             is_new = self._bundle.refresh()
         except UserError as error:
@@ -403,7 +401,7 @@ class Daemon:
             influx_utils.anomaly_point(
                 self._settings.measurement,
                 verdict.time,
-                list(verdict.values.values()),
+                verdict.values,
                 verdict.possible_cause,
                 verdict.status,
                 self._monitor.instance,
@@ -455,7 +453,10 @@ class Daemon:
                 (name, fault.partition(":")[0].partition(",")[0]) for name, fault in faults.items()
             )
             self._notices.fault(
-                "unknown", describe_unknown(verdict, faults), logging.WARNING, (verdict.unknown, kinds)
+                "unknown",
+                describe_unknown(verdict, faults, self._node_metrics),
+                logging.WARNING,
+                (verdict.unknown, kinds),
             )
         else:
             self._notices.mended("unknown", "all metrics are known again")
@@ -473,7 +474,7 @@ class Daemon:
                 f"{self._settings.server}, database {self._settings.database}: {words}; check the exporters,"
                 " --influx_db and --node_file"
             )
-        self._metrics.show_silence()
+        self._metrics.show_silence(self._node_metrics)
         self._status = f"unknown: {words}"
         self._notices.fault("silence", self._status, logging.WARNING)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from common.alerts import ALERT
 from common.files import UserError
 from edge.detector import UNKNOWN_CAUSE, Verdict
-from nodes.metrics import NAMES, THRESHOLD_KEYS
+from nodes.metrics import METRICS, MetricTable
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -94,12 +94,12 @@ class Metrics:
             self.rmse.labels(name).set(rmse)
         self._newest_record = verdict.time / 1e9
 
-    def show_silence(self) -> None:
+    def show_silence(self, metrics: MetricTable = METRICS) -> None:
         """Nothing is known of the node at the moment."""
-        for name in NAMES:
+        for name in metrics.threshold_keys:
             self.rmse.labels(name).set(math.nan)
 
-    def show_thresholds(self, thresholds: dict[str, float]) -> None:
+    def show_thresholds(self, thresholds: dict[str, float], metrics: MetricTable = METRICS) -> None:
         """The thresholds in force."""
-        for name, key in zip(NAMES, THRESHOLD_KEYS, strict=True):
+        for name, key in metrics.threshold_keys.items():
             self.threshold.labels(name).set(thresholds[key])

@@ -14,7 +14,7 @@ from common.alerts import ALERT, ALERT_RECORDS, CONTEXT_RECORDS, FEW_RECORDS, UN
 from common.times import format_duration, format_time
 from common.values import mapping, number, text, whole
 from edge.detector import UNKNOWN_CAUSE, Verdict
-from nodes.metrics import METRICS, NAMES, THRESHOLD_KEYS
+from nodes.metrics import METRICS, MetricTable
 
 # Of an alert that lasts longer than this (6 h of 15 s), the newest records are drawn.
 ALERT_PICTURE_RECORDS = 1440
@@ -31,7 +31,8 @@ class Incidents:
     one, and so is one that comes and goes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, metrics: MetricTable = METRICS) -> None:
+        self._metrics = metrics
         self._open: dict[str, Any] | None = None
         self._quiet = 0
         # Times of the newest anomalies.
@@ -79,9 +80,9 @@ class Incidents:
         incident = self._open
         incident["last"] = anomaly.time
         incident["causes"] = [
-            name for name in METRICS if name in incident["causes"] or name in anomaly.causes
+            name for name in self._metrics if name in incident["causes"] or name in anomaly.causes
         ]
-        for name, key in zip(NAMES, THRESHOLD_KEYS, strict=True):
+        for name, key in self._metrics.threshold_keys.items():
             if anomaly.blames(name):
                 ratio = anomaly.rmse[name] / max(thresholds[key], 1e-9)
                 incident["peaks"][name] = max(ratio, incident["peaks"].get(name, 0.0))
@@ -93,7 +94,9 @@ class Incidents:
         incident = self._open
         lasted = format_duration((incident["last"] - incident["began"]) / 1e9)
         peaks = ", ".join(
-            f"{name} {incident['peaks'][name]:.1f}" for name in NAMES if name in incident["peaks"]
+            f"{name} {incident['peaks'][name]:.1f}"
+            for name in self._metrics.threshold_keys
+            if name in incident["peaks"]
         )
         line = (
             f"{format_time(incident['last'])} incident closes: {self._causes()} for {lasted} since"
@@ -116,7 +119,7 @@ class Incidents:
             incident = {
                 "began": whole(mapping(incident)["began"]),
                 "last": whole(incident["last"]),
-                "causes": [name for name in METRICS if name in incident["causes"]],
+                "causes": [name for name in self._metrics if name in incident["causes"]],
                 "peaks": {name: number(ratio) for name, ratio in mapping(incident["peaks"]).items()},
             }
         quiet = whole(state["quiet"])
@@ -134,7 +137,8 @@ class FirstRecords:
     if the memory alone is, which an attack on it could be. What is over by then says nothing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, metrics: MetricTable = METRICS) -> None:
+        self._metrics = metrics
         self._model: str | None = None
         self._records = 0
         self._blamed: dict[str, int] = {}
@@ -150,7 +154,7 @@ class FirstRecords:
             self._blamed[name] = self._blamed.get(name, 0) + 1
         if self._records < FIRST_RECORDS:
             return []
-        strange = [name for name in METRICS if self._blamed.get(name, 0) >= NEARLY_ALL * self._records]
+        strange = [name for name in self._metrics if self._blamed.get(name, 0) >= NEARLY_ALL * self._records]
         if "mem" not in strange or (len(strange) == 1 and self._records < WINDOW_RECORDS):
             return []
         self._records = WINDOW_RECORDS
@@ -177,16 +181,17 @@ class Drift:
     That is a changed normal rather than an attack. It is over when they were for less than a quarter.
     """
 
-    def __init__(self, records: int) -> None:
+    def __init__(self, records: int, metrics: MetricTable = METRICS) -> None:
         self._records = records
+        self._metrics = metrics
         # A bit for each record, the newest last.
-        self._over = dict.fromkeys(NAMES, 0)
+        self._over = dict.fromkeys(metrics.threshold_keys, 0)
         self.drifting: list[str] = []
 
     def observe(self, verdict: Verdict, thresholds: dict[str, float]) -> tuple[list[str], list[str]]:
         """The metrics of which it begins with this verdict, and those of which it ends."""
         begun, ended = [], []
-        for name, key in zip(NAMES, THRESHOLD_KEYS, strict=True):
+        for name, key in self._metrics.threshold_keys.items():
             # Of an unknown record, whose RMSE is NaN, nothing is over.
             is_over = bool(verdict.rmse[name] > thresholds[key])
             self._over[name] = self._newest(self._over[name] << 1 | is_over)
@@ -196,7 +201,7 @@ class Drift:
             elif name in self.drifting and 4 * count < self._records:
                 ended.append(name)
         self.drifting = [
-            name for name in NAMES if (name in self.drifting or name in begun) and name not in ended
+            name for name in self._over if (name in self.drifting or name in begun) and name not in ended
         ]
         return begun, ended
 
@@ -214,7 +219,7 @@ class Drift:
         """
         over = {name: self._newest(int(text(bits), 16)) for name, bits in mapping(state["over"]).items()}
         drifting = [text(name) for name in state["drifting"]]
-        if not {*over, *drifting} <= set(NAMES):
+        if not {*over, *drifting} <= self._over.keys():
             raise ValueError("no name of a metric")
         self._over |= over
         self.drifting = drifting
@@ -243,7 +248,7 @@ class Alert:
 
     @property
     def title(self) -> str:
-        """Causes in the order of METRICS, its times in UTC, and how long it lasted."""
+        """Causes in the order of the table of metrics, its times in UTC, and how long it lasted."""
         start, end, first = (_moment(time) for time in (self.start, self.end, self.first_anomaly))
         one_day = first.date() == end.date()
         form, day = ("%H:%M:%S", f" on {end:%Y-%m-%d}") if one_day else ("%Y-%m-%d %H:%M:%S", "")
@@ -263,7 +268,8 @@ def _moment(time: int) -> datetime:
 class AlertRecorder:
     """Takes verdicts one by one, as they come, and gives each alert back when it has ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, metrics: MetricTable = METRICS) -> None:
+        self._metrics = metrics
         self._records: deque[Verdict] = deque(maxlen=ALERT_PICTURE_RECORDS)
         # Of the alert that is up.
         self._start: int | None = None
@@ -308,7 +314,7 @@ class AlertRecorder:
             self._start,
             self._records[-1].time,
             is_open,
-            tuple(name for name in METRICS if name in self._causes),
+            tuple(name for name in self._metrics if name in self._causes),
             tuple(self._records),
         )
         self._start = None

@@ -18,7 +18,7 @@ from edge import samples
 from edge.detector import Detector, Verdict, describe_verdict
 from edge.selection import NO_SAMPLE, Choice, Selection, Slot, in_slots, shown
 from edge.timing import SampleClock
-from nodes.metrics import MEMORY_TOTAL, PART_TAGS
+from nodes.metrics import MEMORY_TOTAL
 from nodes.node import Node
 from nodes.series import Point, Record, monitored_series
 from service.log import Notices
@@ -407,16 +407,16 @@ class Monitor:
                     " others out; check its exporter, then DELETE them or DROP MEASUREMENT"
                 )
             elif part is not None and name not in self._selection.ever_seen:
+                tag = self._node.metrics.part_tag(measurement)
                 if measurement not in there:
-                    names = map(shown, samples.names_there(self._client, measurement))
+                    names = map(shown, samples.names_there(self._client, measurement, tag))
                     there[measurement] = ", ".join(names) or "none"
-                tag = PART_TAGS[measurement]
                 found[name] = f"{NO_SAMPLE}: InfluxDB has {tag} {there[measurement]}; check --node_file"
         return found
 
     def describe(self, judged: Judged) -> str:
         """The line of one record in the log."""
-        return describe_verdict(judged.verdict, self.explained(judged.faults))
+        return describe_verdict(judged.verdict, self.explained(judged.faults), self._node.metrics)
 
     def explained(self, faults: Mapping[str, str]) -> dict[str, str]:
         """Faults with what was found out about them."""

@@ -27,11 +27,10 @@ from edge.bundle import load_bundle
 from edge.datasets import loadDataset, resample_records
 from edge.detector import Verdict, detect
 from edge.scores import Scores, score_dataset
-from edge.sequences import N_STEPS
 from edge.thresholds import load_thresholds
 from lab import timeline
 from lab.attacks import Attacked
-from nodes.metrics import METRICS, getFeatures
+from nodes.metrics import METRICS
 
 _LINE = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}) [A-Z]+ (.*)")
 _NORMAL = re.compile(r"(\S+Z) normal \(")
@@ -240,7 +239,7 @@ def write(
     """
     verdicts = [log.verdicts[when] for when in sorted(log.verdicts)]
     ours = judge(attacked, verdicts, begin, log.said_at)
-    bundle = load_bundle(DEFAULT_MODEL, getFeatures(), N_STEPS)
+    bundle = load_bundle(DEFAULT_MODEL)
     thresholds = load_thresholds("data/thresholds.json")
     frame = resample_records(loadDataset("data/run.csv"), interval_seconds)
     by_window = detect(thresholds, frame, window_alone(score_dataset(bundle, frame)))

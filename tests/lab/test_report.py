@@ -117,7 +117,7 @@ def test_log_takes_what_test_mode_really_says(
     tmp_path: Path, status: str, causes: tuple[str, ...], unknown: tuple[str, ...], missing: tuple[str, ...]
 ) -> None:
     numbers = {name: math.nan if name in unknown else 0.25 for name in (*METRICS, "overall")}
-    values = dict.fromkeys(getAnomalyColumns(), 1.5)
+    values = dict.fromkeys(METRICS.stored.values(), 1.5)
     verdict = Verdict(at(7.25), status, causes, unknown, numbers, values, shares={"cpu": 0.2})
     line = f"2026-03-02 00:00:08,104 INFO {describe_verdict(verdict, dict.fromkeys(missing, 'no sample'))}\n"
     assert read(tmp_path, line).verdicts == {at(7.25): Verdict(at(7.25), status, causes, unknown, {}, {})}
@@ -347,7 +347,7 @@ def test_documented_rule_flags_all_records_whose_window_has_the_spike() -> None:
     ranges = {
         f"{feature}_{end}": limit for feature in features for end, limit in (("min", 0.0), ("max", 1.0))
     }
-    bundle = Bundle(features, 4, ranges, np.full(12, 0.5), always_half)
+    bundle = Bundle(METRICS, 4, ranges, np.full(12, 0.5), always_half)
     thresholds = {f"{name}_threshold": 0.1 for name in (*METRICS, "overall")}
     values = np.full((100, 12), 0.5)
     # 5 over what is expected: the RMSE over 27 predictions is 5 / sqrt(27) = 0.96.
