@@ -9,26 +9,16 @@ that came before (None or empty for a first record, which has no rate: NaN, as a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
-from nodes.metrics import (
-    CPU_SECONDS,
-    DOWNLINK,
-    MEMORY_FREE,
-    MEMORY_TOTAL,
-    OPTIONAL_MEASUREMENTS,
-    PART_TAGS,
-    RECEIVED,
-    RX_CPU,
-    TRANSMITTED,
-    TX_CPU,
-    UPLINK,
-    getColumnNames,
-)
-from nodes.node import DEFAULT_NODE, Node
-from nodes.series import JsonArray, Point, Record, monitored_series, record_time, series_tags, value_fault
+from nodes.metrics import BIT_RATE, COUNTER, FREE, GAUGE, METRICS, SECONDS, Metric
+from nodes.node import DEFAULT_NODE, Node, part_column
+from nodes.series import JsonArray, Point, Record, record_time, series_tags, value_fault
 
 NAN = math.nan
+# What of a kind of series (nodes/metrics.py says which there are) -> its value.
+Quantities = dict[str, float]
 
 
 def formatCpuSecondsTotal(
@@ -40,18 +30,10 @@ def formatCpuSecondsTotal(
     `last_record`), `features_core` (percentage and rate of each CPU of `node`, in its order) and
     `features` (the means over the CPUs: percentage, percentage points since the previous record).
     """
-    last_points = _user_mode(last_record)
-    points = [
-        {**point, "percentage": 100.0 * _increase_per_second(point, _find(last_points, cpu=point.get("cpu")))}
-        for point in _user_mode(json_array)
-    ]
-    percentages, rates = [], []
-    for cpu in node.cpus:
-        percentage = _get(_find(points, cpu=cpu), "percentage")
-        percentages.append(percentage)
-        rates.append(percentage - _get(_find(last_points, cpu=cpu), "percentage"))
-    features_core = [value for pair in zip(percentages, rates, strict=True) for value in pair]
-    return points, features_core, [_mean(percentages), _mean(rates)]
+    metric = METRICS["cpu"]
+    points = _with_percentages(metric, json_array, last_record)
+    cores, means = _quantities(metric, points, _tagged(metric, last_record), node)
+    return points, _values(*cores.values()), _values(means)
 
 
 def formatMemoryFreeBytes(
@@ -63,13 +45,8 @@ def formatMemoryFreeBytes(
 
     More free than there is in total is a wrong total: nothing is known then.
     """
-    point, last_point = _find(json_array), _find(last_record)
-    if total_memory_bytes <= 0 or _get(point, "value") > total_memory_bytes:
-        return NAN, NAN, NAN
-    used = total_memory_bytes - _get(point, "value")
-    last_used = total_memory_bytes - _get(last_point, "value")
-    rate = 100.0 * (0.0 - _change(point, last_point)) / last_used if last_used else NAN
-    return used, 100.0 * used / total_memory_bytes, rate
+    used, percentage, rate = _values(_free(_find(json_array), _find(last_record), total_memory_bytes))
+    return used, percentage, rate
 
 
 def formatNetworkBytes(
@@ -80,66 +57,60 @@ def formatNetworkBytes(
     Returns `features_interfaces` (bytes and rate of each interface of `node`, in its order) and
     `features` (their sums). An interface that is missing makes the sums unknown, not smaller.
     """
-    features_interfaces = []
-    for device in node.interfaces:
-        point, last_point = _find(json_array, device=device), _find(last_record, device=device)
-        features_interfaces += [_increase(point, last_point), _increase_per_second(point, last_point)]
-    return features_interfaces, [sum(features_interfaces[::2]), sum(features_interfaces[1::2])]
+    # Both directions are made alike.
+    interfaces, sums = _quantities(METRICS["net_down"], json_array, last_record, node)
+    return _values(*interfaces.values()), _values(sums)
 
 
 def format5gCpuPercentage(json_array: JsonArray, last_record: JsonArray | None) -> tuple[float, float]:
     """CPU of the gNB's RX or TX side -> percent, percentage points since the previous record."""
-    point = _find(json_array)
-    return _get(point, "value"), _change(point, _find(last_record))
+    percentage, rate = _values(_gauge(_find(json_array), _find(last_record)))
+    return percentage, rate
 
 
 def format5gNetworkBytes(
     json_array: JsonArray, last_record: JsonArray | None, node: Node = DEFAULT_NODE
 ) -> tuple[float, float]:
     """Bit rate of the 5G cell (one direction) -> bytes since the previous record, bytes per second."""
-    point = _find(json_array, cellId=node.cell_id)
-    seconds = _elapsed_seconds(point, _find(last_record, cellId=node.cell_id))
-    total_bytes = _get(point, "value") / 8.0 * seconds
-    return total_bytes, total_bytes / seconds
+    # Both directions are made alike.
+    _, cell = _quantities(METRICS["net_5g_down"], json_array, last_record, node)
+    total_bytes, rate = _values(cell)
+    return total_bytes, rate
 
 
 def format_record(
     record: Record, last_record: Record, node: Node = DEFAULT_NODE
 ) -> tuple[dict[str, float], Record]:
-    """One record -> its documented columns, and the record to hand on as `last_record` next time.
+    """One record -> the columns of the node's metrics, and the record to hand on as `last_record` next time.
 
-    What is handed on keeps, for a series that this record lacks, the sample before: after a missed
-    scrape the next rate spans two slots instead of being unknown too.
+    The columns are those of getColumnNames(node), in its order. What is handed on keeps, for a series without
+    a sample in this record, the sample before: after a missed scrape the next rate spans two slots instead of
+    being unknown too.
     """
-    json_array, cores, cpu = formatCpuSecondsTotal(
-        record.get(CPU_SECONDS, []), last_record.get(CPU_SECONDS), node
-    )
-    total = _get(_find(record.get(MEMORY_TOTAL) or last_record.get(MEMORY_TOTAL)), "value")
-    values = [*cores, *cpu]
-    for measurement in (RECEIVED, TRANSMITTED):
-        interfaces, sums = formatNetworkBytes(record.get(measurement, []), last_record.get(measurement), node)
-        values += [*interfaces, *sums]
-    values += formatMemoryFreeBytes(
-        record.get(MEMORY_FREE, []),
-        last_record.get(MEMORY_FREE),
-        node.total_memory_bytes if math.isnan(total) else total,
-    )
-    for measurement in (RX_CPU, TX_CPU):
-        values += format5gCpuPercentage(record.get(measurement, []), last_record.get(measurement))
-    for measurement in (DOWNLINK, UPLINK):
-        values += format5gNetworkBytes(record.get(measurement, []), last_record.get(measurement), node)
-    current = {**record, CPU_SECONDS: json_array}
+    columns: dict[str, float] = {}
+    current = dict(record)
+    for metric in node.metrics.in_datasets:
+        points, last_points = record.get(metric.measurement, []), last_record.get(metric.measurement)
+        if metric.kind == SECONDS:
+            points = current[metric.measurement] = _with_percentages(metric, points, last_points)
+        total = NAN if metric.total_measurement is None else _total(metric, record, last_record, node)
+        parts, whole = _quantities(metric, points, _tagged(metric, last_points), node, total)
+        for part, found in parts.items():
+            for column, quantity in metric.part_columns.items():
+                columns[part_column(column, part)] = found[quantity]
+        for column, quantity in metric.columns.items():
+            columns[column] = whole[quantity]
     handed_on = {
         measurement: _merge(last_record.get(measurement, []), current.get(measurement, []))
         for measurement in {**last_record, **current}
     }
-    return dict(zip(getColumnNames(node), values, strict=True)), handed_on
+    return columns, handed_on
 
 
 def format_records(
     slots: Iterable[tuple[int, Record]], node: Node = DEFAULT_NODE
 ) -> Iterator[dict[str, float]]:
-    """Slots (start in ns, record), oldest first -> rows of documented columns, each with its `time` in ns."""
+    """Slots (start in ns, record), oldest first -> rows of columns, each with its `time` in ns."""
     last_record: Record = {}
     for _, record in slots:
         row, last_record = format_record(record, last_record, node)
@@ -150,7 +121,9 @@ def slot_records(samples: Record, interval_seconds: float) -> list[tuple[int, Re
     """Samples of every measurement, in any order -> (slot start in ns, record), oldest first.
 
     A slot is [k, k + 1) x `interval_seconds` since 1970; of each series the newest finite sample in the
-    slot counts; what value_fault finds fault with does not. Slots without a sample are absent.
+    slot counts; what value_fault finds fault with does not. Slots without a sample are absent. The simulator
+    and the benchmarks use this, whose samples are one node's for certain; test mode and --mode collect use
+    edge.selection.in_slots, which tells the node's series from those of others in the same database.
     """
     interval_ns = int(interval_seconds * 1e9)
     slots: dict[int, dict[str, dict[tuple, Point]]] = {}
@@ -169,16 +142,99 @@ def slot_records(samples: Record, interval_seconds: float) -> list[tuple[int, Re
     ]
 
 
-def missing_series(record: Record, node: Node = DEFAULT_NODE) -> list[str]:
-    """Names of the monitored series that a record lacks, like `rx_cpu_time` or `dl_bitrate{cellId=2}`."""
+# --- from samples to quantities ------------------------------------------------------------------
+
+
+def _quantities(
+    metric: Metric,
+    points: JsonArray | None,
+    last_points: JsonArray | None,
+    node: Node,
+    total: float = NAN,
+) -> tuple[dict[str, Quantities], Quantities]:
+    """What the samples of a metric say: of each part of the node, and of all together.
+
+    Without parts the first is empty. total: of what there is, for series of the kind `free`.
+    """
+    of_kind = partial(_free, total=total) if metric.kind == FREE else _KINDS[metric.kind]
+    tag = metric.part_tag
+    if tag is None:
+        return {}, of_kind(_find(points), _find(last_points))
+    parts = {
+        part: of_kind(_find(points, tag, part), _find(last_points, tag, part)) for part in node.parts(tag)
+    }
+    pool = _mean if metric.unit == "%" else sum
+    every = list(parts.values())
+    return parts, {quantity: pool([one[quantity] for one in every]) for quantity in every[0]}
+
+
+def _values(*quantities: Quantities) -> list[float]:
+    """In the order in which the documented functions return them, which is that of each kind."""
+    return [value for one in quantities for value in one.values()]
+
+
+def _seconds(point: Point | None, last_point: Point | None) -> Quantities:
+    """From points with their percentages."""
+    percentage = _get(point, "percentage")
+    return {"percentage": percentage, "change": percentage - _get(last_point, "percentage")}
+
+
+def _counter(point: Point | None, last_point: Point | None) -> Quantities:
+    return {"increase": _increase(point, last_point), "per_second": _increase_per_second(point, last_point)}
+
+
+def _gauge(point: Point | None, last_point: Point | None) -> Quantities:
+    return {"value": _get(point, "value"), "change": _change(point, last_point)}
+
+
+def _bit_rate(point: Point | None, last_point: Point | None) -> Quantities:
+    seconds = _elapsed_seconds(point, last_point)
+    total_bytes = _get(point, "value") / 8.0 * seconds
+    return {"bytes": total_bytes, "per_second": total_bytes / seconds}
+
+
+def _free(point: Point | None, last_point: Point | None, total: float) -> Quantities:
+    if total <= 0 or _get(point, "value") > total:
+        return {"used": NAN, "percentage": NAN, "change": NAN}
+    used = total - _get(point, "value")
+    last_used = total - _get(last_point, "value")
+    change = 100.0 * (0.0 - _change(point, last_point)) / last_used if last_used else NAN
+    return {"used": used, "percentage": 100.0 * used / total, "change": change}
+
+
+_KINDS: dict[str, Callable[[Point | None, Point | None], Quantities]] = {
+    SECONDS: _seconds,
+    COUNTER: _counter,
+    GAUGE: _gauge,
+    BIT_RATE: _bit_rate,
+}
+
+
+def _total(metric: Metric, record: Record, last_record: Record, node: Node) -> float:
+    """The newest total that was reported, or the node's own figure."""
+    reported = record.get(metric.total_measurement) or last_record.get(metric.total_measurement)
+    total = _get(_find(reported), "value")
+    return node.total_memory_bytes if math.isnan(total) else total
+
+
+def _with_percentages(metric: Metric, points: JsonArray, last_points: JsonArray | None) -> JsonArray:
+    """The metric's points, each with its `percentage`: the share of the time since the last one."""
+    tag, last_points = metric.part_tag, _tagged(metric, last_points)
     return [
-        name
-        for name, (measurement, part) in monitored_series(node).items()
-        if measurement not in OPTIONAL_MEASUREMENTS
-        and not record.get(measurement)
-        or part is not None
-        and _find(record.get(measurement), **{PART_TAGS[measurement]: part}) is None
+        {**point, "percentage": 100.0 * _increase_per_second(point, _find(last_points, tag, point.get(tag)))}
+        for point in _tagged(metric, points)
     ]
+
+
+def _tagged(metric: Metric, points: JsonArray | None) -> JsonArray:
+    """The points with the metric's tags; a query for one value of a tag gives points without it."""
+    if not metric.tags:
+        return points or []
+    tags = metric.tags.items()
+    return [point for point in points or () if all(point.get(tag, name) == name for tag, name in tags)]
+
+
+# --- points --------------------------------------------------------------------------------------
 
 
 def _merge(last_points: JsonArray, points: JsonArray) -> JsonArray:
@@ -186,14 +242,9 @@ def _merge(last_points: JsonArray, points: JsonArray) -> JsonArray:
     return list({series_tags(point): point for point in [*last_points, *points]}.values())
 
 
-def _user_mode(json_array: JsonArray | None) -> JsonArray:
-    """Points of CPU time in user mode; a query for that mode alone gives points without the label."""
-    return [point for point in json_array or () if point.get("mode", "user") == "user"]
-
-
-def _find(json_array: JsonArray | None, **tags: str | None) -> Point | None:
-    """The newest point with these tags; a label that an exporter gained starts a second such series."""
-    found = [p for p in json_array or () if all(p.get(tag) == name for tag, name in tags.items())]
+def _find(json_array: JsonArray | None, tag: str | None = None, part: str | None = None) -> Point | None:
+    """The newest point of this part; a label that an exporter gained starts a second such series."""
+    found = [point for point in json_array or () if tag is None or point.get(tag) == part]
     return max(found, key=lambda point: point["time"], default=None)
 
 

@@ -10,7 +10,7 @@ import json
 import logging
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
@@ -22,7 +22,7 @@ from influxdb.exceptions import InfluxDBClientError, InfluxDBServerError
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from common.files import UserError
-from nodes.metrics import ANOMALY_FIELDS
+from nodes.metrics import METRICS
 from nodes.series import Record, series_tags
 
 logger = logging.getLogger(__name__)
@@ -244,9 +244,10 @@ def insertAnomalies(
     anomaly_np: (n, 8), the columns of getAnomalyColumns(); values that are not finite are left out, as
     InfluxDB refuses them. Writing the same anomaly again changes nothing.
     """
+    named = [dict(zip(METRICS.stored.values(), row, strict=True)) for row in np.atleast_2d(anomaly_np)]
     points = [
         point
-        for timestamp, values in zip(timestamps, np.atleast_2d(anomaly_np), strict=True)
+        for timestamp, values in zip(timestamps, named, strict=True)
         if (point := anomaly_point(influx_measurement, timestamp, values, tag_msg, severity, instance))
     ]
     if points:
@@ -256,18 +257,17 @@ def insertAnomalies(
 def anomaly_point(
     influx_measurement: str,
     timestamp: int,
-    values: Sequence[float],
+    values: Mapping[str, float],
     tag_msg: str,
     severity: str,
     instance: str | None,
 ) -> dict[str, Any] | None:
-    """The point that insertAnomalies writes for one anomaly; None if none of its values is finite."""
+    """The point of one anomaly; None if none of its values (by the name of their field) is finite."""
     tags = {"possible_cause": tag_msg, "severity": severity}
     if instance is not None:
         # InfluxDB refuses a tag that ends in a backslash.
         tags["instance"] = instance.rstrip("\\")
-    named = zip(ANOMALY_FIELDS, values, strict=True)
-    fields = {name: float(value) for name, value in named if math.isfinite(value)}
+    fields = {name: float(value) for name, value in values.items() if math.isfinite(value)}
     if not fields:
         return None
     return {"measurement": influx_measurement, "time": int(timestamp), "tags": tags, "fields": fields}

@@ -9,7 +9,8 @@ from edge.sequences import (
     saveNormalizationStats,
     split_sequences,
 )
-from nodes.metrics import getAnomalyColumns, getColumnNames, getFeatures
+from nodes.metrics import getAnomalyColumns, getFeatures
+from nodes.node import getColumnNames
 
 __all__ = [
     "convertNumpyToPandas",

@@ -23,9 +23,7 @@ from edge import evaluation
 from edge.bundle import Bundle, load_bundle
 from edge.datasets import loadDataset, resample_records
 from edge.paths import DEFAULT_MODEL
-from edge.sequences import N_STEPS
 from edge.thresholds import load_thresholds
-from nodes.metrics import getFeatures
 from nodes.series import RECORD_SECONDS
 from ports.comparison import Detection, detection, iterative_statuses
 from ports.series import list_series, read_anomalies, read_series
@@ -146,7 +144,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--captures", help="folder of public recordings")
     captures = parser.parse_args().captures
-    bundle = load_bundle(DEFAULT_MODEL, getFeatures(), N_STEPS)
+    bundle = load_bundle(DEFAULT_MODEL)
     rows = false_edge_alerts(bundle, captures) | records_to_alert(bundle) | port_alerts(captures)
     print("| anomalies in 30 records |", " | ".join("row" if n is None else str(n) for n in NUMBERS), "|")
     print("| --- " * (1 + len(NUMBERS)) + "|")

@@ -32,10 +32,10 @@ from edge.detector import Verdict, detect
 from edge.paths import DEFAULT_MODEL, cpu_testset, iperf_testset, trainset
 from edge.poll_log import PollLog
 from edge.scores import score_dataset
-from edge.sequences import N_STEPS, metric_square_errors, normalize, whole_sequences
+from edge.sequences import metric_square_errors, normalize, whole_sequences
 from edge.thresholds import load_thresholds
 from lab.influxd import Influxd
-from nodes.metrics import METRICS, getAnomalyColumns, getFeatures
+from nodes.metrics import METRICS, getAnomalyColumns
 from nodes.series import RECORD_SECONDS, Record, series_tags
 from simulators import edge
 
@@ -230,7 +230,7 @@ def main() -> None:
         "--capture", metavar="CSV", help="public recording of an edge node under a CPU attack"
     )
     options = parser.parse_args()
-    bundle = load_bundle(DEFAULT_MODEL, getFeatures(), N_STEPS)
+    bundle = load_bundle(DEFAULT_MODEL)
     thresholds = load_thresholds("data/thresholds.json")
 
     figures: dict[str, Any] = {"detection": detection(bundle, thresholds)}

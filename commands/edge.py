@@ -37,7 +37,7 @@ from edge.thresholds import (
     read_thresholds,
 )
 from edge.training import train
-from nodes.metrics import METRICS, THRESHOLD_KEYS, getFeatures
+from nodes.metrics import METRICS, getFeatures
 from nodes.node import load_node
 from nodes.series import Record
 from service.store import Store
@@ -91,7 +91,7 @@ def run_replay(options: argparse.Namespace) -> None:
     if options.plot and Path(options.plot).suffix != ".png":
         raise UserError(f"{options.plot}: a picture's name must end in .png")
     thresholds = load_thresholds(options.thresholds_file)
-    bundle = load_bundle(options.model, getFeatures(), N_STEPS)
+    bundle = load_bundle(options.model)
     frame = load_records(options.replay, options.interval)
     warn_of_interval(bundle, options.interval)
     _warn_of_foreign_thresholds(options, thresholds, bundle)
@@ -241,7 +241,7 @@ def check_thresholds(options: argparse.Namespace) -> None:
     proposed, by_person = compare_thresholds(filename)
     thresholds = load_thresholds(filename)
     try:
-        bundle = load_bundle(options.model, getFeatures(), N_STEPS)
+        bundle = load_bundle(options.model)
         _warn_of_foreign_thresholds(options, thresholds, bundle)
         frame = load_records(options.trainset, options.interval)
         verdicts = detect(thresholds, frame, score_dataset(bundle, frame))
@@ -253,7 +253,7 @@ def check_thresholds(options: argparse.Namespace) -> None:
         verdicts = []
     flags = f"  flags of {options.trainset}" if verdicts else ""
     print(f"{'threshold':<22} {'in force':>9} {'proposed':>9}{flags}")
-    for name, key in zip((*METRICS, "overall"), THRESHOLD_KEYS, strict=True):
+    for name, key in METRICS.threshold_keys.items():
         before = f"{proposed[key]:>9.4f}" if key in proposed else f"{'-':>9}"
         share = f"  {sum(v.blames(name) for v in verdicts) / len(verdicts):.3%}" if verdicts else ""
         origin = "  set by a person" if key in by_person else ""

@@ -4,7 +4,7 @@ A trained network is one bundle of files with one identity:
 
     model/5g_edge_autoencoder.h5      the documented Keras model
     model/5g_edge_autoencoder.tflite  its LiteRT twin, which test mode and evaluation run
-    model/5g_edge_autoencoder.json    identity: checksums, features, steps, versions, training report
+    model/5g_edge_autoencoder.json    identity: checksums, metrics, features, steps, versions, training report
     data/normalization_stats.json     minimum and maximum of each feature in the training set
 """
 
@@ -28,11 +28,13 @@ from common.files import (
     loadDictJson,
     read_file,
     replace_files,
+    shortened,
     working_folder,
 )
 from edge import network
 from edge.paths import DEFAULT_MODEL, stats_json
-from edge.sequences import feature_ranges
+from edge.sequences import N_STEPS, feature_ranges
+from nodes.metrics import METRICS, MetricTable
 from nodes.series import RECORD_SECONDS
 
 if TYPE_CHECKING:
@@ -78,8 +80,8 @@ def save_bundle(
 ) -> None:
     """Write all files of a bundle; none is replaced before all are written, the identity comes last.
 
-    `identity` holds features, n_steps and whatever describes the training; checksums and versions are
-    added. Raises UserError if the LiteRT twin differs from the model on `check_inputs`.
+    `identity` holds metrics, features, n_steps and whatever describes the training; checksums and versions
+    are added. Raises UserError if the LiteRT twin differs from the model on `check_inputs`.
     """
     paths = bundle_paths(model_filename)
     # Beside the model, where the next training removes what one that was killed has left.
@@ -117,12 +119,14 @@ def save_bundle(
 
 @dataclass(frozen=True)
 class Bundle:
-    """A trained network ready to predict: features, their minimum, maximum and mean, and the predictor.
+    """A trained network ready to predict: its metrics, the predictor, and what normalises their features.
 
-    identity: SHA-256 of the LiteRT network, by which thresholds know the model that they were proposed for.
+    metrics: those that it was trained for. stats: minimum and maximum of each feature. means: (features,),
+    normalised. identity: SHA-256 of the LiteRT network, by which thresholds know the model that they were
+    proposed for.
     """
 
-    features: list[str]
+    metrics: MetricTable
     n_steps: int
     stats: dict[str, float]
     means: np.ndarray
@@ -130,12 +134,18 @@ class Bundle:
     interval_seconds: float = RECORD_SECONDS
     identity: str = ""
 
+    @property
+    def features(self) -> list[str]:
+        """The columns that the network sees, in its order."""
+        return list(self.metrics.features)
 
-def load_bundle(model_filename: str | Path, features: list[str], n_steps: int) -> Bundle:
+
+def load_bundle(model_filename: str | Path, metrics: MetricTable = METRICS, n_steps: int = N_STEPS) -> Bundle:
     """Load what test mode needs, refusing files that do not belong together.
 
-    Raises UserError for a file that is missing or no usable one, a checksum that differs from the identity's,
-    a network that cannot be run, or one that was trained for other features or steps than this program's.
+    metrics: those of the node that is judged. Raises UserError for a file that is missing or no usable one, a
+    checksum that differs from the identity's, a network that cannot be run, or one that was trained for other
+    metrics, features or steps.
     """
     paths = bundle_paths(model_filename)
     for path in (paths.identity, paths.litert, paths.stats):
@@ -145,15 +155,23 @@ def load_bundle(model_filename: str | Path, features: list[str], n_steps: int) -
     try:
         sums = identity["sha256"]
         expected = {"model": sums["model"], "litert": sums["litert"], "stats": sums["stats"]}
-        trained_for = (identity["features"], identity["n_steps"])
+        trained_features, trained_steps = list(identity["features"]), identity["n_steps"]
+        # Before identities held them, there were the documented ones alone.
+        trained_metrics = {
+            name: list(map(str, names))
+            for name, names in identity.get("metrics", METRICS.description).items()
+        }
         interval_seconds = float(identity["interval_seconds"])
-        means = np.array([identity["means"][feature] for feature in features], dtype=float)
-    except (KeyError, TypeError, ValueError):
+        means = {feature: float(identity["means"][feature]) for feature in trained_features}
+    except (AttributeError, KeyError, TypeError, ValueError):
         raise UserError(
-            f"{paths.identity}: is not the identity of a trained model, or one of other features;"
-            f" --mode train --model {paths.model} writes it"
+            f"{paths.identity}: is not the identity of a trained model; --mode train --model {paths.model}"
+            " writes it"
         ) from None
-    if trained_for != (features, n_steps):
+    if difference := _difference(trained_metrics, metrics.description):
+        raise UserError(f"{paths.model}: was trained for other metrics ({difference}); train it again")
+    features = list(metrics.features)
+    if (trained_features, trained_steps) != (features, n_steps):
         raise UserError(f"{paths.model}: was trained for other features or steps; train it again")
     network = read_file(paths.litert, NETWORK_BYTES)
     found = {"litert": hashlib.sha256(network).hexdigest(), "stats": _stats_sha256(stats)}
@@ -169,7 +187,20 @@ def load_bundle(model_filename: str | Path, features: list[str], n_steps: int) -
     predictor = _runnable(network, n_steps - 1, len(features))
     if predictor is None:
         raise UserError(f"{paths.litert}: is damaged, or no network of these features; {remedy}")
-    return Bundle(features, n_steps, stats, means, predictor, interval_seconds, found["litert"])
+    means = np.array([means[feature] for feature in features])
+    return Bundle(metrics, n_steps, stats, means, predictor, interval_seconds, found["litert"])
+
+
+def _difference(trained: dict[str, list[str]], wanted: dict[str, list[str]]) -> str:
+    """In words, where the features of metrics differ; nothing where they do not."""
+    differences = [f"it has no {name}" for name in wanted if name not in trained]
+    differences += [f"it has {shortened(name)}" for name in trained if name not in wanted]
+    differences += [
+        f"its {name} is {shortened(' and '.join(trained[name]))}, not {' and '.join(wanted[name])}"
+        for name in wanted
+        if trained.get(name, wanted[name]) != wanted[name]
+    ]
+    return ", ".join(differences)
 
 
 def _are_ranges(stats: dict[str, Any], features: list[str]) -> bool:

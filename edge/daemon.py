@@ -6,11 +6,10 @@ continues there.
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import influx_utils
@@ -68,6 +67,7 @@ class Daemon:
     ) -> None:
         self._settings = settings
         self._client = client
+        self._node_metrics = node.metrics
         self._store = store
         self._metrics = metrics
         self._ending = ending
@@ -78,10 +78,7 @@ class Daemon:
             "server": settings.server,
             "database": settings.database,
             "interval_seconds": settings.interval_seconds,
-            # Through JSON, to be comparable with what the state holds.
-            "node": json.loads(
-                json.dumps({key: value for key, value in asdict(node).items() if value != ()})
-            ),
+            "node": node.identity(),
         }
         self.watch = Watch(
             WatchSettings(
@@ -172,7 +169,7 @@ class Daemon:
         self._is_first_poll, was_first_poll = False, self._is_first_poll
         self.delivery.look_after_store()
         self.watch.refresh()
-        self._metrics.show_thresholds(self.watch.thresholds)
+        self._metrics.show_thresholds(self.watch.thresholds, self._node_metrics)
         self._metrics.foreign_thresholds.set(self.watch.has_foreign_thresholds)
         try:
             if not self._is_connected:
@@ -228,7 +225,7 @@ class Daemon:
         for one in found.judged:
             self._metrics.show(one.verdict, one.faults)
         if silence:
-            self._metrics.show_silence()
+            self._metrics.show_silence(self._node_metrics)
         self._show_standing()
         if self._settings.plot_dir and found.alerts:
             pictures.draw_alerts(
@@ -261,5 +258,5 @@ class Daemon:
         watch = self.watch
         self._metrics.incident.set(watch.incidents.is_open)
         self._metrics.clock_offset.set(watch.monitor.reader.clock_offset_seconds)
-        self._metrics.show_drift(watch.drift.drifting)
+        self._metrics.show_drift(watch.drift.drifting, self._node_metrics)
         self.delivery.show()

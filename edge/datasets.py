@@ -17,8 +17,8 @@ import numpy as np
 from common.alerts import WINDOW_RECORDS
 from common.files import UserError, replace_file
 from common.times import format_time, parse_time
-from nodes.metrics import getAnomalyColumns, getColumnNames, getFeatures
-from nodes.node import DEFAULT_NODE, Node
+from nodes.metrics import METRICS, MetricTable
+from nodes.node import DEFAULT_NODE, Node, getColumnNames
 from nodes.series import RECORD_SECONDS
 
 if TYPE_CHECKING:
@@ -48,17 +48,17 @@ def convertNumpyToPandas(np_arr: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame(np_arr[:, 1:], index=np_arr[:, 0], columns=columns)
 
 
-def loadDataset(dataset: str | Path) -> pd.DataFrame:
+def loadDataset(dataset: str | Path, metrics: MetricTable = METRICS) -> pd.DataFrame:
     """Read a dataset (comma separated, header, `time` column) into a DataFrame of floats.
 
-    The index is `time` in UTC. Every feature and every stored column must be there; empty cells are
-    missing values. Raises UserError, naming file, line and remedy, for anything that cannot be trusted:
+    The index is `time` in UTC. Every feature and every stored column of `metrics` must be there; empty cells
+    are missing values. Raises UserError, naming file, line and remedy, for anything that cannot be trusted:
     text in a number, infinities, torn lines, unsorted or repeated times, fewer than two records.
     """
     import pandas as pd
 
     header, lines, rows = _read_cells(dataset)
-    needed = dict.fromkeys(["time", *getFeatures(), *getAnomalyColumns()])
+    needed = dict.fromkeys(["time", *metrics.features, *metrics.stored])
     missing = [column for column in needed if column not in header]
     if missing:
         raise UserError(
@@ -167,13 +167,15 @@ class SparseDatasetError(UserError):
     """Records of a dataset that are further apart than --interval: most slots would be empty."""
 
 
-def load_records(dataset: str | Path, interval_seconds: float = RECORD_SECONDS) -> pd.DataFrame:
+def load_records(
+    dataset: str | Path, interval_seconds: float = RECORD_SECONDS, metrics: MetricTable = METRICS
+) -> pd.DataFrame:
     """loadDataset and resample_records, as all modes read a dataset.
 
     Raises SparseDatasetError for records that are further apart, beside what loadDataset raises.
     """
-    frame = loadDataset(dataset)
-    seconds_apart = {column: _seconds_apart(frame[column]) for column in getFeatures()}
+    frame = loadDataset(dataset, metrics)
+    seconds_apart = {column: _seconds_apart(frame[column]) for column in metrics.features}
     column = max(seconds_apart, key=seconds_apart.__getitem__)
     if seconds_apart[column] > LATE_FACTOR * interval_seconds:
         raise SparseDatasetError(

@@ -27,7 +27,7 @@ from common.values import mapping, number, whole
 from edge.bundle import Bundle
 from edge.scores import RECORD_FACTOR, Scores, score
 from edge.selection import NO_SAMPLE
-from nodes.metrics import ANOMALY_FIELDS, METRIC_MEASUREMENTS, METRICS, THRESHOLD_KEYS, getAnomalyColumns
+from nodes.metrics import METRICS, OVERALL, MetricTable
 from nodes.series import RECORD_SECONDS
 
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ class Verdict:
 
     time: ns. status: normal, anomaly, alert (by the rule of common/alerts.py) or unknown.
     causes: metrics over their thresholds. unknown: metrics of which nothing can be said, with any
-    status. rmse: over the window, per metric and overall. values: the stored columns, in their units.
+    status. rmse: over the window, per metric and overall. values: name of a stored field -> the value, in the
+    unit of its column.
     shares: how much of what makes an anomaly there is, per metric and overall; above 1 it is one.
     in_a_row: anomalies in a row up to this record, 0 where there is none or the row ends; unknown records
     among them do not count. recent: anomalies among the last WINDOW_RECORDS records; is_alert_up: whether an
@@ -77,11 +78,11 @@ class Verdict:
 
     def blames(self, name: str) -> bool:
         """Whether this metric makes it an anomaly; `overall` does where no metric does alone."""
-        return name in self.causes or (name == "overall" and self.is_anomaly and not self.causes)
+        return name in self.causes or (name == OVERALL and self.is_anomaly and not self.causes)
 
     @property
     def possible_cause(self) -> str:
-        """`cpu | net_up`, in the order of METRICS."""
+        """`cpu | net_up`, in the order of the table of metrics."""
         return " | ".join(self.causes) or UNKNOWN_CAUSE
 
     def to_json(self) -> str:
@@ -92,7 +93,7 @@ class Verdict:
                 "possible_cause": self.possible_cause,
                 "severity": self.status,
                 "rmse": _finite(self.rmse),
-                "values": _finite(dict(zip(ANOMALY_FIELDS, self.values.values(), strict=True))),
+                "values": _finite(self.values),
             }
         )
 
@@ -111,12 +112,14 @@ def _judge(
 ) -> Verdict:
     """Verdict on the record that has this index in the scores."""
     window, record = scores.window[index], scores.record[index]
-    limits = np.array([thresholds[key] for key in THRESHOLD_KEYS])
+    keys = scores.metrics.threshold_keys
+    limits = np.array([thresholds[key] for key in keys.values()])
     unknown = np.isnan(window) | np.isnan(record)
     over = ~unknown & (window > limits) & (record > RECORD_FACTOR * limits)
     shares = np.minimum(window, record / RECORD_FACTOR) / np.maximum(limits, 1e-9)
     status = row.status(bool(over.any()), bool(unknown.any()))
-    names = np.array([*METRICS, "overall"])
+    # Of the columns of the scores `overall` is the last.
+    names = np.array(list(keys))
     return Verdict(
         time=time,
         status=status,
@@ -183,45 +186,45 @@ class Detector:
     def observe(self, time: int, columns: dict[str, float]) -> Verdict:
         """Verdict on the record of `time` (ns), later than all before; skipped slots count as missing."""
         slot = time // self._interval_ns
-        missing = np.full(len(self._bundle.features), np.nan)
+        metrics = self._bundle.metrics
+        missing = np.full(len(metrics.features), np.nan)
         if self._last_slot is not None:
             for _ in range(min(slot - self._last_slot - 1, WINDOW_RECORDS)):
                 self._window.append(missing)
                 self._row.status(False, True)
         self._last_slot = slot
-        self._window.append(np.array([columns[feature] for feature in self._bundle.features]))
+        self._window.append(np.array([columns[feature] for feature in metrics.features]))
         scores = score(self._bundle, np.array(self._window))
-        values = {column: columns[column] for column in getAnomalyColumns()}
+        values = {name: columns[column] for column, name in metrics.stored.items()}
         return _judge(time, values, scores, -1, self.thresholds, self._row)
 
 
 def detect(thresholds: dict[str, float], frame: pd.DataFrame, scores: Scores) -> list[Verdict]:
     """Verdicts on all records of a resampled dataset, the same as Detector gives one by one."""
     row = Row()
-    columns = getAnomalyColumns()
-    stored = frame[columns].to_numpy(dtype=float).tolist()
+    stored = frame[list(scores.metrics.stored)].rename(columns=scores.metrics.stored).astype(float)
     times = frame.index.as_unit("ns").asi8.tolist()
     return [
-        _judge(time, dict(zip(columns, values, strict=True)), scores, index, thresholds, row)
-        for index, (time, values) in enumerate(zip(times, stored, strict=True))
+        _judge(time, values, scores, index, thresholds, row)
+        for index, (time, values) in enumerate(zip(times, stored.to_dict("records"), strict=True))
     ]
 
 
-def describe_verdict(verdict: Verdict, faults: Mapping[str, str]) -> str:
+def describe_verdict(verdict: Verdict, faults: Mapping[str, str], metrics: MetricTable = METRICS) -> str:
     """The line of one record in the log."""
     if verdict.is_anomaly:
         return verdict.to_json()
     when = format_time(verdict.time)
     if verdict.status == UNKNOWN:
-        return f"{when} {describe_unknown(verdict, faults)}"
+        return f"{when} {describe_unknown(verdict, faults, metrics)}"
     nearest = max(verdict.shares, key=lambda name: verdict.shares[name])
     return f"{when} normal (nearest to an anomaly: {nearest}, {verdict.shares[nearest]:.0%})"
 
 
-def describe_unknown(verdict: Verdict, faults: Mapping[str, str]) -> str:
+def describe_unknown(verdict: Verdict, faults: Mapping[str, str], metrics: MetricTable = METRICS) -> str:
     """Of which metrics nothing can be said, and why."""
     sources = {
-        metric: [name for name in faults if name.partition("{")[0] in METRIC_MEASUREMENTS[metric]]
+        metric: [name for name in faults if name.partition("{")[0] in metrics[metric].measurements]
         for metric in verdict.unknown
     }
     unexplained = [metric for metric, series in sources.items() if not series]

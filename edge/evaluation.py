@@ -22,9 +22,8 @@ from edge.datasets import SparseDatasetError, load_records
 from edge.detector import Verdict, detect
 from edge.paths import DEFAULT_MODEL, plots_prefix
 from edge.scores import Scores, score_dataset
-from edge.sequences import N_STEPS
 from edge.thresholds import load_thresholds, propose_thresholds, update_thresholds
-from nodes.metrics import THRESHOLD_KEYS, getFeatures
+from nodes.metrics import METRICS, MetricTable
 from nodes.series import RECORD_SECONDS
 
 if TYPE_CHECKING:
@@ -194,6 +193,7 @@ def evaluate(
     threshold_percentile: float = DEFAULT_PERCENTILE,
     interval_seconds: float = RECORD_SECONDS,
     plot_dir: str | Path = plots_prefix,
+    metrics: MetricTable = METRICS,
 ) -> None:
     """Propose thresholds from three recorded datasets and report how well they detect.
 
@@ -204,8 +204,10 @@ def evaluate(
     if time_window_threshold != WINDOW_RECORDS:
         raise UserError(f"the window is {WINDOW_RECORDS} records, not {time_window_threshold}")
     testsets = (cpu_testset, iperf_testset)
-    datasets = load_datasets(testsets, trainset, interval_seconds)
-    evaluate_datasets(thresholds_file, testsets, datasets, model_filename, threshold_percentile, plot_dir)
+    datasets = load_datasets(testsets, trainset, interval_seconds, metrics)
+    evaluate_datasets(
+        thresholds_file, testsets, datasets, model_filename, threshold_percentile, plot_dir, metrics
+    )
 
 
 def evaluate_datasets(
@@ -215,13 +217,14 @@ def evaluate_datasets(
     model_filename: str,
     threshold_percentile: float,
     plot_dir: str | Path = plots_prefix,
+    metrics: MetricTable = METRICS,
 ) -> None:
     """As evaluate does, of datasets that are loaded already.
 
     testsets: files of the CPU attack and of the iperf attack. datasets: what load_datasets returns.
     """
     attacks = {key: load_attacks(name) for key, (name, _) in datasets.items()}
-    bundle = load_bundle(model_filename, getFeatures(), N_STEPS)
+    bundle = load_bundle(model_filename, metrics)
     scores = {key: score_dataset(bundle, frame) for key, (_, frame) in datasets.items()}
     *attacked, normal = datasets
     usable, labels = {}, {key: key for key in datasets}
@@ -238,14 +241,14 @@ def evaluate_datasets(
             )
     cpu_scores, iperf_scores = (usable.get(name) for name in testsets)
     proposed = propose_thresholds(cpu_scores, iperf_scores, scores[normal], threshold_percentile)
-    by_person = update_thresholds(thresholds_file, proposed, bundle.identity)
-    thresholds = load_thresholds(thresholds_file)
+    by_person = update_thresholds(thresholds_file, proposed, bundle.identity, metrics)
+    thresholds = load_thresholds(thresholds_file, metrics)
 
     verdicts = {key: detect(thresholds, frame, scores[key]) for key, (_, frame) in datasets.items()}
     summaries = {key: summarise(verdicts[key], attacks[key]) for key in datasets}
     print("\n" + table({labels[key]: summary for key, summary in summaries.items()}))
     print(f"\n{'threshold':<22} {'proposed':>9} {'in force':>9}")
-    for key in THRESHOLD_KEYS:
+    for key in proposed:
         origin = "  set by a person" if key in by_person else ""
         print(f"{key:<22} {proposed[key]:>9.4f} {thresholds[key]:>9.4f}{origin}")
     saveDictJson(summaries, Path(plot_dir) / "evaluation.json")
@@ -257,7 +260,7 @@ def evaluate_datasets(
 
 
 def load_datasets(
-    testsets: Sequence[str], trainset: str, interval_seconds: float
+    testsets: Sequence[str], trainset: str, interval_seconds: float, metrics: MetricTable = METRICS
 ) -> dict[str, tuple[str, pd.DataFrame]]:
     """Name without folder and ending -> file and its resampled records, the training set last.
 
@@ -266,11 +269,11 @@ def load_datasets(
     names = (*testsets, trainset)
     if len({Path(name).stem for name in names}) < len(names):
         raise UserError("--cpu_testset, --iperf_testset and --trainset must have three different file names")
-    normal = load_records(trainset, interval_seconds)
+    normal = load_records(trainset, interval_seconds, metrics)
     datasets = {}
     for name in testsets:
         try:
-            datasets[Path(name).stem] = (name, load_records(name, interval_seconds))
+            datasets[Path(name).stem] = (name, load_records(name, interval_seconds, metrics))
         except SparseDatasetError as error:
             logger.warning("%s. It is left out: it is not judged, and no threshold is made from it", error)
     return datasets | {Path(trainset).stem: (trainset, normal)}

@@ -9,7 +9,7 @@ import influx_utils
 from common.alerts import WINDOW_RECORDS
 from edge import samples
 from edge.selection import NO_SAMPLE, Selection, shown
-from nodes.metrics import MEMORY_TOTAL, PART_TAGS
+from nodes.metrics import MEMORY_TOTAL
 from nodes.node import Node
 from nodes.series import monitored_series
 
@@ -61,10 +61,10 @@ class Explanations:
                     " out; check its exporter, then DELETE them or DROP MEASUREMENT"
                 )
             elif part is not None and name not in selection.ever_seen:
+                tag = self._node.metrics.part_tag(measurement)
                 if measurement not in there:
-                    names = map(shown, samples.names_there(self._client, measurement))
+                    names = map(shown, samples.names_there(self._client, measurement, tag))
                     there[measurement] = ", ".join(names) or "none"
-                tag = PART_TAGS[measurement]
                 found[name] = f"{NO_SAMPLE}: InfluxDB has {tag} {there[measurement]}; check --node_file"
         return found
 

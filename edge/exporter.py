@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from common.alerts import ALERT
 from edge.detector import UNKNOWN_CAUSE, Verdict
-from nodes.metrics import NAMES, THRESHOLD_KEYS
+from nodes.metrics import METRICS, MetricTable
 from service.exporter import Exporter
 
 if TYPE_CHECKING:
@@ -69,17 +69,17 @@ class EdgeMetrics(Exporter):
             self.rmse.labels(name).set(rmse)
         self._newest_record = verdict.time / 1e9
 
-    def show_silence(self) -> None:
+    def show_silence(self, metrics: MetricTable = METRICS) -> None:
         """Show that nothing is known about the node at the moment."""
-        for name in NAMES:
+        for name in metrics.threshold_keys:
             self.rmse.labels(name).set(math.nan)
 
-    def show_thresholds(self, thresholds: dict[str, float]) -> None:
+    def show_thresholds(self, thresholds: dict[str, float], metrics: MetricTable = METRICS) -> None:
         """Show the thresholds in force."""
-        for name, key in zip(NAMES, THRESHOLD_KEYS, strict=True):
+        for name, key in metrics.threshold_keys.items():
             self.threshold.labels(name).set(thresholds[key])
 
-    def show_drift(self, drifting: Collection[str]) -> None:
+    def show_drift(self, drifting: Collection[str], metrics: MetricTable = METRICS) -> None:
         """Show the metrics whose normal has changed."""
-        for name in NAMES:
+        for name in metrics.threshold_keys:
             self.drift.labels(name).set(name in drifting)

@@ -15,7 +15,7 @@ from common.alerts import ALERT, ALERT_RECORDS, FEW_RECORDS, UNKNOWN, WINDOW_REC
 from common.times import format_duration, format_time
 from common.values import mapping, number, text, whole
 from edge.detector import UNKNOWN_CAUSE, Verdict
-from nodes.metrics import METRICS, NAMES, THRESHOLD_KEYS
+from nodes.metrics import METRICS, MetricTable
 
 # An alert's picture shows at most this many records, the newest (6 h of 15 s).
 ALERT_PICTURE_RECORDS = 1440
@@ -45,7 +45,7 @@ class Alert:
 
     @property
     def title(self) -> str:
-        """Its causes in the order of METRICS, its times in UTC, and how long it lasted."""
+        """Its causes in the order of the table of metrics, its times in UTC, and how long it lasted."""
         start, end, first = (_moment(time) for time in (self.start, self.end, self.first_anomaly))
         one_day = first.date() == end.date()
         form, day = ("%H:%M:%S", f" on {end:%Y-%m-%d}") if one_day else ("%Y-%m-%d %H:%M:%S", "")
@@ -80,7 +80,8 @@ def _moment(time: int) -> datetime:
 class Alerts:
     """Takes verdicts one by one; returns each alert once it has ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, metrics: MetricTable = METRICS) -> None:
+        self._metrics = metrics
         # The newest anomalies: time and causes.
         self._anomalies: deque[tuple[int, tuple[str, ...]]] = deque(maxlen=WINDOW_RECORDS)
         self._up: Alert | None = None
@@ -100,13 +101,13 @@ class Alerts:
                 ended = self._end()
         if self._up is not None:
             causes = {*self._up.causes, *(verdict.causes if verdict.is_anomaly else ())}
-            self._up = replace(self._up, end=verdict.time, causes=_in_order(causes))
+            self._up = replace(self._up, end=verdict.time, causes=self._in_order(causes))
             return None if verdict.is_alert_up else self._end()
         if verdict.status == ALERT:
             # The anomalies that made it an alert belong to it, as far as they are known.
             anomalies = list(self._anomalies)[-verdict.flurry :]
             causes = {cause for _, names in anomalies for cause in names}
-            self._up = Alert(anomalies[0][0], verdict.time, verdict.time, True, _in_order(causes))
+            self._up = Alert(anomalies[0][0], verdict.time, verdict.time, True, self._in_order(causes))
         return ended
 
     def _end(self) -> Alert | None:
@@ -124,20 +125,19 @@ class Alerts:
         """
         # A state of an older version has only times, and no alert; a still older one has no anomalies either.
         anomalies = [
-            (whole(one), ()) if isinstance(one, int) else (whole(one[0]), _in_order(one[1]))
+            (whole(one), ()) if isinstance(one, int) else (whole(one[0]), self._in_order(one[1]))
             for one in state.get("anomalies", ())
         ]
         up = state.get("alert")
         if up is not None:
             times = (whole(mapping(up)[key]) for key in ("first_anomaly", "start", "end"))
-            up = Alert(*times, True, _in_order(up["causes"]))
+            up = Alert(*times, True, self._in_order(up["causes"]))
         self._anomalies = deque(anomalies, maxlen=WINDOW_RECORDS)
         self._up = up
 
-
-def _in_order(causes: Iterable[str]) -> tuple[str, ...]:
-    found = set(causes)
-    return tuple(name for name in METRICS if name in found)
+    def _in_order(self, causes: Iterable[str]) -> tuple[str, ...]:
+        found = set(causes)
+        return tuple(name for name in self._metrics if name in found)
 
 
 class Incidents:
@@ -148,10 +148,11 @@ class Incidents:
     is one incident, and so is one that comes and goes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, metrics: MetricTable = METRICS) -> None:
+        self._metrics = metrics
         self._open: dict[str, Any] | None = None
         self._quiet = 0
-        self._alerts = Alerts()
+        self._alerts = Alerts(metrics)
         # The alert that the newest verdict ended, if it did.
         self.ended_alert: Alert | None = None
 
@@ -194,9 +195,9 @@ class Incidents:
         incident = self._open
         incident["last"] = anomaly.time
         incident["causes"] = [
-            name for name in METRICS if name in incident["causes"] or name in anomaly.causes
+            name for name in self._metrics if name in incident["causes"] or name in anomaly.causes
         ]
-        for name, key in zip(NAMES, THRESHOLD_KEYS, strict=True):
+        for name, key in self._metrics.threshold_keys.items():
             if anomaly.blames(name):
                 ratio = anomaly.rmse[name] / max(thresholds[key], 1e-9)
                 incident["peaks"][name] = max(ratio, incident["peaks"].get(name, 0.0))
@@ -208,7 +209,9 @@ class Incidents:
         incident = self._open
         lasted = format_duration((incident["last"] - incident["began"]) / 1e9)
         peaks = ", ".join(
-            f"{name} {incident['peaks'][name]:.1f}" for name in NAMES if name in incident["peaks"]
+            f"{name} {incident['peaks'][name]:.1f}"
+            for name in self._metrics.threshold_keys
+            if name in incident["peaks"]
         )
         line = (
             f"{format_time(incident['last'])} incident closes: {self._causes()} for {lasted} since"
@@ -231,7 +234,7 @@ class Incidents:
             incident = {
                 "began": whole(mapping(incident)["began"]),
                 "last": whole(incident["last"]),
-                "causes": [name for name in METRICS if name in incident["causes"]],
+                "causes": [name for name in self._metrics if name in incident["causes"]],
                 "peaks": {name: number(ratio) for name, ratio in mapping(incident["peaks"]).items()},
             }
         quiet = whole(state["quiet"])
@@ -247,7 +250,8 @@ class FirstRecords:
     alone is wrong, it may be under attack: that takes a whole window of records.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, metrics: MetricTable = METRICS) -> None:
+        self._metrics = metrics
         self._model: str | None = None
         self._records = 0
         self._blamed: dict[str, int] = {}
@@ -263,7 +267,7 @@ class FirstRecords:
             self._blamed[name] = self._blamed.get(name, 0) + 1
         if self._records < FIRST_RECORDS:
             return []
-        strange = [name for name in METRICS if self._blamed.get(name, 0) >= NEARLY_ALL * self._records]
+        strange = [name for name in self._metrics if self._blamed.get(name, 0) >= NEARLY_ALL * self._records]
         if "mem" not in strange or (len(strange) == 1 and self._records < WINDOW_RECORDS):
             return []
         self._records = WINDOW_RECORDS
@@ -290,16 +294,17 @@ class Drift:
     That is a changed normal rather than an attack. Drift ends once a metric was over in less than a quarter.
     """
 
-    def __init__(self, records: int) -> None:
+    def __init__(self, records: int, metrics: MetricTable = METRICS) -> None:
         self._records = records
+        self._metrics = metrics
         # A bit for each record, the newest last.
-        self._over = dict.fromkeys(NAMES, 0)
+        self._over = dict.fromkeys(metrics.threshold_keys, 0)
         self.drifting: list[str] = []
 
     def observe(self, verdict: Verdict, thresholds: dict[str, float]) -> tuple[list[str], list[str]]:
         """The metrics whose drift begins with this verdict, and those whose drift ends."""
         begun, ended = [], []
-        for name, key in zip(NAMES, THRESHOLD_KEYS, strict=True):
+        for name, key in self._metrics.threshold_keys.items():
             # An unknown record has an RMSE of NaN, which is over no threshold.
             is_over = bool(verdict.rmse[name] > thresholds[key])
             self._over[name] = self._newest(self._over[name] << 1 | is_over)
@@ -309,7 +314,7 @@ class Drift:
             elif name in self.drifting and 4 * count < self._records:
                 ended.append(name)
         self.drifting = [
-            name for name in NAMES if (name in self.drifting or name in begun) and name not in ended
+            name for name in self._over if (name in self.drifting or name in begun) and name not in ended
         ]
         return begun, ended
 
@@ -327,7 +332,7 @@ class Drift:
         """
         over = {name: self._newest(int(text(bits), 16)) for name, bits in mapping(state["over"]).items()}
         drifting = [text(name) for name in state["drifting"]]
-        if not {*over, *drifting} <= set(NAMES):
+        if not {*over, *drifting} <= self._over.keys():
             raise ValueError("not the name of a metric")
         self._over |= over
         self.drifting = drifting

@@ -21,7 +21,7 @@ from edge.bundle import Bundle
 from edge.detector import Verdict
 from edge.incidents import Alert
 from edge.scores import expected_levels, physical
-from nodes.metrics import LEVELS, METRICS, THRESHOLD_KEYS
+from nodes.metrics import Metric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,8 +34,8 @@ FAR_ABOVE = 1000.0
 # Footnotes of an alert's picture.
 _DOT_INSIDE = "A dot inside the band of what is allowed: the level itself was, how fast it changed was not."
 _NO_CAUSE = "Unknown cause: no metric alone is far enough from what was expected, all of them together are."
-# Last word of a level's column -> unit in which it is drawn, and what divides the column to get there.
-_UNITS = {"percentage": ("%", 1.0), "rate": ("kB/s", 1e3)}
+# Unit of a level -> the one in which it is drawn, if that is another, and what divides it to get there.
+_UNITS = {"B/s": ("kB/s", 1e3)}
 
 
 def plot_detection(
@@ -48,7 +48,7 @@ def plot_detection(
 ) -> None:
     """Write one picture of consecutive records: each metric, its RMSE with the threshold, attacks and flags.
 
-    Of each metric the actual level (LEVELS) is drawn against the expected one and the band that the
+    Of each metric the actual level is drawn against the expected one and the band that the
     thresholds allow. Raises UserError where the file cannot be written.
     """
     figure = draw_detection(bundle, thresholds, verdicts, attacks, title)
@@ -68,17 +68,17 @@ def draw_detection(
     figure = Figure(figsize=(13, 15))
     # A layout engine would draw all of it twice to find these.
     figure.subplots_adjust(left=0.07, right=0.985, bottom=0.04, top=0.94, hspace=0.15, wspace=0.16)
-    axes = figure.subplots(len(METRICS) + 1, 2, sharex=True)
+    axes = figure.subplots(len(bundle.metrics.threshold_keys), 2, sharex=True)
     axes[-1, 0].remove()
     verdicts = _with_gaps(verdicts)
     times = _times(verdicts)
     levels = _levels(bundle, thresholds, verdicts)
-    for row, name in enumerate([*METRICS, "overall"]):
+    for row, (name, key) in enumerate(bundle.metrics.threshold_keys.items()):
         flags = _flags(verdicts, name)
         if name in levels:
-            _draw_level(axes[row, 0], name, times, *levels[name], flags)
+            _draw_level(axes[row, 0], bundle.metrics[name], times, *levels[name], flags)
         rmse = np.array([verdict.rmse[name] for verdict in verdicts])
-        _draw_rmse(axes[row, 1], name, times, rmse, thresholds[THRESHOLD_KEYS[row]], flags)
+        _draw_rmse(axes[row, 1], name, times, rmse, thresholds[key], flags)
     for axis in figure.axes:
         for start, end in np.array(attacks, dtype="datetime64[ns]").reshape(-1, 2):
             axis.axvspan(start, end, color="tab:red", alpha=0.12, linewidth=0, label="attack")
@@ -114,8 +114,8 @@ def _levels(
     actual = physical(bundle, np.array([verdict.actual for verdict in verdicts]))
     expected = expected_levels(bundle, thresholds, np.array([verdict.predicted for verdict in verdicts]))
     return {
-        metric: (actual[:, bundle.features.index(level)], expected[metric])
-        for metric, level in LEVELS.items()
+        name: (actual[:, bundle.features.index(metric.level)], expected[name])
+        for name, metric in bundle.metrics.items()
     }
 
 
@@ -128,13 +128,13 @@ def _flags(verdicts: Sequence[Verdict], name: str) -> dict[str, np.ndarray]:
 
 def _draw_level(
     axis: Axes,
-    name: str,
+    metric: Metric,
     times: np.ndarray,
     level: np.ndarray,
     expected: tuple[np.ndarray, np.ndarray, np.ndarray],
     flags: dict[str, np.ndarray],
 ) -> None:
-    unit, divisor = level_unit(name)
+    unit, divisor = level_unit(metric)
     actual, low, middle, high = (values / divisor for values in (level, *expected))
     limits = _level_limits(np.concatenate([actual, middle]), low, high)
     # Nothing is drawn far outside the picture: a band without an end, for one.
@@ -144,12 +144,12 @@ def _draw_level(
     axis.plot(times, actual, color="0.25", linewidth=0.7, label="actual")
     _mark(axis, times, actual, flags)
     axis.set_ylim(*limits)
-    axis.set_ylabel(f"{name} [{unit}]")
+    axis.set_ylabel(f"{metric.name} [{unit}]")
 
 
-def level_unit(metric: str) -> tuple[str, float]:
+def level_unit(metric: Metric) -> tuple[str, float]:
     """The unit in which the level of a metric is drawn, and what divides its column to get there."""
-    return _UNITS[LEVELS[metric].rpartition("_")[2]]
+    return _UNITS.get(metric.unit, (metric.unit, 1.0))
 
 
 def _level_limits(shown: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[float, float]:
@@ -259,30 +259,34 @@ def draw_alert(
 
     figure = Figure(figsize=(13, 9))
     figure.subplots_adjust(left=0.075, right=0.975, bottom=0.095, top=0.89, hspace=0.14, wspace=0.17)
-    axes = figure.subplots(len(METRICS) // 2, 2, sharex=True)
+    axes = figure.subplots(-(-len(bundle.metrics) // 2), 2, sharex=True)
     verdicts = _with_gaps(records)
     times = _times(verdicts)
     is_during = np.array([verdict.time >= alert.first_anomaly for verdict in verdicts])
     # Of a long alert the first records are not drawn.
     span = np.array([max(alert.first_anomaly, verdicts[0].time), alert.end]).astype("datetime64[ns]")
     is_dot_inside = False
-    for axis, (name, (level, expected)) in zip(
-        axes.flat, _levels(bundle, thresholds, verdicts).items(), strict=True
-    ):
+    used = axes.flat[: len(bundle.metrics)]
+    for unused in axes.flat[len(used) :]:
+        unused.remove()
+    levels = _levels(bundle, thresholds, verdicts)
+    for axis, (name, metric) in zip(used, bundle.metrics.items(), strict=True):
+        level, expected = levels[name]
         flags = {word: flagged & is_during for word, flagged in _flags(verdicts, name).items()}
         is_cause = name in alert.causes
         # Red on the green of what is allowed is brown: no more of it than shows the time.
         label = "this alert" if is_cause or not alert.causes else "_"
         axis.axvspan(*span, color="tab:red", alpha=0.15 if is_cause else 0.05, linewidth=0, label=label)
-        _draw_level(axis, name, times, level, expected, flags)
+        _draw_level(axis, metric, times, level, expected, flags)
         axis.margins(x=0.01)
         axis.spines[["top", "right"]].set_visible(False)
         if is_cause:
             axis.yaxis.label.set(color="red", weight="bold")
         is_inside = (flags["anomaly"] | flags["alert"]) & (expected[0] <= level) & (level <= expected[2])
         # Of a metric without a rate there is none, but for what rounding does at the edge.
-        is_dot_inside |= len(METRICS[name]) > 1 and bool(is_inside.any())
-    _label_times(*axes[-1])
+        is_dot_inside |= len(metric.features) > 1 and bool(is_inside.any())
+    # The lowest of either column.
+    _label_times(*used[-2:])
     _add_legend(figure, 0.95)
     figure.suptitle(alert.title, x=0.075, y=0.985, ha="left", va="top", wrap=True)
     notes = [_NO_CAUSE] * (not alert.causes) + [_DOT_INSIDE] * is_dot_inside

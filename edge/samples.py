@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import influx_utils
-from nodes.metrics import CPU_SECONDS, MEASUREMENTS, PART_TAGS
 from nodes.node import Node
-from nodes.series import NO_NUMBERS, OWN_KEYS, RECORD_SECONDS, JsonArray, Record, part_names, pinned_tags
+from nodes.series import NO_NUMBERS, OWN_KEYS, RECORD_SECONDS, JsonArray, Record, pinned_tags
 
 if TYPE_CHECKING:
     from influxdb import InfluxDBClient
@@ -62,15 +61,16 @@ def get_samples(
     slots = range(start // interval_ns * interval_ns, end, interval_ns)
     limit = SAMPLES_PER_SLOT * max(len(slots), 1) + SAMPLES_BESIDE
     span = f"time >= {start}" + ("" if reads_later else f" AND time < {end}")
-    statements = [_statement(measurement, node, span, limit) for measurement in MEASUREMENTS]
+    measurements = node.metrics.measurements
+    statements = [_statement(measurement, node, span, limit) for measurement in measurements]
     points: Record = {}
     flooded, unread, has_later = [], [], False
     try:
         answers = influx_utils.run(client, statements)
     except influx_utils.AnswerTooLargeError:
-        flooded += MEASUREMENTS
+        flooded += measurements
         answers = []
-    for measurement, answer in zip(MEASUREMENTS, answers, strict=False):
+    for measurement, answer in zip(measurements, answers, strict=False):
         points[measurement] = _points(answer)
         lasts = [series["values"][-1][0] for series in answer if len(series["values"]) >= limit]
         has_later |= any(last >= end for last in lasts)
@@ -99,11 +99,11 @@ def newest_samples(client: InfluxDBClient, node: Node) -> Record:
     """The newest sample of each part of the node, whatever its time: measurement -> points."""
     queries = [
         f'SELECT last("value"::field) AS "value", *::tag FROM "{measurement}"'
-        f" WHERE {_conditions(measurement, node, 'time > 0')}{_by_part(measurement)}"
-        for measurement in MEASUREMENTS
+        f" WHERE {_conditions(measurement, node, 'time > 0')}{_by_part(measurement, node)}"
+        for measurement in node.metrics.measurements
     ]
     answers = influx_utils.run(client, queries)
-    return {name: _points(answer) for name, answer in zip(MEASUREMENTS, answers, strict=True)}
+    return {name: _points(answer) for name, answer in zip(node.metrics.measurements, answers, strict=True)}
 
 
 @influx_utils.answers()
@@ -112,7 +112,7 @@ def newest_sample_time(client: InfluxDBClient, node: Node) -> int | None:
     queries = [
         f'SELECT last("value"::field) AS "value" FROM "{measurement}"'
         f" WHERE {_conditions(measurement, node, 'time > 0 AND time < now()')}"
-        for measurement in MEASUREMENTS
+        for measurement in node.metrics.measurements
     ]
     times = [series["values"][-1][0] for answer in influx_utils.run(client, queries) for series in answer]
     return max(times, default=None)
@@ -124,7 +124,7 @@ def count_samples(client: InfluxDBClient, node: Node, start: int, end: int) -> i
     span = f"time >= {start} AND time < {end}"
     queries = [
         f'SELECT count("value"::field) FROM "{name}" WHERE {_conditions(name, node, span)}'
-        for name in MEASUREMENTS
+        for name in node.metrics.measurements
     ]
     return sum(series["values"][0][1] for answer in influx_utils.run(client, queries) for series in answer)
 
@@ -144,9 +144,8 @@ def wrong_types(client: InfluxDBClient, measurements: Iterable[str]) -> dict[str
 
 
 @influx_utils.answers()
-def names_there(client: InfluxDBClient, measurement: str) -> list[str]:
-    """Names of parts of this measurement in the database, at most LISTED_NAMES of them."""
-    tag = PART_TAGS[measurement]
+def names_there(client: InfluxDBClient, measurement: str, tag: str) -> list[str]:
+    """Values of this tag of a measurement in the database, at most LISTED_NAMES of them."""
     query = f'SHOW TAG VALUES FROM "{measurement}" WITH KEY = "{tag}" LIMIT {LISTED_NAMES}'
     (answer,) = influx_utils.run(client, [query])
     return [value for series in answer for _, value in series["values"]]
@@ -156,12 +155,12 @@ def _statement(measurement: str, node: Node, span: str, limit: int) -> str:
     """A query for at most `limit` samples of each part, the oldest first, with all their tags."""
     return (
         f'SELECT "value"::field AS "value", *::tag FROM "{measurement}"'
-        f" WHERE {_conditions(measurement, node, span)}{_by_part(measurement)} LIMIT {limit}"
+        f" WHERE {_conditions(measurement, node, span)}{_by_part(measurement, node)} LIMIT {limit}"
     )
 
 
-def _by_part(measurement: str) -> str:
-    tag = PART_TAGS.get(measurement)
+def _by_part(measurement: str, node: Node) -> str:
+    tag = node.metrics.part_tag(measurement)
     return f' GROUP BY "{tag}"' if tag else ""
 
 
@@ -192,11 +191,10 @@ def _newest_of_slots(
 
 def _conditions(measurement: str, node: Node, span: str, tags: Mapping[str, str] | None = None) -> str:
     conditions = [span]
-    if measurement == CPU_SECONDS:
-        conditions.append(influx_utils.any_of("mode", ["user"]))
-    names = part_names(measurement, node)
-    if names:
-        conditions.append(influx_utils.any_of(PART_TAGS[measurement], names))
+    metric = node.metrics.measurements[measurement]
+    conditions += [influx_utils.any_of(tag, [value]) for tag, value in metric.tags.items()]
+    if metric.part_tag:
+        conditions.append(influx_utils.any_of(metric.part_tag, node.parts(metric.part_tag)))
     pinned = {**(tags or {}), **pinned_tags(measurement, node)}
     conditions += [influx_utils.any_of(tag, [value]) for tag, value in pinned.items()]
     return " AND ".join(conditions)

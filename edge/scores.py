@@ -11,7 +11,7 @@ import numpy as np
 from common.alerts import WINDOW_RECORDS
 from edge.bundle import Bundle
 from edge.sequences import N_STEPS, feature_ranges, metric_square_errors, normalize, split_sequences
-from nodes.metrics import LEVELS, METRICS
+from nodes.metrics import METRICS, MetricTable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,13 +33,15 @@ class Scores:
     """Of n consecutive records, in normalised units; NaN is unknown.
 
     actual, predicted: (n, features), in the units of `normalised` and not clipped. window: RMSE over the last
-    predictions (n, metrics + 1), overall last. record: RMSE of the record alone, likewise.
+    predictions (n, metrics + 1), in the order of the threshold_keys of `metrics`. record: RMSE of the record
+    alone, likewise.
     """
 
     actual: np.ndarray
     predicted: np.ndarray
     window: np.ndarray
     record: np.ndarray
+    metrics: MetricTable = METRICS
 
 
 def score(bundle: Bundle, values: np.ndarray) -> Scores:
@@ -58,8 +60,8 @@ def score(bundle: Bundle, values: np.ndarray) -> Scores:
     seen, _ = split_sequences(actual, bundle.n_steps)
     judged = actual.copy()
     judged[bundle.n_steps - 1 :][np.isnan(seen).all(axis=1)] = np.nan
-    squares = metric_square_errors(judged, predicted)
-    return Scores(actual, predicted, np.sqrt(_window_means(squares)), np.sqrt(squares))
+    squares = metric_square_errors(judged, predicted, bundle.metrics)
+    return Scores(actual, predicted, np.sqrt(_window_means(squares)), np.sqrt(squares), bundle.metrics)
 
 
 def normalised(bundle: Bundle, values: np.ndarray) -> np.ndarray:
@@ -91,26 +93,25 @@ def physical(bundle: Bundle, values: np.ndarray) -> np.ndarray:
 def expected_levels(
     bundle: Bundle, thresholds: dict[str, float], predicted: np.ndarray
 ) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Of each metric's level (LEVELS), in its physical unit: low, expected, high, (n,) each.
+    """Of each metric's level, in its physical unit: low, expected, high, (n,) each.
 
     predicted: (n, features), normalised. A level between low and high keeps the record's own RMSE within
     RECORD_FACTOR thresholds if it is all that the metric is off by: of m features one alone, off by
     RECORD_FACTOR * threshold * sqrt(m), makes the root mean square of them RECORD_FACTOR * threshold.
     """
     margins = np.zeros(len(bundle.features))
-    for metric, level in LEVELS.items():
-        limit = RECORD_FACTOR * thresholds[f"{metric}_threshold"]
-        margins[bundle.features.index(level)] = limit * math.sqrt(len(METRICS[metric]))
+    levels = {metric.name: bundle.features.index(metric.level) for metric in bundle.metrics.rows}
+    for name, place in levels.items():
+        metric = bundle.metrics[name]
+        limit = RECORD_FACTOR * thresholds[metric.threshold_key]
+        margins[place] = limit * math.sqrt(len(metric.features))
     # A threshold may be set so high that nothing is over it; there is also nothing below zero.
     with np.errstate(over="ignore"):
         bounds = [
             np.maximum(physical(bundle, values), 0.0)
             for values in (predicted - margins, predicted, predicted + margins)
         ]
-    return {
-        metric: tuple(bound[:, bundle.features.index(level)] for bound in bounds)
-        for metric, level in LEVELS.items()
-    }
+    return {name: tuple(bound[:, place] for bound in bounds) for name, place in levels.items()}
 
 
 def score_dataset(bundle: Bundle, frame: pd.DataFrame) -> Scores:

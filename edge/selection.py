@@ -17,25 +17,15 @@ from typing import Any, NamedTuple
 from common.alerts import WINDOW_RECORDS
 from common.files import UserError
 from common.values import mapping, number, text, whole
-from nodes.metrics import (
-    MEMORY_FREE,
-    MEMORY_TOTAL,
-    NODE_MEASUREMENTS,
-    OPTIONAL_MEASUREMENTS,
-    PART_TAGS,
-    RAN_MEASUREMENTS,
-)
+from nodes.metrics import MEMORY_FREE, MEMORY_TOTAL, NODE, RAN
 from nodes.node import Node
 from nodes.series import Point, Record, monitored_series, series_tags, value_fault
 
 logger = logging.getLogger("find_anomalies")
 
 NO_SAMPLE = "no sample"
-# Node file key that pins an exporter's instance -> node file key of its other tags, and its measurements.
-EXPORTERS = {
-    "node_instance": ("node_tags", NODE_MEASUREMENTS),
-    "ran_instance": ("ran_tags", RAN_MEASUREMENTS),
-}
+# Node file key that pins an exporter's instance -> node file key of its other tags, and the exporter.
+EXPORTERS = {"node_instance": ("node_tags", NODE), "ran_instance": ("ran_tags", RAN)}
 # A renamed exporter is watched under its new name once the old one was silent for this many records: longer
 # than its host needs to start again.
 RENAMED_RECORDS = WINDOW_RECORDS
@@ -71,12 +61,13 @@ def in_slots(samples: Record, node: Node, interval_ns: int, limit: int = sys.max
     """Samples with all their tags, in any order, from before `limit` (ns) -> slots, oldest first.
 
     If a series has several samples in a slot, the newest with a usable value counts. Slots without samples
-    are left out.
+    are left out. Test mode and --mode collect use this; formatters.slot_records is for samples that are
+    certainly those of one node.
     """
     names = {series: name for name, series in monitored_series(node).items()}
     slots: dict[int, Slot] = {}
     for measurement, points in samples.items():
-        tag = PART_TAGS.get(measurement)
+        tag = node.metrics.part_tag(measurement)
         for point in points:
             name = names.get((measurement, point.get(tag) if tag else None))
             if name is None or point["time"] >= limit:
@@ -183,7 +174,11 @@ class Selection:
         self._node = node
         self._series_of_node = monitored_series(node)
         self._key_of = {
-            name: next(key for key, (_, of) in EXPORTERS.items() if measurement in of)
+            name: next(
+                key
+                for key, (_, one) in EXPORTERS.items()
+                if one == node.metrics.measurements[measurement].exporter
+            )
             for name, (measurement, _) in self._series_of_node.items()
         }
         self._pinned = {key: name for key in EXPORTERS if (name := getattr(node, key)) is not None}
@@ -211,7 +206,7 @@ class Selection:
         for name, tags in self._chosen.items():
             measurement, _ = self._series_of_node[name]
             own = {**dict(tags), "instance": self._watched[self._key_of[name]]}
-            own.pop(PART_TAGS.get(measurement, ""), None)
+            own.pop(self._node.metrics.part_tag(measurement) or "", None)
             common = known.get(measurement, own)
             known[measurement] = {tag: value for tag, value in own.items() if common.get(tag) == value}
         return known
@@ -275,7 +270,7 @@ class Selection:
                 continue
             tags, fault = self._choose_series(name, found)
             if fault is None and tags is None:
-                if measurement not in OPTIONAL_MEASUREMENTS:
+                if measurement != self._node.metrics.measurements[measurement].total_measurement:
                     faults[name] = self._describe_silence(key, instances)
             elif fault := fault or found[tags].fault:
                 faults[name] = fault
@@ -285,7 +280,7 @@ class Selection:
                 if instance := watched.get(key):
                     point["instance"] = instance
                 if part is not None:
-                    point[PART_TAGS[measurement]] = part
+                    point[self._node.metrics.part_tag(measurement)] = part
                 record.setdefault(measurement, []).append(point)
         self._check_memory(record, faults)
         times = [point["time"] for points in record.values() for point in points]

@@ -11,7 +11,7 @@ import numpy as np
 
 from common.files import saveDictJson
 from edge.paths import stats_json
-from nodes.metrics import METRICS, getFeatures
+from nodes.metrics import METRICS, MetricTable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,25 +76,25 @@ def whole_sequences(records: np.ndarray, n_steps: int) -> tuple[np.ndarray, np.n
     return inputs[whole], targets[whole]
 
 
-def metric_square_errors(y_actual: np.ndarray, y_predict: np.ndarray) -> np.ndarray:
-    """Squared errors pooled per metric: (n, features) each -> (n, metrics + 1), the last being overall.
+def metric_square_errors(
+    y_actual: np.ndarray, y_predict: np.ndarray, metrics: MetricTable = METRICS
+) -> np.ndarray:
+    """Squared errors pooled per metric: (n, features) each -> (n, metrics + 1), overall last.
 
     A metric's squared error is the mean over its features, `overall` the mean over all features. NaN
     wherever a value is missing.
     """
     squares = (np.asarray(y_predict, dtype=float) - np.asarray(y_actual, dtype=float)) ** 2
-    features = getFeatures()
-    pooled = [
-        squares[:, [features.index(feature) for feature in columns]].mean(axis=1)
-        for columns in METRICS.values()
-    ]
+    pooled = [squares[:, places].mean(axis=1) for places in metrics.feature_places.values()]
     pooled.append(squares.mean(axis=1))
     return np.stack(pooled, axis=1)
 
 
-def printPredictionErrors(y_actual: np.ndarray, y_predict: np.ndarray) -> dict[str, float]:
+def printPredictionErrors(
+    y_actual: np.ndarray, y_predict: np.ndarray, metrics: MetricTable = METRICS
+) -> dict[str, float]:
     """RMSE of each metric and `overall`, in normalised units, over sequences (n, features); logs them."""
-    rmse = np.sqrt(metric_square_errors(y_actual, y_predict).mean(axis=0))
-    errors = dict(zip([*METRICS, "overall"], rmse.tolist(), strict=True))
+    rmse = np.sqrt(metric_square_errors(y_actual, y_predict, metrics).mean(axis=0))
+    errors = dict(zip(metrics.threshold_keys, rmse.tolist(), strict=True))
     logger.info("RMSE %s", ", ".join(f"{name} {value:.4f}" for name, value in errors.items()))
     return errors

@@ -15,38 +15,37 @@ from common.files import UserError, is_there, loadDictJson, saveDictJson, shorte
 from common.values import is_number
 from edge.bundle import Bundle
 from edge.scores import Scores
-from nodes.metrics import THRESHOLD_KEYS
+from nodes.metrics import CPU_ATTACK, IPERF_ATTACK, METRICS, OVERALL, MetricTable
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_THRESHOLD = 0.1
 
 
-def load_thresholds(filename: str | Path) -> dict[str, float]:
-    """Read a thresholds file; a key that it lacks has DEFAULT_THRESHOLD, and the log says so.
+def load_thresholds(filename: str | Path, metrics: MetricTable = METRICS) -> dict[str, float]:
+    """Read a thresholds file; a key that is not in it has DEFAULT_THRESHOLD, and the log says so.
 
     Raises UserError, naming file and key, for an unknown key or a value that is not a number of 0 or more.
     """
-    given = read_thresholds(filename)
-    missing = [key for key in THRESHOLD_KEYS if key not in given]
+    given = read_thresholds(filename, metrics)
+    missing = [key for key in metrics.threshold_keys.values() if key not in given]
     if missing:
         logger.warning("%s: no %s; %s is used", filename, ", ".join(missing), DEFAULT_THRESHOLD)
-    return {key: given.get(key, DEFAULT_THRESHOLD) for key in THRESHOLD_KEYS}
+    return {key: given.get(key, DEFAULT_THRESHOLD) for key in metrics.threshold_keys.values()}
 
 
-def read_thresholds(filename: str | Path) -> dict[str, float]:
+def read_thresholds(filename: str | Path, metrics: MetricTable = METRICS) -> dict[str, float]:
     """The thresholds that stand in a file, checked as load_thresholds does."""
     given = loadDictJson(filename)
-    _check_thresholds(filename, given)
+    _check_thresholds(filename, given, metrics)
     return given
 
 
-def _check_thresholds(filename: str | Path, given: dict[str, Any]) -> None:
+def _check_thresholds(filename: str | Path, given: dict[str, Any], metrics: MetricTable) -> None:
+    keys = metrics.threshold_keys.values()
     for key, value in given.items():
-        if key not in THRESHOLD_KEYS:
-            raise UserError(
-                f"{filename}: unknown key {shortened(repr(key))}; the keys are {', '.join(THRESHOLD_KEYS)}"
-            )
+        if key not in keys:
+            raise UserError(f"{filename}: unknown key {shortened(repr(key))}; the keys are {', '.join(keys)}")
         if not is_number(value) or value < 0:
             raise UserError(
                 f"{filename}: {key} is {shortened(json.dumps(value))}; it must be a number, 0 or more"
@@ -58,31 +57,35 @@ def propose_thresholds(
 ) -> dict[str, float]:
     """The given percentile of the window RMSEs, each threshold from the datasets it may depend on.
 
-    CPU features are not affected by the iperf dataset, network features not by the CPU dataset; memory
-    and overall pool all three. A dataset that is None is left out.
+    The iperf attack leaves the CPU as it is, the CPU attack the network: the table of metrics says so.
+    `overall` pools all three. A dataset that is None is left out.
     """
+    attacks = {IPERF_ATTACK: iperf, CPU_ATTACK: cpu}
     proposed = {}
-    for index, key in enumerate(THRESHOLD_KEYS):
-        pooled = [normal]
-        if iperf is not None and not key.startswith("cpu"):
-            pooled.append(iperf)
-        if cpu is not None and not key.startswith("net"):
-            pooled.append(cpu)
+    for index, (name, key) in enumerate(normal.metrics.threshold_keys.items()):
+        unaffected_by = None if name == OVERALL else normal.metrics[name].unaffected_by
+        pooled = [
+            normal,
+            *(scores for attack, scores in attacks.items() if scores is not None and attack != unaffected_by),
+        ]
         errors = np.concatenate([scores.window[:, index] for scores in pooled])
         proposed[key] = round(float(np.percentile(errors[np.isfinite(errors)], percentile)), 6)
     return proposed
 
 
 def update_thresholds(
-    filename: str | Path, proposed: dict[str, float], model: str | None = None
+    filename: str | Path,
+    proposed: dict[str, float],
+    model: str | None = None,
+    metrics: MetricTable = METRICS,
 ) -> list[str]:
     """Write `proposed` into a thresholds file, but for the values that a person set; returns those keys.
 
     model: identity of the bundle that they were proposed for. What this program wrote is remembered beside
     the file: a value that still equals it is refreshed, any other is a person's and stays.
     """
-    given, before = _given(filename), read_proposals(filename)
-    by_person = _set_by_person(given, before)
+    given, before = _given(filename, metrics), read_proposals(filename, metrics)
+    by_person = _set_by_person(given, before, metrics)
     standing = {key: value for key, value in given.items() if key not in by_person}
     newest = Proposal(model, proposed)
     if standing:
@@ -91,31 +94,36 @@ def update_thresholds(
         _save_proposals(filename, newest, *(one for one in before if one in origins))
     else:
         _save_proposals(filename, newest)
-    saveDictJson({key: (given if key in by_person else proposed)[key] for key in THRESHOLD_KEYS}, filename)
+    keys = metrics.threshold_keys.values()
+    saveDictJson({key: (given if key in by_person else proposed)[key] for key in keys}, filename)
     if standing:
         _save_proposals(filename, newest)
     return by_person
 
 
-def compare_thresholds(filename: str | Path) -> tuple[dict[str, float], list[str]]:
+def compare_thresholds(
+    filename: str | Path, metrics: MetricTable = METRICS
+) -> tuple[dict[str, float], list[str]]:
     """What this program proposed last for a thresholds file, and the keys that a person set."""
-    proposals = read_proposals(filename)
-    return proposals[0].values if proposals else {}, _set_by_person(_given(filename), proposals)
+    proposals = read_proposals(filename, metrics)
+    by_person = _set_by_person(_given(filename, metrics), proposals, metrics)
+    return proposals[0].values if proposals else {}, by_person
 
 
-def fill_thresholds(filename: str | Path) -> list[str]:
-    """Write DEFAULT_THRESHOLD for the keys that a thresholds file lacks; returns them."""
-    given = _given(filename)
-    missing = {key: DEFAULT_THRESHOLD for key in THRESHOLD_KEYS if key not in given}
+def fill_thresholds(filename: str | Path, metrics: MetricTable = METRICS) -> list[str]:
+    """Write DEFAULT_THRESHOLD for the keys that are not in a thresholds file; returns them."""
+    given = _given(filename, metrics)
+    keys = metrics.threshold_keys.values()
+    missing = {key: DEFAULT_THRESHOLD for key in keys if key not in given}
     if missing:
         # A default is of no model.
-        _save_proposals(filename, *read_proposals(filename), Proposal(None, missing))
+        _save_proposals(filename, *read_proposals(filename, metrics), Proposal(None, missing))
         saveDictJson({**given, **missing}, filename)
     return list(missing)
 
 
-def _given(filename: str | Path) -> dict[str, float]:
-    return read_thresholds(filename) if is_there(filename) else {}
+def _given(filename: str | Path, metrics: MetricTable) -> dict[str, float]:
+    return read_thresholds(filename, metrics) if is_there(filename) else {}
 
 
 @dataclass(frozen=True)
@@ -131,7 +139,7 @@ def proposals_path(filename: str | Path) -> Path:
     return Path(f"{os.path.splitext(filename)[0]}.proposed.json")
 
 
-def read_proposals(filename: str | Path) -> list[Proposal]:
+def read_proposals(filename: str | Path, metrics: MetricTable = METRICS) -> list[Proposal]:
     """What this program wrote into a thresholds file, the newest first; nothing where none is remembered.
 
     Those before the newest are remembered while the file is being replaced; defaults that were filled in come
@@ -142,12 +150,12 @@ def read_proposals(filename: str | Path) -> list[Proposal]:
         return []
     try:
         content = loadDictJson(path)
-        if set(content) <= set(THRESHOLD_KEYS):
+        if content.keys() <= set(metrics.threshold_keys.values()):
             # So it was written before models were remembered.
             content = {"proposed": content}
         proposals = []
         while content is not None:
-            proposals.append(_proposal(path, content))
+            proposals.append(_proposal(path, content, metrics))
             content = content.get("before")
     except UserError as error:
         raise UserError(
@@ -156,12 +164,12 @@ def read_proposals(filename: str | Path) -> list[Proposal]:
     return proposals
 
 
-def _proposal(path: Path, content: Any) -> Proposal:
+def _proposal(path: Path, content: Any, metrics: MetricTable) -> Proposal:
     model = content.get("model") if isinstance(content, dict) else None
     values = content.get("proposed") if isinstance(content, dict) else None
     if not isinstance(values, dict) or not isinstance(model, str | None):
         raise UserError(f"{path}: holds no proposed thresholds; restore it")
-    _check_thresholds(path, values)
+    _check_thresholds(path, values, metrics)
     return Proposal(model, values)
 
 
@@ -174,8 +182,9 @@ def _save_proposals(filename: str | Path, *proposals: Proposal) -> None:
     saveDictJson(content, proposals_path(filename))
 
 
-def _set_by_person(given: dict[str, float], proposals: list[Proposal]) -> list[str]:
-    return [key for key in THRESHOLD_KEYS if key in given and not _origin(key, given[key], proposals)]
+def _set_by_person(given: dict[str, float], proposals: list[Proposal], metrics: MetricTable) -> list[str]:
+    keys = metrics.threshold_keys.values()
+    return [key for key in keys if key in given and not _origin(key, given[key], proposals)]
 
 
 def _origin(key: str, value: float, proposals: list[Proposal]) -> Proposal | None:
@@ -193,12 +202,13 @@ def describe_foreign(
     """One line if thresholds in force were proposed for another model than the bundle; None if none is known
     to be.
     """
-    origins = {key: _origin(key, thresholds[key], proposals) for key in THRESHOLD_KEYS}
+    keys = bundle.metrics.threshold_keys.values()
+    origins = {key: _origin(key, thresholds[key], proposals) for key in keys}
     models = {key: origin.model for key, origin in origins.items() if origin}
     foreign = [key for key, model in models.items() if model and bundle.identity not in ("", model)]
     if not foreign:
         return None
-    named = "all" if len(foreign) == len(THRESHOLD_KEYS) else ", ".join(foreign)
+    named = "all" if len(foreign) == len(keys) else ", ".join(foreign)
     return (
         f"{filename}: holds thresholds that were proposed for another model than {model_filename} ({named});"
         " run --mode train --evaluate, or set them by hand"

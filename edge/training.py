@@ -16,7 +16,7 @@ from edge.bundle import save_bundle
 from edge.paths import DEFAULT_MODEL, plots_prefix
 from edge.pictures import plotAccLoss, plotMetric
 from edge.sequences import metric_square_errors, normalization_stats, normalize, whole_sequences
-from nodes.metrics import METRICS, getFeatures
+from nodes.metrics import METRICS, MetricTable
 from nodes.series import RECORD_SECONDS
 
 if TYPE_CHECKING:
@@ -43,15 +43,16 @@ def train(
     model_filename: str = DEFAULT_MODEL,
     interval_seconds: float = RECORD_SECONDS,
     plot_dir: str | Path = plots_prefix,
+    metrics: MetricTable = METRICS,
 ) -> Any:
     """Train the network on normal records and save its bundle; returns the Keras model.
 
     train_dataset: resampled records in physical units, missing values as NaN. n_features: must be the
-    number of features that getFeatures() names. The last `val_split` of the records, in time, are held
+    number of features of `metrics`. The last `val_split` of the records, in time, are held
     out. The curves of loss and accuracy are drawn into `plot_dir`. Raises UserError, leaving an earlier
     bundle as it was, for records that cannot be learnt from and for a network that has not learnt.
     """
-    features = getFeatures()
+    features = list(metrics.features)
     if n_features != len(features):
         raise UserError(f"the network has {len(features)} features, not {n_features}")
     if not 0 <= val_split < 1:
@@ -81,13 +82,14 @@ def train(
         raise UserError("training diverged (the loss is not finite): nothing was saved; check the dataset")
     network.check_not_collapsed(model, n_steps - 1, n_features)
     split = len(inputs) - int(len(inputs) * val_split)
-    report = _forecast_report(model, inputs, targets, split)
+    report = _forecast_report(model, inputs, targets, split, metrics)
     _check_learnt(report)
     save_bundle(
         model,
         model_filename,
         stats,
         {
+            "metrics": metrics.description,
             "features": features,
             "n_steps": n_steps,
             "interval_seconds": interval_seconds,
@@ -133,7 +135,7 @@ def _check_learnt(report: dict[str, dict[str, float]]) -> None:
 
 
 def _forecast_report(
-    model: Any, inputs: np.ndarray, targets: np.ndarray, split: int
+    model: Any, inputs: np.ndarray, targets: np.ndarray, split: int, metrics: MetricTable = METRICS
 ) -> dict[str, dict[str, float]]:
     """Print and return the held-out RMSE of each metric: the network, and two forecasters that need none."""
     is_enough = len(inputs) - split >= MIN_HELD_OUT
@@ -145,12 +147,12 @@ def _forecast_report(
         "previous_record": inputs[held_out][:, -1],
     }
     rmse = {
-        name: np.sqrt(metric_square_errors(actual, forecast).mean(axis=0))
+        name: np.sqrt(metric_square_errors(actual, forecast, metrics).mean(axis=0))
         for name, forecast in forecasts.items()
     }
     report = {
         metric: {name: round(float(values[i]), 5) for name, values in rmse.items()}
-        for i, metric in enumerate([*METRICS, "overall"])
+        for i, metric in enumerate(metrics.threshold_keys)
     }
     chosen = "the held-out records" if is_enough else "all records, too few to hold some out"
     print(f"\nRMSE on {chosen} (normalised units)")

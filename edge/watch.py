@@ -20,9 +20,8 @@ from edge.detector import Detector, Verdict, describe_unknown, describe_verdict
 from edge.incidents import Alert, Drift, FirstRecords, Incidents
 from edge.monitor import Judged, Monitor
 from edge.reader import PATIENCE_RECORDS
-from edge.sequences import N_STEPS
 from edge.thresholds import describe_foreign, load_thresholds, proposals_path, read_proposals
-from nodes.metrics import THRESHOLD_KEYS, getFeatures
+from nodes.metrics import MetricTable
 from nodes.node import Node
 from service.log import Notices
 from service.watched import WatchedFiles
@@ -88,11 +87,12 @@ class Watch:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
+        self._metrics = node.metrics
         self._notices = notices
         self._thresholds = WatchedFiles(
             [settings.thresholds_file],
-            lambda: load_thresholds(settings.thresholds_file),
-            _kept_thresholds(state),
+            lambda: load_thresholds(settings.thresholds_file, node.metrics),
+            _kept_thresholds(state, node.metrics),
         )
         paths = bundle_paths(settings.model)
         self._bundle = WatchedFiles(
@@ -101,7 +101,7 @@ class Watch:
         # Verdicts do not depend on the proposals, so a damaged file does not prevent the start.
         self._proposals = WatchedFiles(
             [proposals_path(settings.thresholds_file)],
-            lambda: read_proposals(settings.thresholds_file),
+            lambda: read_proposals(settings.thresholds_file, node.metrics),
             [],
         )
         self._judge = Detector(self.bundle, self.thresholds, settings.interval_seconds)
@@ -116,10 +116,10 @@ class Watch:
             clock,
             notices,
         )
-        self.incidents = Incidents()
+        self.incidents = Incidents(node.metrics)
         self._drift_records = max(1, round(settings.drift_seconds / settings.interval_seconds))
-        self.drift = Drift(self._drift_records)
-        self._first_records = FirstRecords()
+        self.drift = Drift(self._drift_records, node.metrics)
+        self._first_records = FirstRecords(node.metrics)
         self.status = ""
         self.has_foreign_thresholds = False
         self._restore(state)
@@ -135,7 +135,7 @@ class Watch:
         return self._bundle.content
 
     def _load_bundle(self) -> Bundle:
-        bundle = load_bundle(self._settings.model, getFeatures(), N_STEPS)
+        bundle = load_bundle(self._settings.model, self._metrics)
         warn_of_interval(bundle, self._settings.interval_seconds)
         return bundle
 
@@ -217,7 +217,7 @@ class Watch:
             influx_utils.anomaly_point(
                 measurement,
                 verdict.time,
-                list(verdict.values.values()),
+                verdict.values,
                 verdict.possible_cause,
                 verdict.status,
                 self.monitor.instance,
@@ -253,7 +253,7 @@ class Watch:
     def _log_records(self, judged: Sequence[Judged]) -> None:
         self._notices.mended("silence", "new records arrive again")
         lines = [
-            describe_verdict(one.verdict, self.monitor.explained(one.faults))
+            describe_verdict(one.verdict, self.monitor.explained(one.faults), self._metrics)
             for one in judged[-CATCHING_UP_RECORDS:]
         ]
         if len(judged) <= CATCHING_UP_RECORDS:
@@ -273,7 +273,10 @@ class Watch:
                 (name, fault.partition(":")[0].partition(",")[0]) for name, fault in faults.items()
             )
             self._notices.fault(
-                "unknown", describe_unknown(verdict, faults), logging.WARNING, (verdict.unknown, kinds)
+                "unknown",
+                describe_unknown(verdict, faults, self._metrics),
+                logging.WARNING,
+                (verdict.unknown, kinds),
             )
         else:
             self._notices.mended("unknown", "all metrics are known again")
@@ -314,7 +317,8 @@ class Watch:
         """Continue where the previous process stopped; a state that is invalid in part is ignored whole."""
         if not state:
             return
-        incidents, drift, first_records = Incidents(), Drift(self._drift_records), FirstRecords()
+        incidents, first_records = Incidents(self._metrics), FirstRecords(self._metrics)
+        drift = Drift(self._drift_records, self._metrics)
         try:
             incidents.restore(mapping(state["incidents"]))
             drift.restore(mapping(state["drift"]))
@@ -328,10 +332,10 @@ class Watch:
             self.incidents, self.drift, self._first_records = incidents, drift, first_records
 
 
-def _kept_thresholds(state: dict[str, Any]) -> dict[str, float] | None:
+def _kept_thresholds(state: dict[str, Any], metrics: MetricTable) -> dict[str, float] | None:
     """The thresholds that were in force last; None if the state does not hold them."""
     try:
-        kept = {key: number(mapping(state["thresholds"])[key]) for key in THRESHOLD_KEYS}
+        kept = {key: number(mapping(state["thresholds"])[key]) for key in metrics.threshold_keys.values()}
     except (KeyError, ValueError):
         return None
     return kept if all(0 <= value < math.inf for value in kept.values()) else None

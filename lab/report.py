@@ -24,11 +24,10 @@ from edge.datasets import loadDataset, resample_records
 from edge.detector import Verdict, detect
 from edge.poll_log import PollLog
 from edge.scores import Scores, score_dataset
-from edge.sequences import N_STEPS
 from edge.thresholds import load_thresholds
 from lab import timeline
 from lab.attacks import Attacked
-from nodes.metrics import METRICS, getFeatures
+from nodes.metrics import METRICS
 
 # In the folder of a run, with all other files of the bundle beside it.
 MODEL = "model/lab.h5"
@@ -225,7 +224,7 @@ def write(
     """
     verdicts = [published.verdicts[when] for when in sorted(published.verdicts)]
     ours = judge(attacked, verdicts, begin, published.polled_at)
-    bundle = load_bundle(folder / MODEL, getFeatures(), N_STEPS)
+    bundle = load_bundle(folder / MODEL)
     thresholds = load_thresholds(folder / "data/thresholds.json")
     frame = resample_records(loadDataset(folder / "data/run.csv"), interval_seconds)
     by_window = detect(thresholds, frame, window_alone(score_dataset(bundle, frame)))

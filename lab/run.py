@@ -29,7 +29,7 @@ from edge.poll_log import PollLog
 from lab import parts, report
 from lab.attacks import ATTACKS, SHORT, Attacked, AttackKind
 from lab.edge import PROJECT, Edge, LabError, wait_until
-from nodes.metrics import MEASUREMENTS
+from nodes.metrics import METRICS
 
 logger = logging.getLogger("lab")
 
@@ -137,7 +137,7 @@ def _learn(edge: Edge, program: Program, interval_seconds: float, plan: Plan) ->
 
 def _has_all(edge: Edge) -> bool:
     stored = {row["name"] for row in edge.client.get_list_measurements()}
-    return set(MEASUREMENTS) <= stored
+    return set(METRICS.measurements) <= stored
 
 
 def _attack(edge: Edge, interval_seconds: float, plan: Plan, rng: random.Random) -> list[Attacked]:

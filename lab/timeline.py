@@ -14,7 +14,7 @@ from common.files import replace_file
 from edge.detector import Verdict
 from edge.pictures import level_unit
 from lab.attacks import Attacked
-from nodes.metrics import LEVELS, METRICS
+from nodes.metrics import METRICS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # Status of a metric in a record -> its colour. Later ones are drawn over earlier ones.
 _COLOURS = {"normal": "#e8f3e8", "unknown": "0.62", "anomaly": "gold", "alert": "red"}
 # The last row is for all metrics together, when no single one is the cause.
-_ROWS = (*METRICS, "overall")
+_ROWS = tuple(METRICS.threshold_keys)
 # How attacks are shaded behind the levels: on this metric, on others.
 _ON_THIS, _ON_OTHERS = ("tab:red", 0.25), ("0.5", 0.12)
 # Share of the height of a level's axis; with less between them, the labels of two ticks touch.
@@ -70,7 +70,7 @@ def draw_run(frame: pd.DataFrame, verdicts: Sequence[Verdict], attacked: Sequenc
         for one in attacked:
             colour, alpha = _ON_THIS if name in one.causes else _ON_OTHERS
             axis.axvspan(*_span(one, origin), color=colour, alpha=alpha, linewidth=0)
-        _draw_level(axis, name, (times - origin) / 60, frame[LEVELS[name]].to_numpy(dtype=float))
+        _draw_level(axis, name, (times - origin) / 60, frame[METRICS[name].level].to_numpy(dtype=float))
     axes[0].set_xlim(left, right)
     axes[-1].xaxis.set_major_locator(MaxNLocator(12, steps=_STEPS))
     axes[-1].set_xlabel(f"minutes since {datetime.fromtimestamp(origin, UTC):%Y-%m-%d %H:%M:%S} UTC")
@@ -159,7 +159,7 @@ def _draw_truth(axis: Axes, attacked: Sequence[Attacked], origin: float) -> None
 def _draw_level(axis: Axes, name: str, minutes: np.ndarray, level: np.ndarray) -> None:
     from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
 
-    unit, divisor = level_unit(name)
+    unit, divisor = level_unit(METRICS[name])
     level = level / divisor
     axis.plot(minutes, level, color="0.25", linewidth=0.8)
     axis.set_ylabel(f"{name}\n[{unit}]", rotation=0, ha="right", va="center")

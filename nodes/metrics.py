@@ -1,8 +1,10 @@
-"""What a metric is: the series it is made of, its columns, its threshold and its stored field."""
+"""What a metric is: one table says it, and everything else about metrics is derived from it."""
 
 from __future__ import annotations
 
-from nodes.node import DEFAULT_NODE, Node
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 
 CPU_SECONDS = "node_cpu_seconds_total"
 MEMORY_FREE = "node_memory_MemFree_bytes"
@@ -13,74 +15,255 @@ RX_CPU = "rx_cpu_time"
 TX_CPU = "tx_cpu_time"
 DOWNLINK = "dl_bitrate"
 UPLINK = "ul_bitrate"
-NODE_MEASUREMENTS = (CPU_SECONDS, MEMORY_FREE, MEMORY_TOTAL, RECEIVED, TRANSMITTED)
-RAN_MEASUREMENTS = (RX_CPU, TX_CPU, DOWNLINK, UPLINK)
-MEASUREMENTS = NODE_MEASUREMENTS + RAN_MEASUREMENTS
-# Where the total is absent, the node's own figure counts, so its absence is no gap.
-OPTIONAL_MEASUREMENTS = (MEMORY_TOTAL,)
-# What tells the parts of a node within one measurement apart; the others have one part.
-PART_TAGS = {
-    CPU_SECONDS: "cpu",
-    RECEIVED: "device",
-    TRANSMITTED: "device",
-    DOWNLINK: "cellId",
-    UPLINK: "cellId",
-}
-# What each metric is made of.
-METRIC_MEASUREMENTS = {
-    "cpu": (CPU_SECONDS,),
-    "cpu_rx": (RX_CPU,),
-    "cpu_tx": (TX_CPU,),
-    "net_down": (RECEIVED,),
-    "net_up": (TRANSMITTED,),
-    "net_5g_down": (DOWNLINK,),
-    "net_5g_up": (UPLINK,),
-    "mem": (MEMORY_FREE, MEMORY_TOTAL),
-}
-# What an operator thinks in -> the columns that the model sees of it. The rate shows an edge, the
-# percentage a plateau; a byte rate shows both.
-METRICS = {
-    "cpu": ("cpu_user_rate", "cpu_user_percentage"),
-    "cpu_rx": ("cpu_rx_rate", "cpu_rx_percentage"),
-    "cpu_tx": ("cpu_tx_rate", "cpu_tx_percentage"),
-    "net_down": ("bytes_received_rate",),
-    "net_up": ("bytes_transmitted_rate",),
-    "net_5g_down": ("dl_bytes_rate",),
-    "net_5g_up": ("ul_bytes_rate",),
-    "mem": ("mem_rate", "mem_percentage"),
-}
-NAMES = (*METRICS, "overall")
-THRESHOLD_KEYS = tuple(f"{name}_threshold" for name in (*METRICS, "overall"))
-# The feature of each metric that says how much of it there is; one that comes before it says how it changes.
-LEVELS = {metric: features[-1] for metric, features in METRICS.items()}
-# Fields of an anomaly's point in InfluxDB, in the order of getAnomalyColumns().
-ANOMALY_FIELDS = (
-    "cpu_usage",
-    "mem_usage",
-    "net_down_usage",
-    "net_up_usage",
-    "cpu_rx_usage",
-    "cpu_tx_usage",
-    "net_down_5g_usage",
-    "net_up_5g_usage",
-)
+
+# The two exporters of a node: Prometheus' node exporter, and the exporter of the RAN (the gNB).
+NODE, RAN = "node", "ran"
+# Kinds of series. What a kind gives is what a column of a dataset can hold:
+#   seconds   a counter of busy seconds -> percentage (of the time), change (percentage points)
+#   counter   a counter of bytes        -> increase (bytes), per_second (bytes per second)
+#   gauge     a number                  -> value, change
+#   bit rate  bits per second           -> bytes, per_second (bytes per second)
+#   free      free bytes, and a total   -> used (bytes), percentage (of the total), change (percent)
+# A change, an increase and the bytes are those since the previous record.
+SECONDS, COUNTER, GAUGE, BIT_RATE, FREE = "seconds", "counter", "gauge", "bit rate", "free"
+# The recorded attacks from which thresholds are made.
+CPU_ATTACK, IPERF_ATTACK = "cpu", "iperf"
+OVERALL = "overall"
 
 
-def getColumnNames(node: Node = DEFAULT_NODE) -> dict[str, type]:
-    """Columns of a dataset beside `time`, and their types, in the order in which they are written.
+@dataclass(frozen=True)
+class Metric:
+    """One row of the table: a quantity that an operator thinks in.
 
-    The first ones are per CPU and per interface of `node`; the rest are the same for every node.
+    name: how causes and thresholds name it.
+    exporter: whose series it is made of, NODE or RAN.
+    kind: how `formatters` makes columns of its samples.
+    measurement: the series, as Prometheus names it.
+    columns: column of a dataset -> what of the kind it holds, over all parts: the mean of percentages, the
+        sum of bytes.
+    features: the columns that the model sees, in two groups at most: how the metric changes, and last its
+        level, how much of it there is. A rate in bytes per second is both.
+    unit: of the level, "%" or "B/s" or any other.
+    stored: the column that is stored with an anomaly. stored_field: its name in InfluxDB.
+    part_tag: the tag that tells the parts of a node apart (`cpu`, `device`, `cellId`); None where the node
+        has one series. part_columns: like `columns`, for each part; `{part}` in a name stands for the part's.
+    tags: other tags that its series have.
+    total_measurement: the series of the total, for `free`. Where it is absent, the node's own figure counts.
+    unaffected_by: the recorded attack that leaves this metric as it is, so that its threshold is not made
+        from it.
     """
-    columns = [f"cpu_user_{cpu}_{kind}" for cpu in node.cpus for kind in ("percentage", "rate")]
-    columns += ["cpu_user_percentage", "cpu_user_rate"]
-    for direction in ("received", "transmitted"):
-        for name in node.interfaces:
-            columns += [f"{name}_bytes_{direction}", f"{name}_{direction}_rate"]
-        columns += [f"bytes_{direction}", f"bytes_{direction}_rate"]
-    columns += ["mem", "mem_percentage", "mem_rate"]
-    columns += ["cpu_rx_percentage", "cpu_rx_rate", "cpu_tx_percentage", "cpu_tx_rate"]
-    columns += ["dl_bytes", "dl_bytes_rate", "ul_bytes", "ul_bytes_rate"]
-    return dict.fromkeys(columns, float)
+
+    name: str
+    exporter: str
+    kind: str
+    measurement: str
+    columns: Mapping[str, str] = field(hash=False)
+    features: tuple[str, ...]
+    unit: str
+    stored: str
+    stored_field: str
+    part_tag: str | None = None
+    part_columns: Mapping[str, str] = field(default_factory=dict, hash=False)
+    tags: Mapping[str, str] = field(default_factory=dict, hash=False)
+    total_measurement: str | None = None
+    unaffected_by: str | None = None
+
+    @property
+    def measurements(self) -> tuple[str, ...]:
+        """All series that it is made of."""
+        return (self.measurement, *filter(None, (self.total_measurement,)))
+
+    @property
+    def level(self) -> str:
+        """The feature that says how much of the metric there is: the one that is drawn."""
+        return self.features[-1]
+
+    @property
+    def threshold_key(self) -> str:
+        """Its key in a thresholds file."""
+        return f"{self.name}_threshold"
+
+
+@dataclass(frozen=True)
+class MetricTable(Mapping[str, Metric]):
+    """The metrics of a node by name, in the order in which causes name them.
+
+        METRICS["cpu"].unit                                   # "%"
+        MetricTable((*METRICS.values(), Metric("disk", ...)))  # a ninth metric
+
+    What is read from the table often is worked out once.
+    """
+
+    rows: tuple[Metric, ...]
+
+    def __getitem__(self, name: str) -> Metric:
+        return self._by_name[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._by_name)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @cached_property
+    def _by_name(self) -> dict[str, Metric]:
+        return {row.name: row for row in self.rows}
+
+    @cached_property
+    def threshold_keys(self) -> dict[str, str]:
+        """What has an RMSE -> its key in a thresholds file: each metric, last `overall`, which pools all."""
+        return {**{row.name: row.threshold_key for row in self.rows}, OVERALL: f"{OVERALL}_threshold"}
+
+    @cached_property
+    def features(self) -> tuple[str, ...]:
+        """Columns that the model sees, in its order: how each metric changes, then the levels beside that."""
+        firsts = [row.features[0] for row in self.rows]
+        return (*firsts, *(feature for row in self.rows for feature in row.features[1:]))
+
+    @cached_property
+    def feature_places(self) -> dict[str, list[int]]:
+        """Metric -> the places of its features among all."""
+        return {row.name: [self.features.index(feature) for feature in row.features] for row in self.rows}
+
+    @cached_property
+    def in_datasets(self) -> tuple[Metric, ...]:
+        """The rows in the order of a dataset's columns: one exporter after the other."""
+        return tuple(sorted(self.rows, key=lambda row: row.exporter != NODE))
+
+    @cached_property
+    def _in_store(self) -> tuple[Metric, ...]:
+        """As in_datasets, and of each exporter first what has a percentage."""
+        return tuple(sorted(self.in_datasets, key=lambda row: (row.exporter != NODE, row.unit != "%")))
+
+    @cached_property
+    def stored(self) -> dict[str, str]:
+        """Column that is stored with an anomaly -> name of the field, in the order of getAnomalyColumns()."""
+        return {row.stored: row.stored_field for row in self._in_store}
+
+    @cached_property
+    def measurements(self) -> dict[str, Metric]:
+        """All series -> the metric that is made of it, in the order in which they are asked for."""
+        return {name: row for row in self._in_store for name in row.measurements}
+
+    def part_tag(self, measurement: str) -> str | None:
+        """The tag that tells the parts of a node in a measurement apart; None where there is one series."""
+        return self.measurements[measurement].part_tag
+
+    @property
+    def description(self) -> dict[str, list[str]]:
+        """Metric -> its features, in JSON: what a trained network depends on."""
+        return {row.name: list(row.features) for row in self.rows}
+
+
+METRICS = MetricTable(
+    (
+        Metric(
+            name="cpu",
+            exporter=NODE,
+            kind=SECONDS,
+            measurement=CPU_SECONDS,
+            tags={"mode": "user"},
+            part_tag="cpu",
+            part_columns={"cpu_user_{part}_percentage": "percentage", "cpu_user_{part}_rate": "change"},
+            columns={"cpu_user_percentage": "percentage", "cpu_user_rate": "change"},
+            features=("cpu_user_rate", "cpu_user_percentage"),
+            unit="%",
+            stored="cpu_user_percentage",
+            stored_field="cpu_usage",
+            unaffected_by=IPERF_ATTACK,
+        ),
+        Metric(
+            name="cpu_rx",
+            exporter=RAN,
+            kind=GAUGE,
+            measurement=RX_CPU,
+            columns={"cpu_rx_percentage": "value", "cpu_rx_rate": "change"},
+            features=("cpu_rx_rate", "cpu_rx_percentage"),
+            unit="%",
+            stored="cpu_rx_percentage",
+            stored_field="cpu_rx_usage",
+            unaffected_by=IPERF_ATTACK,
+        ),
+        Metric(
+            name="cpu_tx",
+            exporter=RAN,
+            kind=GAUGE,
+            measurement=TX_CPU,
+            columns={"cpu_tx_percentage": "value", "cpu_tx_rate": "change"},
+            features=("cpu_tx_rate", "cpu_tx_percentage"),
+            unit="%",
+            stored="cpu_tx_percentage",
+            stored_field="cpu_tx_usage",
+            unaffected_by=IPERF_ATTACK,
+        ),
+        Metric(
+            name="net_down",
+            exporter=NODE,
+            kind=COUNTER,
+            measurement=RECEIVED,
+            part_tag="device",
+            part_columns={"{part}_bytes_received": "increase", "{part}_received_rate": "per_second"},
+            columns={"bytes_received": "increase", "bytes_received_rate": "per_second"},
+            features=("bytes_received_rate",),
+            unit="B/s",
+            stored="bytes_received",
+            stored_field="net_down_usage",
+            unaffected_by=CPU_ATTACK,
+        ),
+        Metric(
+            name="net_up",
+            exporter=NODE,
+            kind=COUNTER,
+            measurement=TRANSMITTED,
+            part_tag="device",
+            part_columns={"{part}_bytes_transmitted": "increase", "{part}_transmitted_rate": "per_second"},
+            columns={"bytes_transmitted": "increase", "bytes_transmitted_rate": "per_second"},
+            features=("bytes_transmitted_rate",),
+            unit="B/s",
+            stored="bytes_transmitted",
+            stored_field="net_up_usage",
+            unaffected_by=CPU_ATTACK,
+        ),
+        Metric(
+            name="net_5g_down",
+            exporter=RAN,
+            kind=BIT_RATE,
+            measurement=DOWNLINK,
+            part_tag="cellId",
+            columns={"dl_bytes": "bytes", "dl_bytes_rate": "per_second"},
+            features=("dl_bytes_rate",),
+            unit="B/s",
+            stored="dl_bytes",
+            stored_field="net_down_5g_usage",
+            unaffected_by=CPU_ATTACK,
+        ),
+        Metric(
+            name="net_5g_up",
+            exporter=RAN,
+            kind=BIT_RATE,
+            measurement=UPLINK,
+            part_tag="cellId",
+            columns={"ul_bytes": "bytes", "ul_bytes_rate": "per_second"},
+            features=("ul_bytes_rate",),
+            unit="B/s",
+            stored="ul_bytes",
+            stored_field="net_up_5g_usage",
+            unaffected_by=CPU_ATTACK,
+        ),
+        Metric(
+            name="mem",
+            exporter=NODE,
+            kind=FREE,
+            measurement=MEMORY_FREE,
+            total_measurement=MEMORY_TOTAL,
+            columns={"mem": "used", "mem_percentage": "percentage", "mem_rate": "change"},
+            features=("mem_rate", "mem_percentage"),
+            unit="%",
+            stored="mem_percentage",
+            stored_field="mem_usage",
+        ),
+    )
+)
 
 
 def getFeatures() -> list[str]:
@@ -88,31 +271,9 @@ def getFeatures() -> list[str]:
 
     A rate alone is flat in the middle of an attack, so the four percentages are part of the input.
     """
-    return [
-        "cpu_user_rate",
-        "cpu_rx_rate",
-        "cpu_tx_rate",
-        "bytes_received_rate",
-        "bytes_transmitted_rate",
-        "dl_bytes_rate",
-        "ul_bytes_rate",
-        "mem_rate",
-        "cpu_user_percentage",
-        "cpu_rx_percentage",
-        "cpu_tx_percentage",
-        "mem_percentage",
-    ]
+    return list(METRICS.features)
 
 
 def getAnomalyColumns() -> list[str]:
     """Columns that are stored with an anomaly, in the order of the fields of its point in InfluxDB."""
-    return [
-        "cpu_user_percentage",
-        "mem_percentage",
-        "bytes_received",
-        "bytes_transmitted",
-        "cpu_rx_percentage",
-        "cpu_tx_percentage",
-        "dl_bytes",
-        "ul_bytes",
-    ]
+    return list(METRICS.stored)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from common.files import UserError, loadDictJson, shortened
 from common.values import is_number
+from nodes.metrics import METRICS, MetricTable
 
 
 @dataclass(frozen=True)
@@ -17,7 +19,7 @@ class Node:
     `node_instance` and `ran_instance` pin the `instance` tags of the node exporter and the RAN
     exporter; None accepts the only one there is. `node_tags` and `ran_tags` pin any other tags of theirs,
     where an empty value means that a series must not have the tag. `total_memory_bytes` counts where the node
-    exporter does not report `node_memory_MemTotal_bytes`.
+    exporter does not report `node_memory_MemTotal_bytes`. `metrics` is what is watched of the node.
     """
 
     cpus: tuple[str, ...] = ("0", "1")
@@ -28,9 +30,44 @@ class Node:
     ran_instance: str | None = None
     node_tags: tuple[tuple[str, str], ...] = ()
     ran_tags: tuple[tuple[str, str], ...] = ()
+    metrics: MetricTable = METRICS
+
+    def parts(self, tag: str | None) -> tuple[str | None, ...]:
+        """The parts that a tag of its series tells apart; without a tag there is one, None."""
+        return {
+            None: (None,),
+            "cpu": self.cpus,
+            "device": self.interfaces,
+            "cellId": (self.cell_id,),
+        }[tag]
+
+    def identity(self) -> dict[str, Any]:
+        """What tells this node from others, in JSON; without tags and metrics that are the default."""
+        told = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "metrics"}
+        if self.metrics != METRICS:
+            told["metrics"] = self.metrics.description
+        return json.loads(json.dumps({key: value for key, value in told.items() if value != ()}))
 
 
 DEFAULT_NODE = Node()
+
+
+def getColumnNames(node: Node = DEFAULT_NODE) -> dict[str, type]:
+    """Columns of a dataset beside `time`, and their types, in the order in which they are written.
+
+    The first ones are per CPU and per interface of `node`; the rest are the same for every node.
+    """
+    columns: list[str] = []
+    for metric in node.metrics.in_datasets:
+        for part in node.parts(metric.part_tag):
+            columns += [part_column(column, part) for column in metric.part_columns]
+        columns += metric.columns
+    return dict.fromkeys(columns, float)
+
+
+def part_column(column: str, part: str) -> str:
+    """The name of a part's column, from the one in the table: `cpu_user_{part}_rate` -> `cpu_user_0_rate`."""
+    return column.replace("{part}", part)
 
 
 def load_node(filename: str | Path | None) -> Node:
@@ -41,7 +78,7 @@ def load_node(filename: str | Path | None) -> Node:
     if filename is None:
         return DEFAULT_NODE
     given = loadDictJson(filename)
-    known = {field.name for field in fields(Node)}
+    known = {field.name for field in fields(Node)} - {"metrics"}
     for key in given:
         if key not in known:
             raise UserError(

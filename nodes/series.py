@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nodes.metrics import CPU_SECONDS, MEASUREMENTS, NODE_MEASUREMENTS, PART_TAGS, RECEIVED, TRANSMITTED
+from nodes.metrics import NODE
 from nodes.node import DEFAULT_NODE, Node
 
 RECORD_SECONDS = 15.0
@@ -41,32 +41,22 @@ def record_time(record: Record) -> int:
     return max(point["time"] for points in record.values() for point in points)
 
 
-def part_names(measurement: str, node: Node) -> tuple[str, ...]:
-    """The parts of the node in a measurement of PART_TAGS; nothing for any other."""
-    if measurement == CPU_SECONDS:
-        return node.cpus
-    if measurement in (RECEIVED, TRANSMITTED):
-        return node.interfaces
-    return (node.cell_id,) if measurement in PART_TAGS else ()
-
-
 def pinned_tags(measurement: str, node: Node) -> dict[str, str]:
     """Tags that the node file gives the series of a measurement; one that is empty must be absent."""
-    is_node = measurement in NODE_MEASUREMENTS
+    is_node = node.metrics.measurements[measurement].exporter == NODE
     instance = node.node_instance if is_node else node.ran_instance
     tags = dict(node.node_tags if is_node else node.ran_tags)
     return tags if instance is None else {**tags, "instance": instance}
 
 
-def series_name(measurement: str, part: str | None) -> str:
-    """How messages name the series of a part, like `rx_cpu_time` or `dl_bitrate{cellId=2}`."""
-    return measurement if part is None else f"{measurement}{{{PART_TAGS[measurement]}={part}}}"
-
-
 def monitored_series(node: Node = DEFAULT_NODE) -> dict[str, tuple[str, str | None]]:
-    """Name of every series of a node -> its measurement and part."""
+    """Name of every series of a node -> its measurement and part. Those that have parts come first.
+
+    A name is what messages say: `rx_cpu_time`, or `dl_bitrate{cellId=2}` for the series of a part.
+    """
+    tags = {measurement: metric.part_tag for measurement, metric in node.metrics.measurements.items()}
     return {
-        series_name(measurement, part): (measurement, part)
-        for measurement in (*PART_TAGS, *(name for name in MEASUREMENTS if name not in PART_TAGS))
-        for part in (part_names(measurement, node) if measurement in PART_TAGS else (None,))
+        measurement if tag is None else f"{measurement}{{{tag}={part}}}": (measurement, part)
+        for measurement, tag in sorted(tags.items(), key=lambda item: item[1] is None)
+        for part in node.parts(tag)
     }

@@ -26,8 +26,6 @@ from nodes.metrics import (
     DOWNLINK,
     MEMORY_FREE,
     MEMORY_TOTAL,
-    NODE_MEASUREMENTS,
-    RAN_MEASUREMENTS,
     RECEIVED,
     RX_CPU,
     TRANSMITTED,
@@ -37,6 +35,7 @@ from nodes.metrics import (
 from nodes.series import Point, Record
 from simulators.edge import Attack, simulate
 from tests.support.influx import Database
+from tests.support.metrics import NODE_MEASUREMENTS, RAN_MEASUREMENTS
 from tests.support.prometheus_writer import write_samples
 
 ROOT = Path(__file__).resolve().parent.parent

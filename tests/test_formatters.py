@@ -23,10 +23,9 @@ from nodes.metrics import (
     TRANSMITTED,
     TX_CPU,
     UPLINK,
-    getColumnNames,
 )
-from nodes.node import Node
-from nodes.series import JsonArray, Point, Record, record_time
+from nodes.node import Node, getColumnNames
+from nodes.series import JsonArray, Point, Record, monitored_series, record_time
 
 NAN = math.nan
 NODE = Node(cpus=("0", "1"), interfaces=("eth0", "ppp0"), cell_id="2", total_memory_bytes=8000.0)
@@ -551,53 +550,63 @@ def test_order_of_the_samples_does_not_matter(samples: list[tuple[str, Point]]) 
         assert row == same(wanted)
 
 
-# --- missing series ------------------------------------------------------------------------------
+# --- series --------------------------------------------------------------------------------------
 
 
-def test_whole_record_lacks_nothing() -> None:
-    assert formatters.missing_series(full_record(10, 14), NODE) == []
-
-
-@pytest.mark.parametrize(
-    ("measurement", "place", "name"),
-    [
-        (CPU_SECONDS, 0, "node_cpu_seconds_total{cpu=0}"),
-        (CPU_SECONDS, 1, "node_cpu_seconds_total{cpu=1}"),
-        (RECEIVED, 1, "node_network_receive_bytes_total{device=ppp0}"),
-        (TRANSMITTED, 0, "node_network_transmit_bytes_total{device=eth0}"),
-        (MEMORY_FREE, 0, "node_memory_MemFree_bytes"),
-        (RX_CPU, 0, "rx_cpu_time"),
-        (TX_CPU, 0, "tx_cpu_time"),
-        (DOWNLINK, 0, "dl_bitrate{cellId=2}"),
-        (UPLINK, 0, "ul_bitrate{cellId=2}"),
-    ],
-)
-def test_missing_series_is_named(measurement: str, place: int, name: str) -> None:
-    record = full_record(10, 14)
-    del record[measurement][place]
-    assert formatters.missing_series(record, NODE) == [name]
-
-
-def test_empty_record_lacks_every_monitored_series_once() -> None:
-    missing = formatters.missing_series({}, NODE)
-    assert sorted(missing) == [
-        "dl_bitrate{cellId=2}",
+def test_the_series_of_a_node_are_named_once_those_of_parts_first() -> None:
+    assert list(monitored_series(NODE)) == [
         "node_cpu_seconds_total{cpu=0}",
         "node_cpu_seconds_total{cpu=1}",
-        "node_memory_MemFree_bytes",
         "node_network_receive_bytes_total{device=eth0}",
         "node_network_receive_bytes_total{device=ppp0}",
         "node_network_transmit_bytes_total{device=eth0}",
         "node_network_transmit_bytes_total{device=ppp0}",
+        "dl_bitrate{cellId=2}",
+        "ul_bitrate{cellId=2}",
+        "node_memory_MemFree_bytes",
+        "node_memory_MemTotal_bytes",
         "rx_cpu_time",
         "tx_cpu_time",
-        "ul_bitrate{cellId=2}",
     ]
 
 
+@pytest.mark.parametrize(
+    ("measurement", "place", "unknown"),
+    [
+        (CPU_SECONDS, 0, "cpu_user_0_percentage cpu_user_0_rate cpu_user_percentage cpu_user_rate"),
+        (CPU_SECONDS, 1, "cpu_user_1_percentage cpu_user_1_rate cpu_user_percentage cpu_user_rate"),
+        (RECEIVED, 1, "ppp0_bytes_received ppp0_received_rate bytes_received bytes_received_rate"),
+        (
+            TRANSMITTED,
+            0,
+            "eth0_bytes_transmitted eth0_transmitted_rate bytes_transmitted bytes_transmitted_rate",
+        ),
+        (MEMORY_FREE, 0, "mem mem_percentage mem_rate"),
+        (RX_CPU, 0, "cpu_rx_percentage cpu_rx_rate"),
+        (TX_CPU, 0, "cpu_tx_percentage cpu_tx_rate"),
+        (DOWNLINK, 0, "dl_bytes dl_bytes_rate"),
+        (UPLINK, 0, "ul_bytes ul_bytes_rate"),
+    ],
+)
+def test_a_missing_series_makes_its_columns_unknown_and_no_others(
+    measurement: str, place: int, unknown: str
+) -> None:
+    last_record: Record = {}
+    for seconds in (10, 25):
+        _, last_record = formatters.format_record(full_record(seconds, seconds + 4), last_record, NODE)
+    record = full_record(40, 44)
+    assert not any(map(math.isnan, formatters.format_record(record, last_record, NODE)[0].values()))
+    del record[measurement][place]
+    columns, _ = formatters.format_record(record, last_record, NODE)
+    assert {name for name, value in columns.items() if math.isnan(value)} == set(unknown.split())
+
+
 def test_another_cell_does_not_stand_in_for_the_monitored_one() -> None:
-    record = full_record(10, 14) | {DOWNLINK: [point(14, 1.0, cellId="1")]}
-    assert formatters.missing_series(record, NODE) == ["dl_bitrate{cellId=2}"]
+    _, last_record = formatters.format_record(full_record(10, 14), {}, NODE)
+    record = full_record(25, 29) | {DOWNLINK: [point(29, 1.0, cellId="1")]}
+    columns, _ = formatters.format_record(record, last_record, NODE)
+    assert math.isnan(columns["dl_bytes"])
+    assert columns["ul_bytes"] > 0
 
 
 # --- against pandas ------------------------------------------------------------------------------

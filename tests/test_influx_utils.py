@@ -29,7 +29,6 @@ from lab.influxd import Influxd, free_port
 from nodes.metrics import (
     CPU_SECONDS,
     DOWNLINK,
-    MEASUREMENTS,
     MEMORY_FREE,
     MEMORY_TOTAL,
     RECEIVED,
@@ -41,6 +40,7 @@ from nodes.metrics import (
 from nodes.node import DEFAULT_NODE, Node, load_node
 from nodes.series import Point, Record
 from tests.support.influx import Database, connect
+from tests.support.metrics import MEASUREMENTS
 from tests.support.prometheus_writer import write_samples
 
 SECOND = 10**9

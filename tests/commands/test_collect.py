@@ -19,20 +19,12 @@ import formatters
 import lab.influxd
 from edge.datasets import write_dataset
 from lab.influxd import Influxd, free_port
-from nodes.metrics import (
-    CPU_SECONDS,
-    DOWNLINK,
-    MEASUREMENTS,
-    MEMORY_FREE,
-    RAN_MEASUREMENTS,
-    RECEIVED,
-    RX_CPU,
-    TX_CPU,
-)
+from nodes.metrics import CPU_SECONDS, DOWNLINK, MEMORY_FREE, RECEIVED, RX_CPU, TX_CPU
 from nodes.node import DEFAULT_NODE, Node
 from nodes.series import Record
 from simulators.edge import simulate
 from tests.support.influx import Database, connect
+from tests.support.metrics import MEASUREMENTS, RAN_MEASUREMENTS
 from tests.support.prometheus_writer import write_samples
 
 ROOT = Path(__file__).resolve().parents[2]

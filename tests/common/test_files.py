@@ -18,10 +18,8 @@ import pytest
 from common.files import UserError, loadDictJson, read_file, replace_file, working_folder
 from edge.bundle import bundle_paths, load_bundle
 from edge.evaluation import load_attacks
-from edge.sequences import N_STEPS
 from edge.thresholds import load_thresholds, proposals_path, read_proposals
 from lab import parts
-from nodes.metrics import getFeatures
 from nodes.node import load_node
 from tests.support.memory import little_memory
 
@@ -124,7 +122,7 @@ def test_a_bundle_of_which_a_file_is_no_usable_one_is_refused_at_once_in_one_lin
     path.unlink()
     make(path)
     with pytest.raises(UserError, match=f"^{path}: cannot be read: it is [^\n]*; put [^\n]* there$"):
-        load_bundle(model, getFeatures(), N_STEPS)
+        load_bundle(model)
 
 
 def test_a_file_of_just_the_limit_is_read(place: Path) -> None:

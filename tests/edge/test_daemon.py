@@ -29,10 +29,9 @@ from edge.detector import Verdict
 from edge.exporter import EdgeMetrics
 from edge.incidents import Alert
 from edge.paths import DEFAULT_MODEL
-from edge.sequences import N_STEPS
 from edge.thresholds import proposals_path, update_thresholds
 from lab.influxd import Influxd
-from nodes.metrics import CPU_SECONDS, MEMORY_FREE, RECEIVED, RX_CPU, TRANSMITTED, getFeatures
+from nodes.metrics import CPU_SECONDS, MEMORY_FREE, RECEIVED, RX_CPU, TRANSMITTED
 from nodes.series import Point, series_tags
 from service.watched import WatchedFiles
 from simulators.edge import NODE_PHASE
@@ -1066,9 +1065,7 @@ def test_a_bundle_of_which_a_file_becomes_a_fifo_goes_on_judging(part: str, tmp_
         shutil.copy(ROOT / f"model/5g_edge_autoencoder{suffix}", tmp_path / f"copy{suffix}")
     shutil.copy(ROOT / "data/normalization_stats.json", tmp_path / "copy_normalization_stats.json")
     paths = bundle_paths(tmp_path / "copy.h5")
-    watched = WatchedFiles(
-        list(vars(paths).values()), lambda: load_bundle(paths.model, getFeatures(), N_STEPS)
-    )
+    watched = WatchedFiles(list(vars(paths).values()), lambda: load_bundle(paths.model))
     good = watched.content
     path = getattr(paths, part)
     path.rename(tmp_path / "aside")

@@ -26,11 +26,10 @@ import formatters
 from edge.bundle import load_bundle
 from edge.detector import Detector
 from edge.paths import DEFAULT_MODEL
-from edge.sequences import N_STEPS
 from edge.thresholds import load_thresholds
 from lab import parts
 from lab.influxd import Influxd
-from nodes.metrics import MEMORY_FREE, RX_CPU, getFeatures
+from nodes.metrics import MEMORY_FREE, RX_CPU
 from nodes.series import Record, record_time
 from service.store import FILE_NAME, Store
 from simulators.edge import Attack, simulate
@@ -118,7 +117,7 @@ def stored(client: Any) -> list[tuple[int, str, str]]:
 
 def expected(samples: Record, since: int) -> list[tuple[int, str, str]]:
     """Anomalies from a second on, by the detector alone."""
-    bundle = load_bundle(DEFAULT_MODEL, getFeatures(), N_STEPS)
+    bundle = load_bundle(DEFAULT_MODEL)
     judge = Detector(bundle, load_thresholds(ROOT / "data/thresholds.json"), 1)
     found, last_record = [], {}
     for start, record in formatters.slot_records(samples, 1):

@@ -34,8 +34,8 @@ from edge.sequences import (
     saveNormalizationStats,
     split_sequences,
 )
-from nodes.metrics import ANOMALY_FIELDS, METRICS, getAnomalyColumns, getColumnNames, getFeatures
-from nodes.node import Node, load_node
+from nodes.metrics import METRICS, getAnomalyColumns, getFeatures
+from nodes.node import Node, getColumnNames, load_node
 
 ROOT = Path(__file__).resolve().parents[2]
 NAN = math.nan
@@ -151,7 +151,7 @@ def test_every_feature_belongs_to_exactly_one_metric() -> None:
         "net_5g_up",
         "mem",
     ]
-    assert sorted(feature for features in METRICS.values() for feature in features) == sorted(FEATURES)
+    assert sorted(feature for metric in METRICS.values() for feature in metric.features) == sorted(FEATURES)
 
 
 def test_a_caller_may_change_the_lists_it_is_given() -> None:
@@ -164,7 +164,8 @@ def test_a_caller_may_change_the_lists_it_is_given() -> None:
 
 
 def test_stored_columns_stand_in_the_order_of_the_fields_of_an_anomaly() -> None:
-    assert dict(zip(getAnomalyColumns(), ANOMALY_FIELDS, strict=True)) == {
+    assert list(METRICS.stored) == getAnomalyColumns()
+    assert METRICS.stored == {
         "cpu_user_percentage": "cpu_usage",
         "mem_percentage": "mem_usage",
         "bytes_received": "net_down_usage",

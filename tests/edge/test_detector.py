@@ -28,8 +28,9 @@ from edge.thresholds import (
     read_thresholds,
     update_thresholds,
 )
-from nodes.metrics import LEVELS, RAN_MEASUREMENTS, getFeatures
+from nodes.metrics import METRICS, getFeatures
 from simulators.edge import Attack, simulate
+from tests.support.metrics import RAN_MEASUREMENTS
 
 SECOND = 10**9
 SLOT = 15 * SECOND
@@ -87,7 +88,7 @@ def bundle(predictor: Predict, low: float = 0.0, high: float = 1.0) -> Bundle:
     stats = {
         f"{feature}_{end}": value for feature in getFeatures() for end, value in (("min", low), ("max", high))
     }
-    return Bundle(getFeatures(), 4, stats, np.full(12, 0.5), predictor)
+    return Bundle(METRICS, 4, stats, np.full(12, 0.5), predictor)
 
 
 def thresholds(default: float = 0.1, **others: float) -> dict[str, float]:
@@ -319,7 +320,7 @@ def test_normalised_values_have_an_inverse() -> None:
 
 
 def test_every_metric_has_a_level() -> None:
-    assert LEVELS == {
+    assert {name: metric.level for name, metric in METRICS.items()} == {
         "cpu": "cpu_user_percentage",
         "cpu_rx": "cpu_rx_percentage",
         "cpu_tx": "cpu_tx_percentage",
@@ -678,7 +679,7 @@ def test_records_one_by_one_get_the_verdicts_that_they_get_at_once() -> None:
     frame = pd.DataFrame(rows)
     frame = frame.set_index(pd.DatetimeIndex(pd.to_datetime(frame.pop("time"), utc=True), name="time"))
     stats = normalization_stats(frame[: 60 * 4 - 5], getFeatures())
-    trained = Bundle(getFeatures(), 4, stats, np.full(12, 0.4), last_input)
+    trained = Bundle(METRICS, 4, stats, np.full(12, 0.4), last_input)
     limits = thresholds(0.2)
 
     filled = resample_records(frame)
@@ -737,18 +738,18 @@ def test_skipped_slots_break_a_row_as_unknown_records_do(skipped: int, status: s
     assert verdicts[-1].in_a_row == {"!": 4, "a": 1}[status]
 
 
-def test_a_verdict_keeps_the_records_own_time_and_stored_columns() -> None:
+def test_a_verdict_keeps_the_records_own_time_and_stored_fields() -> None:
     verdict = feed(Detector(bundle(always_half), thresholds()), [7], [0.5])[0]
     assert verdict.time == START + 7 * SLOT + SLOT // 2
     assert list(verdict.values.items()) == [
-        ("cpu_user_percentage", 0.5),
-        ("mem_percentage", 0.5),
-        ("bytes_received", 1.0),
-        ("bytes_transmitted", 2.0),
-        ("cpu_rx_percentage", 0.5),
-        ("cpu_tx_percentage", 0.5),
-        ("dl_bytes", 3.0),
-        ("ul_bytes", 4.0),
+        ("cpu_usage", 0.5),
+        ("mem_usage", 0.5),
+        ("net_down_usage", 1.0),
+        ("net_up_usage", 2.0),
+        ("cpu_rx_usage", 0.5),
+        ("cpu_tx_usage", 0.5),
+        ("net_down_5g_usage", 3.0),
+        ("net_up_5g_usage", 4.0),
     ]
 
 

@@ -20,9 +20,7 @@ from edge.datasets import load_records
 from edge.detector import Verdict
 from edge.evaluation import is_same_node, load_attacks, summarise, table
 from edge.scores import Scores, score_dataset
-from edge.sequences import N_STEPS
 from edge.thresholds import load_thresholds, propose_thresholds, read_proposals
-from nodes.metrics import getFeatures
 from tests.support.verdict_patterns import SECOND, START, verdicts_of, window
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -338,7 +336,7 @@ def test_an_attack_dataset_of_another_pace_is_left_out_of_thresholds_and_report(
     printed = capsys.readouterr().out
     assert "iperf_attack " not in printed
     assert list(json.loads(Path("plots/evaluation.json").read_text())) == ["cpu_attack", "normal"]
-    bundle = load_bundle("edge.h5", getFeatures(), N_STEPS)
+    bundle = load_bundle("edge.h5")
     cpu, normal = (score_dataset(bundle, load_records(f"{name}.csv")) for name in ("cpu_attack", "normal"))
     assert load_thresholds("t.json") == propose_thresholds(cpu, None, normal, 99.0)
     (proposal,) = read_proposals("t.json")

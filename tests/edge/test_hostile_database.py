@@ -18,11 +18,12 @@ from common.files import UserError
 from edge.monitor import Judged
 from edge.selection import Selection, in_slots, shown
 from lab.influxd import Influxd
-from nodes.metrics import CPU_SECONDS, MEASUREMENTS, MEMORY_FREE, MEMORY_TOTAL, RX_CPU, TX_CPU
+from nodes.metrics import CPU_SECONDS, MEMORY_FREE, MEMORY_TOTAL, RX_CPU, TX_CPU
 from nodes.node import DEFAULT_NODE, Node
 from nodes.series import Point, Record, monitored_series
 from tests.support.edge_daemon import ATTACKED, FIRST, INTERVAL, SECOND, SLOTS, Edge, said
 from tests.support.fuzzing import fuzzed
+from tests.support.metrics import MEASUREMENTS, series_without_sample
 from tests.support.prometheus_writer import write_samples
 
 MILLISECOND = 10**6
@@ -696,7 +697,7 @@ def test_fuzzed_answers_become_columns_and_reasons_and_nothing_else(chain: list[
             assert all(isinstance(value, float) for value in columns.values())
             assert not any(abs(value) == float("inf") for value in columns.values())
             # What is missing has a reason.
-            lacking = set(formatters.missing_series(choice.record))
+            lacking = series_without_sample(choice.record)
             covered = {name for name in names if MEMORY_TOTAL in choice.faults and "Mem" in name}
             assert lacking <= choice.faults.keys() | covered
             assert all(fault.isprintable() and len(fault) < 300 for fault in choice.faults.values())

@@ -8,7 +8,7 @@ import pytest
 from common.alerts import UNKNOWN, Row
 from edge.detector import Verdict
 from edge.incidents import Drift, FirstRecords, Incidents
-from nodes.metrics import NAMES, THRESHOLD_KEYS
+from tests.support.metrics import NAMES, THRESHOLD_KEYS
 
 SECOND = 10**9
 START = 1_772_798_400 * SECOND  # 2026-03-06T12:00:00Z

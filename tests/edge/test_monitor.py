@@ -31,8 +31,6 @@ from nodes.metrics import (
     MEMORY_FREE,
     MEMORY_TOTAL,
     METRICS,
-    NODE_MEASUREMENTS,
-    RAN_MEASUREMENTS,
     RECEIVED,
     RX_CPU,
     TRANSMITTED,
@@ -43,6 +41,7 @@ from nodes.metrics import (
 from nodes.node import DEFAULT_NODE, Node
 from nodes.series import Record
 from tests.support.influx import Database, connect
+from tests.support.metrics import NODE_MEASUREMENTS, RAN_MEASUREMENTS
 from tests.support.prometheus_writer import write_samples
 
 SECOND = 10**9
@@ -85,7 +84,7 @@ class Judge:
 
     def observe(self, time: int, columns: dict[str, float]) -> Verdict:
         self.seen.append((time, columns))
-        values = {column: columns[column] for column in getAnomalyColumns()}
+        values = {name: columns[column] for column, name in METRICS.stored.items()}
         status = ANOMALY if self._is_anomaly(time) else NORMAL
         return Verdict(time, status, ("cpu", "mem") if status == ANOMALY else (), (), {}, values)
 
@@ -569,7 +568,7 @@ def test_polls_do_not_drift() -> None:
 
 
 VALUES = dict(
-    zip(getAnomalyColumns(), (98.31234567, 88.7, 7001.0, math.nan, 13.7, 5.5, 1e6, 0.0), strict=True)
+    zip(METRICS.stored.values(), (98.31234567, 88.7, 7001.0, math.nan, 13.7, 5.5, 1e6, 0.0), strict=True)
 )
 # 2021-01-12T09:13:15Z
 MOMENT = 1_610_442_795 * SECOND

@@ -12,6 +12,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +28,7 @@ from edge.datasets import loadDataset
 from edge.network import check_not_collapsed
 from edge.sequences import normalize
 from edge.training import _check_learnt, _forecast_report, train
-from nodes.metrics import getFeatures
+from nodes.metrics import METRICS, MetricTable, getFeatures
 from simulators.edge import simulate
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -406,7 +407,7 @@ def test_the_files_of_a_bundle(model: str, paths: tuple[str, ...]) -> None:
 
 def test_a_bundle_is_loaded_as_it_was_saved(trained: Trained) -> None:
     assert sorted(contents(trained.folder)) == sorted(FILES)
-    bundle = load_bundle(trained.model_file, FEATURES, 4)
+    bundle = load_bundle(trained.model_file)
     assert (bundle.features, bundle.n_steps) == (FEATURES, 4)
     assert bundle.stats == json.loads((trained.folder / "edge_normalization_stats.json").read_text())
     identity = json.loads((trained.folder / "edge.json").read_text())
@@ -419,14 +420,14 @@ def test_a_bundle_is_loaded_as_it_was_saved(trained: Trained) -> None:
 
 def test_the_edge_node_needs_no_keras_model(bundle_copy: Path) -> None:
     bundle_copy.unlink()
-    assert load_bundle(bundle_copy, FEATURES, 4).features == FEATURES
+    assert load_bundle(bundle_copy).features == FEATURES
 
 
 def test_statistics_that_were_reformatted_by_hand_are_accepted(bundle_copy: Path) -> None:
     path = bundle_copy.with_name("edge_normalization_stats.json")
     stats = json.loads(path.read_text())
     path.write_text("\n\n" + json.dumps(dict(reversed(stats.items())), indent=8))
-    assert load_bundle(bundle_copy, FEATURES, 4).stats == stats
+    assert load_bundle(bundle_copy).stats == stats
 
 
 def change_statistic(folder: Path) -> None:
@@ -481,7 +482,7 @@ def test_a_mixture_is_refused_in_one_line(mix: Callable, culprits: list[str], bu
     folder = bundle_copy.parent
     mix(folder)
     with pytest.raises(UserError) as refused:
-        load_bundle(bundle_copy, FEATURES, 4)
+        load_bundle(bundle_copy)
     assert str(refused.value) in {
         f"{folder}/{culprit}: does not belong to {folder}/edge.json; {RESTORE.format(folder=folder)}"
         for culprit in culprits
@@ -495,14 +496,16 @@ def test_a_missing_file_is_named(name: str, bundle_copy: Path) -> None:
     with pytest.raises(
         UserError, match=refusal(f"{path}: no such file; --mode train --model {bundle_copy} writes it")
     ):
-        load_bundle(bundle_copy, FEATURES, 4)
+        load_bundle(bundle_copy)
 
 
 NO_IDENTITY = (
-    "{folder}/edge.json: is not the identity of a trained model, or one of other features;"
-    " --mode train --model {folder}/edge.h5 writes it"
+    "{folder}/edge.json: is not the identity of a trained model; --mode train --model {folder}/edge.h5"
+    " writes it"
 )
 OTHER_FEATURES = "{folder}/edge.h5: was trained for other features or steps; train it again"
+OTHER_METRICS = "{{folder}}/edge.h5: was trained for other metrics ({}); train it again"
+DESCRIPTION = METRICS.description
 
 
 @pytest.mark.parametrize(
@@ -519,6 +522,17 @@ OTHER_FEATURES = "{folder}/edge.h5: was trained for other features or steps; tra
         ({"features": FEATURES[::-1]}, OTHER_FEATURES),
         ({"features": FEATURES[:8]}, OTHER_FEATURES),
         ({"n_steps": 5}, OTHER_FEATURES),
+        ({"metrics": 5}, NO_IDENTITY),
+        ({"metrics": {"cpu": 5}}, NO_IDENTITY),
+        (
+            {"metrics": {name: features for name, features in DESCRIPTION.items() if name != "mem"}},
+            OTHER_METRICS.format("it has no mem"),
+        ),
+        ({"metrics": DESCRIPTION | {"disk": ["disk_rate"]}}, OTHER_METRICS.format("it has disk")),
+        (
+            {"metrics": DESCRIPTION | {"cpu": ["cpu_user_rate"]}},
+            OTHER_METRICS.format("its cpu is cpu_user_rate, not cpu_user_rate and cpu_user_percentage"),
+        ),
     ],
 )
 def test_an_edited_identity_is_refused_in_one_line(
@@ -528,7 +542,7 @@ def test_an_edited_identity_is_refused_in_one_line(
     identity = json.loads(path.read_text()) | edits
     path.write_text(json.dumps({key: value for key, value in identity.items() if value is not None}))
     with pytest.raises(UserError, match=refusal(message.format(folder=bundle_copy.parent))):
-        load_bundle(bundle_copy, FEATURES, 4)
+        load_bundle(bundle_copy)
 
 
 @pytest.mark.parametrize("part", ["model", "litert", "stats"])
@@ -538,29 +552,35 @@ def test_a_checksum_that_is_edited_is_refused(part: str, bundle_copy: Path) -> N
     identity["sha256"][part] = "0" * 64
     path.write_text(json.dumps(identity))
     with pytest.raises(UserError, match="does not belong to"):
-        load_bundle(bundle_copy, FEATURES, 4)
+        load_bundle(bundle_copy)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]"])
 def test_an_identity_that_is_no_json_object_is_refused(text: str, bundle_copy: Path) -> None:
     bundle_copy.with_name("edge.json").write_text(text)
     with pytest.raises(UserError, match=f"^{re.escape(str(bundle_copy.with_name('edge.json')))}[^\n]*$"):
-        load_bundle(bundle_copy, FEATURES, 4)
+        load_bundle(bundle_copy)
 
 
-@pytest.mark.parametrize(
-    ("features", "n_steps", "message"),
-    [
-        (FEATURES, 5, OTHER_FEATURES),
-        (FEATURES[:8], 4, OTHER_FEATURES),
-        ([*FEATURES, "disk"], 4, NO_IDENTITY),
-    ],
-)
-def test_a_program_of_other_features_or_steps_refuses_the_bundle(
-    features: list[str], n_steps: int, message: str, bundle_copy: Path
-) -> None:
-    with pytest.raises(UserError, match=refusal(message.format(folder=bundle_copy.parent))):
-        load_bundle(bundle_copy, features, n_steps)
+def test_a_program_of_other_steps_refuses_the_bundle(bundle_copy: Path) -> None:
+    with pytest.raises(UserError, match=refusal(OTHER_FEATURES.format(folder=bundle_copy.parent))):
+        load_bundle(bundle_copy, n_steps=5)
+
+
+def test_a_node_of_other_metrics_refuses_the_bundle(bundle_copy: Path) -> None:
+    disk = replace(METRICS["cpu_rx"], name="disk", features=("disk_rate", "disk_percentage"))
+    metrics = MetricTable((*(row for row in METRICS.values() if row.name != "mem"), disk))
+    message = OTHER_METRICS.format("it has no disk, it has mem").format(folder=bundle_copy.parent)
+    with pytest.raises(UserError, match=refusal(message)):
+        load_bundle(bundle_copy, metrics)
+
+
+def test_a_bundle_of_before_is_one_of_the_documented_metrics(bundle_copy: Path) -> None:
+    path = bundle_copy.with_name("edge.json")
+    identity = json.loads(path.read_text())
+    assert identity.pop("metrics") == METRICS.description
+    path.write_text(json.dumps(identity))
+    assert load_bundle(bundle_copy).metrics == METRICS
 
 
 def test_a_twin_that_differs_from_the_model_is_not_saved_over_a_good_bundle(
@@ -607,7 +627,7 @@ def test_a_bundle_of_which_one_file_cannot_be_written_leaves_the_good_one_whole(
 def shipped() -> Bundle:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
-        return load_bundle("model/5g_edge_autoencoder.h5", FEATURES, 4)
+        return load_bundle("model/5g_edge_autoencoder.h5")
 
 
 @pytest.fixture(scope="module")

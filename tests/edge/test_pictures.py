@@ -23,7 +23,8 @@ from edge.detector import Verdict
 from edge.evaluation import count_alerts
 from edge.incidents import Alert, Alerts, Incidents
 from edge.pictures import draw_alert, draw_detection, make_plot_dir, plot_alert, plot_detection
-from nodes.metrics import METRICS, NAMES, getFeatures
+from nodes.metrics import METRICS, getFeatures
+from tests.support.metrics import NAMES
 from tests.support.verdict_patterns import SECOND, START, verdicts_of, window
 
 THRESHOLDS = {f"{name}_threshold": 0.1 for name in (*METRICS, "overall")}
@@ -37,7 +38,7 @@ NAN = math.nan
 LOW, WIDTH = 100.0, 400.0
 # Every feature was trained on 100 to 500.
 BUNDLE = Bundle(
-    getFeatures(),
+    METRICS,
     4,
     {f"{feature}_min": LOW for feature in getFeatures()}
     | {f"{feature}_max": LOW + WIDTH for feature in getFeatures()},

@@ -13,7 +13,8 @@ from common.alerts import ALERT, UNKNOWN
 from edge.detector import Verdict
 from edge.monitor import Judged
 from edge.poll_log import Poll, PollLog
-from nodes.metrics import METRICS, NAMES, getAnomalyColumns
+from nodes.metrics import METRICS
+from tests.support.metrics import ANOMALY_FIELDS, NAMES
 
 TIME = 1_772_798_414_098_123_456
 VERDICT = Verdict(
@@ -22,7 +23,7 @@ VERDICT = Verdict(
     causes=("cpu", "net_up"),
     unknown=("mem",),
     rmse={name: math.nan if name == "mem" else 0.25 for name in NAMES},
-    values={column: 1.5 for column in getAnomalyColumns()},
+    values={column: 1.5 for column in ANOMALY_FIELDS},
     shares=dict.fromkeys(NAMES, 2.0),
     in_a_row=4,
     recent=0,

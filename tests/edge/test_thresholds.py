@@ -14,7 +14,6 @@ import pytest
 from common.files import UserError
 from edge.bundle import Bundle, load_bundle
 from edge.paths import DEFAULT_MODEL
-from edge.sequences import N_STEPS
 from edge.thresholds import (
     compare_thresholds,
     describe_foreign,
@@ -25,7 +24,7 @@ from edge.thresholds import (
     update_thresholds,
 )
 from lab import parts
-from nodes.metrics import THRESHOLD_KEYS, getFeatures
+from tests.support.metrics import THRESHOLD_KEYS
 
 ROOT = Path(__file__).resolve().parents[2]
 HELP = "or delete the file: all thresholds then count as set by a person"
@@ -37,7 +36,7 @@ def proposals(value: float) -> dict[str, float]:
 
 @pytest.fixture(scope="module")
 def bundle() -> Bundle:
-    return load_bundle(DEFAULT_MODEL, getFeatures(), N_STEPS)
+    return load_bundle(DEFAULT_MODEL)
 
 
 def foreign(file: Path, bundle: Bundle, identity: str) -> str | None:

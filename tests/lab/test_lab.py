@@ -23,7 +23,8 @@ import pytest
 from edge.datasets import loadDataset
 from lab.parts import PACKAGES, environment, find
 from lab.report import table
-from nodes.metrics import CPU_SECONDS, MEASUREMENTS
+from nodes.metrics import CPU_SECONDS
+from tests.support.metrics import MEASUREMENTS
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "deploy/prometheus.yml"

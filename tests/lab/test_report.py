@@ -302,7 +302,7 @@ def test_documented_rule_flags_all_records_whose_window_has_the_spike() -> None:
     ranges = {
         f"{feature}_{end}": limit for feature in features for end, limit in (("min", 0.0), ("max", 1.0))
     }
-    bundle = Bundle(features, 4, ranges, np.full(12, 0.5), always_half)
+    bundle = Bundle(METRICS, 4, ranges, np.full(12, 0.5), always_half)
     thresholds = {f"{name}_threshold": 0.1 for name in (*METRICS, "overall")}
     values = np.full((100, 12), 0.5)
     # 5 over what is expected: the RMSE over 27 predictions is 5 / sqrt(27) = 0.96.

@@ -25,12 +25,12 @@ from common.files import UserError
 from edge.detector import Verdict
 from edge.exporter import EdgeMetrics
 from lab.influxd import free_port
-from nodes.metrics import NAMES, THRESHOLD_KEYS
 from ports.exporter import PortMetrics
 from service.log import JournalFormatter, Notices
 from service.loop import FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS, Backoff
 from service.scrapes import ScrapeServer
 from service.systemd import check_watchdog, notify_systemd
+from tests.support.metrics import NAMES, THRESHOLD_KEYS
 
 PROJECT = Path(__file__).resolve().parents[2]
 

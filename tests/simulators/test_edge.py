@@ -17,11 +17,8 @@ from edge.datasets import loadDataset
 from nodes.metrics import (
     CPU_SECONDS,
     DOWNLINK,
-    MEASUREMENTS,
     MEMORY_FREE,
     MEMORY_TOTAL,
-    NODE_MEASUREMENTS,
-    RAN_MEASUREMENTS,
     RECEIVED,
     RX_CPU,
     TRANSMITTED,
@@ -31,6 +28,7 @@ from nodes.metrics import (
 from nodes.node import DEFAULT_NODE
 from nodes.series import Point, Record
 from simulators.edge import Attack, cpu_attack, iperf_attack, simulate
+from tests.support.metrics import MEASUREMENTS, NODE_MEASUREMENTS, RAN_MEASUREMENTS, series_without_sample
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "data"
@@ -111,7 +109,7 @@ def test_samples_are_tagged_and_timed_as_prometheus_stores_them() -> None:
         assert len({point["instance"] for point in points}) == 1
     assert {point["time"] % 1_000_000 for points in samples.values() for point in points} == {0}
     for _, record in formatters.slot_records(samples, 15.0):
-        assert formatters.missing_series(record) == []
+        assert series_without_sample(record) == set()
 
 
 def test_the_two_exporters_are_scraped_at_different_moments_of_a_slot() -> None:

@@ -21,11 +21,10 @@ from edge.delivery import REFUSED_RETRY_SECONDS
 from edge.detector import Detector
 from edge.exporter import EdgeMetrics
 from edge.paths import DEFAULT_MODEL
-from edge.sequences import N_STEPS
 from edge.thresholds import load_thresholds
 from influx_utils import initializeConnection
 from lab.influxd import Influxd
-from nodes.metrics import MEMORY_FREE, RX_CPU, getFeatures
+from nodes.metrics import MEMORY_FREE, RX_CPU
 from nodes.node import DEFAULT_NODE
 from nodes.series import Point, Record, record_time
 from service.store import Store
@@ -150,7 +149,7 @@ class Edge:
 
     def expected(self, first: int = FIRST, last: int = SLOTS) -> list[tuple[int, str, str]]:
         """Time, severity and cause of the anomalies in these slots, by the detector alone."""
-        bundle = load_bundle(DEFAULT_MODEL, getFeatures(), N_STEPS)
+        bundle = load_bundle(DEFAULT_MODEL)
         judge = Detector(bundle, load_thresholds(ROOT / "data/thresholds.json"), INTERVAL)
         found, last_record = [], {}
         for start, record in formatters.slot_records(self.samples, INTERVAL):

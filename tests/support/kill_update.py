@@ -21,7 +21,7 @@ from edge.thresholds import (
     read_thresholds,
     update_thresholds,
 )
-from nodes.metrics import THRESHOLD_KEYS
+from tests.support.metrics import THRESHOLD_KEYS
 
 STEPS = ("chmod", "close", "fsync", "ftruncate", "open", "pwrite", "replace", "unlink")
 
