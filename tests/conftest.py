@@ -16,7 +16,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # Their assertions show values, as those of the tests do.
-pytest.register_assert_rewrite("tests.support.edge_daemon", "tests.support.fuzzing")
+pytest.register_assert_rewrite("tests.support.edge_daemon", "tests.support.fuzzing", "tests.support.refusals")
 
 
 @pytest.fixture(scope="session")
