@@ -27,6 +27,13 @@ def untrained(keras: Any) -> Any:
     return network.build(3, 12)
 
 
+@pytest.fixture
+def small(keras: Any) -> Any:
+    """A model of the same shapes that is exported in a tenth of the time."""
+    layers = keras.layers
+    return keras.Sequential([keras.Input((3, 12)), layers.Flatten(), layers.Dense(12)])
+
+
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """What one short training left; no test changes it."""

@@ -240,7 +240,7 @@ def test_a_program_of_other_features_or_steps_refuses_the_bundle(
 
 
 def test_a_twin_that_differs_from_the_model_is_not_saved_over_a_good_bundle(
-    untrained: Any, bundle_copy: Path
+    small: Any, bundle_copy: Path
 ) -> None:
     before = contents(bundle_copy.parent)
     # What cannot be compared does not agree.
@@ -250,29 +250,29 @@ def test_a_twin_that_differs_from_the_model_is_not_saved_over_a_good_bundle(
         " train on more records (--trainset) or for more --epochs"
     )
     with pytest.raises(UserError, match=refusal(message)):
-        save_bundle(untrained, bundle_copy, {}, {}, unknown)
+        save_bundle(small, bundle_copy, {}, {}, unknown)
     assert contents(bundle_copy.parent) == before
 
 
 def test_what_a_training_makes_on_the_way_lies_beside_the_model(
-    trained: Trained, bundle_copy: Path, monkeypatch: pytest.MonkeyPatch
+    small: Any, bundle_copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A training that is killed leaves what the next one removes, and nothing elsewhere.
     monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
     inputs = np.random.default_rng(15).random((10, 3, 12), dtype=np.float32)
-    save_bundle(trained.model, bundle_copy, {}, {}, inputs)
+    save_bundle(small, bundle_copy, {}, {}, inputs)
     assert sorted(contents(bundle_copy.parent)) == sorted(FILES)
 
 
 def test_a_bundle_of_which_one_file_cannot_be_written_leaves_the_good_one_whole(
-    untrained: Any, bundle_copy: Path
+    small: Any, bundle_copy: Path
 ) -> None:
     before = contents(bundle_copy.parent)
     stats = json.loads(bundle_copy.with_name("edge_normalization_stats.json").read_text())
     # JSON has no NaN, so the statistics cannot be written.
     stats["cpu_user_rate_min"] = math.nan
     with pytest.raises((UserError, ValueError)):
-        save_bundle(untrained, bundle_copy, stats, {}, np.zeros((2, 3, 12), dtype=np.float32))
+        save_bundle(small, bundle_copy, stats, {}, np.zeros((2, 3, 12), dtype=np.float32))
     assert [name for name, content in contents(bundle_copy.parent).items() if content != before[name]] == []
 
 
