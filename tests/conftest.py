@@ -40,3 +40,9 @@ def database(influxd: Influxd) -> Iterator[Database]:
         client.switch_database(name)
         yield Database(client, name)
         client.drop_database(name)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long come first, so that the workers end at about the same time."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)

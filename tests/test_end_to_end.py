@@ -39,6 +39,8 @@ from simulators.edge import Attack, simulate
 from tests.support.influx import Database
 from tests.support.prometheus_writer import write_samples
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parent.parent
 SECOND = 10**9
 HISTORY_SECONDS = 60

@@ -26,6 +26,8 @@ from tests.support.influx import Database, connect
 from tests.support.program import Done, run_here
 from tests.support.prometheus_writer import write_samples
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parents[2]
 SECOND = 10**9
 STATES = tempfile.TemporaryDirectory()

@@ -20,6 +20,9 @@ from tests.support.refusals import refusal
 from tests.support.training import FEATURES, LIVING_STD, Trained, contents, spread
 
 
+pytestmark = pytest.mark.long
+
+
 @pytest.mark.parametrize(("network", "is_refused"), [(0.2, True), (0.191, True), (0.189, False)])
 def test_a_network_hardly_better_than_the_mean_is_refused(network: float, is_refused: bool) -> None:
     # 0.95 x 0.2 = 0.19
