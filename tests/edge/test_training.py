@@ -19,7 +19,6 @@ from edge.training import _check_learnt, _forecast_report, train
 from tests.support.refusals import refusal
 from tests.support.training import FEATURES, LIVING_STD, Trained, contents, spread
 
-
 pytestmark = pytest.mark.long
 
 
