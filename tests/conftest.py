@@ -16,7 +16,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # Their assertions show values, as those of the tests do.
-pytest.register_assert_rewrite("tests.support.edge_daemon", "tests.support.fuzzing")
+pytest.register_assert_rewrite("tests.support.edge_daemon", "tests.support.fuzzing", "tests.support.refusals")
 
 
 @pytest.fixture(scope="session")
@@ -40,3 +40,9 @@ def database(influxd: Influxd) -> Iterator[Database]:
         client.switch_database(name)
         yield Database(client, name)
         client.drop_database(name)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long come first, so that the workers end at about the same time."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-import subprocess
-import sys
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -25,6 +23,7 @@ from nodes.series import Record
 from simulators.edge import simulate
 from tests.support.influx import Database, connect
 from tests.support.metrics import MEASUREMENTS, RAN_MEASUREMENTS
+from tests.support.program import Done, run_here
 from tests.support.prometheus_writer import write_samples
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,18 +34,11 @@ HOURS = 2
 SLOTS = HOURS * 240
 
 
-def collect(server: Influxd, db_name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+def collect(server: Influxd, db_name: str, *arguments: object) -> Done:
     given = {"influx_host": server.host, "influx_port": server.port, "influx_db": db_name}
     options = [str(word) for name, value in given.items() for word in (f"--{name}", value)]
-    return subprocess.run(
-        [sys.executable, "find_anomalies.py", "--mode", "collect", *options, *map(str, arguments)],
-        cwd=ROOT,
-        # The environment of the test run may set options.
-        env={name: os.environ[name] for name in ("PATH", "HOME", "LD_LIBRARY_PATH") if name in os.environ},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    # The environment of the test run may set options.
+    return run_here("--mode", "collect", *options, *arguments, cwd=ROOT, environment={})
 
 
 def simulate_all(seconds: float, interval_seconds: float = 15.0) -> Record:
@@ -115,7 +107,7 @@ def recorded(influxd: Influxd, tmp_path_factory: pytest.TempPathFactory) -> Iter
 class Collected(NamedTuple):
     """A finished run, and the file that it was told to write."""
 
-    done: subprocess.CompletedProcess[str]
+    done: Done
     output: Path
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import signal
@@ -15,13 +16,14 @@ from pathlib import Path
 
 import pytest
 
-from common.files import UserError, loadDictJson, read_file, replace_file, working_folder
+from common.files import UserError, loadDictJson, read_file, replace_file, saveDictJson, working_folder
 from edge.bundle import bundle_paths, load_bundle
 from edge.evaluation import load_attacks
 from edge.thresholds import load_thresholds, proposals_path, read_proposals
 from lab import parts
 from nodes.node import load_node
 from tests.support.memory import little_memory
+from tests.support.refusals import one_line
 
 ROOT = Path(__file__).resolve().parents[2]
 PREFIX = ".find_anomalies."
@@ -264,3 +266,123 @@ def test_a_file_that_is_mounted_by_itself_is_written_in_place(content: str, tmp_
 def test_the_proposals_of_a_thresholds_file_lie_beside_it() -> None:
     assert proposals_path("data/thresholds.json") == Path("data/thresholds.proposed.json")
     assert proposals_path("/a.b/c") == Path("/a.b/c.proposed.json")
+
+
+def run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Python code in a process of its own, from the project's folder."""
+    return subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True)
+
+
+# --- JSON ----------------------------------------------------------------------------------------
+
+
+def test_json_round_trip_in_a_new_folder(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "thresholds.json"
+    given = {"cpu_threshold": 0.25, "überall": [1, None]}
+    assert saveDictJson(given, path) is None
+    assert loadDictJson(path) == given
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_json_is_written_for_people_and_readable_by_all(tmp_path: Path) -> None:
+    path = tmp_path / "thresholds.json"
+    saveDictJson({"mem_threshold": 0.1, "cpu_threshold": 2}, path)
+    assert path.read_text() == '{\n  "mem_threshold": 0.1,\n  "cpu_threshold": 2\n}\n'
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, ": no such file; check the path"),
+        (b"", ", line 1: not valid JSON (Expecting value); fix that line"),
+        (
+            b'{\n  "cpu_threshold": 1\n  "mem_threshold": 2\n}',
+            ", line 3: not valid JSON (Expecting ',' delimiter); fix that line",
+        ),
+        (b'{\n\n"cpu_threshold": 0,5}', ", line 3: not valid JSON ("),
+        (b'{"a": 1, "b": 2, "a": 1}', ": the key 'a' occurs twice; keep one of them"),
+        (b'{"outer": {"a": 1, "a": 2}}', ": the key 'a' occurs twice; keep one of them"),
+        (b"[1, 2]", ': must hold one JSON object, like {"key": 1.0}'),
+        (b"1", ': must hold one JSON object, like {"key": 1.0}'),
+        (b"\xff\xfe", ": cannot be read as text ("),
+    ],
+)
+def test_json_refused(tmp_path: Path, content: bytes | None, message: str) -> None:
+    path = tmp_path / "thresholds.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError) as refusal:
+        loadDictJson(path)
+    assert one_line(refusal).startswith(f"{path}{message}")
+
+
+def test_folder_in_place_of_a_json_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as refusal:
+        loadDictJson(tmp_path)
+    assert one_line(refusal).startswith(f"{tmp_path}: cannot be read")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, object()])
+def test_what_json_cannot_hold_leaves_the_old_file(tmp_path: Path, value: object) -> None:
+    path = tmp_path / "stats.json"
+    path.write_text("old")
+    with pytest.raises((ValueError, TypeError)):
+        saveDictJson({"first": 1, "value": value}, path)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_full_disk_leaves_the_old_file_and_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "stats.json"
+    path.write_text("old")
+    code = (
+        "import resource, sys\nfrom common import files\n"
+        # Files may not grow past 100 bytes: the write fails half way.
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
+        "try: files.saveDictJson({str(i): i for i in range(1000)}, sys.argv[1])\n"
+        "except files.UserError as error: print(error)"
+    )
+    done = run(code, str(path))
+    assert done.stdout == f"{path}: cannot be written (File too large); check the folder and the disk\n", (
+        done.stderr
+    )
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_killed_half_way_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "stats.json"
+    path.write_text("old")
+    code = (
+        "import os, signal, sys\nfrom common import files\n"
+        "def write(part):\n"
+        "    part.write_text('half of the n')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "files.replace_file(sys.argv[1], write)"
+    )
+    assert run(code, str(path)).returncode == -signal.SIGKILL
+    assert path.read_text() == "old"
+
+
+def test_interrupted_by_the_user_leaves_the_old_file_alone(tmp_path: Path) -> None:
+    path = tmp_path / "model.h5"
+    path.write_text("old")
+
+    def write(part: Path) -> None:
+        assert (part.parent, part.suffix) == (path.parent, ".h5")
+        part.write_text("half of the n")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        replace_file(path, write)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_folder_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "plain").write_text("a file")
+    path = tmp_path / "plain" / "stats.json"
+    with pytest.raises(UserError) as refusal:
+        saveDictJson({}, path)
+    assert one_line(refusal).startswith(f"{path}: cannot be written (")

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 import string
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,6 +42,7 @@ from nodes.series import Record, record_time
 from tests.support.fuzzing import fuzzed, loaded_or_refused
 from tests.support.influx import Database, connect
 from tests.support.metrics import ANOMALY_FIELDS, THRESHOLD_KEYS
+from tests.support.program import run_here
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -147,17 +146,11 @@ def test_a_certificate_for_another_host_is_no_proof(authorities: tuple[Path, Pat
 def test_the_options_reach_the_client(
     encrypted: Influxd, authorities: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    command = [sys.executable, "find_anomalies.py", "--mode=test", "--once", "--influx_ssl"]
-    command += [f"--influx_port={encrypted.port}", "--influx_host=127.0.0.1", f"--state_dir={tmp_path}"]
+    options = ["--mode=test", "--once", "--influx_ssl", f"--state_dir={tmp_path}"]
+    options += [f"--influx_port={encrypted.port}", "--influx_host=127.0.0.1"]
     said = []
     for ca in authorities:
-        done = subprocess.run(
-            [*command, f"--influx_ca={ca}"],
-            cwd=ROOT,
-            env={"PATH": os.environ["PATH"]},
-            capture_output=True,
-            text=True,
-        )
+        done = run_here(*options, f"--influx_ca={ca}", cwd=ROOT, environment={})
         assert done.returncode == 1
         said.append(done.stderr.splitlines()[-1])
     assert "no recent sample of this node" in said[0]
@@ -165,9 +158,8 @@ def test_the_options_reach_the_client(
 
 
 def test_a_ca_file_that_is_missing_is_one_line(tmp_path: Path) -> None:
-    command = [sys.executable, "find_anomalies.py", "--mode=test", "--once", "--influx_ssl"]
-    command += [f"--influx_ca={tmp_path / 'none.pem'}", f"--state_dir={tmp_path}"]
-    done = subprocess.run(command, cwd=ROOT, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True)
+    options = ["--mode=test", "--once", "--influx_ssl", f"--influx_ca={tmp_path / 'none.pem'}"]
+    done = run_here(*options, f"--state_dir={tmp_path}", cwd=ROOT, environment={})
     assert (done.returncode, done.stderr) == (
         1,
         f"find_anomalies.py: {tmp_path / 'none.pem'}: no such file; check --influx_ca\n",
@@ -184,20 +176,14 @@ SECRET = "s3cret-Passw0rd"
 )
 def test_the_password_is_nowhere_to_be_read(host: str, guarded: Influxd, tmp_path: Path) -> None:
     for password in (SECRET, SECRET + "x"):
-        done = subprocess.run(
-            [sys.executable, "find_anomalies.py", "--mode=test", "--once"],
-            cwd=ROOT,
-            env={
-                "PATH": os.environ["PATH"],
-                "INFLUX_HOST": host,
-                "INFLUX_PORT": str(guarded.port),
-                "INFLUX_USER": "edge",
-                "INFLUX_PASS": password,
-                "FIND_ANOMALIES_STATE_DIR": str(tmp_path / "state"),
-            },
-            capture_output=True,
-            text=True,
-        )
+        environment = {
+            "INFLUX_HOST": host,
+            "INFLUX_PORT": str(guarded.port),
+            "INFLUX_USER": "edge",
+            "INFLUX_PASS": password,
+            "FIND_ANOMALIES_STATE_DIR": str(tmp_path / "state"),
+        }
+        done = run_here("--mode=test", "--once", cwd=ROOT, environment=environment)
         assert done.returncode == 1
         assert len(done.stderr.splitlines()) <= 3
         kept = b"".join(path.read_bytes() for path in (tmp_path / "state").glob("*"))

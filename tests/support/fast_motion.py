@@ -1,10 +1,14 @@
-"""A daemon that polls whenever a line comes on standard input, and answers with its resident memory in bytes.
+"""A daemon that polls whenever a line comes on standard input, and answers with what it has of memory then.
 
 `python tests/support/fast_motion.py PORT DATABASE FOLDER JUDGED_BEFORE INTERVAL`
+Each answer is three numbers: resident bytes, bytes that malloc gave out, blocks that Python gave out.
+The line `collect` has garbage collected first, so that the last two count what is really held.
 """
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import logging
 import os
 import sys
@@ -26,6 +30,18 @@ def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+class Mallinfo2(ctypes.Structure):
+    """struct mallinfo2 of glibc."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in (
+            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
+            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
+        )
+    ]
+
+
 def main() -> None:
     port, database, folder, judged_before, interval = sys.argv[1:]
     logging.basicConfig(stream=sys.stderr, level=logging.INFO)
@@ -40,13 +56,17 @@ def main() -> None:
         thresholds_file="data/thresholds.json",
         model="model/5g_edge_autoencoder.h5",
     )
+    mallinfo = ctypes.CDLL(None).mallinfo2
+    mallinfo.restype = Mallinfo2
     client = initializeConnection("127.0.0.1", int(port), "", "")
     with Store(folder, 1000) as store:
         daemon = Daemon(settings, client, DEFAULT_NODE, store, EdgeMetrics(), Ending())
         daemon.watch.monitor.restore(daemon.watch.monitor.state() | {"judged_before": int(judged_before)})
-        for _ in sys.stdin:
+        for line in sys.stdin:
             daemon.poll()
-            print(resident_bytes(), flush=True)
+            if line.strip() == "collect":
+                gc.collect()
+            print(resident_bytes(), mallinfo().uordblks, sys.getallocatedblocks(), flush=True)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 from common.files import UserError
 
 # `make fuzz` sets it to 10,000.
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "300"))
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "100"))
 fuzzed = settings(
     max_examples=EXAMPLES,
     deadline=None,

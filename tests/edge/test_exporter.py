@@ -1,0 +1,99 @@
+"""What Prometheus is given of a node, and the alerts that are deployed with it."""
+
+import math
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from common.alerts import ALERT, ANOMALY, NORMAL
+from edge.detector import Verdict
+from edge.exporter import EdgeMetrics
+from lab.influxd import free_port
+from ports.exporter import PortMetrics
+from tests.support.metrics import NAMES, THRESHOLD_KEYS
+from tests.support.scrapes import scrape
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+def test_what_prometheus_scrapes() -> None:
+    metrics = EdgeMetrics()
+    port = free_port("127.0.0.1")
+    metrics.serve("127.0.0.1", port)
+    metrics.show_thresholds(dict(zip(THRESHOLD_KEYS, range(9), strict=True)))
+    rmse = {name: 0.25 for name in NAMES}
+    metrics.show(Verdict(0, NORMAL, (), (), rmse, {}), [])
+    metrics.show(Verdict(0, ANOMALY, ("cpu", "mem"), (), rmse, {}), ["rx_cpu_time"])
+    metrics.show(Verdict(0, ALERT, ("cpu",), (), rmse | {"cpu": 4.5}, {}), ["rx_cpu_time"])
+    metrics.show(Verdict(0, ALERT, (), (), rmse | {"cpu": 4.5}, {}), [])
+    found = scrape(port)
+    expected = {
+        'find_anomalies_anomalies_total{cause="cpu"}': 2,
+        'find_anomalies_anomalies_total{cause="mem"}': 1,
+        'find_anomalies_anomalies_total{cause="unknown cause"}': 1,
+        'find_anomalies_alerts_total{cause="cpu"}': 1,
+        'find_anomalies_alerts_total{cause="unknown cause"}': 1,
+        'find_anomalies_unknown_verdicts_total{series="rx_cpu_time"}': 2,
+        'find_anomalies_rmse{metric="cpu"}': 4.5,
+        'find_anomalies_rmse{metric="mem"}': 0.25,
+        'find_anomalies_threshold{metric="cpu"}': 0,
+        'find_anomalies_threshold{metric="overall"}': 8,
+        "find_anomalies_spool_depth": 0,
+    }
+    assert {name: found.get(name) for name in expected} == expected
+
+
+def test_what_serves_nothing_loads_no_http_server() -> None:
+    code = "import sys, service; print({'http.server', 'wsgiref.simple_server'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True)
+    assert done.stdout == b"set()\n"
+
+
+def test_the_age_of_the_last_good_poll_grows_until_the_next() -> None:
+    metrics = EdgeMetrics()
+    port = free_port("127.0.0.1")
+    metrics.serve("127.0.0.1", port)
+    time.sleep(0.3)
+    before = scrape(port)["find_anomalies_seconds_since_last_good_poll"]
+    metrics.good_poll()
+    after = scrape(port)["find_anomalies_seconds_since_last_good_poll"]
+    assert before >= 0.3
+    assert after < before
+
+
+def test_in_silence_the_newest_record_grows_old_and_no_rmse_is_shown() -> None:
+    metrics = EdgeMetrics()
+    registry = metrics.registry
+    age = "find_anomalies_seconds_since_newest_record"
+    assert math.isnan(registry.get_sample_value(age))
+    rmse = {name: 0.25 for name in NAMES}
+    metrics.show(Verdict(int((time.time() - 500) * 1e9), NORMAL, (), (), rmse, {}), [])
+    assert registry.get_sample_value(age) == pytest.approx(500, abs=5)
+    metrics.show_silence()
+    shown = [registry.get_sample_value("find_anomalies_rmse", {"metric": name}) for name in NAMES]
+    assert all(math.isnan(value) for value in shown)
+
+
+# --- what is deployed ----------------------------------------------------------------------------
+
+
+def test_the_alert_rules_use_metrics_that_exist_and_promtool_accepts_them() -> None:
+    from lab import parts
+
+    rules = PROJECT / "deploy/alerts.yml"
+    checked = subprocess.run(
+        [parts.find("promtool"), "check", "rules", rules],
+        capture_output=True,
+        text=True,
+        env=parts.environment(),
+    )
+    assert checked.returncode == 0, checked.stderr
+    families = [family for one in (EdgeMetrics(), PortMetrics()) for family in one.registry.collect()]
+    known = {name for family in families for name in (family.name, f"{family.name}_total")}
+    used = set(re.findall(r"find_anomalies_\w+", "\n".join(re.findall(r"expr: (.*)", rules.read_text()))))
+    assert used
+    assert used <= known

@@ -1,0 +1,206 @@
+"""One training here: what it learns, what it writes, and what it refuses."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from common.files import UserError
+from edge.network import check_not_collapsed
+from edge.training import _check_learnt, _forecast_report, train
+from tests.support.refusals import refusal
+from tests.support.training import FEATURES, LIVING_STD, Trained, contents, spread
+
+pytestmark = pytest.mark.long
+
+
+@pytest.mark.parametrize(("network", "is_refused"), [(0.2, True), (0.191, True), (0.189, False)])
+def test_a_network_hardly_better_than_the_mean_is_refused(network: float, is_refused: bool) -> None:
+    # 0.95 x 0.2 = 0.19
+    report = {"overall": {"network": network, "training_mean": 0.2}}
+    if not is_refused:
+        _check_learnt(report)
+        return
+    with pytest.raises(UserError, match="predicts hardly better than the mean.*nothing was saved"):
+        _check_learnt(report)
+
+
+def test_the_optimizer_is_the_documented_one_made_stable(trained: Trained) -> None:
+    settings = trained.optimizer
+    assert settings["name"] == "sgd"
+    assert settings["nesterov"] is True
+    assert settings["learning_rate"] == pytest.approx(0.01)
+    assert 0.9 <= settings["momentum"] < 1
+    # Without clipping it diverges.
+    assert settings["clipnorm"] == 1.0
+
+
+def test_the_trained_network_uses_its_input(trained: Trained) -> None:
+    assert spread(trained.model).max() > LIVING_STD
+    check_not_collapsed(trained.model, 3, 12)
+
+
+def test_the_statistics_are_minimum_and_maximum_of_the_training_set(trained: Trained) -> None:
+    stats = json.loads((trained.folder / "edge_normalization_stats.json").read_text())
+    assert list(stats) == [f"{feature}_{end}" for feature in FEATURES for end in ("min", "max")]
+    for feature in FEATURES:
+        assert stats[f"{feature}_min"] == trained.frame[feature].min()
+        assert stats[f"{feature}_max"] == trained.frame[feature].max()
+
+
+def test_the_identity_says_what_was_trained_and_how_well_it_predicts_what_it_has_not_seen(
+    trained: Trained,
+) -> None:
+    identity = json.loads((trained.folder / "edge.json").read_text())
+    assert identity["features"] == FEATURES
+    assert identity["n_steps"] == 4
+    assert identity["records"] == len(trained.frame) == 1440
+    assert pd.Timestamp(identity["first_record"]) == trained.frame.index[0]
+    assert pd.Timestamp(identity["last_record"]) == trained.frame.index[-1]
+    assert sorted(identity["versions"]) == ["keras", "numpy", "tensorflow"]
+    for part, name in (("model", "edge.h5"), ("litert", "edge.tflite")):
+        assert identity["sha256"][part] == hashlib.sha256((trained.folder / name).read_bytes()).hexdigest()
+
+    every = trained.sequences()
+    known, held_out = every[: -(len(every) // 10)], every[-(len(every) // 10) :]
+    mean = np.mean([target for _, target in known], axis=0)
+    assert list(identity["means"]) == FEATURES
+    assert list(identity["means"].values()) == pytest.approx(mean.tolist(), abs=1e-5)
+    report = identity["held_out_rmse"]
+    actual = np.array([target for _, target in held_out])
+    network = np.asarray(trained.model(np.array([inputs for inputs, _ in held_out], dtype=np.float32)))
+    for metric, columns in {"cpu": [0, 8], "net_up": [4], "mem": [7, 11], "overall": range(12)}.items():
+        columns = list(columns)
+        for name, forecast in (
+            ("training_mean", np.tile(mean, (len(actual), 1))),
+            ("previous_record", np.array([inputs[2] for inputs, _ in held_out])),
+            ("network", network),
+        ):
+            rmse = math.sqrt(((forecast - actual)[:, columns] ** 2).mean())
+            assert report[metric][name] == pytest.approx(rmse, abs=2e-5), (metric, name)
+
+
+def test_the_training_prints_the_errors_that_it_notes(trained: Trained) -> None:
+    report = json.loads((trained.folder / "edge.json").read_text())["held_out_rmse"]
+    lines = trained.printed.splitlines()
+    assert lines[:3] == [
+        "",
+        "RMSE on the held-out records (normalised units)",
+        "metric        network  training mean  previous record",
+    ]
+    assert [line.split()[0] for line in lines[3:]] == list(report)
+    for line in lines[3:]:
+        name, *numbers = line.split()
+        assert [float(n) for n in numbers] == pytest.approx(list(report[name].values()), abs=6e-5)
+
+
+@pytest.mark.parametrize(
+    ("held_out", "title", "network", "mean"),
+    [
+        (100, "the held-out records", 3.0, 2.0),
+        # Of 199 records 100 are 1 and 99 are 3: the mean of the first is 1.
+        (
+            99,
+            "all records, too few to hold some out",
+            math.sqrt((100 + 99 * 9) / 199),
+            math.sqrt(99 * 4 / 199),
+        ),
+    ],
+)
+def test_a_network_is_judged_on_all_records_where_few_are_held_out(
+    held_out: int, title: str, network: float, mean: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inputs = np.zeros((100 + held_out, 3, 12), dtype=np.float32)
+    targets = np.full((100 + held_out, 12), 1.0, dtype=np.float32)
+    targets[100:] = 3.0
+
+    def previous(batch: np.ndarray, training: bool) -> np.ndarray:
+        return batch[:, -1]
+
+    report = _forecast_report(previous, inputs, targets, 100)
+    assert f"\nRMSE on {title} (normalised units)\n" in capsys.readouterr().out
+    for metric in ("cpu", "mem", "overall"):
+        assert report[metric]["network"] == report[metric]["previous_record"]
+        assert report[metric]["network"] == pytest.approx(network, abs=1e-5)
+        assert report[metric]["training_mean"] == pytest.approx(mean, abs=1e-5)
+
+
+def test_the_training_is_drawn(trained: Trained) -> None:
+    starts = {".eps": b"%!PS", ".png": b"\x89PNG", ".tiff": b"II*\x00"}
+    drawn = sorted(path.name for path in (trained.plots).iterdir())
+    assert drawn == [
+        "acc_loss_plot.eps",
+        "acc_loss_plot.png",
+        "acc_loss_plot.tiff",
+        "accuracy_plot.eps",
+        "accuracy_plot.png",
+        "loss_plot.eps",
+        "loss_plot.png",
+    ]
+    for name in drawn:
+        path = trained.plots / name
+        assert path.read_bytes().startswith(starts[path.suffix])
+
+
+def constant(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.assign(mem_percentage=88.7)
+
+
+def without_value(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.assign(ul_bytes_rate=np.nan)
+
+
+def with_gaps(frame: pd.DataFrame, whole: int) -> pd.DataFrame:
+    """Every fourth record missing, but for the last `whole` ones."""
+    here = np.arange(len(frame)) - (len(frame) - whole)
+    gapped = frame.copy()
+    gapped[(here < 0) & (here % 4 == 3)] = np.nan
+    return gapped
+
+
+TOO_FEW = (
+    "the training set (--trainset) has only {} sequences of 4 records without a gap;"
+    " collect at least a day of records"
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        (None, {"n_features": 8}, "the network has 12 features, not 8"),
+        (None, {"val_split": 1.0}, "val_split is 1.0; it must be at least 0 and below 1"),
+        (None, {"val_split": -0.1}, "val_split is -0.1; it must be at least 0 and below 1"),
+        (None, {"val_split": math.nan}, "val_split is nan; it must be at least 0 and below 1"),
+        (
+            constant,
+            {},
+            "the training set (--trainset) has the constant 88.7 in mem_percentage,"
+            " so nothing can be learnt of it;"
+            " collect a longer stretch in which it changes",
+        ),
+        (
+            without_value,
+            {},
+            "the training set (--trainset) has no value in ul_bytes_rate; collect records that have it",
+        ),
+        (lambda frame: with_gaps(frame, 0), {}, TOO_FEW.format(0)),
+        (lambda frame: with_gaps(frame, 42), {}, TOO_FEW.format(39)),
+    ],
+)
+def test_what_cannot_be_learnt_from_is_refused_and_the_earlier_bundle_stays(
+    change: Callable | None, options: dict[str, Any], message: str, trained: Trained, bundle_copy: Path
+) -> None:
+    before = contents(bundle_copy.parent)
+    frame = change(trained.frame) if change else trained.frame
+    settings = {"n_steps": 4, "n_features": 12, "train_epochs": 1, "train_verbose": 0} | options
+    with pytest.raises(UserError, match=refusal(message)):
+        train(frame, model_filename=str(bundle_copy), **settings)
+    assert contents(bundle_copy.parent) == before
