@@ -118,7 +118,7 @@ def _judge(
     over = ~unknown & (window > limits) & (record > RECORD_FACTOR * limits)
     shares = np.minimum(window, record / RECORD_FACTOR) / np.maximum(limits, 1e-9)
     status = row.status(bool(over.any()), bool(unknown.any()))
-    # Of the columns of the scores `overall` is the last.
+    # `overall` is the last column of the scores.
     names = np.array(list(keys))
     return Verdict(
         time=time,

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from lab.edge import FAR_ADDRESS, Edge
+from nodes.metrics import METRICS, NODE, RAN
 
 FLOOD_BITS_PER_SECOND = "400M"
 MEMORY_SHARE = 0.2
@@ -112,8 +113,8 @@ def cpus_and_5g_flood(edge: Edge) -> Iterator[None]:
         yield
 
 
-NODE_METRICS = ("cpu", "net_down", "net_up", "mem")
-RAN_METRICS = ("cpu_rx", "cpu_tx", "net_5g_down", "net_5g_up")
+NODE_METRICS = tuple(name for name, metric in METRICS.items() if metric.exporter == NODE)
+RAN_METRICS = tuple(name for name, metric in METRICS.items() if metric.exporter == RAN)
 
 ATTACKS = (
     AttackKind("all CPUs", ("cpu",), all_cpus),

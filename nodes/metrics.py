@@ -41,9 +41,9 @@ class Metric:
     measurement: the series, as Prometheus names it.
     columns: column of a dataset -> what of the kind it holds, over all parts: the mean of percentages, the
         sum of bytes.
-    features: the columns that the model sees, in two groups at most: how the metric changes, and last its
-        level, how much of it there is. A rate in bytes per second is both.
-    unit: of the level, "%" or "B/s" or any other.
+    features: the columns that the model sees: first how the metric changes, last its level (how much of it
+        there is). A rate in bytes per second is both, and stands alone.
+    unit: of the level, "%" or "B/s" or any other. Levels in percent are stored before the others.
     stored: the column that is stored with an anomaly. stored_field: its name in InfluxDB.
     part_tag: the tag that tells the parts of a node apart (`cpu`, `device`, `cellId`); None where the node
         has one series. part_columns: like `columns`, for each part; `{part}` in a name stands for the part's.
@@ -127,12 +127,12 @@ class MetricTable(Mapping[str, Metric]):
 
     @cached_property
     def in_datasets(self) -> tuple[Metric, ...]:
-        """The rows in the order of a dataset's columns: one exporter after the other."""
+        """The rows in the order of a dataset's columns: the node exporter's, then those of the RAN."""
         return tuple(sorted(self.rows, key=lambda row: row.exporter != NODE))
 
     @cached_property
     def _in_store(self) -> tuple[Metric, ...]:
-        """As in_datasets, and of each exporter first what has a percentage."""
+        """As in_datasets, and within each exporter the metrics in percent first."""
         return tuple(sorted(self.in_datasets, key=lambda row: (row.exporter != NODE, row.unit != "%")))
 
     @cached_property
