@@ -55,7 +55,7 @@ class Plan:
 
 
 SHORT_PLAN = Plan(
-    recorded=120, tested=5, settle=5, before_seconds=5.0, attack=10, calm=10, epochs=40, attacks=SHORT
+    recorded=90, tested=5, settle=4, before_seconds=4.0, attack=10, calm=8, epochs=40, attacks=SHORT
 )
 
 
@@ -230,7 +230,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="seconds between scrapes, and between records, 1 or more (default: %(default)g)",
     )
     parser.add_argument(
-        "--short", action="store_true", help="little training and two attacks only: under 4 minutes"
+        "--short", action="store_true", help="little training and two attacks only: about 3 minutes"
     )
     parser.add_argument(
         "--output_dir", default="plots/lab", help="each run has a folder in it (default: %(default)s)"
