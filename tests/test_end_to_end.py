@@ -192,6 +192,10 @@ def stored_point(samples: Record, slot: int) -> dict[str, Any]:
     }
 
 
+def stored_points(database: Database) -> list[dict[str, Any]]:
+    return list(database.client.query("SELECT * FROM detected_anomalies", epoch="ns").get_points())
+
+
 def test_an_attack_is_found_as_it_happens_and_stands_in_influxdb(
     influxd: Influxd, database: Database, start_daemon: StartDaemon
 ) -> None:
@@ -205,10 +209,13 @@ def test_an_attack_is_found_as_it_happens_and_stands_in_influxdb(
 
     lines = daemon.wait_for(lambda lines: any('"severity": "alert"' in line.message for line in lines), 40)
     # The verdict is logged before it is stored.
-    time.sleep(0.3)
+    deadline = time.monotonic() + 10
+    while "alert" not in {point["severity"] for point in stored_points(database)}:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
     daemon.end()
 
-    stored = list(database.client.query("SELECT * FROM detected_anomalies", epoch="ns").get_points())
+    stored = stored_points(database)
     attacked = [point for point in stored if point["time"] // SECOND >= now + 12]
     assert attacked[3]["severity"] == "alert"
     assert {point["severity"] for point in attacked} == {"anomaly", "alert"}

@@ -5,7 +5,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -46,15 +45,18 @@ import sys, time
 from service.systemd import Ending
 ending = Ending()
 ending.install()
-print("ready", flush=True)
+if sys.argv[1] == "waiting":
+    print("ready", flush=True)
 if sys.argv[1] == "writing":
     with ending.deferred():
+        print("ready", flush=True)
         time.sleep(1.0)
         print("written", flush=True)
     print("never", flush=True)
 if sys.argv[1] == "failing":
     try:
         with ending.deferred():
+            print("ready", flush=True)
             time.sleep(1.0)
             print("failed", flush=True)
             raise OSError
@@ -83,7 +85,6 @@ def test_a_signal_ends_a_wait_at_once_and_a_write_when_it_is_done_or_has_failed(
     number: signal.Signals, words: str, said: str
 ) -> None:
     process = start(words)
-    time.sleep(0.2)
     process.send_signal(number)
     assert process.communicate(timeout=5) == (said, None)
     assert process.returncode == 0
