@@ -15,7 +15,7 @@ run: .venv/.replay
 
 # The lab's short run comes last and by itself: what else the machine does would be flagged.
 test: quick
-	.venv/bin/python -m pytest -m alone $(slowest)
+	.venv/bin/python -m pytest -m alone -rs $(slowest)
 	@echo "make test took $$(($$(date +%s) - $(started))) s."
 
 quick: lint
