@@ -53,17 +53,18 @@ class AnswerTooLargeError(InfluxDBServerError):
 
 
 class _BoundedSession(requests.Session):
-    """Reads answers of at most MAX_ANSWER_BYTES, each to its end within TIMEOUT_SECONDS of its beginning."""
+    """Reads answers of at most MAX_ANSWER_BYTES, each to its end within `timeout_seconds` of its beginning."""
 
-    def __init__(self) -> None:
+    def __init__(self, timeout_seconds: float) -> None:
         super().__init__()
+        self._timeout_seconds = timeout_seconds
         # What is not compressed cannot grow, and can be read as it comes.
         self.headers["Accept-Encoding"] = "identity"
 
     def send(self, request: requests.PreparedRequest, **settings: Any) -> requests.Response:
         """As requests does. Raises AnswerTooLargeError, and requests.Timeout for an answer without an end."""
         response = super().send(request, **(settings | {"stream": True}))
-        deadline = monotonic() + TIMEOUT_SECONDS
+        deadline = monotonic() + self._timeout_seconds
         content = bytearray()
         try:
             # What has come, not what would fill a buffer: a server may send a byte now and then.
@@ -93,9 +94,9 @@ def initializeConnection(
     influx_pass: str,
     is_encrypted: bool = False,
     ca_file: str | None = None,
-    timeout_seconds: float = TIMEOUT_SECONDS,
+    timeout_seconds: float | None = None,
 ) -> InfluxDBClient:
-    """A client that gives up after `timeout_seconds` and speaks to the server directly, past any proxy.
+    """A client that gives up after `timeout_seconds` (by default TIMEOUT_SECONDS) and speaks to the server directly, past any proxy.
 
     is_encrypted: speak TLS, and only to a server whose certificate is signed by one that `ca_file` (PEM)
     holds, or by a public one. Nothing is sent yet: the first request shows whether the server is there.
@@ -105,7 +106,8 @@ def initializeConnection(
         raise UserError(
             "--influx_host must be a host name or an address; give that alone, without anything else"
         )
-    session = _BoundedSession()
+    timeout_seconds = timeout_seconds or TIMEOUT_SECONDS
+    session = _BoundedSession(timeout_seconds)
     # An empty `proxies` alone still lets requests take HTTP_PROXY and .netrc from the environment.
     session.trust_env = False
     return InfluxDBClient(

@@ -476,8 +476,10 @@ def earlier(tmp_path: Path) -> Path:
 
 TRAIN = (
     *("--mode", "train", "--model", "model/edge.h5", "--thresholds_file", "thresholds.json"),
-    *("--trainset", "normal.csv", "--cpu_testset", "cpu.csv", "--iperf_testset", "iperf.csv"),
+    *("--trainset", "normal.csv"),
 )
+# They serve only with --evaluate; without it the environment's are ignored.
+TESTSETS = {"FIND_ANOMALIES_CPU_TESTSET": "cpu.csv", "FIND_ANOMALIES_IPERF_TESTSET": "iperf.csv"}
 
 
 def train(folder: Path, *arguments: object) -> Done:

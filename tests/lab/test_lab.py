@@ -381,7 +381,7 @@ def test_a_part_that_does_not_start_is_said_in_one_line(tmp_path: Path, program:
 def test_missing_parts_are_said_in_one_line(tmp_path: Path) -> None:
     for source in ROOT.glob("*.py"):
         shutil.copy(source, tmp_path)
-    for folder in ("common", "lab", "deploy"):
+    for folder in ("commands", "common", "deploy", "edge", "lab", "nodes", "ports", "service"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "path").mkdir()
     lab = prepare("--short", "--output_dir", tmp_path / "out", cwd=tmp_path)

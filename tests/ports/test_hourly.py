@@ -453,4 +453,4 @@ def test_a_port_of_metrics_that_is_taken_is_one_line(server: Influxd, run: Calla
     with socket.create_server(("127.0.0.1", 0)) as taken:
         job = run(server.port, f"--metrics_port={taken.getsockname()[1]}")
         assert job.process.wait(30) == 1
-    assert "cannot be listened on" in job.log.read_text()
+    assert "cannot listen on" in job.log.read_text()
