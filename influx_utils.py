@@ -53,7 +53,7 @@ class AnswerTooLargeError(InfluxDBServerError):
 
 
 class _BoundedSession(requests.Session):
-    """Reads answers of at most MAX_ANSWER_BYTES, each to its end within `timeout_seconds` of its beginning."""
+    """Reads answers of at most MAX_ANSWER_BYTES, each to its end within `timeout_seconds` of its start."""
 
     def __init__(self, timeout_seconds: float) -> None:
         super().__init__()
@@ -96,8 +96,9 @@ def initializeConnection(
     ca_file: str | None = None,
     timeout_seconds: float | None = None,
 ) -> InfluxDBClient:
-    """A client that gives up after `timeout_seconds` (by default TIMEOUT_SECONDS) and speaks to the server directly, past any proxy.
+    """A client that gives up after a while, and speaks to the server directly, past any proxy.
 
+    timeout_seconds: for an answer, by default TIMEOUT_SECONDS.
     is_encrypted: speak TLS, and only to a server whose certificate is signed by one that `ca_file` (PEM)
     holds, or by a public one. Nothing is sent yet: the first request shows whether the server is there.
     """

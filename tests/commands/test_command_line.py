@@ -484,21 +484,13 @@ TESTSETS = {"FIND_ANOMALIES_CPU_TESTSET": "cpu.csv", "FIND_ANOMALIES_IPERF_TESTS
 
 def train(folder: Path, *arguments: object) -> Done:
     """--mode train in `folder`, where Keras is not installed."""
-    return run(*TRAIN, *arguments, cwd=folder, absent=("tensorflow", "keras"))
+    return run(*TRAIN, *arguments, cwd=folder, absent=("tensorflow", "keras"), **TESTSETS)
 
 
 def train_process(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     """The same in a process of its own, which ends with exit code 99 when it imports TensorFlow."""
     wires = tripwires(folder.parent, "tensorflow", "keras")
-    return run(
-        *("--mode", "train", "--model", "model/edge.h5", "--thresholds_file", "thresholds.json"),
-        *("--trainset", "normal.csv", *arguments),
-        cwd=folder,
-        PYTHONPATH=wires,
-        # These serve with --evaluate alone, and would be refused without it.
-        FIND_ANOMALIES_CPU_TESTSET="cpu.csv",
-        FIND_ANOMALIES_IPERF_TESTSET="iperf.csv",
-    )
+    return run_process(*TRAIN, *arguments, cwd=folder, PYTHONPATH=wires, **TESTSETS)
 
 
 def test_a_sound_training_set_gets_as_far_as_tensorflow(earlier: Path) -> None:
