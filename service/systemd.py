@@ -50,18 +50,19 @@ class Ending:
     def __init__(self) -> None:
         self._is_asked = False
         self._is_deferred = False
-        # The two ends of a pipe, once `install` was called.
-        self._pipe: tuple[socket.socket, ...] = ()
+        # The reading end of a pipe, once `install` was called.
+        self._reading: tuple[int, ...] = ()
 
     def install(self) -> None:
         """Handle the signals of this process from now on."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._end)
         # Python writes each signal to the pipe; a handler that took a lock could wait for itself.
-        self._pipe = socket.socketpair()
-        for end in self._pipe:
-            end.setblocking(False)
-        signal.set_wakeup_fd(self._pipe[0].fileno(), warn_on_full_buffer=False)
+        reading, writing = os.pipe()
+        for end in (reading, writing):
+            os.set_blocking(end, False)
+        self._reading = (reading,)
+        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
         signal.signal(signal.SIGHUP, lambda *_: None)
 
     def _end(self, number: int, frame: FrameType | None) -> None:
@@ -83,8 +84,8 @@ class Ending:
 
     def wait(self, seconds: float) -> bool:
         """Wait, at most until SIGHUP comes. Returns whether it came."""
-        woken = select.select(self._pipe[1:], [], [], seconds)[0]
+        woken = select.select(self._reading, [], [], seconds)[0]
         for pipe in woken:
             # Many signals end one wait; the pipe holds no more than this.
-            pipe.recv(1 << 20)
+            os.read(pipe, 1 << 20)
         return bool(woken)

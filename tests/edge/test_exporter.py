@@ -48,7 +48,10 @@ def test_what_prometheus_scrapes() -> None:
 
 
 def test_what_serves_nothing_loads_no_http_server() -> None:
-    code = "import sys, commands.edge, edge.exporter, service.loop; print({'http.server', 'wsgiref.simple_server'} & set(sys.modules))"
+    code = (
+        "import sys, commands.edge, edge.exporter, service.loop\n"
+        "print({'http.server', 'wsgiref.simple_server'} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True)
     assert done.stdout == b"set()\n"
 
