@@ -74,10 +74,14 @@ class PollLog:
                 continue
             yield Poll(polled_at, fault, judged)
 
-    def verdicts(self) -> list[Verdict]:
-        """All verdicts, the oldest first; the newer one where a record was judged again after a crash."""
-        found = {one.verdict.time: one.verdict for poll in self.read() for one in poll.judged}
-        return [found[time] for time in sorted(found)]
+    def verdicts(self) -> Iterator[Verdict]:
+        """All verdicts in the order of their polls; one for a record that was judged again after a crash."""
+        seen: set[int] = set()
+        for poll in self.read():
+            for one in poll.judged:
+                if one.verdict.time not in seen:
+                    seen.add(one.verdict.time)
+                    yield one.verdict
 
 
 def _content(verdict: Verdict) -> dict[str, Any]:

@@ -70,13 +70,12 @@ def test_a_line_says_all_that_another_program_needs(tmp_path: Path) -> None:
     assert verdict["actual"] == [0.5, None]
 
 
-def test_a_record_that_was_judged_twice_counts_once_and_what_is_damaged_not_at_all(tmp_path: Path) -> None:
+def test_a_record_that_was_judged_twice_comes_once_and_what_is_damaged_not_at_all(tmp_path: Path) -> None:
     log = PollLog(tmp_path)
     later = dataclasses.replace(VERDICT, time=TIME + 1, status=UNKNOWN)
-    again = dataclasses.replace(later, in_a_row=5)
-    log.publish([Judged(later, {}), Judged(VERDICT, {})], None)
+    log.publish([Judged(VERDICT, {})], None)
     with log.path.open("a") as file:
         file.write('{"polled_at": "2026-03-06T12:00:20Z", "fault": null, "verdicts": [{"time_ns": "x"}]}\n')
         file.write('{"polled_at": 5, "fault": null, "verdicts": []}\n{}\n')
-    log.publish([Judged(again, {})], None)
-    assert [(one.time, one.in_a_row) for one in log.verdicts()] == [(TIME, 4), (TIME + 1, 5)]
+    log.publish([Judged(VERDICT, {}), Judged(later, {})], None)
+    assert [(one.time, one.status) for one in log.verdicts()] == [(TIME, ALERT), (TIME + 1, UNKNOWN)]
