@@ -61,7 +61,7 @@ class Daemon:
         client: InfluxDBClient,
         node: Node,
         store: Store,
-        metrics: EdgeMetrics,
+        exporter: EdgeMetrics,
         ending: Ending,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -69,7 +69,7 @@ class Daemon:
         self._client = client
         self._node_metrics = node.metrics
         self._store = store
-        self._metrics = metrics
+        self._exporter = exporter
         self._ending = ending
         self._notices = Notices()
         # A state of another node, server or interval does not apply here.
@@ -82,29 +82,28 @@ class Daemon:
         }
         self.watch = Watch(
             WatchSettings(
-                f"{settings.server}, database {settings.database}",
-                settings.interval_seconds,
-                settings.catch_up_seconds,
-                settings.drift_seconds,
-                settings.thresholds_file,
-                settings.model,
-                settings.once,
+                place=f"{settings.server}, database {settings.database}",
+                interval_seconds=settings.interval_seconds,
+                catch_up_seconds=settings.catch_up_seconds,
+                drift_seconds=settings.drift_seconds,
+                thresholds_file=settings.thresholds_file,
+                model=settings.model,
+                once=settings.once,
             ),
             client,
             node,
             self._kept_state(),
-            self._notices,
             clock,
         )
         self.delivery = Delivery(
-            client,
-            settings.database,
-            settings.measurement,
-            store,
-            metrics,
-            self._notices,
-            ending,
-            settings.refused_retry_seconds,
+            client=client,
+            database=settings.database,
+            measurement=settings.measurement,
+            store=store,
+            exporter=exporter,
+            notices=self._notices,
+            ending=ending,
+            retry_seconds=settings.refused_retry_seconds,
         )
         self.poll_log = PollLog(store.path.parent)
         self._is_connected = False
@@ -151,7 +150,7 @@ class Daemon:
     def _note_slowness(self, lasted_seconds: float) -> None:
         interval = self._settings.interval_seconds
         if skipped := int(lasted_seconds // interval):
-            self._metrics.skipped.inc(skipped)
+            self._exporter.skipped.inc(skipped)
             self._notices.fault(
                 "slow",
                 f"a poll took longer than the {interval:g} s between polls: some polls are skipped, but no"
@@ -165,12 +164,12 @@ class Daemon:
 
     def poll(self) -> bool:
         """Do one poll, whatever comes of it. Returns whether the server is away."""
-        self._metrics.polls.inc()
+        self._exporter.polls.inc()
         self._is_first_poll, was_first_poll = False, self._is_first_poll
         self.delivery.look_after_store()
         self.watch.refresh()
-        self._metrics.show_thresholds(self.watch.thresholds, self._node_metrics)
-        self._metrics.foreign_thresholds.set(self.watch.has_foreign_thresholds)
+        self._exporter.show_thresholds(self.watch.thresholds, self._node_metrics)
+        self._exporter.foreign_thresholds.set(self.watch.has_foreign_thresholds)
         try:
             if not self._is_connected:
                 influx_utils.checkDatabase(self._client, self._settings.database)
@@ -178,17 +177,18 @@ class Daemon:
             found = self.watch.poll()
         except influx_utils.INFLUX_ERRORS as error:
             self._note_away(error)
+            self._publish(Found([]), self._status)
             return True
         except UserError as error:
             # At the start somebody is watching; later the service waits until it is fixed.
             if self._settings.once or was_first_poll and not self.watch.monitor.reader.has_begun:
                 raise
-            self._metrics.failures.labels("refused").inc()
+            self._exporter.failures.labels("refused").inc()
             self._notices.fault("poll", str(error))
             self._status = str(error)
             self._publish(Found([]), self._status)
         else:
-            self._metrics.good_poll()
+            self._exporter.good_poll()
             self._notices.mended("poll", "records are judged again")
             # What is saved must also be logged.
             with self._ending.deferred():
@@ -206,10 +206,9 @@ class Daemon:
         line = influx_utils.describe_error(error, self._settings.server, self._settings.database)
         if self._settings.once:
             raise UserError(line) from None
-        self._metrics.failures.labels(influx_utils.kind_of(error)).inc()
+        self._exporter.failures.labels(influx_utils.kind_of(error)).inc()
         self._notices.fault("server", line)
         self._status = line
-        self._publish(Found([]), line)
 
     def _take(self, found: Found) -> None:
         """Save what a poll found, then log it."""
@@ -223,14 +222,15 @@ class Daemon:
         self.watch.log(found)
         self._status = self.watch.status or self._status
         for one in found.judged:
-            self._metrics.show(one.verdict, one.faults)
+            self._exporter.show(one.verdict, one.faults)
         if silence:
-            self._metrics.show_silence(self._node_metrics)
+            self._exporter.show_silence(self._node_metrics)
         self._show_standing()
         if self._settings.plot_dir and found.alerts:
+            model, since = self.watch.bundle.identity, self.watch.picture_begins(found.alerts)
             pictures.draw_alerts(
                 found.alerts,
-                self.poll_log.verdicts,
+                lambda: self.poll_log.verdicts(model, since),
                 self.watch.bundle,
                 self.watch.thresholds,
                 self._settings.plot_dir,
@@ -240,7 +240,7 @@ class Daemon:
         monitor = self.watch.monitor
         judged = [Judged(one.verdict, monitor.explained(one.faults)) for one in found.judged]
         try:
-            self.poll_log.publish(judged, monitor.instance, fault)
+            self.poll_log.publish(judged, monitor.instance, self.watch.bundle.identity, fault)
         except OSError as error:
             if self._notices.has("place"):
                 # The whole folder is gone, which is logged already.
@@ -256,7 +256,7 @@ class Daemon:
     def _show_standing(self) -> None:
         """Export how things stand, with or without a poll."""
         watch = self.watch
-        self._metrics.incident.set(watch.incidents.is_open)
-        self._metrics.clock_offset.set(watch.monitor.reader.clock_offset_seconds)
-        self._metrics.show_drift(watch.drift.drifting, self._node_metrics)
+        self._exporter.incident.set(watch.incidents.is_open)
+        self._exporter.clock_offset.set(watch.monitor.reader.clock_offset_seconds)
+        self._exporter.show_drift(watch.drift.drifting, self._node_metrics)
         self.delivery.show()

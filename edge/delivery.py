@@ -39,7 +39,7 @@ class Delivery:
         database: str,
         measurement: str,
         store: Store,
-        metrics: EdgeMetrics,
+        exporter: EdgeMetrics,
         notices: Notices,
         ending: Ending,
         retry_seconds: float = REFUSED_RETRY_SECONDS,
@@ -48,7 +48,7 @@ class Delivery:
         self._database = database
         self._measurement = measurement
         self._store = store
-        self._metrics = metrics
+        self._exporter = exporter
         self._notices = notices
         self._ending = ending
         self._retry_seconds = retry_seconds
@@ -82,7 +82,7 @@ class Delivery:
         else:
             self._notices.mended("store", f"{self._store.path} can be written again")
         if dropped := self._store.dropped - dropped:
-            self._metrics.dropped.inc(dropped)
+            self._exporter.dropped.inc(dropped)
             self._notices.fault(
                 "spool", "the spool is full: its oldest anomalies are dropped, see --spool_limit"
             )
@@ -100,7 +100,7 @@ class Delivery:
         """Export how many points wait, and log damaged rows."""
         if found := self._store.damaged - self._damaged_rows:
             self._damaged_rows += found
-            self._metrics.damaged.inc(found)
+            self._exporter.damaged.inc(found)
             logger.error(
                 "%s: %d damaged rows of the spool were moved to its table 'damaged' (%s), all others are"
                 " sent; look at them with sqlite3, and check the disk",
@@ -110,8 +110,8 @@ class Delivery:
             )
         # A store that cannot be read is logged by `send`.
         with contextlib.suppress(StoreError):
-            self._metrics.spool_depth.set(self._store.depth)
-            self._metrics.spool_refused.set(self._store.refused)
+            self._exporter.spool_depth.set(self._store.depth)
+            self._exporter.spool_refused.set(self._store.refused)
 
     def _send(self) -> None:
         deadline = time.monotonic() + SENDING_SECONDS
@@ -177,7 +177,7 @@ class Delivery:
         refused = 1 if len(batch.points) == 1 else refusal.points
         if refusal.is_too_old and refused:
             self._store.sent(batch.earliest(refused))
-            self._metrics.refused.inc(refused)
+            self._exporter.refused.inc(refused)
             self._notices.fault(
                 "too old",
                 f"InfluxDB refuses anomalies that are older than the retention policy of {batch.database}"

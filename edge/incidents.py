@@ -104,11 +104,15 @@ class Alerts:
             self._up = replace(self._up, end=verdict.time, causes=self._in_order(causes))
             return None if verdict.is_alert_up else self._end()
         if verdict.status == ALERT:
-            # The anomalies that made it an alert belong to it, as far as they are known.
-            anomalies = list(self._anomalies)[-verdict.flurry :]
-            causes = {cause for _, names in anomalies for cause in names}
-            self._up = Alert(anomalies[0][0], verdict.time, verdict.time, True, self._in_order(causes))
+            first_anomaly, causes = self.made_of(verdict)
+            self._up = Alert(first_anomaly, verdict.time, verdict.time, True, self._in_order(causes))
         return ended
+
+    def made_of(self, alert: Verdict) -> tuple[int, set[str]]:
+        """Time of the first of the anomalies that made the newest verdict an alert, and their causes."""
+        # There may be more of them than are known.
+        anomalies = list(self._anomalies)[-alert.flurry :]
+        return anomalies[0][0], {cause for _, names in anomalies for cause in names}
 
     def _end(self) -> Alert | None:
         ended, self._up = self._up, None
@@ -168,7 +172,8 @@ class Incidents:
             if verdict.status != ALERT:
                 return []
             self._quiet = 0
-            self._open = {"began": self._alerts.up.first_anomaly, "causes": [], "peaks": {}}
+            began, _ = self._alerts.made_of(verdict)
+            self._open = {"began": began, "causes": [], "peaks": {}}
             self._note(verdict, thresholds)
             is_row = verdict.in_a_row >= ALERT_RECORDS
             why = (

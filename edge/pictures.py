@@ -242,7 +242,10 @@ def plot_alert(
     verdicts: consecutive ones, from before the alert to its end or later.
     """
     path = Path(folder) / alert.filename
-    figure = draw_alert(bundle, thresholds, alert, alert.records_of(verdicts))
+    records = alert.records_of(verdicts)
+    if not records:
+        raise UserError(f"{path}: cannot be drawn; polls.jsonl in --state_dir has no record of this alert")
+    figure = draw_alert(bundle, thresholds, alert, records)
     # A tenth larger than by default, for less CPU of a host that may be the watched one.
     replace_file(path, lambda part: figure.savefig(part, dpi=110, pil_kwargs={"compress_level": 1}))
     return path
@@ -329,12 +332,13 @@ def _draw_calmly(
     os.nice(19)
     # Ctrl-C ends test mode; the picture is still finished.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for alert in alerts:
-        try:
-            path = plot_alert(bundle, thresholds, alert, read_verdicts(), folder)
+    try:
+        verdicts = list(read_verdicts())
+        for alert in alerts:
+            path = plot_alert(bundle, thresholds, alert, verdicts, folder)
             logger.info("%s: the picture of an alert", path)
-        except UserError as error:
-            logger.error("%s", error)
+    except (OSError, UserError) as error:
+        logger.error("%s", error)
 
 
 _LABELS = {"loss": "loss (weighted mean squared error)", "accuracy": "accuracy (share within 5 % of range)"}

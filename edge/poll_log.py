@@ -10,6 +10,7 @@ Pictures of alerts are drawn from this file, also after a restart. Any other pro
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,14 +20,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from common.times import format_time, parse_time
-from common.values import mapping, number, text
+from common.values import mapping, number, text, whole
 from edge.detector import Verdict
 from edge.monitor import Judged
 from service.json_lines import JsonLines
 
 POLLS_NAME = "polls.jsonl"
-# About two days of a poll every 15 s.
-MOST_BYTES = 12_000_000
+# About a day of a poll every 15 s.
+MOST_BYTES = 4_000_000
 # Decimals of published numbers.
 DIGITS = 5
 
@@ -51,15 +52,19 @@ class PollLog:
         """The file that is written."""
         return self._lines.path
 
-    def publish(self, judged: Sequence[Judged], instance: str | None, fault: str | None = None) -> None:
-        """Write one poll; `instance` is the node exporter. Raises OSError if that fails."""
+    def publish(
+        self, judged: Sequence[Judged], instance: str | None, model: str, fault: str | None = None
+    ) -> None:
+        """Write one poll. Raises OSError if that fails.
+
+        instance: of the node exporter. model: identity of the bundle that judged.
+        """
+        about = {"instance": instance, "model": model}
         self._lines.add(
             {
                 "polled_at": format_time(int(self._clock() * 1e9)),
                 "fault": fault,
-                "verdicts": [
-                    {**_content(one.verdict), "instance": instance, "faults": one.faults} for one in judged
-                ],
+                "verdicts": [{**_content(one.verdict), **about, "faults": one.faults} for one in judged],
             }
         )
 
@@ -74,14 +79,19 @@ class PollLog:
                 continue
             yield Poll(polled_at, fault, judged)
 
-    def verdicts(self) -> Iterator[Verdict]:
-        """All verdicts in the order of their polls; one for a record that was judged again after a crash."""
+    def verdicts(self, model: str, since: int = 0) -> Iterator[Verdict]:
+        """The verdicts of one model on records from `since` (ns) on, in the order of their polls.
+
+        A record that was judged again after a crash comes once.
+        """
         seen: set[int] = set()
-        for poll in self.read():
-            for one in poll.judged:
-                if one.verdict.time not in seen:
-                    seen.add(one.verdict.time)
-                    yield one.verdict
+        for content in self._lines.read():
+            for one in content.get("verdicts", ()):
+                with contextlib.suppress(AttributeError, KeyError, TypeError, ValueError):
+                    moment = whole(one["time_ns"])
+                    if moment >= since and one["model"] == model and moment not in seen:
+                        yield _verdict(one)
+                        seen.add(moment)
 
 
 def _content(verdict: Verdict) -> dict[str, Any]:

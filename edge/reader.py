@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import time
@@ -9,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import influx_utils
 from common.alerts import ALERT_RECORDS, WINDOW_RECORDS
 from common.times import format_duration, format_time
 from common.values import mapping, whole
@@ -159,7 +161,9 @@ class Reader:
         self.has_more = end is not None and self._read_before != since
         self.silent_polls = self.silent_polls + is_due if is_silent and not self.has_more else 0
         if self._stale_polls > 2 and is_silent:
-            self._look_for_clock_step()
+            # What this reading has must not be lost to a question that the next poll can ask again.
+            with contextlib.suppress(*influx_utils.INFLUX_ERRORS):
+                self._look_for_clock_step()
         if not is_silent:
             self._notices.mended("step", "records are judged again")
         self._sample_clock.follow()

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import influx_utils
-from common.alerts import ALERT_RECORDS, UNKNOWN
+from common.alerts import ALERT_RECORDS, UNKNOWN, WINDOW_RECORDS
 from common.files import UserError
 from common.times import format_time
 from common.values import mapping, number
@@ -83,12 +83,11 @@ class Watch:
         client: InfluxDBClient,
         node: Node,
         state: dict[str, Any],
-        notices: Notices,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
         self._metrics = node.metrics
-        self._notices = notices
+        self._notices = notices = Notices()
         self._thresholds = WatchedFiles(
             [settings.thresholds_file],
             lambda: load_thresholds(settings.thresholds_file, node.metrics),
@@ -210,6 +209,11 @@ class Watch:
                     " --evaluate)"
                 )
         return found
+
+    def picture_begins(self, alerts: Sequence[Alert]) -> int:
+        """Time (ns) from which on records may belong to a picture of these alerts."""
+        window_ns = int(2 * WINDOW_RECORDS * self._settings.interval_seconds * 1e9)
+        return min(alert.first_anomaly for alert in alerts) - window_ns
 
     def points(self, found: Found, measurement: str) -> list[dict[str, Any]]:
         """The anomalies that a poll found, as InfluxDB points."""

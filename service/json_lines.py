@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import stat
@@ -41,7 +42,11 @@ class JsonLines:
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise OSError(None, "not a regular file")
-            os.write(descriptor, json.dumps(content, allow_nan=False).encode() + b"\n")
+            line = json.dumps(content, allow_nan=False).encode() + b"\n"
+            if (written := os.write(descriptor, line)) < len(line):
+                # The disk is full. Half a line would take the next one with it.
+                os.ftruncate(descriptor, os.fstat(descriptor).st_size - written)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         finally:
             os.close(descriptor)
 

@@ -117,7 +117,7 @@ def test_public_names_have_docstring_and_return_annotation(path: Path) -> None:
     assert [name for name, node in functions if node.returns is None] == []
 
 
-HEAVY = ("tensorflow", "keras", "pandas", "matplotlib")
+HEAVY = ("tensorflow", "keras", "pandas", "matplotlib", "sklearn", "statsmodels")
 
 
 def heavy_packages_loaded_by(module: str, block_pandas: bool) -> list[str]:

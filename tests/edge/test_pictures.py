@@ -428,6 +428,13 @@ def test_an_alert_is_drawn_into_a_folder(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_an_alert_without_records_is_one_line(tmp_path: Path) -> None:
+    alert = Alert(FIRST, FIRST + MINUTE, FIRST + MINUTE, False, ("cpu",))
+    with pytest.raises(UserError, match=r"alert_20260306T120014Z.png: cannot be drawn; polls.jsonl in"):
+        plot_alert(BUNDLE, THRESHOLDS, alert, [], tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 # Of matplotlib's dates, which are days since 1970.
 DAY_OF_START = START / SECOND / 86_400
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from service.json_lines import JsonLines
 
+ROOT = Path(__file__).resolve().parents[2]
 LINE = len('{"number": 10}\n')
 
 
@@ -74,3 +77,24 @@ def test_what_is_no_file_is_an_error_and_holds_nothing_up(tmp_path: Path) -> Non
 def test_nothing_but_json_is_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError):
         JsonLines(tmp_path / "x.jsonl", 10_000).add({"number": float("nan")})
+
+
+def test_a_disk_that_is_full_costs_the_line_that_does_not_fit_and_no_other(tmp_path: Path) -> None:
+    code = (
+        "import resource, signal, sys\n"
+        "from service.json_lines import JsonLines\n"
+        "lines = JsonLines(sys.argv[1], 10_000)\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        # The second line fits half, the third not at all.
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (22, resource.RLIM_INFINITY))\n"
+        "for number in (11, 12, 13, 14):\n"
+        "    if number == 14:\n"
+        "        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)\n"
+        "    try: lines.add({'number': number})\n"
+        "    except OSError as error: print(error.strerror)"
+    )
+    path = tmp_path / "x.jsonl"
+    done = subprocess.run([sys.executable, "-c", code, path], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout.splitlines()) == 2
+    assert numbers(JsonLines(path, 10_000)) == [11, 14]
