@@ -82,11 +82,11 @@ def judge_unseen(task: UnseenTask) -> tuple[str, Detection, Detection]:
     series, split, brief, rest, holidays = unseen_port(task.seed)
     detector, training = task.detector, training_of(task.detector, task.preparation)
     together = judge(fit_series(series, detector, replace(training, until=split)), series, split).after(split)
-    said = together.statuses
+    judged = together.statuses
     if task.is_iterative:
-        said = iterative_statuses(series, detector, training, split, together)
+        judged = iterative_statuses(series, detector, training, split, together)
     found = [
-        detection(together.buckets.starts, training.minutes * 60, said, brief, excused)
+        detection(together.buckets.starts, training.minutes * 60, judged, brief, excused)
         for excused in (rest, rest + holidays)
     ]
     return f"{detector} {task.preparation} {'nightly' if task.is_iterative else 'once'}", *found
@@ -124,12 +124,12 @@ def capture_rows(folder: str) -> dict[str, dict[str, Any]]:
             training = training_of(detector)
             together = judge(fit_series(series, detector, replace(training, until=split)), series, split)
             together = together.after(split)
-            said = iterative_statuses(series, detector, training, split, together)
+            judged = iterative_statuses(series, detector, training, split, together)
             late, early = (
                 [one for one in known if (one.end > split) == is_late] for is_late in (True, False)
             )
-            found = detection(together.buckets.starts, training.minutes * 60, said, late, early)
-            rows[f"{name} {detector}"] = {**asdict(found), "alerted": int((said == ALERT).sum())}
+            found = detection(together.buckets.starts, training.minutes * 60, judged, late, early)
+            rows[f"{name} {detector}"] = {**asdict(found), "alerted": int((judged == ALERT).sum())}
     return rows
 
 

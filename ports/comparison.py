@@ -58,7 +58,7 @@ class Detection:
 def detection(
     starts: np.ndarray,
     bucket_seconds: int,
-    said: np.ndarray,
+    judged: np.ndarray,
     known: Sequence[KnownAnomaly],
     excused: Sequence[KnownAnomaly],
 ) -> Detection:
@@ -67,8 +67,8 @@ def detection(
     Alerts during `excused` anomalies do not count as false, and excused anomalies need not be found.
     """
     ends = starts + bucket_seconds
-    is_alert = said == ALERT
-    is_anomaly = is_alert | (said == ANOMALY)
+    is_alert = judged == ALERT
+    is_anomaly = is_alert | (judged == ANOMALY)
     inside = [(ends > one.start) & (starts < one.end) for one in known]
     explained = np.zeros(len(starts), dtype=bool)
     for one in (*known, *excused):
@@ -160,8 +160,8 @@ def _compare(task: ComparisonTask, series: Series, detector: str, split: int) ->
     late = [one for one in task.known if one.start >= split and one.end <= series.times[-1]]
     excused = [one for one in task.known if one not in late]
     at_once, iterative = (
-        detection(after.buckets.starts, trained.minutes * 60, said, late, excused)
-        for said in (after.statuses, iterative_statuses(series, detector, task.settings, split, after))
+        detection(after.buckets.starts, trained.minutes * 60, judged, late, excused)
+        for judged in (after.statuses, iterative_statuses(series, detector, task.settings, split, after))
     )
     return Compared(fitted - begin, scored - fitted, at_once, iterative)
 

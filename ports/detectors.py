@@ -4,7 +4,7 @@ A detector knows two things about a point: its place in the week and its traffic
 a table: a forecaster learns the usual week, an outlier model also a curve of scores. The stored model is that
 table. Nothing else is needed to apply it, and a point's verdict depends on no other point.
 
-All detectors share three measures, whose effect was measured (`python -m benchmarks.ports`):
+Three things are common to all detectors, each chosen by measuring (`python -m benchmarks.ports`):
 
 - They learn from whole weeks, counted back from the end of training. Each week's own level is subtracted, and
   values are cut to a range around the median week. So neither anomalies nor growth are learnt.
@@ -54,7 +54,7 @@ HOURS_IN_WEEK = 168
 
 
 class TooShortError(UserError):
-    """The history is shorter than MIN_DAYS. Time alone mends this, so it is no fault of the series."""
+    """The history is shorter than MIN_DAYS. This is no fault of the series: waiting is enough."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def fit(detector: str, buckets: Buckets, preparation: Preparation) -> Model:
     """Learn from the buckets of a training span.
 
     Raises TooShortError for a span shorter than MIN_DAYS, counted in whole buckets from its first sample.
-    Raises UserError for an unknown detector, for a span of which less than half is known, and for traffic
+    Raises UserError for an unknown detector, for a span with too few samples, and for traffic
     that never changes.
     """
     if detector not in DETECTORS:

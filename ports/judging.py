@@ -16,7 +16,7 @@ from ports.series import KnownAnomaly
 from ports.sources import Loaded, Source, known_of, samples_of
 from ports.verdicts import CONTEXT_BUCKETS, PortAnomaly, Verdicts, judge
 
-# The file of a million series is no larger.
+# The file of judged times is no larger, even with a million series.
 JUDGED_BYTES = 100_000_000
 # A series without a sample for this long is unknown.
 SILENCE_SECONDS = 2 * 3600

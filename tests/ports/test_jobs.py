@@ -644,7 +644,8 @@ def test_the_content_of_one_port_costs_no_other_its_model(
         "core%5F1_3_in: has more than 50,000 samples since 2023-01-04T00:00:00Z; write one every five"
         " minutes, and delete the others",
         "core%5F1_4_in: has text at 2023-02-08T00:00:00Z instead of a number of bytes; delete that sample",
-        "core%5F1_5_in: has a boolean at 2023-02-15T00:00:00Z instead of a number of bytes; delete that sample",
+        "core%5F1_5_in: has a boolean at 2023-02-15T00:00:00Z instead of a number of bytes; delete that"
+        " sample",
         "core%5F1_6_in: is written by 2 series at once (their 'site': 'a' and 'b'); write only one of them,"
         " or give each its own device or port",
     ]
