@@ -1,4 +1,4 @@
-"""Measure again what the README claims: `python -m benchmarks [--capture CSV]`."""
+"""Measure again the figures of the README: `python -m benchmarks [--capture CSV]`."""
 
 from benchmarks.edge import main
 

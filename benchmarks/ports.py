@@ -1,7 +1,7 @@
-"""The port detectors' figures: detection on simulated ports never tuned on, time, and size.
+"""Measure the port detectors: detection on simulated ports that nothing was tuned on, time, and size.
 
-`--captures` takes a folder of real series with labels in the form of data/ports, which is not part of this
-project; without it those rows are left out. Figures go to stdout and plots/benchmarks_ports.json.
+`--captures` takes a folder of real, labelled series in the form of data/ports. Such a folder is not part of
+this project; without it, those rows are left out. Figures go to stdout and plots/benchmarks_ports.json.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ PLAIN_SEEDS = (7000, 7001, 7002)
 def training_of(
     detector: str, preparation: str = "default", train_days: int = TRAIN_DAYS
 ) -> TrainingSettings:
-    """With all that has a default."""
+    """Settings for one detector, with defaults for the rest."""
     minutes = PREPARATIONS[preparation].minutes
     return TrainingSettings((detector,), preparation, minutes, TIMEZONE, train_days, None)
 
@@ -55,7 +55,7 @@ def training_of(
 
 
 def unseen_port(seed: int) -> tuple[Series, int, list[KnownAnomaly], list[KnownAnomaly], list[KnownAnomaly]]:
-    """A simulated port, when its judging begins, its brief anomalies, what else is wrong, and holidays."""
+    """A simulated port, the start of judging, its brief anomalies, its other anomalies, and holidays."""
     port = simulate_port(seed)
     split = last_midnight(int(port.times[0]) + TRAIN_DAYS * DAY_SECONDS + 3600, TIMEZONE)
     brief = [KnownAnomaly(a.start, a.end) for a in port.anomalies if a.kind in BRIEF and a.start >= split]
@@ -69,7 +69,7 @@ def unseen_port(seed: int) -> tuple[Series, int, list[KnownAnomaly], list[KnownA
 
 @dataclass(frozen=True)
 class UnseenTask:
-    """One simulated port and one way to judge it. is_iterative: trained each night, not once."""
+    """One simulated port and one way to judge it. is_iterative: trained each night instead of once."""
 
     seed: int
     detector: str
@@ -78,22 +78,22 @@ class UnseenTask:
 
 
 def judge_unseen(task: UnseenTask) -> tuple[str, Detection, Detection]:
-    """The detector and preparation, what was detected, and the same with holidays excused."""
+    """The name of the way, its detection, and its detection with holidays excused."""
     series, split, brief, rest, holidays = unseen_port(task.seed)
     detector, training = task.detector, training_of(task.detector, task.preparation)
     together = judge(fit_series(series, detector, replace(training, until=split)), series, split).after(split)
-    said = together.statuses
+    judged = together.statuses
     if task.is_iterative:
-        said = iterative_statuses(series, detector, training, split, together)
+        judged = iterative_statuses(series, detector, training, split, together)
     found = [
-        detection(together.buckets.starts, training.minutes * 60, said, brief, excused)
+        detection(together.buckets.starts, training.minutes * 60, judged, brief, excused)
         for excused in (rest, rest + holidays)
     ]
     return f"{detector} {task.preparation} {'nightly' if task.is_iterative else 'once'}", *found
 
 
 def detection_rows() -> dict[str, dict[str, Any]]:
-    """Every detector trained once, by both preparations; the default one as in service, too."""
+    """Rows for each detector and preparation, trained once; the default detector also trained each night."""
     once = [(detector, way, False) for detector in DETECTORS for way in PREPARATIONS]
     service = next(iter(DETECTORS)), "default", True
     tasks = [UnseenTask(seed, *way) for way in (service, *once) for seed in UNSEEN_PORT_SEEDS]
@@ -113,7 +113,7 @@ def detection_rows() -> dict[str, dict[str, Any]]:
 
 
 def capture_rows(folder: str) -> dict[str, dict[str, Any]]:
-    """Real series, trained each night, with the labels they have."""
+    """Rows for labelled real series and each detector, trained each night."""
     labels = read_anomalies(Path(folder) / "anomalies.txt")
     rows = {}
     for name, path in list_series(folder).items():
@@ -124,12 +124,12 @@ def capture_rows(folder: str) -> dict[str, dict[str, Any]]:
             training = training_of(detector)
             together = judge(fit_series(series, detector, replace(training, until=split)), series, split)
             together = together.after(split)
-            said = iterative_statuses(series, detector, training, split, together)
+            judged = iterative_statuses(series, detector, training, split, together)
             late, early = (
                 [one for one in known if (one.end > split) == is_late] for is_late in (True, False)
             )
-            found = detection(together.buckets.starts, training.minutes * 60, said, late, early)
-            rows[f"{name} {detector}"] = {**asdict(found), "alerted": int((said == ALERT).sum())}
+            found = detection(together.buckets.starts, training.minutes * 60, judged, late, early)
+            rows[f"{name} {detector}"] = {**asdict(found), "alerted": int((judged == ALERT).sum())}
     return rows
 
 
@@ -137,7 +137,7 @@ def capture_rows(folder: str) -> dict[str, dict[str, Any]]:
 
 
 def plain(detector: str, buckets: Buckets, preparation: Preparation, test: Buckets) -> np.ndarray:
-    """Scores of `test` by the library as its manual shows it, on the same values."""
+    """Scores of `test` from the library used as in its manual, on the same values."""
     scaler = preparation.fit_scaler(buckets.traffic[~np.isnan(buckets.traffic)])
     values, new = scaler.transform(buckets.traffic), scaler.transform(test.traffic)
     seen = ~np.isnan(values)
@@ -186,15 +186,15 @@ def _plain_limit(errors: np.ndarray) -> float:
 
 
 def ours(detector: str, buckets: Buckets, preparation: Preparation, test: Buckets) -> np.ndarray:
-    """Scores of `test` by our form."""
+    """Scores of `test` from our form."""
     return detectors.fit(detector, buckets, preparation).judge(test).score
 
 
 def speed_rows() -> dict[str, dict[str, Any]]:
-    """Seconds of one model, fit and score, and detection, by our form and by the plain one."""
+    """Seconds to fit and score one model, and its detection, for our form and the plain form."""
     rows: dict[str, dict[str, Any]] = {}
     for detector in list(DETECTORS)[1:]:
-        # The first call imports.
+        # A first call, so that no import is timed.
         figures: dict[str, list] = {"ours": [], "plain": []}
         _timed(ours, detector, PLAIN_SEEDS[0])
         for seed in PLAIN_SEEDS:
@@ -232,7 +232,7 @@ def _timed(score: Callable[..., np.ndarray], detector: str, seed: int) -> tuple[
 
 
 def thousand_models(detector: str, folder: Path) -> dict[str, float]:
-    """Wall seconds of the command line for THOUSAND series, and the bytes of the largest model."""
+    """Wall seconds of the command line for THOUSAND series, and the size of the largest model in bytes."""
     with tempfile.TemporaryDirectory() as kept:
         command = [sys.executable, "find_anomalies.py", "--target", "ports", "--mode", "train"]
         command += ["--ports_dir", str(folder), "--ports_models", kept, "--detector", detector, "--jobs", "2"]
@@ -242,12 +242,12 @@ def thousand_models(detector: str, folder: Path) -> dict[str, float]:
         seconds = time.perf_counter() - start
         sizes = [path.stat().st_size for path in Path(kept).iterdir()]
     if len(sizes) != THOUSAND:
-        raise RuntimeError(f"{len(sizes)} models")
+        raise RuntimeError(f"{len(sizes)} models were trained, not a thousand")
     return {"seconds": round(seconds, 1), "largest_model_bytes": max(sizes)}
 
 
 def write_thousand(folder: Path) -> None:
-    """THOUSAND files of THOUSAND_DAYS; each twentieth has the same content."""
+    """Write THOUSAND files of THOUSAND_DAYS, in which 20 contents repeat."""
     for number in range(THOUSAND):
         path = folder / f"1_{number}_out.csv"
         if number < len(UNSEEN_PORT_SEEDS):
@@ -257,9 +257,9 @@ def write_thousand(folder: Path) -> None:
 
 
 def main() -> None:
-    """Print what the detectors of ports reach."""
+    """Print all figures of the port detectors."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--captures", help="folder of real series with labels")
+    parser.add_argument("--captures", help="folder of labelled real series")
     options = parser.parse_args()
     figures: dict[str, Any] = {"detection": detection_rows(), "speed": speed_rows(), "thousand": {}}
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""How well each detector does on series whose anomalies are known, and what it costs: `--evaluate`."""
+"""`--evaluate`: how well each detector does on series with known anomalies, and how long it takes."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ logger = logging.getLogger("find_anomalies")
 
 TRAINING_SHARE = 0.8
 MONTH_SECONDS = 30.4 * DAY_SECONDS
-# An alert so soon after a known anomaly is its end, and one so soon after another alert is the same.
+# An alert this soon after a known anomaly belongs to it; one this soon after another alert is the same alert.
 SAME_ALERT_SECONDS = 3600
 
 
 @dataclass(frozen=True)
 class Detection:
-    """known: anomalies that there were; with_anomaly, with_alert: those with an anomaly, with an alert.
-    false_alerts: alerts that belong to none. months: how long was judged.
+    """known: how many known anomalies there were; with_anomaly, with_alert: how many of them had an anomaly,
+    an alert. false_alerts: alerts that belong to no known anomaly. months: length of the judged time.
     """
 
     known: int = 0
@@ -47,7 +47,7 @@ class Detection:
         return Detection(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
 
     def rates(self) -> dict[str, float | None]:
-        """Shares of what was known, None where nothing was; alerts a series and month."""
+        """Shares of the known anomalies, None without any; false alerts per series and month."""
         return {
             "anomaly_recall": round(self.with_anomaly / self.known, 4) if self.known else None,
             "alert_recall": round(self.with_alert / self.known, 4) if self.known else None,
@@ -58,17 +58,17 @@ class Detection:
 def detection(
     starts: np.ndarray,
     bucket_seconds: int,
-    said: np.ndarray,
+    judged: np.ndarray,
     known: Sequence[KnownAnomaly],
     excused: Sequence[KnownAnomaly],
 ) -> Detection:
-    """Compare the statuses of consecutive buckets (n,) with the anomalies that are known.
+    """Compare the statuses of consecutive buckets (n,) with the known anomalies.
 
-    Alerts in what is `excused` are not counted as false; what is excused need not be found.
+    Alerts during `excused` anomalies do not count as false, and excused anomalies need not be found.
     """
     ends = starts + bucket_seconds
-    is_alert = said == ALERT
-    is_anomaly = is_alert | (said == ANOMALY)
+    is_alert = judged == ALERT
+    is_anomaly = is_alert | (judged == ANOMALY)
     inside = [(ends > one.start) & (starts < one.end) for one in known]
     explained = np.zeros(len(starts), dtype=bool)
     for one in (*known, *excused):
@@ -86,7 +86,7 @@ def detection(
 
 @dataclass(frozen=True)
 class Compared:
-    """How one detector does on one series. seconds: to fit one model, and to judge the test part by it."""
+    """How one detector does on one series. seconds: to fit one model, and to judge the test part with it."""
 
     fit_seconds: float
     score_seconds: float
@@ -99,7 +99,7 @@ class Compared:
 
 @dataclass(frozen=True)
 class ComparisonTask:
-    """One series to compare all detectors on. known: what is known to have been wrong with it."""
+    """One series on which all detectors are compared. known: its known anomalies."""
 
     name: str
     loaded: Loaded
@@ -110,7 +110,7 @@ class ComparisonTask:
 
 @dataclass(frozen=True)
 class ComparedSeries:
-    """What came of one series. results: detector -> how well it does, up to the first fault."""
+    """The result for one series. results: detector -> how well it does, up to the first fault."""
 
     name: str
     results: dict[str, Compared]
@@ -126,7 +126,7 @@ def compare_series(task: ComparisonTask) -> ComparedSeries:
         series = series.between(0, settings.until) if settings.until else series
         if not len(series.times):
             raise UserError(f"{task.name}: has no samples before --until")
-        # The first fit of a detector would be timed with the import of its library.
+        # Imported here, so that the time of the import does not count for the first fit.
         import sklearn.ensemble  # noqa: F401
         import sklearn.svm  # noqa: F401
         import statsmodels.tsa.statespace.sarimax  # noqa: F401
@@ -134,7 +134,7 @@ def compare_series(task: ComparisonTask) -> ComparedSeries:
         split = _split(series, settings.zone)
         for detector in settings.detectors:
             results[detector] = _compare(task, series, detector, split)
-        # Its scale is that of the model, which only a logarithm makes legible.
+        # The picture has the model's scale, which is legible only if it is logarithmic.
         if task.plot_dir and settings.preparation == "default":
             _plot_decomposition(
                 series, replace(settings, until=split), Path(task.plot_dir) / f"{task.name}.stl-parts.png"
@@ -160,8 +160,8 @@ def _compare(task: ComparisonTask, series: Series, detector: str, split: int) ->
     late = [one for one in task.known if one.start >= split and one.end <= series.times[-1]]
     excused = [one for one in task.known if one not in late]
     at_once, iterative = (
-        detection(after.buckets.starts, trained.minutes * 60, said, late, excused)
-        for said in (after.statuses, iterative_statuses(series, detector, task.settings, split, after))
+        detection(after.buckets.starts, trained.minutes * 60, judged, late, excused)
+        for judged in (after.statuses, iterative_statuses(series, detector, task.settings, split, after))
     )
     return Compared(fitted - begin, scored - fitted, at_once, iterative)
 
@@ -169,7 +169,7 @@ def _compare(task: ComparisonTask, series: Series, detector: str, split: int) ->
 def iterative_statuses(
     series: Series, detector: str, settings: TrainingSettings, split: int, at_once: Verdicts
 ) -> np.ndarray:
-    """As in service: trained each midnight from `split` on, each day judged by the model of its midnight."""
+    """As in service: from `split` on, a model is trained each midnight and judges the day that follows."""
     scores = []
     midnights = [split]
     while midnights[-1] < series.times[-1]:
@@ -183,7 +183,7 @@ def iterative_statuses(
 
 
 def _plot_decomposition(series: Series, settings: TrainingSettings, filename: Path) -> None:
-    """The parts that STL makes of the training span."""
+    """Draw the parts into which STL splits the training span."""
     preparation = PREPARATIONS[settings.preparation]
     span = series.between(settings.until - settings.train_days * DAY_SECONDS, settings.until)
     buckets = preparation.buckets(span, settings.minutes, settings.zone)
@@ -197,8 +197,8 @@ def _plot_decomposition(series: Series, settings: TrainingSettings, filename: Pa
 def compare(source: Source, settings: TrainingSettings, cluster: Cluster, plot_dir: str) -> set[str]:
     """Compare all detectors on all series; print a table, write comparison.json and pictures into `plot_dir`.
 
-    Returns the names of those with a fault; the log has a line for each of the first of these, and one for
-    all that have too short a history yet.
+    Returns the names of the series with a fault. The log has a line for each of the first MOST_LINES of them,
+    and one line for all series whose history is still too short.
     """
     settings = replace(settings, detectors=tuple(detectors.DETECTORS))
     names = source.names()
@@ -237,7 +237,7 @@ def compare(source: Source, settings: TrainingSettings, cluster: Cluster, plot_d
 
 
 def summarise(per_series: Sequence[dict[str, Compared]], settings: TrainingSettings) -> dict[str, Any]:
-    """All series together, per detector: seconds a model, recall, false alerts a series and month."""
+    """Totals for each detector: seconds per model, recall, false alerts per series and month."""
     summary: dict[str, Any] = {
         "preparation": settings.preparation,
         "minutes": settings.minutes,
@@ -262,11 +262,11 @@ def summarise(per_series: Sequence[dict[str, Compared]], settings: TrainingSetti
 
 
 def table(comparison: dict[str, Any]) -> str:
-    """The comparison, a line for each detector."""
+    """The comparison as text, one line per detector."""
     lines = [
-        f"{comparison['series']} series, {comparison['known_anomalies']} known anomalies in"
-        f" {comparison['months']:g} months of the last fifth; seconds a model;"
-        " false alerts a series and month",
+        f"{comparison['series']} series, {comparison['known_anomalies']} known anomalies in the last"
+        f" fifth ({comparison['months']:g} months); seconds per model;"
+        " false alerts per series and month",
         "",
         f"{'':<18} {'execution time':^17}  {'at once, one model':^29}  {'trained each night':^29}",
         f"{'detector':<18} {'fit':>8} {'score':>8}"

@@ -1,16 +1,16 @@
 """What is usual for a port, and how far from it is an anomaly: six detectors, one form of model.
 
-All of them know two things of a point, its place in the week and its traffic, so that whatever they have
-learnt is a table: of a forecaster the usual week, of an outlier model also a curve of scores. The model that
-is kept is that table. Nothing else is needed to apply it, and a point's verdict depends on no other point.
+A detector knows two things about a point: its place in the week and its traffic. So everything it learns is
+a table: a forecaster learns the usual week, an outlier model also a curve of scores. The stored model is that
+table. Nothing else is needed to apply it, and a point's verdict depends on no other point.
 
-Three things are common to all, and were measured (`python -m benchmarks.ports`):
+Three things are common to all detectors, each chosen by measuring (`python -m benchmarks.ports`):
 
-- They learn from whole weeks, counted back from the end of training, each less its own level, and from
-  values cut to what the median week allows: anomalies are not learnt, nor is growth.
-- The limit comes from errors that are honest: of a week that was left out of the fit, with the level of the
-  week before, as in service. Errors of points that the model was fitted to are far too small.
-- Nothing is fed back. A forecast that starts from the newest points follows the anomaly and is content.
+- They learn from whole weeks, counted back from the end of training. Each week's own level is subtracted, and
+  values are cut to a range around the median week. So neither anomalies nor growth are learnt.
+- The limit comes from honest errors: those of a week that was left out of the fit, with the level of the week
+  before it, as in service. Errors of points that the model was fitted to are far too small.
+- Nothing is fed back. A forecast that starts from the newest points follows the anomaly and sees nothing.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ from ports.preparation import WEEK_MINUTES, Buckets, Preparation, Scaler, known_
 
 WEEK_DAYS = 7
 MIN_DAYS = 28
-# A point is unusual from so many spreads (1.4826 MAD, the standard deviation where errors are normal) on.
+# A point this many spreads off is unusual. A spread is 1.4826 MAD: the standard deviation of normal errors.
 SPREADS = 4.0
 MAD_TO_DEVIATION = 1.4826
-# On the model's scale; what is nearer is never an anomaly, however regular a port is.
+# On the model's scale. A point nearer than this is never an anomaly, however regular the port is.
 MIN_LIMIT = 0.2
-# Values further than this are cut before a model sees them.
+# Values further off are cut before a model sees them.
 CUT_SPREADS = 3.0
 HELD_OUT_WEEKS = 2
-# So many of the errors that make a limit must be known.
+# The share of the errors behind a limit that must be known.
 MIN_KNOWN_SHARE = 0.25
 MEDIAN_PASSES = 3
 FOREST_SEED = 0
 
-_TOO_MANY_UNKNOWN = "has weeks of which too little is known; record it for longer"
+_TOO_MANY_UNKNOWN = "has weeks with too few samples; record it for longer"
 
 STL_SEASONAL = 35
-# LOESS is evaluated at so many points of a week, and interpolated between them.
+# LOESS is evaluated at this many points of a week, and interpolated between them.
 STL_TREND_JUMP, STL_LOW_PASS_JUMP = 6, 10
-# Each tree sees half of the points, so that enough others judge each point.
+# Each tree sees half of the points, so that enough other trees judge each point.
 TREES, LEAF_SAMPLES, TREE_SHARE = 20, 5, 0.5
 ISOLATION_TREES, ISOLATION_SAMPLES, ISOLATION_QUANTILE = 50, 128, 0.995
 SVM_NU, SVM_GAMMA, SVM_QUANTILE = 0.01, 0.1, 0.998
@@ -54,13 +54,13 @@ HOURS_IN_WEEK = 168
 
 
 class TooShortError(UserError):
-    """A history of fewer than MIN_DAYS, which time alone mends: no fault of the series."""
+    """The history is shorter than MIN_DAYS. This is no fault of the series: waiting is enough."""
 
 
 @dataclass(frozen=True)
 class Scored:
-    """The scores of n points. score: above 1 is an anomaly, NaN unknown. expected, low, high: bytes, or
-    infinite.
+    """The scores of n points. score (n,): above 1 is an anomaly, NaN is unknown. expected, low, high (n,):
+    bytes, infinite where there is no bound.
     """
 
     score: np.ndarray
@@ -73,14 +73,14 @@ class Model(Protocol):
     """What a detector has learnt of one series."""
 
     def judge(self, buckets: Buckets) -> Scored:
-        """What is expected of each bucket, and how far off it is."""
+        """Say what is expected in each bucket, and how far off its traffic is."""
         ...
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """usual: the expected value at each slot of the week (slots,), on the scaler's scale. limit: how far from
-    it is an anomaly.
+    """usual: the expected value at each slot of the week (slots,), on the scaler's scale. limit: a value
+    further from it than this is an anomaly.
     """
 
     scaler: Scaler
@@ -99,10 +99,11 @@ class Forecast:
 
 @dataclass(frozen=True)
 class Outlier:
-    """usual: what is taken off a value at each slot of the week (slots,). scores: of the rest, at each of
-    `grid` (points,), one row for all of the week or for each hour of it; 1 is the limit.
+    """usual: what is subtracted from a value at each slot of the week (slots,). grid: what may
+    remain (points,). scores: the score of each point of the grid (rows, points), in one row for the whole
+    week or one for each hour of it; 1 is the limit.
 
-    The expected value is the middle of what is accepted: an outlier model has no other.
+    The expected value is the middle of the accepted range, since an outlier model has no forecast.
     """
 
     scaler: Scaler
@@ -121,9 +122,10 @@ class Outlier:
 
 
 def _accepted(grid: np.ndarray, scores: np.ndarray) -> tuple[float, float, float]:
-    """From where to where the score is at most 1, between the grid's points by their line, and the middle.
+    """The range in which the score is at most 1, as low, middle and high; linear between points of the grid.
 
-    Where even the end of the grid is accepted there is no bound, and the middle is what scores least.
+    If an end of the grid is still accepted, that bound is infinite and the middle is the point with the
+    lowest score.
     """
     inside = np.flatnonzero(scores <= 1.0)
     best = float(grid[np.argmin(scores)])
@@ -144,23 +146,21 @@ def _accepted(grid: np.ndarray, scores: np.ndarray) -> tuple[float, float, float
 def fit(detector: str, buckets: Buckets, preparation: Preparation) -> Model:
     """Learn from the buckets of a training span.
 
-    Raises TooShortError for a span of fewer than MIN_DAYS, counted in whole buckets from its first sample on,
-    and UserError for a detector's name that does not exist, too little known in the span, and traffic that
-    never changes.
+    Raises TooShortError for a span shorter than MIN_DAYS, counted in whole buckets from its first sample.
+    Raises UserError for an unknown detector, for a span with too few samples, and for traffic
+    that never changes.
     """
     if detector not in DETECTORS:
         raise UserError(f"there is no detector {detector!r}; choose from {', '.join(DETECTORS)}")
     days = len(buckets.starts) * buckets.minutes / 1440
     if days < MIN_DAYS:
         missing = int(np.ceil(MIN_DAYS - days))
-        raise TooShortError(
-            f"has {int(days)} days of history, {missing} fewer than the {MIN_DAYS} that are needed"
-        )
+        raise TooShortError(f"has {int(days)} days of history and needs {missing} more to reach {MIN_DAYS}")
     known = buckets.traffic[~np.isnan(buckets.traffic)]
     if 2 * len(known) < len(buckets.traffic):
         raise UserError(
-            f"is known in {100 * len(known) // len(buckets.traffic)}% of its history, less than half;"
-            " check how it is recorded, or give more --bucket_minutes"
+            f"has enough samples in {100 * len(known) // len(buckets.traffic)}% of its history, less than"
+            " half; check how it is recorded, or raise --bucket_minutes"
         )
     if known.min() == known.max():
         raise UserError(
@@ -172,9 +172,10 @@ def fit(detector: str, buckets: Buckets, preparation: Preparation) -> Model:
 
 
 def week_rows(values: np.ndarray, slots: np.ndarray, minutes: int) -> np.ndarray:
-    """Values (n,) by their slots: (weeks, slots), the last week ending with the last value; NaN is unknown.
+    """Arrange values (n,) by their slots, as (weeks, slots). The last week ends with the last value; NaN is
+    unknown.
 
-    Where the clocks go forward a slot has no value, where they go back the later one counts.
+    Where the clocks go forward a slot has no value; where they go back the later value counts.
     """
     slots_in_week = WEEK_MINUTES // minutes
     weeks = -(-len(values) // slots_in_week)
@@ -184,15 +185,15 @@ def week_rows(values: np.ndarray, slots: np.ndarray, minutes: int) -> np.ndarray
 
 
 def first_slot(buckets: Buckets) -> int:
-    """With which slot a week begins that ends with the last bucket."""
+    """The first slot of the week that ends with the last bucket."""
     slots = WEEK_MINUTES // buckets.minutes
     return int(buckets.slots[-1] + 1) % slots
 
 
 def usual_week(weeks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The median week (slots,), and by how much each week lies above it (weeks,).
+    """The median week (slots,), and how far each week lies above it (weeks,).
 
-    A slot that is never known lies on the line between its neighbours.
+    A slot that is never known is interpolated between its neighbours.
     """
     levels = np.zeros(len(weeks))
     for _ in range(MEDIAN_PASSES):
@@ -202,7 +203,7 @@ def usual_week(weeks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _bridged(values: np.ndarray) -> np.ndarray:
-    """With the unknown ones on the line between their neighbours, and the outermost like the last known."""
+    """With unknown values interpolated between their neighbours; at the ends, the nearest known value."""
     known = np.flatnonzero(~np.isnan(values))
     if not len(known):
         raise UserError(_TOO_MANY_UNKNOWN)
@@ -210,7 +211,7 @@ def _bridged(values: np.ndarray) -> np.ndarray:
 
 
 def _cut(weeks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Weeks less their levels, unknown values usual and unusual ones cut: (weeks, slots); and the levels."""
+    """Weeks (weeks, slots) without their levels, gaps filled with the usual, outliers cut; and the levels."""
     usual, levels = usual_week(weeks)
     rest = weeks - levels[:, None] - usual
     furthest = CUT_SPREADS * _spread(rest)
@@ -230,7 +231,7 @@ def _limit(errors: np.ndarray) -> float:
 
 
 def _levels_before(levels: np.ndarray) -> np.ndarray:
-    """What was known of each week's level when it began (weeks, 1): that of the week before."""
+    """The level that was known when each week began (weeks, 1): that of the week before it."""
     return np.concatenate([levels[:1], levels[:-1]])[:, None]
 
 
@@ -244,7 +245,7 @@ def _profile(weeks: np.ndarray, first: int, scaler: Scaler, preparation: Prepara
 
 
 def _median_errors(weeks: np.ndarray, levels: np.ndarray) -> np.ndarray:
-    """Against the median of the other weeks and the level of the week before: (weeks - 1, slots)."""
+    """Errors against the median of the other weeks and the level of the week before: (weeks - 1, slots)."""
     level_free = weeks - levels[:, None]
     others = [known_medians(np.delete(level_free, week, axis=0).T) for week in range(len(weeks))]
     return (weeks - _levels_before(levels) - np.array(others))[1:]
@@ -253,9 +254,9 @@ def _median_errors(weeks: np.ndarray, levels: np.ndarray) -> np.ndarray:
 def _held_out(
     weeks: np.ndarray, first: int, scaler: Scaler, shape_of: Callable[[np.ndarray], np.ndarray]
 ) -> Forecast:
-    """With the limit from the last HELD_OUT_WEEKS, which a first fit did not see.
+    """A forecast whose limit comes from the last HELD_OUT_WEEKS, which a first fit did not see.
 
-    `shape_of` makes the usual week out of level-free weeks whose values follow each other in time.
+    shape_of: makes the usual week (slots,) from level-free weeks (weeks, slots) in order of time.
     """
 
     def shape(learnt: np.ndarray) -> np.ndarray:
@@ -274,7 +275,7 @@ def _stl(weeks: np.ndarray, first: int, scaler: Scaler, preparation: Preparation
 
 
 def decompose_buckets(buckets: Buckets, preparation: Preparation) -> tuple[np.ndarray, ...]:
-    """Parts of each bucket (n,), on the model's scale: value, trend with the level, season and residual."""
+    """Value, trend (with the level), season and residual of each bucket (n,), on the model's scale."""
     scaler = preparation.fit_scaler(buckets.traffic[~np.isnan(buckets.traffic)])
     values = scaler.transform(buckets.traffic)
     level_free, levels = _cut(week_rows(values, buckets.slots, buckets.minutes))
@@ -288,7 +289,7 @@ def decompose_buckets(buckets: Buckets, preparation: Preparation) -> tuple[np.nd
 
 
 def decompose(level_free: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Trend, season and residual of whole weeks without gaps, each (weeks, slots)."""
+    """Split whole weeks without gaps into trend, season and residual, each (weeks, slots)."""
     from statsmodels.tsa.seasonal import STL
 
     slots = level_free.shape[1]
@@ -308,8 +309,8 @@ def _sarimax(weeks: np.ndarray, first: int, scaler: Scaler, preparation: Prepara
 
 
 def _sarimax_week(level_free: np.ndarray) -> np.ndarray:
-    """By regression the coefficient of the mean week is 1. The ARMA parameters are those of Hannan and
-    Rissanen (1982), which need no search.
+    """The mean week, whose coefficient is 1 by regression, and a forecast of the errors. The ARMA parameters
+    are those of Hannan and Rissanen (1982), which need no search.
     """
     from statsmodels.tsa.arima.estimators.hannan_rissanen import hannan_rissanen
     from statsmodels.tsa.statespace.sarimax import SARIMAX
@@ -317,7 +318,7 @@ def _sarimax_week(level_free: np.ndarray) -> np.ndarray:
     usual = level_free.mean(axis=0)
     errors = (level_free - usual).ravel()
     model = SARIMAX(errors, order=(1, 0, 1), enforce_stationarity=False, enforce_invertibility=False)
-    # For errors that are all zero any parameters are as good, and statsmodels warns.
+    # statsmodels warns about errors that are all zero, where any parameters will do.
     with warnings.catch_warnings(action="ignore"):
         arma, _ = hannan_rissanen(errors, ar_order=1, ma_order=1, demean=False)
         fitted = model.filter(np.clip(arma.params, [-0.99, -0.99, 1e-12], [0.99, 0.99, np.inf]))
@@ -325,7 +326,7 @@ def _sarimax_week(level_free: np.ndarray) -> np.ndarray:
 
 
 def _random_forest(weeks: np.ndarray, first: int, scaler: Scaler, preparation: Preparation) -> Forecast:
-    """Trees on time of day and weekday, judged by those that did not see the point (out of bag)."""
+    """Trees on time of day and weekday; errors are those of trees that did not see the point (out of bag)."""
     from sklearn.ensemble import RandomForestRegressor
 
     level_free, levels = _cut(weeks)
@@ -357,7 +358,7 @@ class _Estimator(Protocol):
 
 
 def _isolation_forest(weeks: np.ndarray, first: int, scaler: Scaler, preparation: Preparation) -> Outlier:
-    """How few random cuts isolate a point (Liu et al. 2008)."""
+    """The fewer random cuts isolate a point, the more unusual it is (Liu et al. 2008)."""
     from sklearn.ensemble import IsolationForest
 
     estimator = IsolationForest(
@@ -380,14 +381,14 @@ def _outlier(
     if preparation.is_hourly:
         hours = np.column_stack([np.arange(HOURS_IN_WEEK) % 24, np.arange(HOURS_IN_WEEK) // 24])
         lowest, highest = np.nanmin(weeks), np.nanmax(weeks)
-        # Half as far again as the values reach.
+        # The range of the values, and half of it on either side.
         reach = (3 * lowest - highest) / 2, (3 * highest - lowest) / 2
         grid, scores = _curves(weeks, hours, estimator, quantile, reach)
         return Outlier(scaler, np.zeros(weeks.shape[1]), grid, scores)
     usual, levels = usual_week(weeks)
     errors = _median_errors(weeks, levels)
     unit = max(_spread(errors), MIN_LIMIT / SPREADS)
-    # There are anomalies in every training set: what is further than SPREADS is not learnt, and is one.
+    # Every training set has anomalies: an error beyond SPREADS is not learnt, and counts as an anomaly.
     learnt = np.where(np.abs(errors) <= SPREADS * unit, errors / unit, np.nan)
     reach = -2 * SPREADS, 2 * SPREADS
     grid, scores = _curves(learnt, np.empty((1, 0)), estimator, quantile, reach)
@@ -404,10 +405,10 @@ def _curves(
     quantile: float,
     reach: tuple[float, float],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Fit to values (weeks, slots) each with that of `times` (rows, columns) into which its slot falls.
+    """Fit to values (weeks, slots), each with the row of `times` (rows, columns) that its slot belongs to.
 
-    Returns a grid (points,) over `reach`, closer where there are many values, and the scores on it (rows,
-    points): 0 for the most ordinary value, 1 at the given quantile of them.
+    Returns a grid (points,) over `reach`, denser where there are many values, and the scores on it (rows,
+    points): 0 for the most ordinary value, 1 at the given quantile of all values.
     """
     is_known = ~np.isnan(values)
     slots = values.shape[1]
@@ -416,19 +417,19 @@ def _curves(
     estimator.fit(np.column_stack([values, times[rows]]))
     even = np.linspace(*reach, CURVE_POINTS)
     grid = np.concatenate([even, np.quantile(values, np.linspace(0, 1, CURVE_POINTS))])
-    # As a model's file keeps it, in which two points must not become one.
+    # The model's file stores 32-bit floats, in which two points must not become one.
     grid = np.unique(grid.astype(np.float32)).astype(float)
     points = np.column_stack([np.tile(grid, len(times)), np.repeat(times, len(grid), axis=0)])
     scores = -estimator.score_samples(points).reshape(len(times), len(grid))
     seen = _read_off(grid, scores, values, rows)
     lowest = seen.min()
     width = np.quantile(seen, quantile) - lowest
-    # It cannot tell which is ordinary of values that are all the same.
+    # If all values score the same, none is more unusual than another.
     return grid, (scores - lowest) / width if width > 1e-9 else np.zeros_like(scores)
 
 
 def _read_off(grid: np.ndarray, scores: np.ndarray, values: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """The score of each value (n,) by the curve of its row (n,); beyond the grid that of its end."""
+    """The score of each value (n,) by the curve of its row (n,); beyond the grid, the score at its end."""
     read = np.full(len(values), np.nan)
     for row in np.unique(rows):
         here = rows == row

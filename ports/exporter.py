@@ -1,4 +1,4 @@
-"""What the hourly job shows of itself and of the ports to Prometheus."""
+"""What the hourly job tells Prometheus about itself and the ports."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ if TYPE_CHECKING:
 
 
 class PortMetrics(Exporter):
-    """Counts of runs and anomalies, and where things stand; no series has a label of its own."""
+    """Counts of runs and anomalies, and the state of the last run; no series of a port has its own label."""
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         super().__init__(registry)
         self._last_good_run = time.monotonic()
         counter, gauge = self.counter, self.gauge
-        self.runs = counter("ports_runs", "Runs begun")
+        self.runs = counter("ports_runs", "Runs started")
         self.failures = counter("ports_run_failures", "Runs that failed", "kind")
         self.anomalies = counter(
-            "ports_anomalies", "Buckets that are anomalies, and are stored", "detector", "direction"
+            "ports_anomalies", "Buckets that are stored as anomalies", "detector", "direction"
         )
         self.alerts = counter(
             "ports_alerts",
-            "Anomalies that are an alert: 4th in a row or later, or of many",
+            "Anomalies that are alerts: the 4th in a row or later, or one of many",
             "detector",
             "direction",
         )
-        self.series = gauge("ports_series", "Series of the last good run: judged, unknown, ...", "state")
+        self.series = gauge("ports_series", "Series in the last good run: judged, unknown, ...", "state")
         self.seconds = gauge("ports_last_good_run_seconds", "How long the last good run took")
-        age = gauge("ports_seconds_since_last_good_run", "Since the last run that did not fail, or the start")
+        age = gauge("ports_seconds_since_last_good_run", "Time since the last good run, or since the start")
         age.set_function(lambda: time.monotonic() - self._last_good_run)
 
     def good_run(self, report: Report, lasted_seconds: float) -> None:
-        """A run did not fail, and all that it found is stored."""
+        """Count a run that did not fail, once all that it found is stored."""
         self._last_good_run = time.monotonic()
         self.seconds.set(lasted_seconds)
         states = {

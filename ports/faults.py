@@ -1,4 +1,4 @@
-"""What goes wrong with single series: one line for each, and no series stops another."""
+"""Faults of single series: each is logged in one line, and no series stops another."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from ports.detectors import TooShortError
 
 logger = logging.getLogger("find_anomalies")
 
-# So many series with a fault have a line each.
+# At most this many series with a fault get a line each.
 MOST_LINES = 20
-# So many of those that a line counts are named in it, each by so many letters.
+# A line that counts series names this many of them, each with at most this many letters.
 NAMED, NAMED_LETTERS = 3, 60
 _NUMBER = re.compile(r"\d+")
 
 
 @dataclass
 class Fault:
-    """Why a series has no result, in one line; None if it has one.
+    """text: why a series has no result, in one line; None if it has one.
 
-    is_too_short: only because its history is too short.
+    is_too_short: its short history is the only reason.
     """
 
     text: str | None = None
@@ -33,13 +33,13 @@ class Fault:
 
 @contextlib.contextmanager
 def faults_of(name: str) -> Iterator[Fault]:
-    """What goes wrong inside the `with` becomes one line that names the series."""
+    """Turn an error inside the `with` into one line that names the series."""
     fault = Fault()
     try:
         yield fault
     except UserError as error:
         fault.text, fault.is_too_short = str(error), isinstance(error, TooShortError)
-    # Whatever a library does with one series in hundreds, the others must have their models.
+    # Whatever a library raises for one series in hundreds, the others must get their models.
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         fault.text = f"{name}: failed ({type(error).__name__}: {reason}); report it with the samples"
@@ -54,9 +54,9 @@ def some_of(names: Sequence[str]) -> str:
 
 
 class Lines:
-    """Logs a line for each of the first MOST_LINES series, and one that counts the others.
+    """Logs a line for each of the first MOST_LINES series, and one line that counts the rest.
 
-    what: the end of that line, like `that could not be trained`.
+    what: the end of that last line, like `that could not be trained`.
     """
 
     def __init__(self, level: int, what: str) -> None:
@@ -64,13 +64,13 @@ class Lines:
         self._count = 0
 
     def add(self, line: str) -> None:
-        """The line of one more series."""
+        """Log the line of one more series, or count it."""
         self._count += 1
         if self._count <= MOST_LINES:
             logger.log(self._level, "%s", line)
 
     def end(self) -> None:
-        """There are no more."""
+        """Log how many series were only counted; there are no more."""
         if self._count > MOST_LINES:
             logger.log(self._level, "and %d more series %s", self._count - MOST_LINES, self._what)
 
@@ -78,7 +78,7 @@ class Lines:
 class SeriesNotices:
     """Logs the fault of each series once when it begins or changes, and once when it has ended.
 
-    what: as in Lines. mended: what series do again, like `can be judged again`.
+    what: as in Lines. mended: what is logged of series without a fault now, like `can be judged again`.
 
         notices = SeriesNotices(logging.ERROR, "that could not be judged", "can be judged again")
         notices.show({"1_1_in": "1_1_in: has text"}, {"1_2_in"})    # 1_1_in: has text
@@ -91,11 +91,11 @@ class SeriesNotices:
         self._kinds: dict[str, str] = {}
 
     def show(self, faults: Mapping[str, str], judged: Collection[str]) -> None:
-        """The faults of one run, name of the series -> line, and the series that were judged.
+        """Log what is new in the faults of one run: name of the series -> line.
 
-        A series that is no longer there is forgotten, not reported as mended.
+        judged: the series without a fault.         A series that has gone is forgotten, not logged as mended.
         """
-        # A fault is the same one while only its numbers change, as the time of the newest wrong sample does.
+        # A fault stays the same while only its numbers change, like the time of the newest wrong sample.
         kinds = {name: _NUMBER.sub("", line) for name, line in faults.items()}
         lines = Lines(self._level, self._what)
         for name, line in faults.items():

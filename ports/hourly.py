@@ -1,4 +1,4 @@
-"""The hourly job: it judges what is new and stores it, also after a server was away."""
+"""The hourly job: it judges what is new and stores it, even if a server was away for a while."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from service.loop import Turn
 from service.systemd import Ending, watchdog_seconds
 
 HOUR_SECONDS = 3600
-# A sample may be stored so much later than its time.
+# A sample may be stored this much later than its own time.
 LATENESS_SECONDS = 120
-# One step of a run may take so long: a query, the start of the workers, one series by all detectors.
+# One step of a run may take this long: a query, the start of the workers, one series with all detectors.
 LONGEST_STEP_SECONDS = 60
 
 
 def seconds_to_next(now: float) -> float:
-    """Seconds until the newest bucket of this hour has its last sample; now: seconds since 1970."""
+    """Seconds until LATENESS_SECONDS past the hour, when its last sample is there; now: since 1970."""
     return HOUR_SECONDS - (now - LATENESS_SECONDS) % HOUR_SECONDS
 
 
@@ -33,17 +33,17 @@ def check_steps() -> None:
     seconds = watchdog_seconds()
     if 0 < seconds < LONGEST_STEP_SECONDS:
         raise UserError(
-            f"the watchdog's {seconds:g} s are less than one step of the hourly job may take;"
+            f"the watchdog's {seconds:g} s are too short for one step of the hourly job;"
             f" set WatchdogSec={3 * LONGEST_STEP_SECONDS} in the unit"
         )
 
 
 class HourlyJob:
-    """Judges what is new and stores it; if the server goes away in between, the next run only stores.
+    """Judges what is new and stores it. If the server goes away in between, the next run only stores.
 
-    open_source: lists the series. faults_of_server: inside it, what a server raises is an UnavailableError.
-    judged_file: keeps the time up to which each series was judged; without it, all is judged since training.
-    clock: seconds since 1970. monotonic: seconds that no clock's correction changes.
+    open_source: lists the series. faults_of_server: turns what a server raises into an UnavailableError.
+    judged_file: keeps the time up to which each series was judged; without it, judging starts at the end of
+    training. clock: seconds since 1970. monotonic: seconds that a correction of the clock does not change.
 
         job = HourlyJob(settings, lambda: Folder("data/ports"), contextlib.nullcontext)
         loop.run(job.turn, ending)    # two minutes past every hour
@@ -66,19 +66,19 @@ class HourlyJob:
         self._metrics, self._ending = metrics or PortMetrics(), ending or Ending()
         self._clock, self._monotonic = clock, monotonic
         self._judged = load_judged(judged_file) if judged_file else {}
-        # What was judged and could not be stored.
+        # What was judged but could not be stored.
         self._waiting: tuple[Source, Report] | None = None
         self._port_notices, self._notices = PortNotices(settings), Notices()
         self._next_run = 0.0
 
     def run_once(self) -> None:
-        """Run, and raise UserError for any fault."""
+        """Run once, and raise UserError for any fault."""
         if count := len(self._run().faults):
             raise UserError(f"{count} series could not be judged; the log says why")
 
     def turn(self) -> Turn:
-        """Run; a fault is logged once, and the next run is that of the next hour or, if a server is away,
-        within seconds.
+        """Run once and log a fault once. The next run is at the next hour, or within seconds if a server is
+        away.
         """
         self._metrics.runs.inc()
         begin = self._monotonic()
@@ -94,16 +94,16 @@ class HourlyJob:
         return Turn(report.summary(), self._seconds_left())
 
     def _seconds_left(self) -> float:
-        """Until there is more to judge than was there when it was last judged."""
+        """Seconds until there are new samples to judge."""
         return max(self._next_run - self._monotonic(), 0.0)
 
     def _run(self) -> Report:
-        """Raises UserError for what concerns all series."""
+        """Judge and store. Raises UserError for a fault that concerns all series."""
         found, self._waiting = self._waiting or self._judge(), None
         source, report = found
         try:
             with self._faults_of_server(), self._ending.deferred():
-                # If this is cut short the same points are written once more, which changes nothing.
+                # If this is cut short, the next run writes the same points again, which changes nothing.
                 source.store(report.anomalies)
                 if self._judged_file:
                     save_judged(report.judged, self._judged_file)

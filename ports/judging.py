@@ -1,4 +1,4 @@
-"""Judges what is new in each series since it was last judged, all series in parallel."""
+"""Judging what is new in each series since it was last judged, all series in parallel."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from ports.series import KnownAnomaly
 from ports.sources import Loaded, Source, known_of, samples_of
 from ports.verdicts import CONTEXT_BUCKETS, PortAnomaly, Verdicts, judge
 
-# The times up to which a million series were judged are no larger.
+# The file of judged times is no larger, even with a million series.
 JUDGED_BYTES = 100_000_000
-# A series without a sample for so long is unknown.
+# A series without a sample for this long is unknown.
 SILENCE_SECONDS = 2 * 3600
 
-# (series, detector) -> the end of the last bucket that was judged, seconds since 1970.
+# (series, detector) -> the end of the last judged bucket, seconds since 1970.
 JudgedUntil = Mapping[tuple[str, str], int]
 
 
 @dataclass(frozen=True)
 class JudgingSettings:
-    """How to judge. models: folder of the models. until: no later sample counts, seconds since 1970.
+    """How to judge. models: folder of the models. until: later samples do not count, seconds since 1970.
     plot_dir: folder for a picture of each series with anomalies.
     """
 
@@ -43,8 +43,8 @@ class JudgingTask:
     """One series to judge.
 
     loaded: its samples; None if no model can be applied. models: each with the time up to which it has judged
-    the series, seconds since 1970. known: what is known to have been wrong. model_fault: one line, why a
-    model cannot be applied.
+    the series, seconds since 1970. known: its known anomalies. model_fault: why a model cannot be applied, in
+    one line.
     """
 
     name: str
@@ -58,8 +58,8 @@ class JudgingTask:
 
 @dataclass(frozen=True)
 class JudgedSeries:
-    """What came of one series. newest: time of its newest sample, seconds since 1970; None without one.
-    verdicts: of each model, with the buckets that lead up to the new ones. fault: one line, None without one.
+    """The result for one series. newest: time of its newest sample, seconds since 1970; None without one.
+    verdicts: one per model, with the buckets that lead up to the new ones. fault: one line, None without one.
     """
 
     name: str
@@ -72,11 +72,11 @@ class JudgedSeries:
 class Report:
     """What one run found.
 
-    count: how many series there are. now: seconds since 1970; None for samples of another time. judged: as it
-    was before, and with this run. anomalies: what is new, by time. newest: series that were judged without a
+    count: number of series. now: seconds since 1970; None for samples recorded at another time. judged: the
+    times of before, updated by this run. anomalies: the new ones, by time. newest: series judged without a
     fault -> time of the newest sample, None without one. silent: those of them that have stopped -> one line.
-    faults: series -> one line. untrained: series without a model. no_ports: tags of series that are no
-    port's. statuses: status -> how many new buckets have it. trained_until: end of training of the newest
+    faults: series -> one line. untrained: series without a model. no_ports: tags of series that belong to no
+    port. statuses: status -> how many new buckets have it. trained_until: end of training of the newest
     model, seconds since 1970; 0 without one.
     """
 
@@ -95,7 +95,7 @@ class Report:
     trained_until: int = 0
 
     def add(self, found: JudgedSeries) -> None:
-        """What came of one more series."""
+        """Add the result for one series."""
         if found.fault:
             self.faults[found.name] = found.fault
         else:
@@ -111,15 +111,15 @@ class Report:
             self.trained_until = max(self.trained_until, verdicts.trained.end)
 
     def summary(self) -> str:
-        """How many series and new buckets there are, in one line."""
+        """The number of series and of new buckets by status, in one line."""
         statuses = ", ".join(f"{count} {status}" for status, count in self.statuses.items())
         return f"{self.count} series, {sum(self.statuses.values())} buckets: {statuses}"
 
 
 def judge_new(source: Source, settings: JudgingSettings, judged: JudgedUntil) -> Report:
-    """Judge each series since it was last judged, or since its training.
+    """Judge each series from where it was last judged, or from the end of its training.
 
-    Nothing is read of a series without a model.
+    No sample is read of a series without a model.
     """
     names = source.names()
     report = Report(len(names), source.now(), dict(judged), no_ports=source.no_ports)
@@ -128,7 +128,7 @@ def judge_new(source: Source, settings: JudgingSettings, judged: JudgedUntil) ->
     refusals: dict[str, str] = {}
     for name in names:
         paths = [models.model_path(settings.models, name, detector) for detector in settings.detectors]
-        # Asked for all, those are applied that were trained.
+        # With all detectors asked for, the trained ones are applied.
         paths = [path for path in paths if path.name in kept]
         if refusal := source.refusal(name):
             refusals[name] = str(refusal)
@@ -146,18 +146,18 @@ def judge_new(source: Source, settings: JudgingSettings, judged: JudgedUntil) ->
 
 
 def silent_series(newest: Mapping[str, int | None], now: int | None) -> dict[str, str]:
-    """Series that have stopped -> one line; they are unknown, which must not pass for normal.
+    """Series that have stopped -> one line. They are unknown, and must not pass for normal.
 
-    newest: time of the newest sample of each series, None without one. now: seconds since 1970; None counts
-    from the newest sample of all.
+    newest: time of the newest sample of each series, None without one. now: seconds since 1970; None stands
+    for the newest sample of all series.
     """
     now = now or max((time for time in newest.values() if time), default=0)
     silent = {}
     for name, time in newest.items():
         if time is None:
-            silent[name] = f"{name}: has no sample that could be judged: unknown"
+            silent[name] = f"{name}: has no sample to judge, so it is unknown"
         elif time < now - SILENCE_SECONDS:
-            silent[name] = f"{name}: has no sample since {format_time(time * 10**9)}: unknown"
+            silent[name] = f"{name}: has had no sample since {format_time(time * 10**9)}, so it is unknown"
     return silent
 
 
@@ -184,7 +184,7 @@ def _tasks(
 
 
 def _load_models(name: str, paths: Sequence[Path]) -> tuple[list[models.Trained], str | None]:
-    """What can be applied, and why the rest cannot."""
+    """The models that can be applied, and why the others cannot."""
     trained, faults = [], []
     for path in paths:
         try:
@@ -195,7 +195,7 @@ def _load_models(name: str, paths: Sequence[Path]) -> tuple[list[models.Trained]
 
 
 def judge_series(task: JudgingTask) -> JudgedSeries:
-    """Judge one series by its models, and draw it where a model finds anomalies."""
+    """Judge one series with its models, and draw it for each model that finds anomalies."""
     newest, verdicts = None, []
     with faults_of(task.name) as fault:
         if task.loaded is not None:
@@ -203,7 +203,7 @@ def judge_series(task: JudgingTask) -> JudgedSeries:
             series = series.between(0, task.until) if task.until else series
             newest = int(series.times[-1]) if len(series.times) else None
             verdicts = [judge(one, series, since) for one, since in task.models if newest]
-            # A picture that cannot be drawn costs no verdict.
+            # Drawn after judging: a picture that cannot be drawn costs no verdict.
             for of_one, (one, since) in zip(verdicts, task.models, strict=False):
                 if task.plot_dir and any(of_one.after(since).anomalies()):
                     picture = Path(task.plot_dir) / f"{task.name}.{one.detector}.png"
@@ -215,7 +215,7 @@ def judge_series(task: JudgingTask) -> JudgedSeries:
 
 
 def load_judged(filename: Path) -> dict[tuple[str, str], int]:
-    """Up to when each series was judged by each detector; nothing if there is no such file yet."""
+    """The time up to which each detector judged each series; empty if there is no such file yet."""
     if not is_there(filename):
         return {}
     judged = {}
@@ -225,11 +225,11 @@ def load_judged(filename: Path) -> dict[tuple[str, str], int]:
             judged[series, detector] = parse_time(text) // 10**9
         except (ValueError, AttributeError):
             raise UserError(
-                f"{filename}: {key!r} is no time; delete the file, and all is judged since training"
+                f"{filename}: {key!r} has no valid time; delete the file, and all is judged since training"
             ) from None
     return judged
 
 
 def save_judged(judged: JudgedUntil, filename: Path) -> None:
-    """Write what load_judged reads."""
+    """Write the file that load_judged reads."""
     saveDictJson({" ".join(key): format_time(time * 10**9) for key, time in sorted(judged.items())}, filename)

@@ -1,4 +1,4 @@
-"""Trained models as files: plain arrays and JSON in a NumPy archive, nothing that could be executed."""
+"""Trained models as files: plain arrays and JSON in a NumPy archive, with nothing that could be executed."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from ports.detectors import DETECTORS, HOURS_IN_WEEK, Forecast, Model, Outlier
 from ports.preparation import BUCKET_MINUTES, PREPARATIONS, WEEK_MINUTES, Scaler, check_zone
 from ports.series import NAME
 
-# Raised whenever files of before would be judged by differently.
+# Raised whenever the program would judge differently with an older file.
 FORMAT = 1
 ENDING = ".npz"
-# Many times what the largest one has.
+# Many times the size of the largest model.
 MODEL_BYTES = 100_000_000
 
 
 @dataclass(frozen=True)
 class Trained:
     """A model and all that is needed to apply it. start, end: the training span, seconds since 1970.
-    versions: of the libraries that had a part in it.
+    versions: library -> version, of those that trained it.
     """
 
     series: str
@@ -42,12 +42,12 @@ class Trained:
 
 
 def model_path(folder: str | Path, series: str, detector: str) -> Path:
-    """Where the model of a series and detector is kept."""
+    """The file of the model of a series and detector."""
     return Path(folder) / f"{series}.{detector}{ENDING}"
 
 
 def file_names(folder: str | Path) -> set[str]:
-    """What the folder holds; nothing if there is none yet. Raises UserError for one that cannot be read."""
+    """Names of files in the folder; none if it does not exist yet. Raises UserError if it cannot be read."""
     try:
         return set(os.listdir(folder))
     except FileNotFoundError:
@@ -90,11 +90,12 @@ def save(content: bytes, path: Path) -> None:
 
 
 def load(path: Path) -> Trained:
-    """Read a model's file. Raises UserError for one that is missing, no regular file, damaged or of another
-    version.
+    """Read a model's file.
+
+    Raises UserError if it is missing, damaged, of another version, or not a regular file.
     """
     if not is_there(path):
-        raise UserError(f"{path}: no such model; train it, or see why that failed")
+        raise UserError(f"{path}: no such model; train it, or see in the training's log why it failed")
     content = io.BytesIO(read_file(path, MODEL_BYTES))
     try:
         with np.load(content, allow_pickle=False) as archive:
@@ -107,19 +108,17 @@ def load(path: Path) -> Trained:
         trained = _trained(about, arrays)
     except UserError:
         raise
-    # Not by name: NumPy, zipfile, zlib, json and tokenize each have errors of their own for a damaged file,
-    # some of them direct subclasses of Exception, and one that a list forgot would end the job of all series.
+    # Not a list of names: NumPy, zipfile, zlib, json and tokenize each raise their own for a damaged file,
+    # some of them direct subclasses of Exception, and one missing from the list would end the whole job.
     except Exception:
-        raise UserError(f"{path}: is damaged, or no model; train it again") from None
+        raise UserError(f"{path}: is damaged, or not a model; train it again") from None
     if f"{trained.series}.{trained.detector}{ENDING}" != path.name:
-        raise UserError(
-            f"{path}: is the model of {trained.series} ({trained.detector}); give it its name back"
-        )
+        raise UserError(f"{path}: holds the model of {trained.series} ({trained.detector}); rename it back")
     return trained
 
 
 def _trained(about: dict, arrays: dict[str, np.ndarray]) -> Trained:
-    """Raises anything for what does not fit together."""
+    """Put a model together. Raises any kind of error if its parts do not fit."""
     scaler = Scaler(**about["scaler"])
     usual = arrays.pop("usual")
     model = Forecast(scaler, usual, about["limit"]) if "limit" in about else Outlier(scaler, usual, **arrays)
@@ -148,7 +147,7 @@ def _trained(about: dict, arrays: dict[str, np.ndarray]) -> Trained:
 
 
 def _has_valid_entries(about: dict) -> bool:
-    """Whether series, detector, preparation, minutes and versions are those of a model."""
+    """Whether series, detector, preparation, minutes and versions are valid."""
     name, minutes = about["series"], about["minutes"]
     return (
         bool(NAME.fullmatch(name))
@@ -162,10 +161,10 @@ def _has_valid_entries(about: dict) -> bool:
 
 
 def _is_scaler(scaler: Scaler) -> bool:
-    """Whether values can be scaled by it and back."""
+    """Whether it can scale values and scale them back."""
     if not is_number(scaler.width) or not is_number(scaler.offset) or scaler.width <= 0:
         return False
-    # A logarithm needs an offset above zero, for a port may be silent.
+    # A logarithm needs an offset above zero, because a port may be silent.
     return scaler.kind == "standard" or scaler.kind == "log" and scaler.offset > 0
 
 
@@ -174,7 +173,7 @@ def _is_limit(limit: object) -> bool:
 
 
 def _is_curve(model: Outlier) -> bool:
-    """Whether the grid ascends, and each hour of the week, or all of them together, has a score on it."""
+    """Whether the grid ascends, with one row of scores for the whole week or one for each hour of it."""
     points = len(model.grid)
     is_ascending = points > 1 and bool((model.grid[:-1] <= model.grid[1:]).all())
     return is_ascending and model.scores.shape in ((1, points), (HOURS_IN_WEEK, points))

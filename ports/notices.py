@@ -1,4 +1,4 @@
-"""What the hourly job logs of each run: a fault once when it begins, and once when it has ended."""
+"""What the hourly job logs about each run: a fault once when it begins, and once when it has ended."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from service.log import Notices
 
 logger = logging.getLogger("find_anomalies")
 
-# The nightly job has not run for some nights.
+# A newest model this old means that the nightly job has not run for some nights.
 STALE_SECONDS = 4 * DAY_SECONDS
 
 
@@ -25,18 +25,18 @@ class PortNotices:
         self._settings = settings
         self._notices = Notices()
         self._faults = SeriesNotices(logging.ERROR, "that could not be judged", "can be judged again")
-        self._silence = SeriesNotices(logging.WARNING, "without a sample: unknown", "have samples again")
+        self._silence = SeriesNotices(logging.WARNING, "have no sample and are unknown", "have samples again")
 
     def show(self, report: Report) -> None:
-        """What one run found: the faults that are new or have ended, and the run itself in one line."""
+        """Log the faults of one run that are new or have ended, and the run itself in one line."""
         self._faults.show(report.faults, report.newest)
         self._note(
             "no ports",
             describe_no_ports(report.no_ports) if report.no_ports else None,
-            f"all series of {PORT_TRAFFIC} have the tags of a port now",
+            f"all series of {PORT_TRAFFIC} now have the tags of a port",
         )
         self._silence.show(report.silent, report.newest)
-        self._note("untrained", self._untrained(report), "no series waits for its first training now")
+        self._note("untrained", self._untrained(report), "every series has a model now")
         self._note("stale", _stale(report), "the newest model is no longer too old")
         logger.info("%s", report.summary())
 
@@ -67,4 +67,4 @@ def _stale(report: Report) -> str | None:
     if not report.now or not 0 < report.trained_until < report.now - STALE_SECONDS:
         return None
     newest = format_time(report.trained_until * 10**9)
-    return f"the newest model was trained up to {newest}; does the nightly job run?"
+    return f"the newest model was trained up to {newest}; check that the nightly job runs"

@@ -21,7 +21,7 @@ from service.systemd import notify_systemd
 if TYPE_CHECKING:
     from dask.distributed import Client
 
-# So many are read from InfluxDB before they are handed out.
+# This many series are read from InfluxDB before they are handed out.
 CHUNK_SERIES = 200
 CONNECT_SECONDS = 10
 
@@ -31,7 +31,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Cluster:
-    """Where the work is done: `jobs` processes here, or the workers of a Dask scheduler (its address).
+    """Where the work is done: by `jobs` processes here, or by the workers of a Dask scheduler (its address).
 
     connect_seconds: how long the scheduler and its workers may take to answer.
     """
@@ -44,10 +44,10 @@ class Cluster:
 def in_parallel(
     function: Callable[[Task], Result], tasks: Iterable[Task], count: int, cluster: Cluster, what: str
 ) -> Iterator[Result]:
-    """Results in any order, with a progress bar. Tasks are taken from their iterator in this process.
+    """Yield the results in any order, with a progress bar. This process iterates over the tasks.
 
-    Each result feeds the watchdog: hundreds of series take minutes. Raises UserError for a worker that was
-    killed, and for a cluster that cannot be used.
+    Each result feeds the watchdog, because hundreds of series take minutes. Raises UserError for a worker
+    that was killed, and for a cluster that cannot be used.
     """
     from concurrent.futures.process import BrokenProcessPool
 
@@ -55,7 +55,7 @@ def in_parallel(
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    # A signal ends the job whatever is under way, which joblib would advise against.
+    # A signal ends the job in the middle of its work, about which joblib would warn.
     warnings.filterwarnings("ignore", r"\d+ tasks which", UserWarning)
     tasks = iter(tasks)
     # Where nobody watches, as under systemd, a bar is noise.
@@ -76,7 +76,7 @@ def in_parallel(
 
 @contextlib.contextmanager
 def _backend(cluster: Cluster) -> Iterator[None]:
-    """Where joblib runs what is inside the `with`."""
+    """Let joblib run what is inside the `with` on the cluster."""
     if cluster.scheduler is None:
         yield
         return
@@ -99,15 +99,15 @@ def _backend(cluster: Cluster) -> Iterator[None]:
 
 
 def _send_project(client: Client, cluster: Cluster) -> None:
-    """Give scheduler and workers the modules that a task needs; what else it needs is in requirements.txt."""
+    """Send the project's modules to scheduler and workers; packages come from their requirements.txt."""
     with tempfile.TemporaryDirectory() as folder:
         archive = Path(folder) / "find_anomalies_ports.zip"
         pack_project(archive, Path(__file__).resolve().parent.parent)
         try:
             client.upload_file(str(archive))
-            # Joblib would wait for ever for workers that cannot load a task.
+            # A trial: joblib would wait for ever for workers that cannot load a task.
             client.submit(last_midnight, 0, "UTC").result(timeout=cluster.connect_seconds)
-        # Whatever they raise comes back from there.
+        # Whatever the workers raise is raised here.
         except Exception as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(
@@ -117,14 +117,14 @@ def _send_project(client: Client, cluster: Cluster) -> None:
 
 
 def pack_project(archive: str | Path, root: Path) -> None:
-    """Write a zip file of ports/ and of all modules of the project at `root` that it imports."""
+    """Write a zip file of ports/ and all modules that it imports from the project at `root`."""
     with zipfile.ZipFile(archive, "w") as content:
         for path in _imported_files(root, sorted(root.glob("ports/*.py"))):
             content.write(path, path.relative_to(root))
 
 
 def _imported_files(root: Path, files: Iterable[Path]) -> list[Path]:
-    """These files of the project at `root`, and those that they import, at whatever remove."""
+    """These files, and all files of the project at `root` that they import, directly or indirectly."""
     found: dict[Path, None] = {}
     waiting = list(files)
     while waiting:
@@ -136,7 +136,7 @@ def _imported_files(root: Path, files: Iterable[Path]) -> list[Path]:
 
 
 def _imported_names(path: Path) -> Iterator[str]:
-    """The dotted names that a file imports, also inside functions; a name from a package may be a module."""
+    """Dotted names that a file imports, also inside functions; `from a import b` gives a.b."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -145,7 +145,7 @@ def _imported_names(path: Path) -> Iterator[str]:
 
 
 def _files_of(root: Path, name: str) -> Iterator[Path]:
-    """What Python runs to import `a.b.c`, as far as it is of the project: a, a/b and a/b/c."""
+    """Files of the project that Python runs to import `a.b.c`: those of a, a/b and a/b/c."""
     parts = name.split(".")
     for length in range(1, len(parts) + 1):
         place = root.joinpath(*parts[:length])

@@ -1,6 +1,6 @@
-"""What a network operator looks at: a port's traffic with its verdicts, what STL sees in it, all detectors.
+"""Pictures for network operators: a port's traffic with its verdicts, its STL parts, detectors compared.
 
-matplotlib is imported where something is drawn: the nightly and hourly jobs do without.
+matplotlib is imported where something is drawn, because the nightly and hourly jobs do without it.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# This preparation counts the traffic of the whole bucket, the other one that of a sample's time.
+# This preparation counts the traffic of the whole bucket; the other one, that of five minutes.
 SUMMED = "workshop"
-# What traffic in bit/s is drawn in: the largest that the traffic reaches where it is high as a rule.
+# Units for traffic: the largest one that the traffic reaches at HIGH_PERCENTILE is taken.
 BIT_RATE_UNITS = (("Gbit/s", 1e9), ("Mbit/s", 1e6), ("kbit/s", 1e3), ("bit/s", 1.0))
 HIGH_PERCENTILE = 98.0
-# The axis of traffic is linear up to half of this percentile of what is usual and logarithmic from there on.
+# The axis of traffic is linear up to half of this percentile of usual traffic, and logarithmic above.
 LOW_PERCENTILE = 5.0
-# Numbers on that axis, times powers of ten: the first that have room, no two nearer than this share of it.
+# Numbers on that axis, times powers of ten: the first row in which no two are nearer than TICK_ROOM of it.
 TICKS = ((1, 2, 5), (1, 3), (1,))
 TICK_ROOM = 0.055
 FEWEST_TICKS = 4
-# In the model's scale; what varies by less fills no axis.
+# On the model's scale. A part that varies by less than this does not fill its axis.
 LEAST_RANGE = 0.8
-# Lines of more are thinner.
+# Lines of more points than this are thinner.
 FEW_POINTS = 1500
 DOTS = {ANOMALY: "gold", ALERT: "red"}
-# Colours of scores end between these; the limit, 1, is always among them.
+# The colour scale of scores ends between these, so that it always includes the limit, 1.
 LOWEST_END, HIGHEST_END = 1.2, 2.0
-# Spans of more days than the first have a label a day, of more than the second one a week.
+# Labels are hours in spans of up to the first number of days, days up to the second, weeks up to the third.
 HOURS_UP_TO, DAYS_UP_TO, WEEKS_UP_TO = 3, 15, 98
 
-# Where titles start, and the axes of series, as shares of the width.
+# Where titles and the axes of a series start, as a share of the width.
 LEFT = 0.07
 
 _DPI = 110
@@ -58,18 +58,18 @@ _DECOMPOSITION_NOTE = (
 
 
 def plot_series(verdicts: Verdicts, known: Sequence[KnownAnomaly], filename: str | Path) -> None:
-    """Write the picture of a series: its traffic, what is accepted, the verdicts, and what is known of it.
+    """Write the picture of a series: its traffic, the accepted range, the verdicts and the known anomalies.
 
-    Raises UserError where there is nothing to draw or the file cannot be written.
+    Raises UserError if there is nothing to draw or the file cannot be written.
     """
     _write(draw_series(verdicts, known), filename)
 
 
 def draw_series(verdicts: Verdicts, known: Sequence[KnownAnomaly]) -> Figure:
-    """The picture of plot_series; for an outlier model with a second axis, the points coloured by score.
+    """The picture of plot_series. An outlier model has a second axis, with points coloured by score.
 
-    A point lies at the end of its bucket, the time of its verdict. Traffic counts on a scale that is
-    logarithmic and yet has a zero: a flood of ten times the usual and an outage leave room for all else.
+    A point lies at the end of its bucket, the time of its verdict. The scale of traffic is logarithmic and
+    yet has a zero: neither a flood of ten times the usual nor an outage squeezes the rest.
     """
     from matplotlib.figure import Figure
 
@@ -86,7 +86,7 @@ def draw_series(verdicts: Verdicts, known: Sequence[KnownAnomaly]) -> Figure:
     for axis in axes:
         _scale(axis, traffic, expected, low, high)
         _shade(axis, verdicts, known, span)
-        # The newest dot is the most important one.
+        # Room at the right: the newest dot is the most important one.
         axis.set_xlim(*_times(np.array([span[0], span[1] + 0.01 * (span[1] - span[0])])))
         axis.set_ylabel(label)
     thickness = 1.0 if len(times) <= FEW_POINTS else 0.65
@@ -103,7 +103,7 @@ def draw_series(verdicts: Verdicts, known: Sequence[KnownAnomaly]) -> Figure:
 
 
 def _bit_rates(verdicts: Verdicts) -> tuple[str, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """What their axis is called; traffic, expected, low and high, in the unit that it names."""
+    """The label of the axis; then traffic, expected, low and high (n,), in the unit of the label."""
     trained, scored = verdicts.trained, verdicts.scored
     seconds = 60 * trained.minutes if trained.preparation == SUMMED else SAMPLE_SECONDS
     rates = [
@@ -118,7 +118,7 @@ def _bit_rates(verdicts: Verdicts) -> tuple[str, np.ndarray, np.ndarray, np.ndar
 
 
 def _scale(axis: Axes, traffic: np.ndarray, expected: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
-    """Room for all of the traffic and of what is expected, and of the band around it for as much again."""
+    """Fit the axis to all traffic, actual and expected, and to the band around it up to as much again."""
     from matplotlib.ticker import FixedLocator, NullLocator
 
     linear = _linear_width(traffic, expected)
@@ -145,7 +145,7 @@ def _number_text(value: float) -> str:
 
 def _linear_width(traffic: np.ndarray, expected: np.ndarray) -> float:
     usual, seen = (values[np.isfinite(values) & (values > 0)] for values in (expected, traffic))
-    # Where hardly anything is ever expected, the traffic itself says what is usual.
+    # If hardly any traffic is expected, the traffic itself shows what is usual.
     if 2 * len(usual) < len(expected):
         usual = seen
     return float(np.percentile(usual, LOW_PERCENTILE)) / 2 if len(usual) else 1.0
@@ -173,11 +173,11 @@ def _ticks(bottom: float, top: float, linear: float) -> list[float]:
 
 
 def _shade(axis: Axes, verdicts: Verdicts, known: Sequence[KnownAnomaly], span: tuple[int, int]) -> None:
-    """What somebody knows to have been wrong, and buckets of which too little is known."""
+    """Shade known anomalies, and buckets that are unknown."""
     for one in known:
         if one.series in (None, verdicts.trained.series) and one.start < span[1] and one.end > span[0]:
             times = _times(np.array([max(one.start, span[0]), min(one.end, span[1])]))
-            # The line around it is there for spans in which an hour is less than a pixel.
+            # The edge keeps it visible where an hour is less than a pixel.
             axis.axvspan(*times, color="#ffdad5", linewidth=1.5, zorder=0, label="known anomaly")
     is_unknown = np.concatenate([[False], verdicts.statuses == UNKNOWN, [False]])
     changes = np.flatnonzero(np.diff(is_unknown)).reshape(-1, 2)
@@ -195,14 +195,14 @@ def _shade(axis: Axes, verdicts: Verdicts, known: Sequence[KnownAnomaly], span: 
 
 
 def _draw_band(axis: Axes, times: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
-    # Nothing is drawn far outside the picture: a band without an end, for one.
+    # Cut to the picture, because the band may have no end.
     low, high = (np.clip(bound, *axis.get_ylim()) for bound in (low, high))
     axis.fill_between(times, low, high, color="tab:green", alpha=0.3, linewidth=0, label="accepted")
 
 
 def _draw_traffic(axis: Axes, times: np.ndarray, traffic: np.ndarray, linewidth: float) -> None:
     is_known = np.concatenate([[False], ~np.isnan(traffic), [False]])
-    # Between two gaps there is no line to be seen.
+    # A point between two gaps has no line, so it gets a dot.
     alone = np.flatnonzero(is_known[1:-1] & ~is_known[:-2] & ~is_known[2:])
     axis.plot(times, traffic, color="tab:blue", linewidth=linewidth, label="traffic")
     axis.plot(times[alone], traffic[alone], color="tab:blue", linestyle="", marker=".", markersize=4)
@@ -218,7 +218,7 @@ def _mark(axis: Axes, times: np.ndarray, traffic: np.ndarray, statuses: np.ndarr
 
 
 def _outline(axis: Axes, times: np.ndarray, traffic: np.ndarray, here: np.ndarray) -> None:
-    """The dark edge of dots that follow; where they crowd, edges of their own would hide their colour."""
+    """Draw the dark edges of all dots first: where dots crowd, edges of their own would hide their colour."""
     axis.scatter(times[here], traffic[here], s=27, color="0.15", linewidth=0, zorder=3, snap=False)
 
 
@@ -269,7 +269,7 @@ def plot_decomposition(
 ) -> None:
     """Write the picture of a seasonal-trend decomposition, on the log scale of the model.
 
-    starts: seconds since 1970. All arrays are (n,); values may be NaN. Raises UserError where there is
+    starts: seconds since 1970. All arrays are (n,); values may be NaN. Raises UserError if there is
     nothing to draw or the file cannot be written.
     """
     _write(draw_decomposition(name, zone, starts, values, trend, season, residual), filename)
@@ -284,7 +284,7 @@ def draw_decomposition(
     season: np.ndarray,
     residual: np.ndarray,
 ) -> Figure:
-    """The picture of plot_decomposition: four axes, each with its own range and a bar, a doubling."""
+    """The picture of plot_decomposition: four axes, each with its own range and a bar for a doubling."""
     from matplotlib.figure import Figure
 
     if not len(starts):
@@ -309,7 +309,7 @@ def draw_decomposition(
 
 
 def _add_ruler(axis: Axes) -> None:
-    """A bar at the right, as long as a doubling, for which there is room."""
+    """Draw a bar at the right, as long as a doubling, and make room for it."""
     bottom, top = axis.get_ylim()
     middle, room = (bottom + top) / 2, max(top - bottom, LEAST_RANGE)
     axis.set_ylim(middle - room / 2, middle + room / 2)
@@ -328,19 +328,19 @@ def _add_ruler(axis: Axes) -> None:
 
 
 def plot_comparison(comparison: dict[str, Any], filename: str | Path) -> None:
-    """Write one picture of how all detectors did. Raises UserError where the file cannot be written.
+    """Write one picture of how all detectors did. Raises UserError if the file cannot be written.
 
     comparison["detectors"]: name -> `anomaly_recall` and `alert_recall` (0 to 1) and `false_alerts` (per port
-    and month), None where it is not known; `iterative`, the same three when each night trains; `fit_seconds`
-    and `score_seconds` per model.
+    and month), each None if unknown; `iterative`, the same three with a model trained each night;
+    `fit_seconds` and `score_seconds` per model.
     """
     _write(draw_comparison(comparison), filename)
 
 
 def draw_comparison(comparison: dict[str, Any]) -> Figure:
-    """The picture of plot_comparison: a row a detector, the one that alerts of most anomalies on top.
+    """The picture of plot_comparison: a row for each detector, the one that alerts on most anomalies on top.
 
-    Of each kind of bar the best number is bold.
+    The best number of each kind of bar is bold.
     """
     from matplotlib.figure import Figure
 
@@ -355,7 +355,7 @@ def draw_comparison(comparison: dict[str, Any]) -> Figure:
     axes[0].set_yticks(range(len(detectors)), list(detectors))
     axes[0].set_ylim(len(detectors) - 0.5, -0.5)
     for axis, title in zip(axes, ("Anomalies found", "False alerts", "Execution time"), strict=True):
-        # Between it and the axes there are two lines of a legend.
+        # The legend has two lines between the title and the axes.
         axis.set_title(title, loc="left", pad=36, weight="bold")
         axis.legend(
             loc="lower left",
@@ -384,7 +384,7 @@ def _merit(named: tuple[str, dict[str, Any]]) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class _Bars:
-    """One bar for each detector; None is not known."""
+    """One bar for each detector; a value of None is unknown."""
 
     label: str
     values: list[float | None]
@@ -428,14 +428,14 @@ def _draw_seconds(axis: Axes, results: Sequence[dict[str, Any]]) -> None:
 
 
 def _ways(results: Sequence[dict[str, Any]]) -> tuple[tuple[str, Sequence[dict[str, Any]], str], ...]:
-    """The two ways to judge the test part, with their results and hatches."""
+    """The two ways to judge the test part, with the results and hatch of each."""
     return ("at once", results, ""), ("iterative", [one["iterative"] for one in results], "////")
 
 
 def _draw_bars(
     axis: Axes, groups: Sequence[_Bars], text: Callable[[float], str], best: Callable[[list[float]], float]
 ) -> None:
-    # On a log scale nought is nowhere.
+    # A log scale has no zero.
     width, left = 0.8 / len(groups), axis.get_xlim()[0]
     for number, bars in enumerate(groups):
         places = np.arange(len(bars.values)) - 0.4 + (number + 0.5) * width
@@ -485,7 +485,7 @@ def _span_text(start: int, end: int, zone: str) -> str:
 
 
 def _finish(axes: Sequence[Axes], zone: str, span: tuple[int, int]) -> None:
-    """Times in the zone, fine lines where they are named, no frame, and one legend of what has a name."""
+    """Label the times in the zone, draw a fine grid and no frame, and add one legend for all axes."""
     _label_times(axes, zone, (span[1] - span[0]) / 86_400)
     handles = {}
     for axis in axes:
@@ -507,7 +507,7 @@ def _finish(axes: Sequence[Axes], zone: str, span: tuple[int, int]) -> None:
 
 
 def _label_times(axes: Sequence[Axes], zone: str, days: float) -> None:
-    """Below the last of axes that share their times."""
+    """Label the times below the last of these axes, which share them."""
     from matplotlib import dates
     from matplotlib.ticker import NullFormatter
 
@@ -515,7 +515,7 @@ def _label_times(axes: Sequence[Axes], zone: str, days: float) -> None:
     axis.set_label_text(f"time [{zone}]")
     midnights, day = dates.DayLocator(tz=zone_info), "%a %d %b"
     if HOURS_UP_TO < days <= DAYS_UP_TO:
-        # The name of a day stands below its middle, between the lines of its midnights.
+        # The name of a day stands below noon, between the lines of two midnights.
         axis.set_major_locator(midnights)
         axis.set_major_formatter(NullFormatter())
         axis.set_minor_locator(dates.HourLocator(12, tz=zone_info))
@@ -535,7 +535,7 @@ def _label_times(axes: Sequence[Axes], zone: str, days: float) -> None:
             tz=zone_info,
             formats=formats,
             zero_formats=["", *formats[:-1]],
-            # The title has it.
+            # The title has the date.
             show_offset=False,
         )
         axis.set_major_locator(locator)
@@ -543,5 +543,5 @@ def _label_times(axes: Sequence[Axes], zone: str, days: float) -> None:
 
 
 def _add_title(figure: Figure, text: str) -> None:
-    # A dollar sign in a series' name starts no formula.
+    # A dollar sign in a series' name must not start a formula.
     figure.suptitle(text, x=LEFT, y=0.985, ha="left", va="top", weight="bold", parse_math=False)

@@ -1,6 +1,6 @@
 """From the samples of a port to what its model sees: regular buckets, their place in the week, one scale.
 
-There are two ways, by name: `default`, and `workshop`, as the reference document describes it.
+There are two preparations: `default`, and `workshop`, which the reference document describes.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from ports.series import SAMPLE_SECONDS, Series
 DAY_MINUTES = 1440
 WEEK_MINUTES = 7 * DAY_MINUTES
 BUCKET_MINUTES = (5, 10, 15, 20, 30, 60)
-# The rolling window of the reference document, and the z-score above which it takes a point for a spike.
+# The rolling window of the reference document, and the z-score above which a point counts as a spike.
 WORKSHOP_WINDOW_MINUTES = 120
 WORKSHOP_Z = 2.0
-# On a log scale nothing at all is as far down as this share of what passes in busy times.
+# On the log scale, zero traffic lies as low as this share of the traffic in busy times.
 NEXT_TO_NOTHING = 0.005
 BUSY_QUANTILE = 0.99
 
 
 @dataclass(frozen=True)
 class Buckets:
-    """starts: seconds since 1970 (n,), a bucket apart, none left out. traffic: bytes (n,), in five minutes by
-    default and in the whole bucket as the workshop has it; NaN where too little was measured. slots: the
-    place of each in the week (n,), 0 on Monday at midnight.
+    """starts: seconds since 1970 (n,), a bucket apart, none left out. traffic: bytes (n,), in five minutes
+    for the default preparation, in the whole bucket for the workshop's; NaN if too little was measured.
+    slots: the place of each bucket in the week (n,), 0 on Monday at midnight.
     """
 
     minutes: int
@@ -50,31 +50,31 @@ class Scaler:
     width: float
 
     def transform(self, traffic: np.ndarray) -> np.ndarray:
-        """NaN stays NaN."""
+        """Bytes to the model's scale; NaN stays NaN."""
         if self.kind == "log":
             return np.log(traffic + self.offset)
         return (traffic - self.offset) / self.width
 
     def inverse(self, values: np.ndarray) -> np.ndarray:
-        """Bytes, of which there are none below zero."""
-        # A limit may reach further than any float does.
+        """The model's scale to bytes, never below zero."""
+        # A limit may exceed the range of floats.
         with np.errstate(over="ignore"):
             traffic = (
                 np.exp(values) - self.offset if self.kind == "log" else values * self.width + self.offset
             )
-        # What is left of the offset after a logarithm and back is nothing.
+        # A rest this small is a rounding error of the logarithm and back.
         least = 1e-9 * self.offset if self.kind == "log" else 0.0
         return np.where(traffic < least, 0.0, traffic)
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """How one of the two ways is done. is_local: the week is that of the port's time zone, not UTC."""
+    """One of the two preparations. is_local: the week follows the port's time zone, not UTC."""
 
     name: str
     minutes: int
     is_local: bool
-    # The workshop's models see an hour and a weekday of the time, the others the bucket of the week.
+    # The workshop's models see the hour and weekday, the others the bucket of the week.
     is_hourly: bool
     fill: Callable[[np.ndarray, int], np.ndarray]
     fit_scaler: Callable[[np.ndarray], Scaler]
@@ -91,7 +91,7 @@ class Preparation:
 
 
 def check_zone(zone: str) -> None:
-    """Raise ValueError for a time zone that is not known here."""
+    """Raise ValueError for a time zone that this machine does not know."""
     try:
         ZoneInfo(zone)
     except (KeyError, OSError):
@@ -99,16 +99,16 @@ def check_zone(zone: str) -> None:
 
 
 def week_slots(starts: np.ndarray, minutes: int, zone: str) -> np.ndarray:
-    """Which bucket of the local week each one is (n,), from 0 on Monday at midnight."""
+    """The place of each bucket in the local week (n,), counted from 0 on Monday at midnight."""
     local = pd.DatetimeIndex(pd.to_datetime(starts, unit="s", utc=True)).tz_convert(zone)
     minute = local.day_of_week * DAY_MINUTES + local.hour * 60 + local.minute
     return minute.to_numpy() // minutes
 
 
 def _regular(series: Series, minutes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Start of each bucket that has ended (n,), and its samples (n, per bucket), NaN where one is missing."""
+    """Start of each bucket that has ended (n,), and its samples (n, per bucket), NaN for a missing one."""
     per_bucket = minutes * 60 // SAMPLE_SECONDS
-    # A sample counts the five minutes before it, and lies in the cell that most of them do.
+    # A sample counts the five minutes before it, and belongs to the cell with most of them.
     cells = (series.times - SAMPLE_SECONDS // 2) // SAMPLE_SECONDS
     first = cells[0] // per_bucket
     count = max(series.times[-1] // SAMPLE_SECONDS // per_bucket - first, 0)
@@ -125,15 +125,15 @@ def _regular(series: Series, minutes: int) -> tuple[np.ndarray, np.ndarray]:
 def medians(samples: np.ndarray, minutes: int) -> np.ndarray:
     """Bytes in five minutes: the median sample of each bucket.
 
-    The median leaves out what one sample in three has wrong: a transfer of five minutes, a counter that was
-    reset. A bucket with fewer than half of its samples is unknown: with zeroes it would be an anomaly.
+    The median ignores one wrong sample in three: a transfer of five minutes, a counter that was reset. A
+    bucket with fewer than half of its samples is unknown: filled with zeroes, it would be an anomaly.
     """
     is_enough = 2 * (~np.isnan(samples)).sum(axis=1) >= samples.shape[1]
     return np.where(is_enough, known_medians(samples), np.nan)
 
 
 def known_medians(values: np.ndarray) -> np.ndarray:
-    """Median of what is known in each row (n, m) -> (n,); NaN where nothing is, without NumPy's warning."""
+    """Median of the known values in each row, (n, m) -> (n,); NaN if there are none, without a warning."""
     known = (~np.isnan(values)).sum(axis=1)
     ordered, rows = np.sort(values, axis=1), np.arange(len(values))
     low, high = np.maximum(known - 1, 0) // 2, np.minimum(known // 2, values.shape[1] - 1)
@@ -141,9 +141,9 @@ def known_medians(values: np.ndarray) -> np.ndarray:
 
 
 def log_scaler(traffic: np.ndarray) -> Scaler:
-    """A port's traffic varies by factors; zero is as far down as NEXT_TO_NOTHING of its busy times.
+    """A log scale, because a port's traffic varies by factors. Zero lies at NEXT_TO_NOTHING of busy times.
 
-    The mean of a port that is mostly idle is itself next to nothing.
+    Busy times are taken from a quantile, too: the mean of a mostly idle port is itself next to nothing.
     """
     busy = max(float(np.nanmean(traffic)), float(np.nanquantile(traffic, BUSY_QUANTILE)))
     return Scaler("log", NEXT_TO_NOTHING * busy, 1.0)
@@ -153,7 +153,7 @@ def log_scaler(traffic: np.ndarray) -> Scaler:
 
 
 def workshop_sums(samples: np.ndarray, minutes: int) -> np.ndarray:
-    """Bytes of each bucket: zero for what is missing, the sum, and zero for z > 2 within two hours."""
+    """Bytes of each bucket: the sum, with zero for missing samples and for sums of z > 2 within two hours."""
     sums = np.nan_to_num(samples).sum(axis=1)
     if not len(sums):
         return sums

@@ -1,4 +1,4 @@
-"""The ports' queries: which ports there are, their samples, and their anomalies, in bounded memory."""
+"""The ports' queries: lists ports, reads their samples and stores their anomalies, in bounded memory."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from nodes.series import NO_NUMBERS
 from service.systemd import notify_systemd
 
 ANOMALIES_PER_WRITE = 5000
-# Series of one port that both have a sample so near to its newest go on side by side.
+# Two series of one port are both alive if each has a sample this near to the port's newest.
 LIVE_SECONDS = 2 * 3600
-# Bytes per five minutes, and what was found in them.
+# The measurements of bytes per five minutes, and of the anomalies in them.
 PORT_TRAFFIC = "port_traffic"
 PORT_ANOMALIES = "detected_port_anomalies"
 _PORT_TAGS = ("device", "port", "direction")
 _PortKey = tuple[str, ...]
 MAX_TAG_LETTERS = 200
-# Ports that are written by several series and have these series named.
+# At most this many ports that several series write have these series named.
 NAMED_PORTS = 20
-# A sample counts the bytes of the time before it, and lies in the cell that most of that time does.
+# A sample counts the bytes of the time before it, and belongs to the cell with most of that time.
 CELL_SECONDS = 300
 _SHORT = f"/^(?s:.{{0,{MAX_TAG_LETTERS}}})$/"
 _CELLS = f"time({CELL_SECONDS}s, {CELL_SECONDS // 2}s)"
@@ -35,14 +35,14 @@ _CELLS = f"time({CELL_SECONDS}s, {CELL_SECONDS // 2}s)"
 
 @dataclass(frozen=True)
 class Limits:
-    """How much is read. page_samples, page_ports: rows of one answer. port_samples: of one port in all."""
+    """How much is read. page_samples, page_ports: rows per answer. port_samples: of one port in all."""
 
-    # InfluxDB marks an answer of more than 10,000 rows as a part.
+    # InfluxDB marks an answer of more than 10,000 rows as partial.
     page_samples: int = 10_000
-    # With tags of MAX_TAG_LETTERS, each of which JSON may write as six bytes, they are within
-    # MAX_ANSWER_BYTES. What else stands beside the samples of a port is never part of an answer.
+    # An answer stays within MAX_ANSWER_BYTES even if all tags have MAX_TAG_LETTERS and JSON writes each
+    # letter as six bytes. Other tags and fields of a port are never part of an answer.
     page_ports: int = 4000
-    # 63 days have 18,144 samples, or 90,720 of every minute.
+    # 63 days have 18,144 samples, or 90,720 with one each minute.
     port_samples: int = 1_000_000
 
 
@@ -53,7 +53,7 @@ DEFAULT_LIMITS = Limits()
 class Port:
     """A port in one direction, by its tags `device`, `port`, `direction` (empty where it has none).
 
-    newest: time of its newest number, seconds since 1970. fault: why its samples cannot be used, if so.
+    newest: time of its newest value, seconds since 1970. fault: why its samples cannot be used, or None.
     """
 
     tags: dict[str, str]
@@ -65,9 +65,9 @@ class Port:
 def list_ports(client: InfluxDBClient, start: int, end: int, limits: Limits = DEFAULT_LIMITS) -> list[Port]:
     """All ports that have a value between `start` and `end` (seconds since 1970).
 
-    A few requests, however many ports there are, with answers of a bounded size. A label that is added to a
-    port begins a series in which it goes on; two series that go on side by side are a fault, and so is a
-    newest value that is no number. Ports with tags of more than MAX_TAG_LETTERS are left out.
+    It takes a few requests with answers of bounded size, however many ports there are. A label that is added
+    to a port starts a new series, in which the port goes on. Two series at the same time are a fault, and so
+    is a newest value that is not a number. Ports with tags longer than MAX_TAG_LETTERS are left out.
     """
     span = f"time > {start}s AND time <= {end}s"
     are_short = " AND ".join(f'"{tag}"::tag =~ {_SHORT}' for tag in _PORT_TAGS)
@@ -82,8 +82,8 @@ def list_ports(client: InfluxDBClient, start: int, end: int, limits: Limits = DE
         for number, key in enumerate(several):
             names = _rivals(client, key, newest[key]) if number < NAMED_PORTS else ""
             faults[key] = (
-                f"is written by {rivals[key]} series at once{names}; write one of them, or give each its own"
-                " device or port"
+                f"is written by {rivals[key]} series at once{names}; write only one of them, or give each its"
+                " own device or port"
             )
     for influx_type, words in NO_NUMBERS.items():
         wrong = _series_times(client, f'last("value"::{influx_type})', conditions, limits)
@@ -99,7 +99,7 @@ def list_ports(client: InfluxDBClient, start: int, end: int, limits: Limits = DE
 
 @influx_utils.answers()
 def count_unlisted_ports(client: InfluxDBClient, start: int, end: int) -> int:
-    """How many ports list_ports leaves out for the length of their tags."""
+    """How many ports list_ports leaves out because their tags are too long."""
     is_long = " OR ".join(f'"{tag}"::tag !~ {_SHORT}' for tag in _PORT_TAGS)
     tags = ", ".join(f'"{tag}"' for tag in _PORT_TAGS)
     ports = (
@@ -113,9 +113,9 @@ def count_unlisted_ports(client: InfluxDBClient, start: int, end: int) -> int:
 def _series_times(
     client: InfluxDBClient, selector: str, conditions: str, limits: Limits
 ) -> dict[_PortKey, list[int]]:
-    """Port -> the time (ns) of the point that is selected of each of its series, ascending.
+    """Port -> the times (ns) of the point that `selector` picks in each of its series, ascending.
 
-    Only that and the port's own tags are asked for: other tags, and text values, may be of any length.
+    Only the time and the port's own tags are read: other tags, and text values, may be of any length.
     """
     found: dict[_PortKey, list[int]] = {}
     tags = ", ".join(f'"{tag}"' for tag in _PORT_TAGS)
@@ -132,10 +132,10 @@ def _series_times(
 
 
 def _side_by_side(begins: Sequence[int], ends: Sequence[int]) -> int:
-    """How many series of a port go on, 0 if no two of these overlap. begins, ends: ascending, of all series.
+    """How many series of a port are alive, 0 if none overlap. begins, ends: of all its series, ascending.
 
-    Which end belongs to which begin does not matter: if no two series overlap, each begins after the end of
-    the one before.
+    It does not matter which end belongs to which begin: if no two series overlap, each begins after the
+    previous one has ended.
     """
     since = ends[-1] - LIVE_SECONDS * 10**9
     pairs = zip(begins[1:], ends, strict=False)
@@ -145,7 +145,7 @@ def _side_by_side(begins: Sequence[int], ends: Sequence[int]) -> int:
 
 
 def _rivals(client: InfluxDBClient, port: _PortKey, newest: int) -> str:
-    """What tells the first two series of a port that go on; nothing if their tags are too long to be read."""
+    """How the tags of a port's first two live series differ; empty if the tags are too long to be read."""
     where = _port_condition(dict(zip(_PORT_TAGS, port, strict=True)))
     since = newest - LIVE_SECONDS * 10**9
     query = (
@@ -169,9 +169,9 @@ def insert_port_anomalies(
     measurement: str,
     anomalies: Sequence[tuple[int, dict[str, str], dict[str, float]]],
 ) -> str | None:
-    """Store the time (ns), tags and fields of each; why InfluxDB refuses some for good, None if it took all.
+    """Store anomalies: time (ns), tags and fields. Returns why InfluxDB refuses some for good, or None.
 
-    Fields that are not finite are left out. Raises as write_points does; writing them again changes nothing.
+    Fields that are not finite are left out. Raises what write_points raises; writing again changes nothing.
     """
     points = [
         {
@@ -201,13 +201,13 @@ def get_port_samples(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Times (n,) after `start` and up to `end`, seconds since 1970, and bytes (n,), of one port.
 
-    Of samples within one second the last one counts. Those of five minutes in which two series have some are
-    NaN: nobody knows which of them are the port's. Raises UserError, without the port's name, for a value
-    that is no number and for more samples than the limits allow.
+    The last of several samples within one second counts. Samples in five minutes in which two series wrote
+    are NaN: nobody knows which of them are right. Raises UserError, without the port's name, for a value that
+    is not a number and for more samples than the limits allow.
     """
     is_port = _port_condition(tags)
     conditions = f"time > {start}s AND time <= {end}s AND {is_port}"
-    # A shard has a type of its own; of several types `value` alone gives the numbers and drops the rest.
+    # Each shard has its own type. If types are mixed, a plain `value` returns the numbers and drops the rest.
     for influx_type, words in NO_NUMBERS.items():
         wrong = _series_times(client, f'first("value"::{influx_type})', conditions, limits)
         for found in wrong.values():
@@ -225,20 +225,20 @@ def get_port_samples(
         if count > limits.port_samples:
             raise UserError(
                 f"has more than {limits.port_samples:,} samples since {format_time(start * 10**9)}; write one"
-                " every five minutes, and delete those between"
+                " every five minutes, and delete the others"
             )
         is_whole = not rows or len(rows) < limits.page_samples and not is_cut
         last = rows[-1][0] if rows else last
     times = np.array(list(samples), dtype=np.int64)
     traffic = np.array(list(samples.values()), dtype=float)
-    # Asked for after the samples: a series that begins meanwhile is seen here.
+    # Queried after the samples, so that a series that begins in between is seen.
     cells = (times - CELL_SECONDS // 2) // CELL_SECONDS
     traffic[np.isin(cells, _shared_cells(client, conditions, limits))] = np.nan
     return times, traffic
 
 
 def _shared_cells(client: InfluxDBClient, conditions: str, limits: Limits) -> list[int]:
-    """The cells, counted from 1970, in which two series of a port have samples."""
+    """The cells, counted from 1970, in which more than one series of a port has samples."""
     series = _series_times(client, 'last("value"::float)', conditions, limits)
     if all(len(times) == 1 for times in series.values()):
         return []
@@ -259,11 +259,11 @@ def _port_condition(tags: dict[str, str]) -> str:
 
 
 def _port_rows(client: InfluxDBClient, query: str) -> tuple[list[list[Any]], bool]:
-    """The rows of one statement, and whether InfluxDB has more of them; each answer feeds the watchdog."""
+    """The rows of one statement, and whether InfluxDB has more of them. Each answer feeds the watchdog."""
     (answer,) = influx_utils.results(client, [query])
     notify_systemd("WATCHDOG=1")
     return [row for series in answer["series"] for row in series["values"]], influx_utils.is_cut(answer)
 
 
 def _wrong_type(words: str, time: int) -> str:
-    return f"has {words} at {format_time(time)}, where bytes are a number; delete that sample"
+    return f"has {words} at {format_time(time)} instead of a number of bytes; delete that sample"

@@ -1,4 +1,4 @@
-"""The traffic of one port in one direction, and what is known to have been wrong with it: read and checked.
+"""The traffic of one port in one direction and its known anomalies, read and checked.
 
 A sample counts the bytes of the five minutes before its time. Times without a zone are UTC.
 """
@@ -20,13 +20,13 @@ from common.files import UserError, is_there, read_file
 from common.times import DAY_SECONDS, parse_time
 
 SAMPLE_SECONDS = 300
-# Each is many times what there is: a century of samples, and a million known anomalies.
+# Far more than any real file: a century of samples, and a million known anomalies.
 SERIES_BYTES, ANOMALIES_BYTES = 400_000_000, 100_000_000
-# The year 2262; what counts nanoseconds goes no further.
+# The year 2262, the last that nanoseconds in 64 bits can count.
 LATEST = 9_214_646_400
 HEADING = ["ts", "traffic"]
 MISSING = ("", "nan", "NaN", "NA", "null", "NULL", "None")
-# More than any counter that is wrong; its square is a number still.
+# More than any counter gives, even a wrong one; its square is still finite.
 TOO_MANY_BYTES = 1e30
 _PLAIN_ROWS = re.compile(rb"(?:\d*+,\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d,\d*+\r?+\n)++")
 _PLAIN_HEADINGS = (b",ts,traffic", b"index,ts,traffic")
@@ -35,8 +35,8 @@ NAME = re.compile(r"(?P<device>[^_]+)_(?P<port>.+)_(?P<direction>in|out)")
 
 @dataclass(frozen=True)
 class Series:
-    """times: seconds since 1970 (n,), ascending. traffic: bytes in the five minutes before (n,), NaN where
-    the counter gave nothing.
+    """times: seconds since 1970 (n,), ascending. traffic: bytes in the five minutes before (n,), NaN if the
+    counter gave nothing.
     """
 
     name: str
@@ -44,13 +44,13 @@ class Series:
     traffic: np.ndarray
 
     def between(self, start: int, end: int) -> Series:
-        """The samples of times after `start` and up to `end` (seconds since 1970)."""
+        """The samples after `start` and up to `end` (seconds since 1970)."""
         part = slice(*np.searchsorted(self.times, [start, end], side="right"))
         return Series(self.name, self.times[part], self.traffic[part])
 
 
 def port_name(device: str, port: str, direction: str) -> str:
-    """The name of a series, fit for a file; what a file's name cannot hold is written as in a URL."""
+    """The name of a series, fit for a file; letters that file names cannot hold are escaped as in a URL."""
     return f"{_file_part(device).replace('_', '%5F')}_{_file_part(port)}_{direction}"
 
 
@@ -61,13 +61,13 @@ def _file_part(text: str) -> str:
 
 
 def port_tags(name: str) -> dict[str, str]:
-    """device, port and direction of a series, as InfluxDB has them: the inverse of port_name."""
+    """The tags device, port and direction of a series: the inverse of port_name."""
     return {key: unquote(text) for key, text in NAME.fullmatch(name).groupdict().items()}
 
 
 @dataclass(frozen=True)
 class KnownAnomaly:
-    """What is known to have been wrong from `start` to `end` (seconds since 1970), with `series` or all."""
+    """A known anomaly from `start` to `end` (seconds since 1970) of one `series`, or of all if None."""
 
     start: int
     end: int
@@ -78,7 +78,7 @@ class KnownAnomaly:
 
 
 def list_series(folder: str | Path) -> dict[str, Path]:
-    """Name -> file, of every `<device>_<port>_<in|out>.csv` in a folder."""
+    """Name -> file, for each `<device>_<port>_<in|out>.csv` in a folder."""
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; check --ports_dir")
@@ -89,10 +89,10 @@ def list_series(folder: str | Path) -> dict[str, Path]:
 
 
 def read_series(path: str | Path) -> Series:
-    """Read index, `ts` and `traffic`; an empty cell is a value that is missing.
+    """Read the columns index, `ts` and `traffic`; an empty cell is a missing value.
 
-    Raises UserError, naming file, line and remedy, for what is no regular file, a wrong column, a torn
-    line, what is no number or no time, negative bytes, and times that are not ascending.
+    Raises UserError, naming file, line and remedy, if it is no regular file, or has a wrong column, a torn
+    line, a cell that is not a number or a time, negative bytes, or times that do not ascend.
     """
     path = Path(path)
     content = read_file(path, SERIES_BYTES)
@@ -100,7 +100,7 @@ def read_series(path: str | Path) -> Series:
 
 
 def _read_plain(path: Path, content: bytes) -> Series | None:
-    """A right file of plain times and whole numbers, read ten times as quickly; None for any other."""
+    """Read a correct file of plain times and whole numbers, ten times as fast; None for any other file."""
     heading, _, rows = content.partition(b"\n")
     if heading.strip() not in _PLAIN_HEADINGS or not _PLAIN_ROWS.fullmatch(rows):
         return None
@@ -108,7 +108,7 @@ def _read_plain(path: Path, content: bytes) -> Series | None:
     traffic = frame[2].to_numpy()
     try:
         times = pd.to_datetime(frame[1].to_list(), format="ISO8601", utc=True).as_unit("s").asi8
-    # No 30th of February.
+    # A time that does not exist, like the 30th of February.
     except ValueError:
         return None
     is_ascending = ((times > 0) & (times < LATEST)).all() and (np.diff(times) > 0).all()
@@ -118,7 +118,7 @@ def _read_plain(path: Path, content: bytes) -> Series | None:
 
 
 def _read_any(path: Path, content: bytes) -> Series:
-    """Line by line, to say what is wrong with which."""
+    """Read line by line, so that an error can name its line."""
     try:
         rows = list(csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True))
     except (UnicodeDecodeError, csv.Error) as error:
@@ -167,7 +167,7 @@ def _bytes(where: str, cell: str) -> float:
 
 
 def read_anomalies(path: str | Path) -> list[KnownAnomaly]:
-    """Read a date a line, or `start,end[,series]`; none if there is no such file."""
+    """Read one date, or `start,end[,series]`, per line; empty if there is no such file."""
     if not is_there(path):
         return []
     try:

@@ -1,4 +1,4 @@
-"""Where the samples of ports come from and anomalies go to: a folder and standard output, or InfluxDB."""
+"""Where samples of ports come from and anomalies go: a folder and standard output, or InfluxDB."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ if TYPE_CHECKING:
     from influxdb import InfluxDBClient
 
 
-# A port that has had no sample for so long has gone.
+# A port without a sample for this long no longer exists.
 LISTED_SECONDS = 28 * DAY_SECONDS
-# A file's name has at most 255 bytes, and a model's is that of its series with a detector's beside it.
+# A file's name has at most 255 bytes, and a model's file also has the detector in its name.
 MAX_NAME_BYTES = 200
 
 
 class UnavailableError(UserError):
-    """A server that a job needs is away, or refuses, so that it is worth asking again soon.
+    """A server that a job needs is away or refuses; it is worth asking again soon.
 
-    kind: a few words for a label, like those of influx_utils.kind_of.
+    kind: a label of a few words, like those of influx_utils.kind_of.
     """
 
     def __init__(self, line: str, kind: str) -> None:
@@ -54,15 +54,15 @@ class UnavailableError(UserError):
         self.kind = kind
 
 
-# What a worker process makes the samples of a series of: a file, the samples, or why there are none.
+# What a worker process gets for a series: a file to read, the samples, or why there are none.
 Loaded = Path | Series | UserError
 
 
 class Source(Protocol):
-    """Names of series, and of each what a worker process can make its samples of."""
+    """Names of series, and for each what a worker process needs to get its samples."""
 
     known_anomalies: list[KnownAnomaly]
-    # The tags of series that are no port's.
+    # The tags of series that belong to no port.
     no_ports: list[str]
 
     def names(self) -> list[str]:
@@ -70,11 +70,11 @@ class Source(Protocol):
         ...
 
     def newest(self, name: str) -> int | None:
-        """Time of the newest sample, seconds since 1970; None where it is not known yet."""
+        """Time of the newest sample, seconds since 1970; None if it is not known yet."""
         ...
 
     def refusal(self, name: str) -> UserError | None:
-        """Why no sample can be used, as far as it is known without reading them."""
+        """Why no sample can be used, if that is known without reading them."""
         ...
 
     def load(self, name: str, start: int, end: int) -> Loaded:
@@ -82,7 +82,7 @@ class Source(Protocol):
         ...
 
     def now(self) -> int | None:
-        """Seconds since 1970; None for samples of another time."""
+        """Seconds since 1970; None for samples recorded at another time."""
         ...
 
     def store(self, anomalies: Sequence[PortAnomaly]) -> None:
@@ -112,7 +112,7 @@ class Folder:
         return None
 
     def load(self, name: str, start: int, end: int) -> Path:
-        """The file, with all that there is in it."""
+        """The file, with all its samples."""
         return self._paths[name].resolve()
 
     def now(self) -> None:
@@ -126,9 +126,9 @@ class Folder:
 
 
 class Database:
-    """The measurement `port_traffic` of an InfluxDB. What its client raises is not caught here.
+    """The measurement `port_traffic` of an InfluxDB. Errors of its client are not caught here.
 
-    until: no later sample counts, seconds since 1970. limits: how much is read.
+    until: later samples do not count, seconds since 1970. limits: how much is read.
     """
 
     known_anomalies: list[KnownAnomaly] = []
@@ -155,7 +155,7 @@ class Database:
         self.no_ports += ["one with longer tags"] * unlisted
         if not self._ports:
             raise UnavailableError(
-                f"InfluxDB has no {PORT_TRAFFIC} of the last 28 days with the tags device, port"
+                f"InfluxDB has no {PORT_TRAFFIC} from the last 28 days with the tags device, port"
                 " and direction (in or out); check --influx_db, or give --ports_dir",
                 "no ports",
             )
@@ -169,12 +169,12 @@ class Database:
         return self._ports[name].newest
 
     def refusal(self, name: str) -> UserError | None:
-        """Why no sample of this series can be used, as far as this is known without reading them."""
+        """Why no sample can be used, if that is known without reading them."""
         fault = self._ports[name].fault
         return UserError(f"{name}: {fault}") if fault else None
 
     def load(self, name: str, start: int, end: int) -> Series | UserError:
-        """The samples after `start` and up to `end`, read in this process: no worker needs the password."""
+        """The samples after `start` and up to `end`, read here, so that no worker needs the password."""
         if refusal := self.refusal(name):
             return refusal
         try:
@@ -184,19 +184,21 @@ class Database:
         return Series(name, times, traffic)
 
     def now(self) -> int:
-        """The clock's, or what was given for it."""
+        """The time that was given as `until`, or else the clock's."""
         return self._until or int(time.time())
 
     def store(self, anomalies: Sequence[PortAnomaly]) -> None:
-        """One point each; storing them again changes nothing. Raises UserError for what InfluxDB refuses."""
+        """Write one point each; a repetition changes nothing. Raises UserError if InfluxDB refuses some."""
         points = [(verdict.time * 10**9, verdict.tags, verdict.fields) for verdict in anomalies]
         refusal = insert_port_anomalies(self._client, self._db_name, self._measurement, points)
         if refusal:
-            raise UserError(f"InfluxDB refused anomalies ({refusal}); check the types of {self._measurement}")
+            raise UserError(
+                f"InfluxDB refused anomalies ({refusal}); check the field types of {self._measurement}"
+            )
 
 
 def _is_port(tags: dict[str, str]) -> bool:
-    """Whether a series can be asked for in InfluxQL, and its model kept as a file."""
+    """Whether a series can be queried in InfluxQL, and its model kept as a file."""
     device, port, direction = tags["device"], tags["port"], tags["direction"]
     return (
         direction in ("in", "out")
@@ -206,32 +208,32 @@ def _is_port(tags: dict[str, str]) -> bool:
 
 
 def describe_no_ports(no_ports: Sequence[str]) -> str:
-    """One line for all series that are not judged because their tags are no port's."""
+    """One line for all series that are not judged because they lack the tags of a port."""
     return (
-        f"{len(no_ports)} series of {PORT_TRAFFIC} are not judged, for a port needs the tags device, port and"
-        f" direction (in or out), printable and at most {MAX_NAME_BYTES} bytes together:"
+        f"{len(no_ports)} series of {PORT_TRAFFIC} are not judged, because a port needs the tags device, port"
+        f" and direction (in or out), printable and at most {MAX_NAME_BYTES} bytes together:"
         f" {some_of(sorted(no_ports))}"
     )
 
 
 def known_of(source: Source, name: str) -> list[KnownAnomaly]:
-    """What is known to have been wrong with this series, or with all."""
+    """The known anomalies of this series, or of all series."""
     return [one for one in source.known_anomalies if one.series in (None, name)]
 
 
 def samples_of(loaded: Loaded, name: str) -> Series:
-    """What `load` gave, read and checked. Raises UserError, naming the series or its file."""
+    """Read and check what `load` returned. Raises UserError that names the series or its file."""
     if isinstance(loaded, UserError):
         raise loaded
     series = read_series(loaded) if isinstance(loaded, Path) else _checked(loaded, name)
     if len(series.times) and series.times[-1] > time.time() + DAY_SECONDS:
         newest = format_time(int(series.times[-1]) * 10**9)
-        raise UserError(f"{name}: has a sample of {newest}, which is still to come; correct its time")
+        raise UserError(f"{name}: has a sample from {newest}, which is in the future; correct its time")
     return series
 
 
 def _checked(loaded: Series, name: str) -> Series:
-    """Raise UserError for what no counter counts."""
+    """Raise UserError for bytes that no counter can have counted."""
     wrong = np.flatnonzero((loaded.traffic < 0) | (loaded.traffic >= TOO_MANY_BYTES))
     if len(wrong):
         moment = format_time(int(loaded.times[wrong[0]]) * 10**9)

@@ -21,7 +21,7 @@ from ports.sources import Loaded, Source, describe_no_ports, samples_of
 
 logger = logging.getLogger("find_anomalies")
 
-# What a detector is made of.
+# The libraries that train each detector.
 _LIBRARIES = {
     "stl": ("statsmodels",),
     "sarimax": ("statsmodels",),
@@ -33,8 +33,8 @@ _LIBRARIES = {
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How to train. minutes: of a bucket. zone: the ports' time zone. train_days: days of history up to the
-    last midnight there. until: no later sample counts, seconds since 1970.
+    """How to train. minutes: length of a bucket. zone: the ports' time zone. train_days: days of history up
+    to the last midnight there. until: later samples do not count, seconds since 1970.
     """
 
     detectors: tuple[str, ...]
@@ -56,7 +56,7 @@ class TrainingTask:
 
 @dataclass(frozen=True)
 class TrainedSeries:
-    """What came of one series. contents: (detector, content of its model's file)."""
+    """The result for one series. contents: (detector, content of its model's file)."""
 
     name: str
     contents: tuple[tuple[str, bytes], ...]
@@ -66,8 +66,8 @@ class TrainedSeries:
 def train(source: Source, settings: TrainingSettings, cluster: Cluster, folder: str | Path) -> set[str]:
     """Train all series and replace their models in `folder`; returns the names of those with a fault.
 
-    The log has a line for each of the first of these, and one for all whose history is too short yet. Raises
-    UserError for a folder that cannot be written to.
+    The log has a line for each of the first MOST_LINES of these, and one line for all series whose history is
+    still too short. Raises UserError for a folder that cannot be written to.
     """
     _make_folder(folder)
     names, failed, too_short = source.names(), set(), []
@@ -89,22 +89,22 @@ def train(source: Source, settings: TrainingSettings, cluster: Cluster, folder: 
     note_too_short(too_short, len(names), "trained")
     count = len(names) - len(failed) - len(too_short)
     trained = f"{', '.join(settings.detectors)} trained for {count} of {len(names)} series"
-    logger.info("%s: %s, with the days of %s", folder, trained, settings.zone)
+    logger.info("%s: %s, in the time zone %s", folder, trained, settings.zone)
     return failed
 
 
 def _make_folder(folder: str | Path) -> None:
-    """What is wrong for all series is reported before the work."""
+    """Report a folder that is wrong for all series before the work begins."""
     with contextlib.suppress(FileExistsError, PermissionError):
         Path(folder).mkdir(parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK | os.X_OK) or not Path(folder).is_dir():
         raise UserError(
-            f"{folder}: cannot be written to; give its user the right, or name another --ports_models"
+            f"{folder}: cannot be written to; allow this user to write there, or name another --ports_models"
         )
 
 
 def _save(found: TrainedSeries, folder: str | Path) -> Fault:
-    """Keep the models of a series; its fault, also if they cannot be kept."""
+    """Save the models of a series. Returns its fault, which may be that they cannot be saved."""
     try:
         for detector, content in found.contents:
             models.save(content, models.model_path(folder, found.name, detector))
@@ -114,7 +114,7 @@ def _save(found: TrainedSeries, folder: str | Path) -> Fault:
 
 
 def note_too_short(names: Sequence[str], count: int, done: str) -> None:
-    """One line for all series whose history is too short yet."""
+    """Log one line for all series whose history is still too short."""
     if names:
         logger.warning(
             "%d of %d series have fewer than %d days of history and are not %s yet: %s",
@@ -127,14 +127,14 @@ def note_too_short(names: Sequence[str], count: int, done: str) -> None:
 
 
 def load_days(source: Source, name: str, days: int, until: int | None) -> Loaded:
-    """The samples of so many days and the day before them, up to the newest one."""
+    """The samples of the last `days` days before the newest sample, and of one more day."""
     end = until or source.now() or 0
     newest = source.newest(name) or end
     return source.load(name, newest - (days + 1) * DAY_SECONDS, end)
 
 
 def train_series(task: TrainingTask) -> TrainedSeries:
-    """Train the detectors of one series; what goes wrong with one of them costs no other its model."""
+    """Train the detectors of one series; a fault of one detector costs no other its model."""
     contents: list[tuple[str, bytes]] = []
     faults = []
     with faults_of(task.name) as fault:
@@ -144,14 +144,14 @@ def train_series(task: TrainingTask) -> TrainedSeries:
                 contents.append((detector, models.pack(fit_series(series, detector, task.settings))))
             faults.append(of_detector)
     found = [one for one in (fault, *faults) if one.text]
-    # What is wrong for all detectors is reported once.
+    # A fault of all detectors is reported once.
     text = "; ".join(dict.fromkeys(one.text for one in found)) or None
     is_too_short = bool(found) and all(one.is_too_short for one in found)
     return TrainedSeries(task.name, tuple(contents), Fault(text, is_too_short))
 
 
 def fit_series(series: Series, detector: str, settings: TrainingSettings) -> models.Trained:
-    """Train one detector on the `train_days` before the last midnight of its time zone.
+    """Train one detector on the `train_days` before the last midnight in its time zone.
 
     Raises TooShortError, or another UserError, that names the series.
     """
@@ -159,7 +159,7 @@ def fit_series(series: Series, detector: str, settings: TrainingSettings) -> mod
     end = last_midnight(min(newest, settings.until or newest), settings.zone)
     span = series.between(end - settings.train_days * DAY_SECONDS, end)
     if not len(span.times):
-        raise detectors.TooShortError(f"{series.name}: has no day of history; record it for longer")
+        raise detectors.TooShortError(f"{series.name}: has no full day of history; record it for longer")
     preparation = PREPARATIONS[settings.preparation]
     buckets = preparation.buckets(span, settings.minutes, settings.zone)
     try:

@@ -1,4 +1,4 @@
-"""From a model and samples to verdicts, by the alert rule that the edge detector has, too."""
+"""From a model and samples to verdicts, by the same alert rule as the edge detector's."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from ports.models import Trained
 from ports.preparation import PREPARATIONS, Buckets
 from ports.series import Series, port_tags
 
-# A verdict depends on this many buckets before it.
+# A verdict depends on this many earlier buckets.
 CONTEXT_BUCKETS = CONTEXT_RECORDS
 
 
 @dataclass(frozen=True)
 class PortAnomaly:
     """An anomaly. time: the end of its bucket, seconds since 1970. severity: `anomaly`, or `alert` by the
-    rule of common/alerts.py. traffic, expected, low, high: bytes; what has no bound is infinite.
+    rule of common/alerts.py. traffic, expected, low, high: bytes, infinite where there is no bound.
     """
 
     series: str
@@ -37,7 +37,7 @@ class PortAnomaly:
     score: float
 
     def to_json(self) -> str:
-        """One line for a program to read; a bound that there is not is null."""
+        """One line for a program to read; a bound that does not exist is null."""
         named = {"time": format_time(self.time * 10**9), **self.tags, **self.fields}
         return json.dumps(
             {
@@ -65,7 +65,7 @@ class PortAnomaly:
 
 @dataclass(frozen=True)
 class Verdicts:
-    """The verdicts on consecutive buckets (n,): statuses as in common/alerts.py."""
+    """The verdicts on consecutive buckets. statuses (n,): as in common/alerts.py."""
 
     trained: Trained
     buckets: Buckets
@@ -78,14 +78,14 @@ class Verdicts:
         return self.buckets.starts + self.buckets.minutes * 60
 
     def after(self, time: int) -> Verdicts:
-        """Those of buckets that end after `time`."""
+        """The verdicts on buckets that end after `time` (seconds since 1970)."""
         part = slice(int(np.searchsorted(self.times, time, side="right")), None)
         scored = self.scored
         parts = (scored.score[part], scored.expected[part], scored.low[part], scored.high[part])
         return Verdicts(self.trained, self.buckets[part], Scored(*parts), self.statuses[part])
 
     def anomalies(self) -> Iterator[PortAnomaly]:
-        """In order."""
+        """The anomalies in order of time."""
         for index in np.flatnonzero(np.isin(self.statuses, (ANOMALY, ALERT))):
             yield PortAnomaly(
                 self.trained.series,
@@ -106,11 +106,11 @@ class Verdicts:
 
 
 def judge(trained: Trained, series: Series, since: int) -> Verdicts:
-    """Judge all buckets that end after `since`, and those in the samples before, which only lead up to them.
+    """Judge all buckets that end after `since` (seconds since 1970), and the buckets that lead up to them.
 
-    The verdicts after `since` are those that all samples together would give if `series` goes back
-    CONTEXT_BUCKETS and one more before it: a part of the first bucket may be missing. (By the workshop's
-    preparation, to which a gap is zeroes, only if no gap is as long as that.)
+    The verdicts after `since` equal those from all samples if `series` begins CONTEXT_BUCKETS + 1 buckets
+    earlier; the one more is there because a part of the first bucket may be missing. (The workshop's
+    preparation takes gaps for zeroes: for it, this holds only if no gap is that long.)
     """
     bucket_seconds = trained.minutes * 60
     earliest = since // bucket_seconds * bucket_seconds - (CONTEXT_BUCKETS + 1) * bucket_seconds
@@ -121,6 +121,6 @@ def judge(trained: Trained, series: Series, since: int) -> Verdicts:
 
 
 def statuses(score: np.ndarray, many: int = MANY_RECORDS) -> np.ndarray:
-    """By the scores of consecutive points (n,): normal, anomaly, alert or unknown; `many` as in Row."""
+    """The statuses of consecutive points from their scores, both (n,). many: as in Row."""
     row = Row(many)
     return np.array([row.status(value > 1.0, math.isnan(value)) for value in score.tolist()], dtype=object)

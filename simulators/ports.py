@@ -1,7 +1,7 @@
 """Simulated traffic of network device ports: 5-minute counts as a monitoring system stores them, with labels.
 
-`python -m simulators.ports` writes the datasets shipped in data/ports. Nothing is copied from anywhere: a
-port is a weekly shape in local time, growth, noise that lasts, spikes, and all the faults of counters.
+`python -m simulators.ports` writes the datasets shipped in data/ports. No data is copied from elsewhere: a
+port has a weekly shape in local time, growth, noise that lasts, spikes, and all the faults of counters.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from ports.series import SAMPLE_SECONDS
 
 SAMPLES_PER_DAY = 288
 TIMEZONE = "Europe/Rome"
-# Sixteen weeks over the change to summer time, with Easter Monday and Liberation Day in them.
+# Sixteen weeks, with the change to summer time and three public holidays.
 SHIPPED_START = date(2023, 1, 9)
 SHIPPED_DAYS = 112
 HOLIDAYS = (date(2023, 4, 10), date(2023, 4, 25), date(2023, 5, 1))
 SHIPPED_SEED = 1
 SHIPPED_PORTS = tuple(f"1_{number}_out" for number in (4, 8, 12, 17, 23))
-# Kinds of anomalies; those of BRIEF last one to three hours.
+# Kinds of anomalies; the brief ones last one to three hours.
 BRIEF = ("drop", "flood", "shape", "outage")
 LEAK = "leak"
 
@@ -43,7 +43,7 @@ class SimulatedAnomaly:
 @dataclass(frozen=True)
 class SimulatedPort:
     """times: seconds since 1970 (n,), the end of the 5 minutes that a sample counts. traffic: bytes (n,), NaN
-    where the counter gave nothing; a sample that was never taken is absent.
+    if the counter gave nothing. A sample that was never taken is absent.
     """
 
     times: np.ndarray
@@ -58,7 +58,7 @@ def simulate_port(
     holidays: Sequence[date] = HOLIDAYS,
     anomalies_per_week: float = 1.5,
 ) -> SimulatedPort:
-    """One port; the same seed gives the same life, whatever the rest is."""
+    """Simulate one port. The seed sets its character; the same arguments give the same samples."""
     rng = np.random.default_rng(seed)
     zone = ZoneInfo(TIMEZONE)
     begin = int(datetime(start.year, start.month, start.day, tzinfo=zone).timestamp())
@@ -76,7 +76,7 @@ def simulate_port(
 
 
 class _Shape:
-    """The traffic of a usual week, in local time: of an office, homes, a machine room, or a backup line."""
+    """A usual week of traffic in local time: that of an office, homes, a machine room, or a backup line."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self._scale = 10 ** rng.uniform(6.5, 8.5)
@@ -108,7 +108,7 @@ def _hump(hours: np.ndarray, peak: float, width: float) -> np.ndarray:
 def _calendar(
     times: np.ndarray, zone: ZoneInfo, holidays: Sequence[date]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Local hour, weekday and whether it is a holiday, of the middle of each sample (n,)."""
+    """Local hour and weekday at the middle of each sample, and whether that is a holiday, each (n,)."""
     moments = [datetime.fromtimestamp(int(time) - SAMPLE_SECONDS // 2, zone) for time in times]
     hours = np.array([moment.hour + moment.minute / 60 for moment in moments])
     weekdays = np.array([moment.weekday() for moment in moments])
@@ -116,12 +116,12 @@ def _calendar(
 
 
 def _growth(rng: np.random.Generator, days: int, count: int) -> np.ndarray:
-    """Up to a third more or less over the whole time, in a line."""
+    """Linear growth or decline over the whole time, by a third at most."""
     return np.linspace(1.0, 1.0 + rng.uniform(-0.15, 0.35) * days / SHIPPED_DAYS, count)
 
 
 def _noise(rng: np.random.Generator, count: int) -> np.ndarray:
-    """Around 1, in logarithms: some that lasts an hour, some that does not."""
+    """Factors around 1, log-normal: part of the noise lasts an hour, part changes with each sample."""
     keep = np.exp(-1 / 12)
     steps = rng.standard_normal(count) * np.sqrt(1 - keep**2)
     slow = np.empty(count)
@@ -133,7 +133,7 @@ def _noise(rng: np.random.Generator, count: int) -> np.ndarray:
 
 
 def _spikes(rng: np.random.Generator, count: int) -> np.ndarray:
-    """Transfers of five or ten minutes, some a day: normal life."""
+    """Factors for transfers of five or ten minutes, a few a day, which are normal."""
     factors = np.ones(count)
     for first in np.flatnonzero(rng.random(count) < rng.uniform(0.5, 3) / SAMPLES_PER_DAY):
         factors[first : first + rng.integers(1, 3)] = 10 ** rng.uniform(0.3, 1.2)
@@ -141,7 +141,7 @@ def _spikes(rng: np.random.Generator, count: int) -> np.ndarray:
 
 
 def _place(rng: np.random.Generator, times: np.ndarray, per_week: float) -> tuple[SimulatedAnomaly, ...]:
-    """Anomalies at least 12 hours from each other; a leak now and then among the brief ones."""
+    """Anomalies more than 12 hours apart; most are brief, and one in ten is a leak."""
     weeks = (times[-1] - times[0]) / (7 * 86400)
     found: list[SimulatedAnomaly] = []
     for _ in range(rng.poisson(per_week * weeks)):
@@ -166,14 +166,14 @@ def _apply(
     shape: _Shape,
     zone: ZoneInfo,
 ) -> None:
-    """Change the samples between start and end in place."""
+    """Change the traffic during the anomaly in place."""
     during = np.flatnonzero((times > anomaly.start) & (times <= anomaly.end))
     if anomaly.kind == "drop":
         traffic[during] *= rng.uniform(0.05, 0.35)
     elif anomaly.kind == "flood":
         traffic[during] += expected[during].mean() * rng.uniform(2, 10) * rng.uniform(0.8, 1.2, len(during))
     elif anomaly.kind == "shape":
-        # The level of half a day before, which no Monday morning has.
+        # The level of half a day earlier.
         shifted = shape.level(times[during] - 12 * 3600, zone, ())
         ratio = shifted / shape.level(times[during], zone, ())
         far = np.where(np.abs(np.log(ratio)) < np.log(2.5), np.where(ratio < 1, 0.4, 2.5), ratio)
@@ -185,7 +185,7 @@ def _apply(
 
 
 def _break_counters(rng: np.random.Generator, traffic: np.ndarray) -> None:
-    """A reset gives nothing, nought, or what is left of a 32-bit counter, for one sample."""
+    """Resets of counters: one sample is missing, zero, or what remained of a 32-bit counter."""
     for index in np.flatnonzero(rng.random(len(traffic)) < 0.1 / SAMPLES_PER_DAY):
         traffic[index] = (np.nan, 0.0, float(2**32 - rng.integers(1, 10**6)))[rng.integers(3)]
 
@@ -193,7 +193,7 @@ def _break_counters(rng: np.random.Generator, traffic: np.ndarray) -> None:
 def _taken(
     rng: np.random.Generator, count: int, anomalies: Sequence[SimulatedAnomaly], times: np.ndarray
 ) -> np.ndarray:
-    """Which samples were taken (n,): the monitoring has gaps of half an hour to six, once in three weeks."""
+    """Which samples were taken (n,): once in three weeks there is a gap of half an hour to six hours."""
     taken = np.ones(count, dtype=bool)
     for first in np.flatnonzero(rng.random(count) < 1 / (21 * SAMPLES_PER_DAY)):
         taken[first : first + rng.integers(6, 73)] = False
@@ -204,7 +204,7 @@ def _taken(
 
 
 def write_port(folder: Path, name: str, port: SimulatedPort) -> None:
-    """One CSV as monitoring exports it: index, `ts` in UTC, `traffic` in bytes of the 5 minutes before."""
+    """Write a CSV as a monitoring system exports it: index, `ts` in UTC, `traffic` in bytes per 5 minutes."""
     with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["", "ts", "traffic"])
@@ -214,7 +214,7 @@ def write_port(folder: Path, name: str, port: SimulatedPort) -> None:
 
 
 def write_anomalies(folder: Path, ports: dict[str, SimulatedPort]) -> None:
-    """anomalies.txt: `start,end,series`, a line for each."""
+    """Write anomalies.txt, with a line `start,end,series` for each anomaly."""
     lines = [
         f"{datetime.fromtimestamp(one.start, UTC):%Y-%m-%d %H:%M:%S},"
         f"{datetime.fromtimestamp(one.end, UTC):%Y-%m-%d %H:%M:%S},{name}\n"
@@ -227,12 +227,14 @@ def write_anomalies(folder: Path, ports: dict[str, SimulatedPort]) -> None:
 def main() -> None:
     """Write the datasets that ship in data/ports."""
     parser = argparse.ArgumentParser(description="Write simulated ports into a folder.")
-    parser.add_argument("folder", nargs="?", default="data/ports", help="(default: %(default)s)")
     parser.add_argument(
-        "--seed", type=int, default=SHIPPED_SEED, help="of the first port (default: %(default)s)"
+        "folder", nargs="?", default="data/ports", help="where to write (default: %(default)s)"
     )
     parser.add_argument(
-        "--ports", type=int, default=len(SHIPPED_PORTS), help="how many (default: %(default)s)"
+        "--seed", type=int, default=SHIPPED_SEED, help="seed of the ports (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--ports", type=int, default=len(SHIPPED_PORTS), help="number of ports (default: %(default)s)"
     )
     options = parser.parse_args()
     folder = Path(options.folder)

@@ -88,8 +88,8 @@ def test_the_table_is_read_at_a_glance() -> None:
         "iterative": {"anomaly_recall": 1.0, "alert_recall": 0.75, "false_alerts": 0.0},
     }
     assert table(comparison).splitlines() == [
-        "2 series, 4 known anomalies in 4 months of the last fifth; seconds a model;"
-        " false alerts a series and month",
+        "2 series, 4 known anomalies in the last fifth (4 months); seconds per model;"
+        " false alerts per series and month",
         "",
         "                    execution time         at once, one model             trained each night      ",
         "detector                fit    score   anomaly    alert false alert   anomaly    alert false alert",

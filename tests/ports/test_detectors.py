@@ -670,19 +670,19 @@ def sparse(every: int) -> np.ndarray:
 @pytest.mark.parametrize(
     ("traffic", "message"),
     [
-        (life(4)[:-1], "has 27 days of history, 1 fewer than the 28 that are needed"),
-        (life(3), "has 21 days of history, 7 fewer than the 28 that are needed"),
-        (life(2)[: 10 * DAY + 24], "has 10 days of history, 18 fewer than the 28 that are needed"),
-        (life(1)[:1], "has 0 days of history, 28 fewer than the 28 that are needed"),
+        (life(4)[:-1], "has 27 days of history and needs 1 more to reach 28"),
+        (life(3), "has 21 days of history and needs 7 more to reach 28"),
+        (life(2)[: 10 * DAY + 24], "has 10 days of history and needs 18 more to reach 28"),
+        (life(1)[:1], "has 0 days of history and needs 28 more to reach 28"),
         (
             sparse(4),
-            "is known in 25% of its history, less than half;"
-            " check how it is recorded, or give more --bucket_minutes",
+            "has enough samples in 25% of its history, less than half;"
+            " check how it is recorded, or raise --bucket_minutes",
         ),
         (
             life(4) * np.nan,
-            "is known in 0% of its history, less than half;"
-            " check how it is recorded, or give more --bucket_minutes",
+            "has enough samples in 0% of its history, less than half;"
+            " check how it is recorded, or raise --bucket_minutes",
         ),
         (
             np.zeros(4 * WEEK),

@@ -193,7 +193,7 @@ def test_a_database_that_is_missing_is_said_once_and_judged_when_it_is_there(
     job.wait_for(lambda said: "has no database later" in said)
     with connect(server, database="later") as client:
         client.create_database("later")
-        job.wait_for(lambda said: "has no port_traffic of the last 28 days" in said)
+        job.wait_for(lambda said: "has no port_traffic from the last 28 days" in said)
         everything = 'SELECT "value" INTO later..port_traffic FROM ports..port_traffic GROUP BY *'
         client.query(everything)
         job.wait_for(lambda said: AGAIN in said, WITHIN_SECONDS)
@@ -271,10 +271,10 @@ def test_faults_of_series_are_logged_once_and_their_end_once(
     (kept / "1_2_in.profile.npz").rename(kept / "away")
     caplog.clear()
     job.turn()
-    silent = "1_4_in: has no sample since 2023-02-01T19:00:00Z: unknown"
+    silent = "1_4_in: has had no sample since 2023-02-01T19:00:00Z, so it is unknown"
     untrained = f"1 of 4 series have no model in {kept} yet and are not judged: 1_2_in; "
     first = said_of(caplog)
-    assert first[:2] == [f"1_1_in: {model}: is damaged, or no model; train it again", silent]
+    assert first[:2] == [f"1_1_in: {model}: is damaged, or not a model; train it again", silent]
     assert first[2].startswith(untrained)
     assert len(first) == 3
     # Nothing has changed, and it is not logged again.
@@ -291,7 +291,7 @@ def test_faults_of_series_are_logged_once_and_their_end_once(
         f"{folder / '1_3_in.csv'}: has no samples; check how it is recorded",
         "1 series can be judged again: 1_1_in",
         "1 series have samples again: 1_4_in",
-        "no series waits for its first training now",
+        "every series has a model now",
     ]
     # A port that has gone is not mended.
     (folder / "1_3_in.csv").unlink()
@@ -370,7 +370,7 @@ def test_a_watchdog_that_would_end_a_run_is_refused(server: Influxd, run: Callab
     job = run(server.port, WATCHDOG_USEC="59000000")
     assert job.process.wait(30) == 1
     assert job.log.read_text() == (
-        "find_anomalies.py: the watchdog's 59 s are less than one step of the hourly job may take;"
+        "find_anomalies.py: the watchdog's 59 s are too short for one step of the hourly job;"
         f" set WatchdogSec={3 * LONGEST_STEP_SECONDS} in the unit\n"
     )
 

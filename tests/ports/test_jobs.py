@@ -267,7 +267,7 @@ def test_a_series_without_a_usable_model_is_named_and_the_others_judged(
     out, err = capfd.readouterr()
     assert len(out.splitlines()) == 8
     assert errors_of(caplog) == [
-        "1_3_out: model/ports/1_3_out.profile.npz: is damaged, or no model; train it again",
+        "1_3_out: model/ports/1_3_out.profile.npz: is damaged, or not a model; train it again",
     ]
     assert err.endswith("1 series could not be judged; the log says why\n")
 
@@ -280,7 +280,7 @@ def test_a_series_that_stopped_is_unknown_and_said_to_be(
     assert run("train", "--ports_dir", folder, "--until", "2023-02-01") == 0
     assert run("test", "--ports_dir", folder, "--once") == 0
     assert errors_of(caplog, logging.WARNING) == [
-        "1_2_out: has no sample since 2023-02-01T19:00:00Z: unknown"
+        "1_2_out: has had no sample since 2023-02-01T19:00:00Z, so it is unknown"
     ]
 
 
@@ -345,7 +345,7 @@ def test_a_folder_for_models_that_is_none_is_said_before_the_work(
     Path("file").write_text("")
     assert run("train", "--ports_dir", folder, "--ports_models", "file") == 1
     assert capfd.readouterr().err == (
-        "find_anomalies.py: file: cannot be written to; give its user the right,"
+        "find_anomalies.py: file: cannot be written to; allow this user to write there,"
         " or name another --ports_models\n"
     )
 
@@ -357,7 +357,7 @@ def test_a_sample_that_is_still_to_come_is_refused(
         file.write("9999,2203-02-02 00:05:00,1000\n")
     assert run("train", "--ports_dir", folder) == 1
     assert errors_of(caplog) == [
-        "1_1_out: has a sample of 2203-02-02T00:05:00Z, which is still to come; correct its time"
+        "1_1_out: has a sample from 2203-02-02T00:05:00Z, which is in the future; correct its time"
     ]
 
 
@@ -470,10 +470,13 @@ def test_of_many_faults_and_many_silent_series_the_rest_are_counted(
         Path(f"model/ports/1_{number}_out.profile.npz").write_bytes(b"no archive")
     assert run("test", "--ports_dir", folder, "--once") == 1
     errors, warnings = errors_of(caplog), errors_of(caplog, logging.WARNING)
-    assert all(line.endswith("is damaged, or no model; train it again") for line in errors[:20])
+    assert all(line.endswith("is damaged, or not a model; train it again") for line in errors[:20])
     assert errors[20:] == ["and 3 more series that could not be judged"]
-    assert all(line.endswith("has no sample since 2023-02-01T19:00:00Z: unknown") for line in warnings[:20])
-    assert warnings[20:] == ["and 4 more series without a sample: unknown"]
+    assert all(
+        line.endswith("has had no sample since 2023-02-01T19:00:00Z, so it is unknown")
+        for line in warnings[:20]
+    )
+    assert warnings[20:] == ["and 4 more series have no sample and are unknown"]
     assert capfd.readouterr().err.endswith("23 series could not be judged; the log says why\n")
 
 
@@ -560,7 +563,7 @@ def test_what_was_judged_is_not_judged_again_by_another_model(database: Database
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ('{"1_1_in profile": "soon"}', "'1_1_in profile' is no time; delete the file"),
+        ('{"1_1_in profile": "soon"}', "'1_1_in profile' has no valid time; delete the file"),
         ("{", "line 1: not valid JSON"),
     ],
 )
@@ -612,7 +615,7 @@ def test_text_in_influxdb_is_named(database: Database, run: Run, caplog: pytest.
     database.client.write_points([line], protocol="line", time_precision="s")
     assert run("train", *influx(database), "--until", "2023-01-15") == 1
     assert errors_of(caplog) == [
-        "core%5F1_2_in: has text at 2023-01-10T00:00:00Z, where bytes are a number; delete that sample"
+        "core%5F1_2_in: has text at 2023-01-10T00:00:00Z instead of a number of bytes; delete that sample"
     ]
 
 
@@ -639,11 +642,12 @@ def test_the_content_of_one_port_costs_no_other_its_model(
     assert failed == {f"core%5F1_{port}_in" for port in (3, 4, 5, 6)}
     assert sorted(errors_of(caplog)) == [
         "core%5F1_3_in: has more than 50,000 samples since 2023-01-04T00:00:00Z; write one every five"
-        " minutes, and delete those between",
-        "core%5F1_4_in: has text at 2023-02-08T00:00:00Z, where bytes are a number; delete that sample",
-        "core%5F1_5_in: has a boolean at 2023-02-15T00:00:00Z, where bytes are a number; delete that sample",
-        "core%5F1_6_in: is written by 2 series at once (their 'site': 'a' and 'b'); write one of them, or"
-        " give each its own device or port",
+        " minutes, and delete the others",
+        "core%5F1_4_in: has text at 2023-02-08T00:00:00Z instead of a number of bytes; delete that sample",
+        "core%5F1_5_in: has a boolean at 2023-02-15T00:00:00Z instead of a number of bytes; delete that"
+        " sample",
+        "core%5F1_6_in: is written by 2 series at once (their 'site': 'a' and 'b'); write only one of them,"
+        " or give each its own device or port",
     ]
     assert sorted(path.name for path in Path("model/ports").iterdir()) == [
         "core%5F1_1_in.profile.npz",
@@ -708,7 +712,7 @@ def test_without_a_server_or_without_ports_one_line_says_so(
     )
     assert run("train", *influx(database)) == 1
     assert capfd.readouterr().err == (
-        "find_anomalies.py: InfluxDB has no port_traffic of the last 28 days with the tags device, port and"
+        "find_anomalies.py: InfluxDB has no port_traffic from the last 28 days with the tags device, port and"
         " direction (in or out); check --influx_db, or give --ports_dir\n"
     )
 

@@ -96,7 +96,7 @@ def refusal(content: bytes, folder: Path, detector: str = "profile") -> str:
     return line.removeprefix(f"{folder / f'a_1_in.{detector}.npz'}: ")
 
 
-DAMAGED = "is damaged, or no model; train it again"
+DAMAGED = "is damaged, or not a model; train it again"
 
 # --- there and back ------------------------------------------------------------------------------
 
@@ -404,7 +404,7 @@ def test_a_model_under_another_name_is_refused(tmp_path: Path, name: str) -> Non
     save(pack(simple()), path)
     with pytest.raises(UserError) as caught:
         load(path)
-    assert str(caught.value) == f"{path}: is the model of a_1_in (profile); give it its name back"
+    assert str(caught.value) == f"{path}: holds the model of a_1_in (profile); rename it back"
 
 
 def test_a_model_of_what_is_no_series_is_refused(tmp_path: Path) -> None:
@@ -419,7 +419,7 @@ def test_a_model_that_is_not_there_is_said_to_be_missing(tmp_path: Path) -> None
     path = model_path(tmp_path, "a_1_in", "profile")
     with pytest.raises(UserError) as caught:
         load(path)
-    assert str(caught.value) == f"{path}: no such model; train it, or see why that failed"
+    assert str(caught.value) == f"{path}: no such model; train it, or see in the training's log why it failed"
 
 
 def test_a_folder_in_the_place_of_a_model_is_named(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_what_is_no_number_is_a_fault_of_its_port_with_its_type(
     store(database, {time: "5.0" for time in numbers})
     store(database, {time: "5.0" for time in numbers}, port="2")
     store(database, {NEXT_WEEK + 300: value})
-    fault = f"has {words} at 2023-01-09T00:05:00Z, where bytes are a number; delete that sample"
+    fault = f"has {words} at 2023-01-09T00:05:00Z instead of a number of bytes; delete that sample"
     with pytest.raises(UserError) as caught:
         get_port_samples(database.client, TAGS, START, START + 28 * DAY)
     assert str(caught.value) == fault
@@ -137,8 +137,8 @@ def test_two_series_that_go_on_side_by_side_are_no_port_and_both_are_named(datab
     store(database, {time: "5.0" for time in times}, port="2")
     ports = listed(database)
     assert ports["1"].fault == (
-        "is written by 2 series at once (their 'site': 'north' and 'south'); write one of them, or give each"
-        " its own device or port"
+        "is written by 2 series at once (their 'site': 'north' and 'south'); write only one of them, or"
+        " give each its own device or port"
     )
     assert ports["2"].fault is None
 
@@ -215,7 +215,7 @@ def test_a_tag_that_no_port_has_is_one_short_line_and_the_others_are_there(
     assert source.names() == ["b_1_in"]
     line = describe_no_ports(source.no_ports)
     assert line.startswith(
-        "1 series of port_traffic are not judged, for a port needs the tags device, port and"
+        "1 series of port_traffic are not judged, because a port needs the tags device, port and"
     )
     assert len(line) < 300
     assert line.isprintable()
