@@ -142,9 +142,9 @@ class Bundle:
 def load_bundle(model_filename: str | Path, metrics: MetricTable = METRICS, n_steps: int = N_STEPS) -> Bundle:
     """Load what test mode needs, refusing files that do not belong together.
 
-    metrics: those of the node that is judged. Raises UserError for a missing or unusable file, a checksum that
-    differs from the identity's, and a network that cannot be run or was trained for other metrics, features
-    or steps.
+    metrics: those of the node that is judged. Raises UserError for a missing or unusable file, for a checksum
+    that differs from the identity's, and for a network that cannot be run or was trained for other metrics,
+    features or steps.
     """
     paths = bundle_paths(model_filename)
     for path in (paths.identity, paths.litert, paths.stats):
@@ -225,7 +225,7 @@ def warn_of_interval(bundle: Bundle, interval_seconds: float) -> None:
     """Log a warning if records are not as far apart as those that the model was trained on."""
     if bundle.interval_seconds != interval_seconds:
         logger.warning(
-            "the model was trained on records of %g s, but --interval is %g s: changes between records differ",
+            "the model was trained on records of %g s, --interval is %g s: changes between records differ",
             bundle.interval_seconds,
             interval_seconds,
         )

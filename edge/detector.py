@@ -171,7 +171,7 @@ class Detector:
     def restore(self, state: dict[str, Any]) -> None:
         """Continue where another process stopped.
 
-        Raises KeyError, TypeError or ValueError, and changes nothing, if it is not a state for these features.
+        Raises KeyError, TypeError or ValueError, and changes nothing, for an invalid state or other features.
         """
         window = [np.array([number(value) for value in values]) for values in mapping(state)["window"]]
         if any(values.shape != (len(self._bundle.features),) for values in window):
@@ -184,7 +184,7 @@ class Detector:
         self._row, self._last_slot = row, last_slot
 
     def observe(self, time: int, columns: dict[str, float]) -> Verdict:
-        """Verdict on the record at `time` (ns), later than all earlier ones; skipped slots count as missing."""
+        """Verdict on the next record, at `time` (ns); skipped slots count as missing."""
         slot = time // self._interval_ns
         metrics = self._bundle.metrics
         missing = np.full(len(metrics.features), np.nan)

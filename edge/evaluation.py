@@ -90,8 +90,8 @@ def summarise(verdicts: Sequence[Verdict], attacks: Sequence[tuple[int, int]]) -
     """The numbers of _HEADINGS for one dataset; None for those that need an attack or a normal record.
 
     Polls are those of the slowest attack. An attack is never found if an alert is already up at its onset.
-    Its last flag is followed by ALERT_RECORDS records in a row without a flag, and lies at most a window after
-    its end; later flags are false. count_alerts counts false alerts, each of which wakes a person once;
+    Its last flag is followed by ALERT_RECORDS records in a row without a flag, and is at most a window after
+    its end; later flags are false. count_alerts counts the false alerts, each of which wakes a person once;
     `normal_alerted` counts their records.
     """
     times = np.array([verdict.time for verdict in verdicts])

@@ -64,7 +64,7 @@ def draw_detection(
     attacks: Sequence[tuple[int, int]],
     title: str,
 ) -> Figure:
-    """The picture of plot_detection: each row has the level and the RMSE of a metric; overall RMSE is last."""
+    """The picture of plot_detection: level and RMSE of a metric in each row; overall RMSE last."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(13, 15))
@@ -122,7 +122,7 @@ def _levels(
 
 
 def _flags(verdicts: Sequence[Verdict], name: str) -> dict[str, np.ndarray]:
-    """The records (n,) that are anomalies, and alerts, because of this metric; for `overall`, of no metric."""
+    """Whether records (n,) are anomalies, or alerts, because of this metric; `overall`: of no metric."""
     caused = [verdict.blames(name) for verdict in verdicts]
     alerted = np.array([v.status == ALERT for v in verdicts]) & caused
     return {"anomaly": np.array(caused) & ~alerted, "alert": alerted}
@@ -239,9 +239,10 @@ def plot_alert(
     verdicts: Iterable[Verdict],
     folder: str | Path,
 ) -> Path:
-    """Write the picture of an alert into the folder; returns its path. Raises UserError if it cannot be written.
+    """Write the picture of an alert into the folder; returns its path.
 
-    verdicts: consecutive, from before the alert to its end or later.
+    verdicts: consecutive, from before the alert to its end or later. Raises UserError if the file cannot be
+    written.
     """
     path = Path(folder) / alert.filename
     figure = draw_alert(bundle, thresholds, alert, alert.records_of(verdicts))
@@ -306,8 +307,8 @@ def draw_alerts(
     """Start a process that draws a picture of each alert, from the verdicts that `read_verdicts` gives it.
 
     A picture takes about a second of CPU. At the lowest priority this counts as `nice` time, not as the user
-    time that is watched; otherwise each alert on the watched host itself would cause one more anomaly. No poll
-    waits for the process.
+    time that is watched; otherwise each alert on the watched host itself would cause one more anomaly. Polls
+    do not wait for it.
     """
     import multiprocessing
 

@@ -33,8 +33,8 @@ class Scores:
     """The scores of n consecutive records, in normalised units; NaN is unknown.
 
     actual, predicted: (n, features), in the units of `normalised`, not clipped. window: RMSE over the last
-    predictions, (n, metrics + 1), in the order of the threshold_keys of `metrics`. record: RMSE of each single
-    record, same shape and order.
+    predictions, (n, metrics + 1), in the order of the threshold_keys of `metrics`. record: RMSE of each
+    single record, with the same shape and order.
     """
 
     actual: np.ndarray
@@ -49,8 +49,8 @@ def score(bundle: Bundle, values: np.ndarray) -> Scores:
 
     The inputs of the network are clipped to the trained range: a network that sees an attack predicts the
     attack. A missing input is replaced by its neighbour, and so is one far outside the range, or the records
-    after an attack would be measured against it. A feature without a usable input gets its mean; if its inputs
-    are all missing, its metric is unknown.
+    after an attack would be measured against it. A feature without a usable input gets its mean; if all its
+    inputs are missing, its metric is unknown.
     """
     actual = normalised(bundle, values)
     is_far = (actual < -FAR_OUTSIDE) | (actual > 1.0 + FAR_OUTSIDE)
@@ -96,8 +96,8 @@ def expected_levels(
     """Metric -> the low, expected and high level, (n,) each, in its physical unit.
 
     predicted: (n, features), normalised. A level between low and high keeps the record's own RMSE within
-    RECORD_FACTOR thresholds, if the metric's other features are as predicted: one of m features that is off by
-    RECORD_FACTOR * threshold * sqrt(m) makes their root mean square RECORD_FACTOR * threshold.
+    RECORD_FACTOR thresholds, if the metric's other features are as predicted: one of m features, off by
+    RECORD_FACTOR * threshold * sqrt(m), makes their root mean square RECORD_FACTOR * threshold.
     """
     margins = np.zeros(len(bundle.features))
     levels = {metric.name: bundle.features.index(metric.level) for metric in bundle.metrics.rows}

@@ -30,7 +30,7 @@ def load_thresholds(filename: str | Path, metrics: MetricTable = METRICS) -> dic
     given = read_thresholds(filename, metrics)
     missing = [key for key in metrics.threshold_keys.values() if key not in given]
     if missing:
-        logger.warning("%s: %s missing; %s is used", filename, ", ".join(missing), DEFAULT_THRESHOLD)
+        logger.warning("%s: has no %s; %s is used", filename, ", ".join(missing), DEFAULT_THRESHOLD)
     return {key: given.get(key, DEFAULT_THRESHOLD) for key in metrics.threshold_keys.values()}
 
 
