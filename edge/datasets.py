@@ -95,7 +95,7 @@ def _read_cells(dataset: str | Path) -> tuple[list[str], list[int], list[list[st
         if len(row) != len(header):
             raise UserError(
                 f"{dataset}, line {line}: has {len(row)} cells, but the header has {len(header)};"
-                " the file is incomplete, copy or collect it again"
+                " the file is torn, copy or collect it again"
             )
     return header, lines, rows
 
@@ -112,9 +112,7 @@ def _parse_times(dataset: str | Path, lines: Sequence[int], cells: Sequence[str]
             ) from None
         if times and time <= times[-1]:
             fault = "repeats the time of" if time == times[-1] else "is earlier than"
-            raise UserError(
-                f"{dataset}, line {line}: {fault} the line before; sort the file by time, with each time once"
-            )
+            raise UserError(f"{dataset}, line {line}: {fault} the line before; sort by time, each time once")
         times.append(time)
     return times
 

@@ -126,7 +126,7 @@ def _check_learnt(report: dict[str, dict[str, float]]) -> None:
     network, mean = (report["overall"][name] for name in ("network", "training_mean"))
     if network > LEARNT_SHARE * mean:
         raise UserError(
-            f"the network hardly predicts better than the mean of the training set ({network:.3f} against"
+            f"the network predicts hardly better than the mean of the training set ({network:.3f} against"
             f" {mean:.3f}), so nothing was saved; train on more records (--trainset) or for more --epochs"
         )
     worse = [name for name, rmse in report.items() if rmse["network"] > rmse["training_mean"]]
