@@ -109,8 +109,8 @@ def _find_values(mode: Mode, given: Mapping[str, Any], environment: Mapping[str,
 _DOES = "Find anomalies in the metrics of a 5G edge node, and in the traffic of the ports of network devices."
 _ENVIRONMENT = (
     "Every option can also be set in the environment: options of InfluxDB by their names in capitals"
-    " (INFLUX_PASS), all others with the prefix FIND_ANOMALIES_ (FIND_ANOMALIES_NODE_FILE). The command line has"
-    " priority. A variable that does nothing in the chosen mode is ignored."
+    " (INFLUX_PASS), all others with the prefix FIND_ANOMALIES_ (FIND_ANOMALIES_NODE_FILE). The command line"
+    " has priority. A variable that does nothing in the chosen mode is ignored."
 )
 _EXIT_CODES = "0: done; 1: an error, and one line on standard error says how to fix it; 2: wrong usage"
 

@@ -277,7 +277,7 @@ class Nowhere:
 
 
 NO_SAMPLE = (
-    "database {} has no usable sample of this node; check that Prometheus writes there "
+    "database {} has no usable sample of this node; check that Prometheus writes there"
     " (deploy/prometheus.yml), --influx_db and --node_file"
 )
 
