@@ -54,9 +54,9 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0 done, 1 a fault that the user can mend."""
+    """Run the command line; returns the exit code: 0 done, 1 a fault that the user can fix."""
     mode, options = parse_options(arguments)
-    # A pipe that reads the anomalies must not wait for a buffer to fill.
+    # A program that reads the anomalies from a pipe must not wait for a full buffer.
     sys.stdout.reconfigure(line_buffering=True)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     if is_journal():
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"find_anomalies.py: {error}", file=sys.stderr)
         return 1
     except ModuleNotFoundError as error:
-        # Live test mode needs requirements-edge.txt alone; whatever else was asked for needs all.
+        # Only live test mode runs with requirements-edge.txt; everything else needs requirements.txt.
         print(
             f"find_anomalies.py: {error.name} is not installed; pip install -r requirements.txt",
             file=sys.stderr,
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 0 if mode.name == "test" else 130
     except BrokenPipeError:
-        # The reader of standard output has gone; what is left in the buffer has nowhere to go.
+        # The reader of standard output is gone, so the rest of the buffer goes to /dev/null.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 

@@ -1,9 +1,9 @@
-"""Raw series -> the documented columns. Pure functions; the only way from samples to features.
+"""Pure functions from raw series to the documented columns; the only way from samples to features.
 
 A point is a dict with `time` (integer nanoseconds since 1970, UTC), `value` and the tags of its series.
 A JSON array is the list of points of one measurement, one for each series. A record is a dict of
-measurement -> JSON array: the newest sample of every series in one slot. `last_record` is the JSON array
-that came before (None or empty for a first record, which has no rate: NaN, as all that is unknown).
+measurement -> JSON array: the newest sample of every series in one slot. `last_record` is the previous JSON
+array (None or empty for the first record, which has no rate). Unknown values are NaN.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from nodes.node import DEFAULT_NODE, Node, part_column
 from nodes.series import JsonArray, Point, Record, record_time, series_tags, value_fault
 
 NAN = math.nan
-# What of a kind of series (nodes/metrics.py says which there are) -> its value.
+# Name of a quantity (nodes/metrics.py lists those of each kind of series) -> its value.
 Quantities = dict[str, float]
 
 
@@ -26,9 +26,9 @@ def formatCpuSecondsTotal(
 ) -> tuple[JsonArray, list[float], list[float]]:
     """User-mode seconds per CPU -> percent of one CPU and its change since the previous record.
 
-    Returns `json_array` (its points with the `percentage` found for them, to be the next call's
-    `last_record`), `features_core` (percentage and rate of each CPU of `node`, in its order) and
-    `features` (the means over the CPUs: percentage, percentage points since the previous record).
+    Returns `json_array` (its points with their `percentage`, for the next call as `last_record`),
+    `features_core` (percentage and rate of each CPU of `node`, in its order) and `features` (the means over
+    the CPUs: percentage, percentage points since the previous record).
     """
     metric = METRICS["cpu"]
     points = _with_percentages(metric, json_array, last_record)
@@ -43,7 +43,7 @@ def formatMemoryFreeBytes(
 ) -> tuple[float, float, float]:
     """Free bytes -> bytes used, percent used, percent change of the bytes used since the previous record.
 
-    More free than there is in total is a wrong total: nothing is known then.
+    If more is free than there is in total, the total is wrong and all three are unknown.
     """
     used, percentage, rate = _values(_free(_find(json_array), _find(last_record), total_memory_bytes))
     return used, percentage, rate
@@ -57,7 +57,7 @@ def formatNetworkBytes(
     Returns `features_interfaces` (bytes and rate of each interface of `node`, in its order) and
     `features` (their sums). An interface that is missing makes the sums unknown, not smaller.
     """
-    # Both directions are made alike.
+    # Both directions have the same formulas.
     interfaces, sums = _quantities(METRICS["net_down"], json_array, last_record, node)
     return _values(*interfaces.values()), _values(sums)
 
@@ -72,7 +72,7 @@ def format5gNetworkBytes(
     json_array: JsonArray, last_record: JsonArray | None, node: Node = DEFAULT_NODE
 ) -> tuple[float, float]:
     """Bit rate of the 5G cell (one direction) -> bytes since the previous record, bytes per second."""
-    # Both directions are made alike.
+    # Both directions have the same formulas.
     _, cell = _quantities(METRICS["net_5g_down"], json_array, last_record, node)
     total_bytes, rate = _values(cell)
     return total_bytes, rate
@@ -81,11 +81,11 @@ def format5gNetworkBytes(
 def format_record(
     record: Record, last_record: Record, node: Node = DEFAULT_NODE
 ) -> tuple[dict[str, float], Record]:
-    """One record -> the columns of the node's metrics, and the record to hand on as `last_record` next time.
+    """One record -> the columns of the node's metrics, and the record to pass as `last_record` next time.
 
-    The columns are those of getColumnNames(node), in its order. What is handed on keeps, for a series without
-    a sample in this record, the sample before: after a missed scrape the next rate spans two slots instead of
-    being unknown too.
+    The columns are those of getColumnNames(node), in its order. For a series without a sample in this record,
+    the returned record keeps the previous sample: after a missed scrape the next rate spans two slots instead
+    of being unknown as well.
     """
     columns: dict[str, float] = {}
     current = dict(record)
@@ -120,10 +120,10 @@ def format_records(
 def slot_records(samples: Record, interval_seconds: float) -> list[tuple[int, Record]]:
     """Samples of every measurement, in any order -> (slot start in ns, record), oldest first.
 
-    A slot is [k, k + 1) x `interval_seconds` since 1970; of each series the newest finite sample in the
-    slot counts; what value_fault finds fault with does not. Slots without a sample are absent. The simulator
-    and the benchmarks use this, whose samples are one node's for certain; test mode and --mode collect use
-    edge.selection.in_slots, which tells the node's series from those of others in the same database.
+    A slot is [k, k + 1) x `interval_seconds` since 1970. The newest sample of each series in the slot counts,
+    except samples that value_fault rejects. Slots without a sample are absent. This is for the simulator and
+    the benchmarks, whose samples are all from one node; test mode and --mode collect use
+    edge.selection.in_slots, which tells the node's series from others in the same database.
     """
     interval_ns = int(interval_seconds * 1e9)
     slots: dict[int, dict[str, dict[tuple, Point]]] = {}
@@ -152,9 +152,9 @@ def _quantities(
     node: Node,
     total: float = NAN,
 ) -> tuple[dict[str, Quantities], Quantities]:
-    """What the samples of a metric say: of each part of the node, and of all together.
+    """The quantities of a metric: by part of the node, and of all parts together.
 
-    Without parts the first is empty. total: of what there is, for series of the kind `free`.
+    The first is empty without parts. total: the total amount, for series of the kind `free`.
     """
     of_kind = partial(_free, total=total) if metric.kind == FREE else _KINDS[metric.kind]
     tag = metric.part_tag
@@ -169,12 +169,12 @@ def _quantities(
 
 
 def _values(*quantities: Quantities) -> list[float]:
-    """In the order in which the documented functions return them, which is that of each kind."""
+    """The values in the order in which the documented functions return them, which is that of each kind."""
     return [value for one in quantities for value in one.values()]
 
 
 def _seconds(point: Point | None, last_point: Point | None) -> Quantities:
-    """From points with their percentages."""
+    """Quantities of points that have a `percentage`."""
     percentage = _get(point, "percentage")
     return {"percentage": percentage, "change": percentage - _get(last_point, "percentage")}
 
@@ -211,14 +211,14 @@ _KINDS: dict[str, Callable[[Point | None, Point | None], Quantities]] = {
 
 
 def _total(metric: Metric, record: Record, last_record: Record, node: Node) -> float:
-    """The newest total that was reported, or the node's own figure."""
+    """The newest total that was reported, or `total_memory_bytes` of the node."""
     reported = record.get(metric.total_measurement) or last_record.get(metric.total_measurement)
     total = _get(_find(reported), "value")
     return node.total_memory_bytes if math.isnan(total) else total
 
 
 def _with_percentages(metric: Metric, points: JsonArray, last_points: JsonArray | None) -> JsonArray:
-    """The metric's points, each with its `percentage`: the share of the time since the last one."""
+    """The metric's points, each with its `percentage`: the busy share of the time since the last point."""
     tag, last_points = metric.part_tag, _tagged(metric, last_points)
     return [
         {**point, "percentage": 100.0 * _increase_per_second(point, _find(last_points, tag, point.get(tag)))}
@@ -227,7 +227,7 @@ def _with_percentages(metric: Metric, points: JsonArray, last_points: JsonArray 
 
 
 def _tagged(metric: Metric, points: JsonArray | None) -> JsonArray:
-    """The points with the metric's tags; a query for one value of a tag gives points without it."""
+    """The points with the metric's tags; points of a query for one value of a tag come without that tag."""
     if not metric.tags:
         return points or []
     tags = metric.tags.items()
@@ -238,12 +238,12 @@ def _tagged(metric: Metric, points: JsonArray | None) -> JsonArray:
 
 
 def _merge(last_points: JsonArray, points: JsonArray) -> JsonArray:
-    """The points of every series in either, the newer where both have it."""
+    """The points of every series in either array, the newer one if both have the series."""
     return list({series_tags(point): point for point in [*last_points, *points]}.values())
 
 
 def _find(json_array: JsonArray | None, tag: str | None = None, part: str | None = None) -> Point | None:
-    """The newest point of this part; a label that an exporter gained starts a second such series."""
+    """The newest point of this part, which has two series after its exporter gained a label."""
     found = [point for point in json_array or () if tag is None or point.get(tag) == part]
     return max(found, key=lambda point: point["time"], default=None)
 
@@ -253,21 +253,21 @@ def _get(point: Point | None, key: str) -> float:
 
 
 def _elapsed_seconds(point: Point | None, last_point: Point | None) -> float:
-    """Seconds between two samples; NaN where one is missing or time did not advance."""
+    """Seconds between two samples; NaN if one is missing or time did not advance."""
     if point is None or last_point is None or point["time"] <= last_point["time"]:
         return NAN
     return (point["time"] - last_point["time"]) / 1e9
 
 
 def _change(point: Point | None, last_point: Point | None) -> float:
-    """Change of a gauge between two samples; a repeated stale one has none."""
+    """Change of a gauge between two samples; NaN if the second is the first one repeated."""
     if math.isnan(_elapsed_seconds(point, last_point)):
         return NAN
     return _get(point, "value") - _get(last_point, "value")
 
 
 def _increase(point: Point | None, last_point: Point | None) -> float:
-    """Growth of a counter. After a reset it counts from zero, as Prometheus has it in increase()."""
+    """Increase of a counter. After a reset it counts from zero, like increase() of Prometheus."""
     if math.isnan(_elapsed_seconds(point, last_point)):
         return NAN
     value, last_value = _get(point, "value"), _get(last_point, "value")

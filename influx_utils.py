@@ -1,4 +1,4 @@
-"""Everything that speaks to InfluxDB, and nothing else does.
+"""The only module that talks to InfluxDB.
 
 Times are integer nanoseconds since 1970, UTC, in queries, answers and points.
 """
@@ -27,47 +27,47 @@ from nodes.series import Record, series_tags
 
 logger = logging.getLogger(__name__)
 
-# A hung server must not hold a poll for ever; one attempt, since the next poll is the retry.
+# A hung server must not block a poll for ever. One attempt is enough: the next poll is the retry.
 TIMEOUT_SECONDS = 4.0
 ATTEMPTS = 1
-# An answer of ordinary life holds some kilobytes, an hour of samples each second some megabytes.
+# A normal answer has some kilobytes; an hour of samples taken each second has some megabytes.
 MAX_ANSWER_BYTES = 16 << 20
 _PART_BYTES = 1 << 16
 CUT_SHORT = "it was cut short; raise max-row-limit in InfluxDB's configuration"
-# What a request may raise when the server is away, hung, restarting or refuses.
+# What a request may raise when the server is away, hangs, restarts or refuses.
 INFLUX_ERRORS = (InfluxDBClientError, InfluxDBServerError, requests.RequestException)
 # A name, an IPv4 address, or an IPv6 address in brackets.
 _HOST = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?|\[[0-9A-Fa-f:.]+(%\w+)?\]")
-# What InfluxDB says of points that it does not take.
+# What InfluxDB answers about points that it refuses.
 _DROPPED = re.compile(r" dropped=(\d+)$")
 _TYPE_CONFLICT = re.compile(
     r'^partial write: field type conflict: input field "(?P<field>.*)" on measurement "(?P<measurement>.*)"'
     r" is type (?P<ours>\w+), already exists as type (?P<theirs>\w+)"
 )
-# What the client raises for an answer of something that is not InfluxDB.
+# What the client raises for an answer that is not from InfluxDB.
 _ODD_ANSWER = (AttributeError, KeyError, IndexError, TypeError, ValueError)
 
 
 class AnswerTooLargeError(InfluxDBServerError):
-    """An answer holds more than MAX_ANSWER_BYTES; the question was too large, or somebody wrote too much."""
+    """An answer has more than MAX_ANSWER_BYTES: too much was asked for, or somebody wrote too much."""
 
 
 class _BoundedSession(requests.Session):
-    """Reads answers of at most MAX_ANSWER_BYTES, each to its end within `timeout_seconds` of its start."""
+    """Reads answers of at most MAX_ANSWER_BYTES, each completely within `timeout_seconds` of its start."""
 
     def __init__(self, timeout_seconds: float) -> None:
         super().__init__()
         self._timeout_seconds = timeout_seconds
-        # What is not compressed cannot grow, and can be read as it comes.
+        # An answer that is not compressed cannot grow when it is read, and can be read as it arrives.
         self.headers["Accept-Encoding"] = "identity"
 
     def send(self, request: requests.PreparedRequest, **settings: Any) -> requests.Response:
-        """As requests does. Raises AnswerTooLargeError, and requests.Timeout for an answer without an end."""
+        """As in requests. Raises AnswerTooLargeError, or requests.Timeout if an answer does not end."""
         response = super().send(request, **(settings | {"stream": True}))
         deadline = monotonic() + self._timeout_seconds
         content = bytearray()
         try:
-            # What has come, not what would fill a buffer: a server may send a byte now and then.
+            # Read what has arrived, without waiting for a full buffer: a server may send a byte now and then.
             while part := response.raw.read1(_PART_BYTES):
                 content += part
                 if len(content) > MAX_ANSWER_BYTES:
@@ -79,9 +79,9 @@ class _BoundedSession(requests.Session):
         except HTTPError as error:
             raise requests.exceptions.ChunkedEncodingError(error) from None
         finally:
-            # A connection on which something is still to come is no good for the next request.
+            # A connection with unread data cannot be used for the next request.
             response.close()
-        # What requests itself does after reading the body; nobody else may read it again.
+        # This is what requests itself does after it has read the body, so that nothing reads it again.
         response._content = bytes(content)
         response._content_consumed = True
         return response
@@ -96,25 +96,25 @@ def initializeConnection(
     ca_file: str | None = None,
     timeout_seconds: float | None = None,
 ) -> InfluxDBClient:
-    """A client that gives up after a while, and speaks to the server directly, past any proxy.
+    """A client with a time limit that talks to the server directly, without any proxy.
 
-    timeout_seconds: for an answer, by default TIMEOUT_SECONDS.
-    is_encrypted: speak TLS, and only to a server whose certificate is signed by one that `ca_file` (PEM)
-    holds, or by a public one. Nothing is sent yet: the first request shows whether the server is there.
+    timeout_seconds: time limit of an answer, by default TIMEOUT_SECONDS. is_encrypted: use TLS, and only with
+    a server whose certificate is signed by an authority in `ca_file` (PEM), or by a public one without it.
+    Nothing is sent yet: the first request shows whether the server is there.
     """
     if not _HOST.fullmatch(influx_host):
-        # Not repeated: what is no name may hold a password.
+        # The value is not shown: if it is not a name, it may contain a password.
         raise UserError(
             "--influx_host must be a host name or an address; give that alone, without anything else"
         )
     timeout_seconds = timeout_seconds or TIMEOUT_SECONDS
     session = _BoundedSession(timeout_seconds)
-    # An empty `proxies` alone still lets requests take HTTP_PROXY and .netrc from the environment.
+    # Even with empty `proxies`, requests would use HTTP_PROXY and .netrc from the environment.
     session.trust_env = False
     return InfluxDBClient(
         host=influx_host,
         port=influx_port,
-        # As text, requests would take them for latin-1.
+        # Bytes, since requests would encode text as latin-1.
         username=influx_user.encode(),
         password=influx_pass.encode(),
         timeout=timeout_seconds,
@@ -127,20 +127,20 @@ def initializeConnection(
 
 
 def check_names(db_name: str, measurement: str) -> None:
-    """Raise UserError for names that InfluxDB refuses, which it would say of every request only."""
+    """Raise UserError for names that InfluxDB would refuse, but only at the first request."""
     if not db_name.isprintable() or db_name in (".", "..") or set(db_name) & set("/\\"):
-        raise UserError(f"--influx_db {db_name!r} is no name for a database; use letters, digits and _")
+        raise UserError(f"--influx_db {db_name!r} is not a valid database name; use letters, digits and _")
     if not measurement.isprintable() or measurement.endswith("\\"):
         raise UserError(
-            f"--influx_measurement {measurement!r} is no name for a measurement; use letters, digits and _"
+            f"--influx_measurement {measurement!r} is not a valid measurement name; use letters, digits and _"
         )
 
 
 def checkDatabase(client: InfluxDBClient, db_name: str) -> None:
     """Select the database for all further requests, creating it if it does not exist.
 
-    Whoever may not list databases may still use one that exists, so a refusal to list or create says
-    nothing yet; the first query does.
+    A user without the right to list databases may still use one that exists. A refusal to list or create
+    databases is therefore ignored; the first query shows whether the database can be used.
     """
     try:
         with answers():
@@ -155,26 +155,26 @@ def checkDatabase(client: InfluxDBClient, db_name: str) -> None:
 
 @contextlib.contextmanager
 def answers() -> Iterator[None]:
-    """An answer that is not InfluxDB's, of a proxy or another program, is an error of the server."""
+    """Turn an answer that is not from InfluxDB, but from a proxy or another program, into a server error."""
     try:
         yield
     except requests.exceptions.JSONDecodeError:
         raise InfluxDBServerError("not an answer of InfluxDB") from None
     except requests.RequestException:
-        # Some of these are a ValueError, too.
+        # Some of these are also a ValueError.
         raise
     except _ODD_ANSWER:
         raise InfluxDBServerError("not an answer of InfluxDB") from None
 
 
 def describe_error(error: Exception, server: str, db_name: str) -> str:
-    """One line for the user: what went wrong with InfluxDB at `server` (host:port) and what to do."""
+    """One line for the user: what went wrong with InfluxDB at `server` (host:port), and what to do."""
     server = f"InfluxDB at {server}"
     if isinstance(error, requests.Timeout):
         return f"{server} did not answer within {TIMEOUT_SECONDS:g} s; check the server"
     if isinstance(error, requests.exceptions.SSLError):
         reason = _one_line(_innermost(error))
-        return f"{server} did not prove who it is by TLS ({reason}); check --influx_ssl and --influx_ca"
+        return f"{server} did not prove its identity by TLS ({reason}); check --influx_ssl and --influx_ca"
     if isinstance(error, requests.RequestException):
         return f"{server} cannot be reached; check --influx_host, --influx_port and that it runs"
     code = getattr(error, "code", None)
@@ -195,7 +195,7 @@ def describe_error(error: Exception, server: str, db_name: str) -> str:
 
 
 def kind_of(error: Exception) -> str:
-    """A few words for a label: unreachable, timeout, credentials, rights, database, error."""
+    """One word for a label: unreachable, timeout, credentials, rights, database or error."""
     if isinstance(error, requests.Timeout):
         return "timeout"
     if isinstance(error, requests.RequestException):
@@ -206,7 +206,7 @@ def kind_of(error: Exception) -> str:
 
 
 def _innermost(error: BaseException) -> BaseException:
-    """The reason that libraries have wrapped into their own errors."""
+    """The original reason, which libraries have wrapped in their own errors."""
     while isinstance(inner := getattr(error, "reason", None) or next(iter(error.args), None), BaseException):
         error = inner
     return error
@@ -221,9 +221,9 @@ def getLastRecords(
 ) -> tuple[Record, int | None]:
     """Run all queries in one request and keep the newest point of every series.
 
-    queries: one InfluxQL statement for each of `measurements`, that selects a column `value`.
-    Returns data (measurement -> JSON array, as formatters.py takes it) and timestamp: the time of the
-    newest point of all, None if there is none.
+    queries: one InfluxQL statement for each of `measurements`, selecting a column `value`. Returns `data`
+    (measurement -> JSON array, as in formatters.py) and `timestamp`: the time of the newest point of all in
+    ns, None if there is no point.
     """
     data = _run(client, queries, measurements)
     for measurement, points in data.items():
@@ -244,7 +244,7 @@ def insertAnomalies(
 ) -> None:
     """Store anomalies, one point for each of `timestamps` (ns), with the possible cause `tag_msg`.
 
-    anomaly_np: (n, 8), the columns of getAnomalyColumns(); values that are not finite are left out, as
+    anomaly_np: (n, 8), the columns of getAnomalyColumns(). Values that are not finite are left out, since
     InfluxDB refuses them. Writing the same anomaly again changes nothing.
     """
     named = [dict(zip(METRICS.stored.values(), row, strict=True)) for row in np.atleast_2d(anomaly_np)]
@@ -265,7 +265,7 @@ def anomaly_point(
     severity: str,
     instance: str | None,
 ) -> dict[str, Any] | None:
-    """The point of one anomaly; None if none of its values (by the name of their field) is finite."""
+    """The point of one anomaly; None if no value is finite. values: name of a field -> value."""
     tags = {"possible_cause": tag_msg, "severity": severity}
     if instance is not None:
         # InfluxDB refuses a tag that ends in a backslash.
@@ -278,10 +278,10 @@ def anomaly_point(
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why InfluxDB does not take points, in one line.
+    """Why InfluxDB refuses points, in one line.
 
-    points: how many of them at least, 0 if it does not say. conflict: measurement, field, its type in the
-    points and its type in InfluxDB, where these do not agree.
+    points: how many it refuses at least, 0 if it does not say. conflict: measurement, field, type of the
+    field in the points and in InfluxDB, if these types differ.
     """
 
     reason: str
@@ -290,24 +290,24 @@ class Refusal:
 
     @property
     def is_too_old(self) -> bool:
-        """Whether these were the earliest ones, from before all that its retention policy keeps.
+        """Whether the refused points are the oldest ones, too old for the retention policy to keep.
 
-        Nothing but the policy was wrong with any of the points then, and all others are stored.
+        Nothing else is wrong with any of the points then, and all others are stored.
         """
         return self.reason.startswith("partial write: points beyond retention policy")
 
     @property
     def is_unreadable(self) -> bool:
-        """Whether no change of the database can make it take all of them."""
+        """Whether InfluxDB would refuse the points whatever is changed in the database."""
         return self.reason.removeprefix("partial write: ").startswith("unable to parse")
 
 
 def write_points(client: InfluxDBClient, db_name: str, points: Sequence[dict[str, Any]]) -> Refusal | None:
-    """Write points, oldest first; why InfluxDB does not take some of them, None if it took all.
+    """Write points, oldest first. Returns why InfluxDB refuses some of them, None if it accepts all.
 
-    Of points of which it refuses one, the others may be stored or not. Raises one of INFLUX_ERRORS if the
-    points are to be sent again, for one because their database was gone (it is created then); those that
-    were written change nothing when they are sent twice.
+    If it refuses one point, the others may be stored or not. Raises one of INFLUX_ERRORS if the points must
+    be sent again, for example because the database was missing (it is then created). Sending a stored point
+    again changes nothing.
     """
     try:
         with answers():
@@ -322,7 +322,7 @@ def write_points(client: InfluxDBClient, db_name: str, points: Sequence[dict[str
 
 
 def _refusal(error: InfluxDBClientError) -> Refusal:
-    # The client puts the answer, JSON, behind the code.
+    # The client puts the answer, which is JSON, after the code.
     answer = str(error.content)
     with contextlib.suppress(ValueError, AttributeError):
         answer = json.loads(answer)["error"]
@@ -336,32 +336,32 @@ def _refusal(error: InfluxDBClientError) -> Refusal:
 
 
 def any_of(tag: str, names: Sequence[str]) -> str:
-    """The condition that a tag has one of these values."""
-    # Somebody may write a field that is called like the tag.
+    """The InfluxQL condition that a tag has one of these values."""
+    # `::tag`, since somebody may write a field with the name of the tag.
     return "(" + " OR ".join(f"{identifier(tag)}::tag = {quote(name)}" for name in names) + ")"
 
 
 def identifier(name: str) -> str:
-    """A name of a tag or measurement as InfluxQL writes it."""
+    """The name of a tag or measurement, quoted for InfluxQL."""
     escaped = name.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return f'"{escaped}"'
 
 
 def quote(text: str) -> str:
-    """A text as InfluxQL writes it."""
+    """A text, quoted for InfluxQL."""
     escaped = text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n")
     return f"'{escaped}'"
 
 
 def run(client: InfluxDBClient, statements: Sequence[str]) -> list[list[dict[str, Any]]]:
-    """Run InfluxQL statements in one request: the series of each, dicts of `name`, `tags`, `columns`,
-    `values`.
+    """Run InfluxQL statements in one request; returns the series of each statement.
 
-    Raises one of INFLUX_ERRORS for any answer that is not whole; AnswerTooLargeError is one.
+    A series is a dict of `name`, `tags`, `columns` and `values`. Raises one of INFLUX_ERRORS, which include
+    AnswerTooLargeError, for an answer that is not complete.
     """
     found = []
     for result in results(client, statements):
-        # InfluxDB also says "partial" of more than 10,000 rows that are all there; nobody asks for as many.
+        # A complete answer of more than 10,000 rows is "partial" as well, but no query asks for so many.
         if is_cut(result):
             raise InfluxDBServerError(CUT_SHORT)
         found.append(result["series"])
@@ -369,24 +369,24 @@ def run(client: InfluxDBClient, statements: Sequence[str]) -> list[list[dict[str
 
 
 def results(client: InfluxDBClient, statements: Sequence[str]) -> list[dict[str, Any]]:
-    """The result of each statement, checked; `series` is in each."""
+    """The checked result of each statement; every result has `series`."""
     with answers():
-        # As JSON: in the client's own format one text that is no UTF-8 makes the whole answer unreadable.
+        # JSON, since one text that is not UTF-8 makes a whole answer in the client's own format unreadable.
         answer = client.request(
             "query",
             params={"db": client._database, "epoch": "ns", "q": ";".join(statements)},
             headers={"Accept": "application/json"},
         ).json()
         found = [{"series": [], **result} for result in answer["results"]]
-        # The first statement that fails ends the others, whose errors say no more than that.
+        # The first failure also ends the other statements, and their errors say only that.
         if errors := [result["error"] for result in found if "error" in result]:
             if "not executed" in errors[0] and len(statements) > 1:
-                # InfluxDB tells what is wrong with all of them only if one is asked alone.
+                # InfluxDB gives the reason that concerns all statements only if one is sent alone.
                 results(client, statements[:1])
             raise InfluxDBClientError(errors[0])
         for series in (series for result in found for series in result["series"]):
             width = len(series["columns"])
-            # Without a row there is no `values`.
+            # A series without rows has no `values`.
             if any(len(row) != width for row in series.setdefault("values", [])):
                 raise ValueError("a row that is not whole")
     if len(found) != len(statements):
@@ -395,7 +395,7 @@ def results(client: InfluxDBClient, statements: Sequence[str]) -> list[dict[str,
 
 
 def is_cut(result: dict[str, Any]) -> bool:
-    """InfluxDB says so of the series that it cut, or of the result if it cut between two."""
+    """Whether InfluxDB cut the result: it marks the cut series, or the result if it cut between two."""
     return any(part.get("partial") for part in (result, *result["series"]))
 
 

@@ -1,4 +1,4 @@
-"""The documented helpers, imported from the rooms where they live; the program itself imports them there."""
+"""The documented helpers, imported from the modules that define them; the program imports them from there."""
 
 from common.files import loadDictJson, saveDictJson
 from edge.datasets import convertNumpyToPandas, createEmptyMetricsArray, loadDataset

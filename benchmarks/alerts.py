@@ -1,7 +1,7 @@
-"""How many anomalies in 30 records are to be an alert: `python -m benchmarks.alerts [--captures DIR]`.
+"""How many anomalies in 30 records should make an alert: `python -m benchmarks.alerts [--captures DIR]`.
 
-For each number: false alerts in normal life, and how soon a load that comes and goes is alerted. `--captures`
-takes the folder of the public recordings, which are not part of this project; without it they are left out.
+For each number: false alerts in normal data, and how soon an intermittent load is alerted. `--captures` is
+the folder of the public recordings, which are not part of this project; without it they are left out.
 """
 
 from __future__ import annotations
@@ -32,35 +32,35 @@ from ports.verdicts import judge
 from simulators.edge import NODE_PHASE, NORMAL_START, Attack, simulate
 from simulators.ports import TIMEZONE
 
-# None: by the row alone.
+# None: only anomalies in a row make an alert.
 NUMBERS = (None, *range(5, 16))
 SCALES = (1.0, 0.8, 0.6)
 DAY_SEEDS, ATTACK_SEEDS = range(8001, 8021), range(7101, 7106)
 PERIODS = (2, 3, 4, 5, 6)
-# The public port series last two months.
+# The public port series are only two months long.
 ALERT_TRAIN_DAYS = 29
 
 Flags = tuple[np.ndarray, np.ndarray]
 
 
 def alerts(flags: Flags, many: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """Statuses (n,) by the rule, and when an alert is up (n,), for flags of anomalies and unknown records."""
+    """Statuses (n,), and whether an alert is up (n,), for flags of anomalies and unknown records."""
     row = Row(WINDOW_RECORDS + 1 if many is None else many)
-    said = [(row.status(*both), row.is_up) for both in zip(*(one.tolist() for one in flags), strict=True)]
-    return np.array([status for status, _ in said], dtype=object), np.array(
-        [up for _, up in said], dtype=bool
+    judged = [(row.status(*both), row.is_up) for both in zip(*(one.tolist() for one in flags), strict=True)]
+    return np.array([status for status, _ in judged], dtype=object), np.array(
+        [up for _, up in judged], dtype=bool
     )
 
 
 def edge_flags(bundle: Bundle, frame: pd.DataFrame, scale: float = 1.0) -> Flags:
-    """Which records are anomalies, and which unknown, by the shipped thresholds times `scale`."""
+    """Whether records are anomalies, and whether unknown, with the shipped thresholds times `scale`."""
     thresholds = load_thresholds("data/thresholds.json")
     verdicts = edge.judge(bundle, {key: scale * value for key, value in thresholds.items()}, frame)
     return np.array([v.is_anomaly for v in verdicts]), np.array([v.status == UNKNOWN for v in verdicts])
 
 
 def edge_life(captures: str | None) -> Iterator[tuple[pd.DataFrame, edge.Windows]]:
-    """Records, and when they were attacked: shipped datasets, simulated days and attacks, a recording."""
+    """Records and their attack windows: shipped datasets, simulated days and attacks, a recording."""
     for name in ("normal", "cpu_attack", "iperf_attack"):
         yield resample_records(loadDataset(f"data/{name}.csv")), evaluation.load_attacks(f"data/{name}.csv")
     yield from (edge.simulated(seed, DAY_SECONDS) for seed in DAY_SEEDS)
@@ -71,9 +71,9 @@ def edge_life(captures: str | None) -> Iterator[tuple[pd.DataFrame, edge.Windows
 
 
 def false_edge_alerts(bundle: Bundle, captures: str | None) -> dict[str, list[int]]:
-    """Of normal life, by each of NUMBERS: a row for each scale of the thresholds."""
+    """False alerts in normal data for each of NUMBERS: one row for each scale of the thresholds."""
     days, counts = 0.0, {scale: [0] * len(NUMBERS) for scale in SCALES}
-    # What is flagged when an attack has just ended is its tail.
+    # Flags just after the end of an attack still belong to it.
     tail = int((WINDOW_RECORDS + ALERT_RECORDS) * RECORD_SECONDS * 1e9)
     for frame, windows in edge_life(captures):
         times = frame.index.as_unit("ns").asi8
@@ -84,13 +84,16 @@ def false_edge_alerts(bundle: Bundle, captures: str | None) -> dict[str, list[in
         for scale in SCALES:
             flags = edge_flags(bundle, frame, scale)
             for place, many in enumerate(NUMBERS):
-                said, up = alerts(flags, many)
-                counts[scale][place] += evaluation.count_alerts((said == ALERT) & normal, up & normal)
+                statuses, up = alerts(flags, many)
+                counts[scale][place] += evaluation.count_alerts((statuses == ALERT) & normal, up & normal)
     return {f"edge: false alerts in {days:.0f} days, thresholds x {s}": row for s, row in counts.items()}
 
 
 def records_to_alert(bundle: Bundle) -> dict[str, list[int | None]]:
-    """Counted from the first attacked record on, by NUMBERS: the CPU at 98 % from one scrape to the next."""
+    """Records from the first attacked one to the alert, for each of NUMBERS.
+
+    An attack is a CPU at 98 % from one scrape to the next, once in each of PERIODS records.
+    """
     start, rows = NORMAL_START, {}
     for period in PERIODS:
         scrapes = start + (240 + NODE_PHASE + np.arange(0, 240, period)) * RECORD_SECONDS
@@ -105,7 +108,7 @@ def records_to_alert(bundle: Bundle) -> dict[str, list[int | None]]:
 
 
 def ports(captures: str | None) -> Iterator[tuple]:
-    """A group, the days of a training, and a series as unseen_port has it."""
+    """Name of a group, days of training, and what unseen_port returns for a series."""
     yield from (("simulated ports", TRAIN_DAYS, *unseen_port(seed)) for seed in UNSEEN_PORT_SEEDS)
     real = {f"{captures}/{name}": ALERT_TRAIN_DAYS for name in ("ports", "links")} if captures else {}
     for folder, days in {"data/ports": TRAIN_DAYS, **real}.items():
@@ -119,14 +122,14 @@ def ports(captures: str | None) -> Iterator[tuple]:
 
 
 def port_alerts(captures: str | None) -> dict[str, list[int]]:
-    """By the default detector, trained each night, and by each of NUMBERS: false alerts, and true ones."""
+    """False and true alerts of the default detector, trained each night, for each of NUMBERS."""
     totals: dict[str, list[Detection]] = {}
     for group, days, series, split, known, rest, holidays in ports(captures):
         training = training_of("profile", train_days=days)
         trained = fit_series(series, "profile", replace(training, until=split))
         after = judge(trained, series, split).after(split)
-        said = iterative_statuses(series, "profile", training, split, after)
-        flags = np.isin(said, (ANOMALY, ALERT)), said == UNKNOWN
+        judged = iterative_statuses(series, "profile", training, split, after)
+        flags = np.isin(judged, (ANOMALY, ALERT)), judged == UNKNOWN
         ways = {group: rest} | ({f"{group}, outside holidays": [*rest, *holidays]} if holidays else {})
         for (name, excused), (place, many) in itertools.product(ways.items(), enumerate(NUMBERS)):
             total = totals.setdefault(name, [Detection()] * len(NUMBERS))

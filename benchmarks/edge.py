@@ -1,7 +1,7 @@
-"""The edge detector's figures: detection on days it never saw, the network, and the cost of test mode.
+"""The edge detector's figures: detection on unseen days, the network, and the cost of test mode.
 
 `--capture` takes a public recording of an edge node under a CPU attack (5GENESIS, 2021-01-12), which is
-not part of this project; without it that row is left out. Figures go to stdout and plots/benchmarks.json.
+not part of this project; without it that part is left out. Figures go to stdout and plots/benchmarks.json.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ Windows = list[tuple[int, int]]
 
 
 def simulated(seed: int, seconds: float, kind: str | None = None) -> tuple[pd.DataFrame, Windows]:
-    """Records of a simulated stretch, with an attack in its middle if `kind` names one."""
+    """Simulated records over `seconds`, with an attack in the middle if `kind` names one."""
     start = edge.NORMAL_START + (seed % 100) * DAY_SECONDS + (seed % 7) * 7 * 3600
     attacks = []
     if kind:
@@ -60,19 +60,19 @@ def simulated(seed: int, seconds: float, kind: str | None = None) -> tuple[pd.Da
 
 
 def frame_of(samples: Record) -> pd.DataFrame:
-    """The records of simulated samples, resampled."""
+    """Resampled records of simulated samples."""
     rows = list(formatters.format_records(formatters.slot_records(samples, RECORD_SECONDS)))
     times = pd.DatetimeIndex(pd.to_datetime([row.pop("time") for row in rows], utc=True), name="time")
     return resample_records(pd.DataFrame(rows, index=times))
 
 
 def judge(bundle: Bundle, thresholds: dict[str, float], frame: pd.DataFrame) -> list[Verdict]:
-    """Verdicts on a resampled frame."""
+    """Verdicts on all records of a resampled frame."""
     return detect(thresholds, frame, score_dataset(bundle, frame))
 
 
 def detection(bundle: Bundle, thresholds: dict[str, float]) -> dict[str, dict[str, Any]]:
-    """Summaries of simulated days and attacks with seeds that no training saw."""
+    """Summaries of simulated days and attacks with seeds that are not used in training."""
     summaries = {}
     for seed in UNSEEN_NODE_SEEDS:
         frame, _ = simulated(seed, DAY_SECONDS)
@@ -87,9 +87,9 @@ def detection(bundle: Bundle, thresholds: dict[str, float]) -> dict[str, dict[st
 
 
 def load_capture(filename: str) -> tuple[pd.DataFrame, Windows]:
-    """The public recording with its level columns mapped to ours; its own rate columns are not used.
+    """The public recording, with its level columns renamed to ours; its own rate columns are not used.
 
-    Bytes per scrape of about 15 s become bytes per second.
+    Bytes per scrape (about 15 s) are converted to bytes per second.
     """
     raw = pd.read_csv(filename, parse_dates=["time"], index_col="time").tz_localize("UTC")
     frame = resample_records(raw[["mem", *getAnomalyColumns()]])
@@ -116,10 +116,10 @@ def capture(bundle: Bundle, thresholds: dict[str, float], filename: str) -> dict
 
 
 def forecasts(bundle: Bundle) -> dict[str, dict[str, Any]]:
-    """RMSE on unseen simulated days: the network against the training mean and the previous record.
+    """RMSE on unseen simulated days, of the network, the training mean and the previous record.
 
-    A ridge regression on the same three records, fitted on the shipped training set, tells which metrics
-    can be predicted at all.
+    A ridge regression on the same three records, fitted on the shipped training set, shows which metrics can
+    be predicted at all.
     """
     train_inputs, train_targets = _sequences(bundle, resample_records(loadDataset("data/normal.csv")))
     parts = [_sequences(bundle, simulated(seed, DAY_SECONDS)[0]) for seed in UNSEEN_NODE_SEEDS]
@@ -149,7 +149,7 @@ def _sequences(bundle: Bundle, frame: pd.DataFrame) -> tuple[np.ndarray, np.ndar
 
 
 def evaluation_seconds() -> float:
-    """Wall seconds of evaluate() on the three shipped datasets, imports done, pictures included."""
+    """Wall seconds of evaluate() on the three shipped datasets, with pictures but without imports."""
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(None):
         arguments = (cpu_testset, iperf_testset, trainset)
         begin = time.perf_counter()
@@ -158,10 +158,10 @@ def evaluation_seconds() -> float:
 
 
 def test_mode_cost() -> dict[str, float]:
-    """Test mode as a process against a real InfluxDB with history: memory, CPU per poll, start-up.
+    """Memory, CPU per poll and start-up time of a test mode process with a real InfluxDB that has history.
 
-    Start-up is from exec to the first verdict that is published; CPU is that of POLLS polls after it. The
-    daemon runs without pandas in sight, as requirements-edge.txt has it.
+    Start-up is from exec to the first published verdict; CPU is measured over the next POLLS polls. The
+    daemon runs without pandas, as it does with requirements-edge.txt.
     """
     with tempfile.TemporaryDirectory() as folder, Influxd(Path(folder) / "influxd") as server:
         client = influx_utils.initializeConnection(server.host, server.port, "", "")
@@ -196,7 +196,7 @@ def _daemon(server: Influxd, folder: str) -> Iterator[subprocess.Popen]:
     arguments = ["--mode", "test", "--interval", "1"]
     arguments += ["--influx_host", server.host, "--influx_port", str(server.port)]
     arguments += ["--state_dir", str(Path(folder, "state"))]
-    # pandas would come along with the client here, but not on an edge node.
+    # The client would import pandas here, but not on an edge node.
     code = "import sys; sys.modules['pandas'] = None; import find_anomalies; sys.exit(find_anomalies.main())"
     with Path(folder, "log").open("w") as log:
         process = subprocess.Popen([sys.executable, "-c", code, *arguments], stderr=log, stdout=log)
@@ -231,7 +231,7 @@ def _write(client: Any, samples: Record) -> None:
 
 
 def main() -> None:
-    """Measure all and print it."""
+    """Measure and print all figures."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
     parser.add_argument(
         "--capture", metavar="CSV", help="public recording of an edge node under a CPU attack"
@@ -241,7 +241,7 @@ def main() -> None:
     thresholds = load_thresholds("data/thresholds.json")
 
     figures: dict[str, Any] = {"detection": detection(bundle, thresholds)}
-    print("Detection on simulated stretches with seeds that no training saw\n")
+    print("Detection on simulated data with seeds that are not used in training\n")
     print(evaluation.table(figures["detection"]))
     if options.capture:
         figures["capture"] = capture(bundle, thresholds, options.capture)

@@ -1,4 +1,4 @@
-"""The command line: options from the arguments and the environment, --help, and the page of all options.
+"""The command line: options from arguments and environment, --help, and the page of all options.
 
 python -m commands.command_line > docs/options.md
 """
@@ -14,7 +14,7 @@ from commands.options import BY_NAME, CHECK, CHOICES, LIVE, MODES, REPLAY, TRAIN
 
 PROGRAM = "find_anomalies.py"
 
-# Options, each with what it needs beside it, in words.
+# Options, each with its conditions in words.
 _Rows = list[tuple[Option, list[str]]]
 
 
@@ -23,16 +23,16 @@ _Rows = list[tuple[Option, list[str]]]
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """One line: the usage of all options would fill a screen."""
+        """End with one line: the usage of all options would fill a screen."""
         self.exit(2, f"{PROGRAM}: {message}\n")
 
 
 def parse_options(
     arguments: Sequence[str] | None = None, environment: Mapping[str, str] = os.environ
 ) -> tuple[Mode, argparse.Namespace]:
-    """The mode, and a value for each option that serves it: as given, or of the environment, or the default.
+    """The mode, and a value for each of its options: from the arguments, the environment or the default.
 
-    Ends the process as argparse does: with 0 after --help, with 2 after one line about wrong usage.
+    Ends the process as argparse does: with 0 after --help, with 2 and one line after wrong usage.
     """
     parser = _Parser(prog=PROGRAM, add_help=False, allow_abbrev=False)
     for option in BY_NAME.values():
@@ -47,7 +47,7 @@ def parse_options(
             parser.exit()
         if unknown:
             words = " ".join(unknown)
-            raise argparse.ArgumentError(None, f"unrecognized arguments: {words}; --help shows what there is")
+            raise argparse.ArgumentError(None, f"unrecognized arguments: {words}; --help shows all options")
         mode = _choose_mode(given, environment)
         return mode, argparse.Namespace(**_find_values(mode, given, environment))
     except argparse.ArgumentError as error:
@@ -55,7 +55,7 @@ def parse_options(
 
 
 def _choose_mode(given: Mapping[str, Any], environment: Mapping[str, str]) -> Mode:
-    """The mode that the command line names, else the environment. Raises argparse.ArgumentError."""
+    """The mode named on the command line, else in the environment. Raises argparse.ArgumentError."""
 
     def value(name: str) -> Any:
         return given[name] if name in given else BY_NAME[name].find_value(environment)
@@ -73,7 +73,7 @@ def _choose_mode(given: Mapping[str, Any], environment: Mapping[str, str]) -> Mo
         raise argparse.ArgumentError(None, "--mode is needed: train, test or collect")
     if (target, name) == ("ports", "collect"):
         raise argparse.ArgumentError(
-            None, "--target ports has no --mode collect; its samples stay where they are"
+            None, "--target ports has no --mode collect; its --mode train reads the samples directly"
         )
     if (target, name) == ("edge", "test"):
         return REPLAY if value("replay") else LIVE
@@ -81,7 +81,7 @@ def _choose_mode(given: Mapping[str, Any], environment: Mapping[str, str]) -> Mo
 
 
 def _find_values(mode: Mode, given: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
-    """A value for each option of the mode. Raises argparse.ArgumentError for one that does nothing."""
+    """A value for each option of the mode. Raises argparse.ArgumentError for an option that does nothing."""
     rows = {option.name: option for option in options_of(mode)}
     for name in given:
         if name not in rows and BY_NAME[name] not in CHOICES:
@@ -108,15 +108,15 @@ def _find_values(mode: Mode, given: Mapping[str, Any], environment: Mapping[str,
 
 _DOES = "Find anomalies in the metrics of a 5G edge node, and in the traffic of the ports of network devices."
 _ENVIRONMENT = (
-    "Every option can also be set in the environment: those of InfluxDB by their names in capitals"
-    " (INFLUX_PASS), all others as FIND_ANOMALIES_ and their names in capitals (FIND_ANOMALIES_NODE_FILE)."
-    " The command line outranks it. An option there that does nothing in the chosen mode is ignored."
+    "Every option can also be set in the environment: options of InfluxDB by their names in capitals"
+    " (INFLUX_PASS), all others with the prefix FIND_ANOMALIES_ (FIND_ANOMALIES_NODE_FILE). The command line"
+    " has priority. A variable that does nothing in the chosen mode is ignored."
 )
-_EXIT_CODES = "0: done; 1: a fault that you can correct, one line on standard error says how; 2: wrong usage"
+_EXIT_CODES = "0: done; 1: an error, and one line on standard error says how to fix it; 2: wrong usage"
 
 
 def format_help(mode: Mode | None = None) -> str:
-    """What --help shows: the options of a mode, or all modes."""
+    """The text of --help: the options of a mode, or a list of all modes."""
     return _mode_help(mode) if mode else _overview()
 
 
@@ -148,11 +148,11 @@ def _mode_help(mode: Mode) -> str:
     for title, rows in _sections(mode):
         _add_section(parser, title, rows)
     if mode is LIVE:
-        # Whoever asks what can be tested is told of recorded datasets as well.
+        # Help for --mode test also shows how to test recorded datasets.
         names = {option.name for option in options_of(LIVE)}
         for title, rows in _sections(REPLAY):
             _add_section(parser, title, [row for row in rows if row[0].name not in names])
-        parser.epilog = f"{PROGRAM} {REPLAY.words} CSV --help shows what serves a recorded dataset."
+        parser.epilog = f"{PROGRAM} {REPLAY.words} CSV --help shows all options for a recorded dataset."
     return parser.format_help()
 
 
@@ -163,7 +163,7 @@ def _add_section(parser: argparse.ArgumentParser, title: str, rows: _Rows) -> No
 
 
 def _sections(mode: Mode) -> list[tuple[str, _Rows]]:
-    """The groups of options, each with its title, which has the conditions that all of the group share."""
+    """The groups of options, each with a title that includes the conditions shared by all its options."""
     groups: dict[str, _Rows] = {}
     for option in options_of(mode):
         groups.setdefault(option.group, []).append((option, option.conditions(mode)))
@@ -176,7 +176,7 @@ def _sections(mode: Mode) -> list[tuple[str, _Rows]]:
 
 
 def _describe(option: Option, conditions: list[str]) -> str:
-    """The help, and in brackets the default and the conditions."""
+    """The help text, followed by the default and the conditions in brackets."""
     default = [f"default: {option.shown_default}"] if option.shown_default else []
     notes = "; ".join(default + conditions)
     return f"{option.help} ({notes})" if notes else option.help
@@ -187,12 +187,12 @@ _DOCS_HEAD = f"""\
 
 {_DOES}
 
-`python {PROGRAM} --help` lists what the program does, `python {PROGRAM} {TRAIN.words} --help` the options
-of one mode. This page has the options of all modes. It is made from the table in `commands/options.py`:
+`python {PROGRAM} --help` lists the modes, `python {PROGRAM} {TRAIN.words} --help` the options of one mode.
+This page has the options of all modes. It is generated from the table in `commands/options.py`:
 `python -m commands.command_line > docs/options.md`.
 
-On the command line, an option that does nothing in the chosen mode is refused, and no name can be shortened.
-Times are seconds, or like 15s, 90m, 24h or 3d. `[true|false]` may be left out, and is then true.
+On the command line, an option that does nothing in the chosen mode is refused. Names cannot be shortened.
+Times are seconds, or like 15s, 90m, 24h or 3d. `[true|false]` can be omitted, and is then true.
 
 {_ENVIRONMENT}
 
@@ -203,7 +203,7 @@ Exit codes: {_EXIT_CODES}.
 
 
 def format_docs() -> str:
-    """docs/options.md, the same on every machine."""
+    """The text of docs/options.md, the same on every machine."""
     lines = [_DOCS_HEAD, *_table([(option, []) for option in CHOICES])]
     for mode in MODES:
         lines += ["", f"## `{mode.words}`", "", f"{mode.does}.", ""]
@@ -228,7 +228,7 @@ def _table(rows: _Rows) -> list[str]:
 
 
 def _escape(text: str) -> str:
-    """Keep Markdown from taking <device> for a tag of HTML."""
+    """Escape <device>, which Markdown would take for an HTML tag."""
     return text.replace("<", "&lt;").replace(">", "&gt;")
 
 

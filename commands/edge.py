@@ -1,4 +1,4 @@
-"""The commands of the edge half: train, test, collect, and the check of thresholds."""
+"""The commands of the edge half: train, test, replay, collect, and check thresholds."""
 
 from __future__ import annotations
 
@@ -46,19 +46,19 @@ from service.systemd import Ending, check_watchdog
 logger = logging.getLogger("find_anomalies")
 
 COLLECT_CHUNK_SECONDS = 3600
-# So many gaps of a dataset have a line each.
+# At most this many gaps of a dataset are printed, one line each.
 MOST_GAPS = 100
 
 
 def run_train(options: argparse.Namespace) -> None:
-    """--mode train."""
+    """Run --mode train: train the network, and set or propose thresholds."""
     if is_there(options.thresholds_file):
         read_thresholds(options.thresholds_file)
     read_proposals(options.thresholds_file)
     check_model_name(options.model)
     for folder in (Path(options.model).parent, Path(options.thresholds_file).parent, Path(plots_prefix)):
         if folder.exists() and not os.access(folder, os.W_OK):
-            raise UserError(f"{folder}: cannot be written to; give its user the right, or name another file")
+            raise UserError(f"{folder}: cannot be written to; change its permissions, or name another file")
     testsets = (options.cpu_testset, options.iperf_testset) if options.evaluate else ()
     for name in (options.trainset, *testsets) if options.evaluate else ():
         evaluation.load_attacks(name)
@@ -82,11 +82,11 @@ def run_train(options: argparse.Namespace) -> None:
             " --evaluate proposes better ones"
         )
     else:
-        print(f"{options.thresholds_file} is as it was; --evaluate proposes thresholds for this model")
+        print(f"{options.thresholds_file} is unchanged; --evaluate proposes thresholds for this model")
 
 
 def run_replay(options: argparse.Namespace) -> None:
-    """--mode test --replay: print each anomaly of a dataset; draw it and its alerts where asked to."""
+    """Run --mode test --replay: print each anomaly of a dataset; draw the dataset and its alerts if asked."""
     _check_test(options, bool(options.plot or options.plot_dir))
     if options.plot and Path(options.plot).suffix != ".png":
         raise UserError(f"{options.plot}: a picture's name must end in .png")
@@ -108,19 +108,19 @@ def run_replay(options: argparse.Namespace) -> None:
     if options.plot:
         attacks = evaluation.load_attacks(options.replay)
         pictures.plot_detection(bundle, thresholds, verdicts, attacks, options.plot, options.replay)
-        logger.info("%s: the picture of it", options.plot)
+        logger.info("%s: picture of the dataset written", options.plot)
     if options.plot_dir:
         alerts = Alerts()
         ended = [alerts.observe(verdict) for verdict in verdicts]
         for alert in filter(None, [*ended, alerts.up]):
             path = pictures.plot_alert(bundle, thresholds, alert, verdicts, options.plot_dir)
-            logger.info("%s: the picture of an alert", path)
+            logger.info("%s: picture of an alert written", path)
 
 
 def _warn_of_foreign_thresholds(
     options: argparse.Namespace, thresholds: dict[str, float], bundle: Bundle
 ) -> None:
-    """Say so where thresholds in force were proposed for another model."""
+    """Log a warning if thresholds in force were proposed for another model."""
     try:
         proposals = read_proposals(options.thresholds_file)
     except UserError as error:
@@ -131,9 +131,9 @@ def _warn_of_foreign_thresholds(
 
 
 def run_test(options: argparse.Namespace) -> None:
-    """--mode test: poll InfluxDB for ever, or once with --once."""
+    """Run --mode test: poll InfluxDB for ever, or once with --once."""
     _check_test(options, bool(options.plot_dir))
-    # Nothing that it writes is for everyone to read.
+    # Other users of the machine may not read the files that this writes.
     os.umask(0o027)
     node = load_node(options.node_file)
     server, client = connect(options, options.influx_measurement)
@@ -160,17 +160,17 @@ def run_test(options: argparse.Namespace) -> None:
 
 
 def _check_test(options: argparse.Namespace, draws: bool) -> None:
-    """Refuse, before anything is judged, what could not be judged or drawn later."""
+    """Refuse, before anything is judged, options with which judging or drawing would fail later."""
     check_model_name(options.model)
     if draws:
-        # What is not installed is said now, not when the first alert ends.
+        # A missing matplotlib is reported now, not when the first alert ends.
         import matplotlib.figure  # noqa: F401
     if options.plot_dir:
         pictures.make_plot_dir(options.plot_dir)
 
 
 def run_collect(options: argparse.Namespace) -> None:
-    """--mode collect: the newest --since of an InfluxDB's history as a dataset."""
+    """Run --mode collect: write the newest --since of the history in InfluxDB as a dataset."""
     from tqdm import tqdm
 
     if not options.output:
@@ -194,7 +194,7 @@ def run_collect(options: argparse.Namespace) -> None:
             )
             flooded.update(dict.fromkeys(found.flooded))
             slots = in_slots(found.points, node, interval_ns)
-            # A history that holds two nodes is nobody's.
+            # A history of two nodes cannot be told apart.
             selection.refuse_several(slots)
             for slot in slots:
                 choice = selection.choose(slot)
@@ -204,10 +204,10 @@ def run_collect(options: argparse.Namespace) -> None:
                     starts.append(slot.start)
                     yield slot.start, choice.record
         if not starts:
-            raise UserError(f"{nothing_there}, or none that can be used")
+            raise UserError(nothing_there)
 
     nothing_there = (
-        f"InfluxDB at {server}: database {options.influx_db} has no sample of this node; check that"
+        f"InfluxDB at {server}: database {options.influx_db} has no usable sample of this node; check that"
         " Prometheus writes there (deploy/prometheus.yml), --influx_db and --node_file"
     )
     try:
@@ -232,11 +232,11 @@ def run_collect(options: argparse.Namespace) -> None:
     if len(gaps) > MOST_GAPS:
         print(f"gap: and {len(gaps) - MOST_GAPS} more")
     if flooded:
-        print(f"too many samples of {', '.join(flooded)}: the newest of each record is taken")
+        print(f"too many samples of {', '.join(flooded)}: only the newest of each record is used")
 
 
 def check_thresholds(options: argparse.Namespace) -> None:
-    """--check_thresholds: each threshold beside the one proposed, and what it flags of normal life."""
+    """Run --check_thresholds: show each threshold, its proposed value, and what it flags in normal data."""
     filename = options.thresholds_file
     proposed, by_person = compare_thresholds(filename)
     thresholds = load_thresholds(filename)
@@ -246,9 +246,9 @@ def check_thresholds(options: argparse.Namespace) -> None:
         frame = load_records(options.trainset, options.interval)
         verdicts = detect(thresholds, frame, score_dataset(bundle, frame))
     except ModuleNotFoundError as error:
-        # The edge node, where people edit, has requirements-edge.txt alone.
+        # People edit thresholds on the edge node, which has only requirements-edge.txt.
         logger.warning(
-            "%s is not installed here: what they flag of %s is not shown", error.name, options.trainset
+            "%s is not installed here, so what they flag of %s is not shown", error.name, options.trainset
         )
         verdicts = []
     flags = f"  flags of {options.trainset}" if verdicts else ""

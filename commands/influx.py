@@ -1,4 +1,4 @@
-"""A client of InfluxDB from the options."""
+"""Make a client of InfluxDB from the options."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from common.files import UserError, is_there, read_file
 if TYPE_CHECKING:
     from influxdb import InfluxDBClient
 
-# All public authorities together need a quarter of a MB.
+# The certificates of all public authorities together have a quarter of a MB.
 CA_BYTES = 10_000_000
 
 
 def connect(options: argparse.Namespace, measurement: str) -> tuple[str, InfluxDBClient]:
-    """The server as messages name it, and a client of it."""
+    """The server as messages name it (host:port), and a client for it."""
     influx_utils.check_names(options.influx_db, measurement)
     if options.influx_ca:
         _check_ca(options)
@@ -33,7 +33,7 @@ def connect(options: argparse.Namespace, measurement: str) -> tuple[str, InfluxD
 
 
 def _check_ca(options: argparse.Namespace) -> None:
-    # From the environment it is not ignored: whoever sets it wants TLS.
+    # It is not ignored in the environment, either: whoever sets it wants TLS.
     if not options.influx_ssl:
         raise UserError("--influx_ca is for TLS; give --influx_ssl as well")
     if not is_there(options.influx_ca):
@@ -43,5 +43,5 @@ def _check_ca(options: argparse.Namespace) -> None:
         ssl.create_default_context(cafile=options.influx_ca)
     except OSError as error:
         raise UserError(
-            f"{options.influx_ca}: holds no certificate in PEM form ({error}); check --influx_ca"
+            f"{options.influx_ca}: has no certificate in PEM format ({error}); check --influx_ca"
         ) from None

@@ -1,4 +1,4 @@
-"""The one table of options: command_line.py makes the parser, the help and docs/options.md from it."""
+"""The one table of options, from which command_line.py makes the parser, the help and docs/options.md."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from nodes.series import RECORD_SECONDS
 from ports.samples import PORT_ANOMALIES
 
 EDGE_ANOMALIES = "detected_anomalies"
-# The first one is the default. ports.detectors has them too, but is imported only where ports are watched.
+# The first is the default. ports.detectors has them too, but is imported only when ports are watched.
 PORT_DETECTORS = ("profile", "stl", "sarimax", "random-forest", "isolation-forest", "one-class-svm")
 
 
@@ -36,7 +36,7 @@ PORT_DETECTORS = ("profile", "stl", "sarimax", "random-forest", "isolation-fores
 
 
 def _one_of(*choices: str) -> Callable[[str], str]:
-    """In any case; argparse holds only the command line, not the environment, to its choices."""
+    """Parse a choice in any case. argparse checks its own choices only on the command line."""
 
     def parse(text: str) -> str:
         if text.lower() not in choices:
@@ -48,12 +48,12 @@ def _one_of(*choices: str) -> Callable[[str], str]:
 
 
 def _moment(text: str) -> int:
-    """A date and time, UTC where it names no zone; seconds since 1970."""
+    """Parse a date and time (UTC if it has no zone) into seconds since 1970."""
     try:
         return parse_time(text) // 10**9
     except ValueError:
         raise argparse.ArgumentTypeError(
-            f"'{text}' is no time like 2023-01-31 or 2023-01-31T12:00:00Z"
+            f"'{text}' is not a time like 2023-01-31 or 2023-01-31T12:00:00Z"
         ) from None
 
 
@@ -61,7 +61,7 @@ def _zone(text: str) -> str:
     try:
         ZoneInfo(text)
     except (ValueError, OSError, KeyError):
-        raise argparse.ArgumentTypeError(f"'{text}' is no time zone like Europe/Rome or UTC") from None
+        raise argparse.ArgumentTypeError(f"'{text}' is not a time zone like Europe/Rome or UTC") from None
     return text
 
 
@@ -88,7 +88,7 @@ def _boolean(text: str) -> bool:
 
 
 def _seconds(text: str) -> float:
-    """15, 15s, 90m, 24h, 3d."""
+    """Parse a time like 15, 15s, 90m, 24h or 3d into seconds."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text.strip())
     seconds = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]] if match else 0.0
     if not 0.1 <= seconds < math.inf:
@@ -111,11 +111,11 @@ def _number(kind: Callable[[str], Any], low: float, high: float) -> Callable[[st
 
 def _bucket_minutes(text: str) -> int:
     if text not in ("5", "10", "15", "20", "30", "60"):
-        raise argparse.ArgumentTypeError(f"'{text}' is none of 5, 10, 15, 20, 30 and 60")
+        raise argparse.ArgumentTypeError(f"'{text}' is not one of 5, 10, 15, 20, 30 and 60")
     return int(text)
 
 
-# The options of one name have one type, so that the command line can be read before the mode is known.
+# Options with the same name have the same type, so that they can be parsed before the mode is known.
 _PORT = _number(int, 1, 65535)
 
 
@@ -124,7 +124,7 @@ _PORT = _number(int, 1, 65535)
 
 @dataclass(frozen=True)
 class Mode:
-    """One thing that the program does: `words` choose it on the command line, `example` is a whole use of it.
+    """One thing that the program does. `words` choose it on the command line; `example` shows its use.
 
     name: what --mode calls it; None for --check_thresholds, which needs no --mode.
     """
@@ -161,7 +161,7 @@ COLLECT = Mode(
     "edge",
     "collect",
     "--mode collect",
-    "Write the history of the edge node in InfluxDB as a dataset to train on",
+    "Write the history of the edge node from InfluxDB to a dataset to train on",
     "--mode collect --output data/normal.csv",
 )
 CHECK = Mode(
@@ -175,14 +175,14 @@ PORTS_TRAIN = Mode(
     "ports",
     "train",
     "--target ports --mode train",
-    "Train the models of the traffic of ports: the nightly job",
+    "Train the models of port traffic: the nightly job",
     "--target ports --mode train --evaluate",
 )
 PORTS_TEST = Mode(
     "ports",
     "test",
     "--target ports --mode test",
-    "Judge the newest traffic of ports: the hourly job, for ever or once",
+    "Judge the newest port traffic: the hourly job, for ever or once",
     "--target ports --mode test --once",
 )
 MODES = (TRAIN, LIVE, REPLAY, COLLECT, CHECK, PORTS_TRAIN, PORTS_TEST)
@@ -195,11 +195,11 @@ MODES = (TRAIN, LIVE, REPLAY, COLLECT, CHECK, PORTS_TRAIN, PORTS_TEST)
 class Option:
     """A row of the table. An option that differs between modes has a row for each, with the same type.
 
-    name: without the dashes. kind: makes the value of a text; raises argparse.ArgumentTypeError. default: the
-    value, or a text for `kind`, or a function that finds it on this machine. default_text: what help and docs
-    call the default, where its value would say nothing or differ between machines. needs, unless: the option
-    without which, or with which, this one does nothing. fallback: a further environment variable, which
-    counts where the option's own is not set.
+    name: without the dashes. kind: parses a text into the value; raises argparse.ArgumentTypeError. default:
+    the value, or a text for `kind`, or a function that finds it on this machine. default_text: the default in
+    help and docs, if its value would say nothing or differ between machines. needs, unless: the option
+    without which, or with which, this one does nothing. fallback: another environment variable, which counts
+    if the option's own is not set.
     """
 
     name: str
@@ -216,25 +216,25 @@ class Option:
 
     @property
     def environment(self) -> tuple[str, ...]:
-        """The environment variables that it is read from; the first that is set counts."""
+        """The environment variables of the option; the first one that is set counts."""
         upper = self.name.upper()
         own = upper if upper.startswith("INFLUX_") else f"FIND_ANOMALIES_{upper}"
         return (own, self.fallback) if self.fallback else (own,)
 
     @property
     def is_switch(self) -> bool:
-        """Whether it may stand alone, for true."""
+        """Whether the option can be given without a value, for true."""
         return self.kind is _boolean
 
     @property
     def shown_default(self) -> str:
-        """The default as help and docs show it, the same on every machine; empty where there is none."""
+        """The default in help and docs, the same on every machine; empty if there is none."""
         if self.default_text or self.default is None or self.is_switch:
             return self.default_text
         return f"{self.default:g}" if isinstance(self.default, float) else str(self.default)
 
     def find_value(self, environment: Mapping[str, str]) -> Any:
-        """The value where the command line has none. Raises argparse.ArgumentError, naming the variable."""
+        """The value if the command line has none. Raises argparse.ArgumentError, which names the variable."""
         for variable in self.environment:
             if text := environment.get(variable):
                 try:
@@ -246,20 +246,20 @@ class Option:
         return self.kind(self.default) if isinstance(self.default, str) else self.default
 
     def conditions(self, mode: Mode) -> list[str]:
-        """With or without which other options of this mode it does something."""
+        """The options of this mode with or without which this one does something, in words."""
         others = {option.name for option in options_of(mode)}
         only = [f"only with --{self.needs}"] if self.needs in others else []
         return only + ([f"not with --{self.unless}"] if self.unless in others else [])
 
     def add_to(self, parser: argparse._ActionsContainer, text: str = "") -> None:
-        """Add it to a parser or group, with `text` as its help."""
+        """Add the option to a parser or group, with `text` as its help."""
         settings: dict[str, Any] = {"nargs": "?", "const": True} if self.is_switch else {}
         parser.add_argument(
             f"--{self.name}",
             type=self.kind,
             metavar=self.metavar,
             default=argparse.SUPPRESS,
-            # argparse takes a percent sign for the beginning of a value.
+            # argparse takes a percent sign for the start of a format.
             help=text.replace("%", "%%"),
             **settings,
         )
@@ -270,13 +270,13 @@ _JUDGES = (TRAIN, LIVE, REPLAY, CHECK)
 _INFLUX = (LIVE, COLLECT, PORTS_TRAIN, PORTS_TEST)
 _PORTS = (PORTS_TRAIN, PORTS_TEST)
 
-# What chooses the mode.
+# The options that choose the mode.
 CHOICES = (
     Option(
         "target",
         "mode",
         MODES,
-        "what is watched: the edge node, or the ports of network devices",
+        "what to watch: the edge node, or the ports of network devices",
         default="edge",
         kind=_one_of("edge", "ports"),
         metavar="{edge,ports}",
@@ -285,7 +285,7 @@ CHOICES = (
         "mode",
         "mode",
         MODES,
-        "train models, test what is watched against them, or collect records to train on",
+        "train models, test new data with them, or collect records to train on",
         kind=_one_of("train", "test", "collect"),
         metavar="{train,test,collect}",
     ),
@@ -298,7 +298,7 @@ CHOICES = (
     ),
 )
 
-# In the order of help and docs: the groups as they come first here.
+# In the order of help and docs. A group is where its first option is.
 OPTIONS = (
     Option(
         "model", "files", _JUDGES, "file of the trained model; its other files are beside it", DEFAULT_MODEL
@@ -311,7 +311,7 @@ OPTIONS = (
         default=f"{data_prefix}thresholds.json",
     ),
     Option("trainset", "files", (TRAIN, CHECK), "normal records, a day or more", trainset, metavar="CSV"),
-    Option("output", "files", (COLLECT,), "file to write; must be given", metavar="CSV"),
+    Option("output", "files", (COLLECT,), "file to write; required", metavar="CSV"),
     Option(
         "node_file",
         "files",
@@ -323,7 +323,7 @@ OPTIONS = (
         "ports_dir",
         "files",
         _PORTS,
-        "folder of samples, a <device>_<port>_<in|out>.csv for each series",
+        "folder of samples, with one <device>_<port>_<in|out>.csv for each series",
         metavar="DIR",
         default_text="InfluxDB",
     ),
@@ -381,7 +381,7 @@ OPTIONS = (
         "influx_pass",
         "InfluxDB",
         _INFLUX,
-        "password of that user; better set as INFLUX_PASS, so that no list of processes shows it",
+        "password of that user; better set INFLUX_PASS, which no list of processes shows",
         default="",
         metavar="PASSWORD",
         unless="ports_dir",
@@ -390,7 +390,7 @@ OPTIONS = (
         "influx_ssl",
         "InfluxDB",
         _INFLUX,
-        "use TLS, and only with a server that proves who it is",
+        "use TLS, and refuse a server that does not prove its identity",
         **_SWITCH,
         unless="ports_dir",
     ),
@@ -398,7 +398,7 @@ OPTIONS = (
         "influx_ca",
         "InfluxDB",
         _INFLUX,
-        "certificate authority of InfluxDB, where it is not a public one",
+        "certificate authority of InfluxDB, if it is not a public one",
         metavar="PEM",
         needs="influx_ssl",
         unless="ports_dir",
@@ -442,7 +442,7 @@ OPTIONS = (
         "preprocess",
         "training",
         (PORTS_TRAIN,),
-        "how samples are prepared: default, or workshop for comparison, which finds less",
+        "how to prepare samples: default, or workshop, which finds less and is for comparison",
         default="default",
         kind=_one_of("default", "workshop"),
         metavar="NAME",
@@ -451,10 +451,10 @@ OPTIONS = (
         "bucket_minutes",
         "training",
         (PORTS_TRAIN,),
-        "minutes that are judged together: 5, 10, 15, 20, 30 or 60",
+        "minutes of samples to judge together: 5, 10, 15, 20, 30 or 60",
         kind=_bucket_minutes,
         metavar="N",
-        default_text="15, of --preprocess workshop 30",
+        default_text="15, or 30 with --preprocess workshop",
     ),
     Option(
         "timezone",
@@ -511,7 +511,7 @@ OPTIONS = (
         "threshold_percentile",
         "evaluation",
         (TRAIN,),
-        "percentile of the RMSEs of windows that becomes a threshold, 50 to 100",
+        "percentile of the window RMSEs to take as threshold, 50 to 100",
         default=DEFAULT_PERCENTILE,
         kind=_number(float, 50, 100),
         metavar="P",
@@ -530,7 +530,7 @@ OPTIONS = (
         "interval",
         "records",
         (TRAIN, REPLAY, CHECK),
-        "seconds between records; a dataset must have them as often, or more often",
+        "seconds between records; a dataset must have records at least that often",
         default=RECORD_SECONDS,
         kind=_seconds,
         metavar="SECONDS",
@@ -566,7 +566,7 @@ OPTIONS = (
         "catch_up",
         "judging",
         (LIVE,),
-        "how far back records that were missed are judged",
+        "how far back to judge records that were missed",
         default="1h",
         kind=_seconds,
         metavar="TIME",
@@ -575,7 +575,7 @@ OPTIONS = (
         "drift",
         "judging",
         (LIVE,),
-        "a metric over its threshold for most of this time has a new normal, and is logged as such",
+        "log a new normal for a metric that was over its threshold for most of this time",
         default="6h",
         kind=_seconds,
         metavar="TIME",
@@ -593,17 +593,17 @@ OPTIONS = (
         "until",
         "judging",
         _PORTS,
-        "as if it were then: no later sample counts",
+        "act as if it were this time; later samples do not count",
         kind=_moment,
         metavar="TIME",
         default_text="now",
     ),
-    Option("once", "service", (LIVE, PORTS_TEST), "judge what is new once, and end", **_SWITCH),
+    Option("once", "service", (LIVE, PORTS_TEST), "judge what is new once, then exit", **_SWITCH),
     Option(
         "state_dir",
         "service",
         (LIVE,),
-        "folder for anomalies that InfluxDB does not have yet, and for where judging stopped",
+        "folder that keeps anomalies not yet in InfluxDB, and where judging stopped",
         default="state",
         metavar="DIR",
         fallback="STATE_DIRECTORY",
@@ -612,7 +612,7 @@ OPTIONS = (
         "state_dir",
         "service",
         (PORTS_TEST,),
-        "folder for where judging stopped",
+        "folder that keeps where judging stopped",
         default="state",
         metavar="DIR",
         unless="ports_dir",
@@ -622,7 +622,7 @@ OPTIONS = (
         "spool_limit",
         "service",
         (LIVE,),
-        "how many anomalies are kept while InfluxDB is away; the oldest are dropped first",
+        "how many anomalies to keep while InfluxDB is away; the oldest are dropped first",
         default=100_000,
         kind=_number(int, 1, 10_000_000),
         metavar="N",
@@ -631,7 +631,7 @@ OPTIONS = (
         "metrics_port",
         "service",
         (LIVE, PORTS_TEST),
-        "serve metrics of the service itself to Prometheus on this port; deploy/alerts.yml has alert rules",
+        "serve the service's own metrics to Prometheus on this port; deploy/alerts.yml has alert rules",
         kind=_PORT,
         metavar="PORT",
         unless="once",
@@ -640,7 +640,7 @@ OPTIONS = (
         "metrics_address",
         "service",
         (LIVE, PORTS_TEST),
-        "address to serve them on",
+        "address to serve these metrics on",
         default="127.0.0.1",
         metavar="IP",
         needs="metrics_port",
@@ -656,14 +656,14 @@ OPTIONS = (
         "plot",
         "recorded dataset",
         (REPLAY,),
-        "file for a picture of its metrics, RMSEs, anomalies and alerts",
+        "file for a picture of the dataset's metrics, RMSEs, anomalies and alerts",
         metavar="PNG",
     ),
     Option(
         "jobs",
         "processes",
         _PORTS,
-        "how many processes work at once",
+        "how many processes to use",
         default=_machine_cpus,
         kind=_number(int, 1, 1024),
         metavar="N",
@@ -675,18 +675,18 @@ OPTIONS = (
         "processes",
         _PORTS,
         "Dask scheduler whose workers do the work instead, like tcp://HOST:8786; they need the packages of"
-        " requirements.txt, and must see the folder --ports_dir",
+        " requirements.txt, and access to the folder --ports_dir",
         metavar="URL",
     ),
 )
 
 
-# A row for each name, all of which have its type.
+# One row for each name; all rows of a name have the same type.
 BY_NAME = {option.name: option for option in (*CHOICES, *OPTIONS)}
 
 
 def options_of(mode: Mode) -> list[Option]:
-    """The rows that serve a mode."""
+    """The options that do something in a mode."""
     return [option for option in OPTIONS if mode in option.modes]
 
 

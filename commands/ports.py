@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def run_ports_train(options: argparse.Namespace) -> None:
-    """--target ports --mode train: the nightly job; --evaluate compares all detectors after it."""
+    """Run --target ports --mode train, the nightly job; --evaluate then compares all detectors."""
     from ports import comparison, parallel, preparation, training
 
     settings = training.TrainingSettings(
@@ -43,7 +43,7 @@ def run_ports_train(options: argparse.Namespace) -> None:
 
 
 def run_ports_test(options: argparse.Namespace) -> None:
-    """--target ports --mode test: the hourly job, once or for ever."""
+    """Run --target ports --mode test, the hourly job, once or for ever."""
     from ports import exporter, hourly, judging, parallel
 
     settings = judging.JudgingSettings(
@@ -58,7 +58,7 @@ def run_ports_test(options: argparse.Namespace) -> None:
         settings,
         lambda: _port_source(options, options.influx_measurement),
         lambda: _port_faults(options),
-        # What a folder holds is judged from the training on, as often as it is asked for.
+        # Samples in a folder are judged again on each run, from the end of the training.
         judged_file=None if options.ports_dir else Path(options.state_dir) / "ports.json",
         metrics=metrics,
         ending=ending,
@@ -78,7 +78,7 @@ def _port_detectors(options: argparse.Namespace) -> tuple[str, ...]:
 
 
 def _port_source(options: argparse.Namespace, measurement: str) -> Source:
-    """The folder --ports_dir, or InfluxDB, whose `measurement` anomalies are stored in."""
+    """The folder --ports_dir, or InfluxDB, which stores anomalies in `measurement`."""
     from ports import sources
 
     if options.ports_dir:
@@ -90,7 +90,7 @@ def _port_source(options: argparse.Namespace, measurement: str) -> Source:
 
 @contextlib.contextmanager
 def _port_faults(options: argparse.Namespace) -> Iterator[None]:
-    """What InfluxDB raises inside the `with` becomes an UnavailableError."""
+    """Turn what InfluxDB raises inside the `with` into an UnavailableError."""
     from ports import sources
 
     try:

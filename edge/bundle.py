@@ -1,4 +1,4 @@
-"""The files of a trained network, and the light predictor that test mode runs.
+"""The files of a trained network, and the lightweight predictor that test mode runs.
 
 A trained network is one bundle of files with one identity:
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LITERT_TOLERANCE = 1e-4
-# Many times what the network needs, as .h5 or .tflite.
+# Many times the size of the network as .h5 or .tflite.
 NETWORK_BYTES = 16_000_000
 
 
@@ -58,7 +58,7 @@ class BundlePaths:
 
 
 def bundle_paths(model_filename: str | Path) -> BundlePaths:
-    """Files that belong to a model file: beside it, but for the documented statistics of the default one."""
+    """The files of a model: all beside it, except the statistics of the default one (`stats_json`)."""
     model = Path(model_filename)
     is_default = model == Path(DEFAULT_MODEL)
     stats = Path(stats_json) if is_default else model.with_name(f"{model.stem}_normalization_stats.json")
@@ -66,7 +66,7 @@ def bundle_paths(model_filename: str | Path) -> BundlePaths:
 
 
 def check_model_name(model_filename: str | Path) -> None:
-    """Raise UserError for a name that Keras cannot write the documented format to."""
+    """Raise UserError for a file name under which Keras cannot write the documented format."""
     if Path(model_filename).suffix != ".h5":
         raise UserError(f"{model_filename}: a model file must end in .h5")
 
@@ -78,16 +78,16 @@ def save_bundle(
     identity: dict[str, Any],
     check_inputs: np.ndarray,
 ) -> None:
-    """Write all files of a bundle; none is replaced before all are written, the identity comes last.
+    """Write all files of a bundle. All are written before any is replaced; the identity is replaced last.
 
-    `identity` holds metrics, features, n_steps and whatever describes the training; checksums and versions
-    are added. Raises UserError if the LiteRT twin differs from the model on `check_inputs`.
+    `identity` holds metrics, features, n_steps and a description of the training; checksums and versions are
+    added to it. Raises UserError if the LiteRT twin differs from the model on `check_inputs`.
     """
     paths = bundle_paths(model_filename)
-    # Beside the model, where the next training removes what one that was killed has left.
+    # Beside the model, where the next training removes what a killed one left behind.
     with working_folder(paths.model) as folder:
         model.export(f"{folder}/network.tflite", format="litert", verbose=False)
-        # The converter sets absl's level anew; Keras warns of the documented file format.
+        # The converter resets absl's level; Keras warns about the documented file format.
         logging.getLogger("absl").setLevel(logging.ERROR)
         # Without the optimizer and our loss, keras.models.load_model() needs nothing of ours.
         model.save(f"{folder}/network.h5", include_optimizer=False)
@@ -100,7 +100,7 @@ def save_bundle(
     difference = float(np.abs(Predictor(contents[paths.litert])(check_inputs) - expected).max())
     if not difference <= LITERT_TOLERANCE:
         raise UserError(
-            f"{paths.litert}: differs from the Keras model by {difference:.1e}: nothing was saved;"
+            f"{paths.litert}: differs from the Keras model by {difference:.1e}, so nothing was saved;"
             " train on more records (--trainset) or for more --epochs"
         )
     contents[paths.identity] = json_bytes(
@@ -119,11 +119,10 @@ def save_bundle(
 
 @dataclass(frozen=True)
 class Bundle:
-    """A trained network ready to predict: its metrics, the predictor, and what normalises their features.
+    """A trained network ready to predict: its metrics, the predictor, and the statistics that normalise.
 
     metrics: those that it was trained for. stats: minimum and maximum of each feature. means: (features,),
-    normalised. identity: SHA-256 of the LiteRT network, by which thresholds know the model that they were
-    proposed for.
+    normalised. identity: SHA-256 of the LiteRT network; proposed thresholds are stored with it.
     """
 
     metrics: MetricTable
@@ -136,16 +135,16 @@ class Bundle:
 
     @property
     def features(self) -> list[str]:
-        """The columns that the network sees, in its order."""
+        """The columns that the network sees, in the order in which it sees them."""
         return list(self.metrics.features)
 
 
 def load_bundle(model_filename: str | Path, metrics: MetricTable = METRICS, n_steps: int = N_STEPS) -> Bundle:
     """Load what test mode needs, refusing files that do not belong together.
 
-    metrics: those of the node that is judged. Raises UserError for a file that is missing or no usable one, a
-    checksum that differs from the identity's, a network that cannot be run, or one that was trained for other
-    metrics, features or steps.
+    metrics: those of the node that is judged. Raises UserError for a missing or unusable file, for a checksum
+    that differs from the identity's, and for a network that cannot be run or was trained for other metrics,
+    features or steps.
     """
     paths = bundle_paths(model_filename)
     for path in (paths.identity, paths.litert, paths.stats):
@@ -156,7 +155,7 @@ def load_bundle(model_filename: str | Path, metrics: MetricTable = METRICS, n_st
         sums = identity["sha256"]
         expected = {"model": sums["model"], "litert": sums["litert"], "stats": sums["stats"]}
         trained_features, trained_steps = list(identity["features"]), identity["n_steps"]
-        # Before identities held them, there were the documented ones alone.
+        # An identity without metrics is from a version that knew only the documented ones.
         trained_metrics = {
             name: list(map(str, names))
             for name, names in identity.get("metrics", METRICS.description).items()
@@ -175,7 +174,7 @@ def load_bundle(model_filename: str | Path, metrics: MetricTable = METRICS, n_st
         raise UserError(f"{paths.model}: was trained for other features or steps; train it again")
     network = read_file(paths.litert, NETWORK_BYTES)
     found = {"litert": hashlib.sha256(network).hexdigest(), "stats": _stats_sha256(stats)}
-    # The edge node may have the LiteRT twin alone.
+    # The edge node may have only the LiteRT twin.
     if is_there(paths.model):
         found["model"] = hashlib.sha256(read_file(paths.model, NETWORK_BYTES)).hexdigest()
     remedy = f"restore all files of one training, or train again with --mode train --model {paths.model}"
@@ -183,16 +182,16 @@ def load_bundle(model_filename: str | Path, metrics: MetricTable = METRICS, n_st
         if checksum != expected[part]:
             raise UserError(f"{getattr(paths, part)}: does not belong to {paths.identity}; {remedy}")
     if not _are_ranges(stats, features):
-        raise UserError(f"{paths.stats}: holds no minimum and maximum of each feature; {remedy}")
+        raise UserError(f"{paths.stats}: has no minimum and maximum for each feature; {remedy}")
     predictor = _runnable(network, n_steps - 1, len(features))
     if predictor is None:
-        raise UserError(f"{paths.litert}: is damaged, or no network of these features; {remedy}")
+        raise UserError(f"{paths.litert}: is damaged, or not a network for these features; {remedy}")
     means = np.array([means[feature] for feature in features])
     return Bundle(metrics, n_steps, stats, means, predictor, interval_seconds, found["litert"])
 
 
 def _difference(trained: dict[str, list[str]], wanted: dict[str, list[str]]) -> str:
-    """In words, where the features of metrics differ; nothing where they do not."""
+    """Describe in words how the features of the metrics differ; empty if they do not."""
     differences = [f"it has no {name}" for name in wanted if name not in trained]
     differences += [f"it has {shortened(name)}" for name in trained if name not in wanted]
     differences += [
@@ -212,18 +211,18 @@ def _are_ranges(stats: dict[str, Any], features: list[str]) -> bool:
 
 
 def _runnable(network: bytes, n_inputs: int, n_features: int) -> Predictor | None:
-    """A predictor that turns records into records, None where the network does not."""
+    """A predictor for the network; None if the network does not turn records into a finite record."""
     try:
         predictor = Predictor(network)
         predicted = predictor(np.zeros((1, n_inputs, n_features)))
-    # What LiteRT raises for a file that is cut, altered or of another network.
+    # What LiteRT raises for a file that is truncated, altered or of another network.
     except (IndexError, RuntimeError, ValueError):
         return None
     return predictor if predicted.shape == (1, n_features) and np.isfinite(predicted).all() else None
 
 
 def warn_of_interval(bundle: Bundle, interval_seconds: float) -> None:
-    """Say so where records are not as far apart as those that the model was trained on."""
+    """Log a warning if records are not as far apart as those that the model was trained on."""
     if bundle.interval_seconds != interval_seconds:
         logger.warning(
             "the model was trained on records of %g s, --interval is %g s: changes between records differ",
@@ -233,7 +232,7 @@ def warn_of_interval(bundle: Bundle, interval_seconds: float) -> None:
 
 
 def _stats_sha256(stats: dict[str, Any]) -> str:
-    """Of the numbers, not of the text: reformatting the file by hand changes nothing."""
+    """Checksum of the numbers, not of the text: reformatting the file by hand changes nothing."""
     return hashlib.sha256(json.dumps(stats, sort_keys=True).encode()).hexdigest()
 
 
@@ -243,7 +242,7 @@ class Predictor:
     def __init__(self, network: bytes) -> None:
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-        # The default delegate is 1.5 ms a poll quicker, but writes to stderr past our log.
+        # The default delegate is 1.5 ms quicker per poll, but writes to stderr without passing our log.
         self._interpreter = Interpreter(
             model_content=network,
             num_threads=1,

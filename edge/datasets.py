@@ -1,4 +1,4 @@
-"""Recorded datasets: read, checked, written, and resampled to one record per slot.
+"""Recorded datasets: reading, checking, writing, and resampling to one record per slot.
 
 pandas is imported inside the functions that need it: test mode runs on hosts without it.
 """
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Records this many intervals apart, in the median, are not late: they are recorded at another pace.
+# Records that are this many intervals apart (median) are not late: they were recorded less often.
 LATE_FACTOR = 1.2
 
 
@@ -38,8 +38,8 @@ def createEmptyMetricsArray(col_num: int) -> np.ndarray:
 def convertNumpyToPandas(np_arr: np.ndarray) -> pd.DataFrame:
     """DataFrame of a 2-D array (n, 1 + m): the first column becomes the index.
 
-    With as many columns as a dataset of the documented node has, they get its names; otherwise they
-    are numbered from 0.
+    The columns get the names of a dataset of the documented node if there are as many; otherwise they are
+    numbered from 0.
     """
     import pandas as pd
 
@@ -49,10 +49,10 @@ def convertNumpyToPandas(np_arr: np.ndarray) -> pd.DataFrame:
 
 
 def loadDataset(dataset: str | Path, metrics: MetricTable = METRICS) -> pd.DataFrame:
-    """Read a dataset (comma separated, header, `time` column) into a DataFrame of floats.
+    """Read a dataset (comma separated, with a header and a `time` column) into a DataFrame of floats.
 
-    The index is `time` in UTC. Every feature and every stored column of `metrics` must be there; empty cells
-    are missing values. Raises UserError, naming file, line and remedy, for anything that cannot be trusted:
+    The index is `time` in UTC. Every feature and stored column of `metrics` must be present; empty cells are
+    missing values. Raises UserError, naming file, line and remedy, for anything that cannot be trusted:
     text in a number, infinities, torn lines, unsorted or repeated times, fewer than two records.
     """
     import pandas as pd
@@ -61,9 +61,7 @@ def loadDataset(dataset: str | Path, metrics: MetricTable = METRICS) -> pd.DataF
     needed = dict.fromkeys(["time", *metrics.features, *metrics.stored])
     missing = [column for column in needed if column not in header]
     if missing:
-        raise UserError(
-            f"{dataset}: has no column {', '.join(missing)}; --mode collect writes all that are needed"
-        )
+        raise UserError(f"{dataset}: has no column {', '.join(missing)}; --mode collect writes all columns")
     if len(rows) < 2:
         raise UserError(f"{dataset}: has {len(rows)} record{'s' * (len(rows) != 1)}; at least 2 are needed")
     columns = dict(zip(header, zip(*rows, strict=True), strict=True))
@@ -74,7 +72,7 @@ def loadDataset(dataset: str | Path, metrics: MetricTable = METRICS) -> pd.DataF
 
 
 def _read_cells(dataset: str | Path) -> tuple[list[str], list[int], list[list[str]]]:
-    """Header, line numbers as an editor counts them, and the cells of each record."""
+    """The header, the line number of each record as an editor counts lines, and the cells of each record."""
     lines, rows = [], []
     try:
         with Path(dataset).open(newline="", encoding="utf-8-sig") as file:
@@ -96,7 +94,7 @@ def _read_cells(dataset: str | Path) -> tuple[list[str], list[int], list[list[st
     for line, row in zip(lines, rows, strict=True):
         if len(row) != len(header):
             raise UserError(
-                f"{dataset}, line {line}: has {len(row)} cells, the header {len(header)};"
+                f"{dataset}, line {line}: has {len(row)} cells, but the header has {len(header)};"
                 " the file is torn, copy or collect it again"
             )
     return header, lines, rows
@@ -130,7 +128,7 @@ def _parse_numbers(
             values[i] = float(cell)
         except ValueError:
             values[i] = math.inf
-        # float() reads more than a dataset may hold: 1_000, digits of other scripts.
+        # float() accepts more than a dataset may hold: 1_000, digits of other scripts.
         if not math.isfinite(values[i]) or "_" in cell or not cell.isascii():
             raise UserError(
                 f"{dataset}, line {lines[i]}: {column} is '{cell}', not a finite number;"
@@ -140,7 +138,7 @@ def _parse_numbers(
 
 
 def write_dataset(filename: str | Path, rows: Iterable[dict[str, float]], node: Node = DEFAULT_NODE) -> int:
-    """Write rows (columns of getColumnNames plus `time` in ns) as a dataset, atomically; return their number.
+    """Write rows (columns of getColumnNames and `time` in ns) as a dataset, atomically; return their number.
 
     Rows are taken one at a time, so a generator keeps memory bounded. Missing values become empty cells.
     """
@@ -164,32 +162,32 @@ def write_dataset(filename: str | Path, rows: Iterable[dict[str, float]], node: 
 
 
 class SparseDatasetError(UserError):
-    """Records of a dataset that are further apart than --interval: most slots would be empty."""
+    """The records of a dataset are further apart than --interval: most slots would be empty."""
 
 
 def load_records(
     dataset: str | Path, interval_seconds: float = RECORD_SECONDS, metrics: MetricTable = METRICS
 ) -> pd.DataFrame:
-    """loadDataset and resample_records, as all modes read a dataset.
+    """Read a dataset and resample it, as all modes do.
 
-    Raises SparseDatasetError for records that are further apart, beside what loadDataset raises.
+    Raises what loadDataset raises, and SparseDatasetError for records further apart than the interval.
     """
     frame = loadDataset(dataset, metrics)
     seconds_apart = {column: _seconds_apart(frame[column]) for column in metrics.features}
     column = max(seconds_apart, key=seconds_apart.__getitem__)
     if seconds_apart[column] > LATE_FACTOR * interval_seconds:
         raise SparseDatasetError(
-            f"{dataset}: has a value of {column} every {seconds_apart[column]:.3g} s only, --interval is"
-            f" {interval_seconds:g} s; give --interval {seconds_apart[column]:.3g}, or collect it with"
+            f"{dataset}: has a value of {column} only every {seconds_apart[column]:.3g} s, but --interval"
+            f" is {interval_seconds:g} s; give --interval {seconds_apart[column]:.3g}, or collect it with"
             f" --interval {interval_seconds:g}"
         )
     return resample_records(frame, interval_seconds)
 
 
 def _seconds_apart(values: pd.Series) -> float:
-    """Median time between the values of a column, 0 for fewer than two.
+    """Median time between the values of a column, in seconds; 0 for fewer than two.
 
-    Between its own: exporters that are scraped at different moments leave gaps in each other's rows.
+    Rows without a value do not count: exporters scraped at different moments leave gaps in each other's rows.
     """
     times = values.dropna().index.as_unit("ns").asi8
     return float(np.median(np.diff(times))) / 1e9 if len(times) > 1 else 0.0
@@ -199,8 +197,8 @@ def resample_records(frame: pd.DataFrame, interval_seconds: float = RECORD_SECON
     """One row per slot of `interval_seconds`: the newest value of each column, at its newest time.
 
     The slots are those of the daemon (whole multiples of the interval since 1970). A slot without a
-    row becomes a row of missing values at the slot's start, at most a window's worth for one gap, so
-    that no sequence reaches across a gap.
+    row becomes a row of missing values at the slot's start, so that no sequence reaches across a gap; a gap
+    gets at most a window of such rows.
     """
     import pandas as pd
 

@@ -1,13 +1,13 @@
-"""Verdicts: the one place that decides what is an anomaly, and how the log words it.
+"""Verdicts: the one place that decides what is an anomaly, and how the log describes it.
 
-A record is an anomaly when, for some metric or for all together, both hold:
+A record is an anomaly if both of these hold for some metric, or for all metrics together:
 
-- the RMSE over the window's predictions is above the threshold (something is wrong lately), and
+- the RMSE over the window's predictions is above the threshold (something has been wrong lately), and
 - the record's own RMSE is above RECORD_FACTOR times the threshold (it is wrong now).
 
-The second keeps one spike from flagging the 26 records after it. It needs a factor because a threshold
-is made for RMSEs over a window and single records spread wider: the surprises of normal life (a UE that
-attaches, a burst of traffic) reach about 4 thresholds, attacks tens to hundreds.
+The second condition keeps one spike from flagging the 26 records after it. It needs a factor because a
+threshold is made for RMSEs over a window, and single records vary more: surprises in normal operation (a UE
+that attaches, a burst of traffic) reach about 4 thresholds, attacks tens to hundreds.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ if TYPE_CHECKING:
     import pandas as pd
 
 UNKNOWN_CAUSE = "unknown cause"
-# A line names so many series of one fault.
+# A log line names at most this many series with the same fault.
 NAMED_SERIES = 6
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is said of one record.
+    """The result of judging one record.
 
     time: ns. status: normal, anomaly, alert (by the rule of common/alerts.py) or unknown.
-    causes: metrics over their thresholds. unknown: metrics of which nothing can be said, with any
-    status. rmse: over the window, per metric and overall. values: name of a stored field -> the value, in the
-    unit of its column.
-    shares: how much of what makes an anomaly there is, per metric and overall; above 1 it is one.
-    in_a_row: anomalies in a row up to this record, 0 where there is none or the row ends; unknown records
-    among them do not count. recent: anomalies among the last WINDOW_RECORDS records; is_alert_up: whether an
-    alert is up after it, both as in Row.
+    causes: metrics over their thresholds. unknown: metrics that cannot be judged, whatever the status.
+    rmse: over the window, per metric and overall. values: name of a stored field -> the value, in the unit of
+    its column.
+    shares: how close the record is to an anomaly, per metric and overall; above 1 it is one.
+    in_a_row: anomalies in a row up to this record, 0 if there are none or the row ends here; unknown records
+    in between do not count. recent: anomalies among the last WINDOW_RECORDS records; is_alert_up: whether an
+    alert is up after this record; both as in Row.
     actual, predicted: (features,), as in Scores.
     """
 
@@ -68,25 +68,25 @@ class Verdict:
 
     @property
     def is_anomaly(self) -> bool:
-        """Whether it is an anomaly, alerted or not."""
+        """Whether the record is an anomaly, alerted or not."""
         return self.status in (ANOMALY, ALERT)
 
     @property
     def flurry(self) -> int:
-        """How many anomalies make an alert of this one: a row of them, or the recent ones."""
+        """The number of anomalies behind an alert at this record: those in a row, or the recent ones."""
         return self.in_a_row if self.in_a_row >= ALERT_RECORDS else self.recent
 
     def blames(self, name: str) -> bool:
-        """Whether this metric makes it an anomaly; `overall` does where no metric does alone."""
+        """Whether this metric makes the record an anomaly; `overall` does if no single metric does."""
         return name in self.causes or (name == OVERALL and self.is_anomaly and not self.causes)
 
     @property
     def possible_cause(self) -> str:
-        """`cpu | net_up`, in the order of the table of metrics."""
+        """The causes as one text, like `cpu | net_up`, in the order of the table of metrics."""
         return " | ".join(self.causes) or UNKNOWN_CAUSE
 
     def to_json(self) -> str:
-        """One line for a program to read; what is unknown is null."""
+        """The verdict as one line of JSON for other programs; unknown numbers are null."""
         return json.dumps(
             {
                 "time": format_time(self.time),
@@ -110,7 +110,7 @@ def _judge(
     thresholds: dict[str, float],
     row: Row,
 ) -> Verdict:
-    """Verdict on the record that has this index in the scores."""
+    """Verdict on the record with this index in the scores."""
     window, record = scores.window[index], scores.record[index]
     keys = scores.metrics.threshold_keys
     limits = np.array([thresholds[key] for key in keys.values()])
@@ -131,7 +131,7 @@ def _judge(
         in_a_row=row.anomalies,
         recent=row.recent,
         is_alert_up=row.is_up,
-        # A verdict that is kept must not keep the scores of its whole window.
+        # Copies, so that a stored verdict does not hold the scores of its whole window in memory.
         actual=scores.actual[index].copy(),
         predicted=scores.predicted[index].copy(),
     )
@@ -151,17 +151,17 @@ class Detector:
         self._last_slot: int | None = None
 
     def replace_bundle(self, bundle: Bundle) -> None:
-        """Judge by another model from now on; the window, in physical units, stays."""
+        """Use another model from now on; the window, which is in physical units, stays."""
         self._bundle = bundle
 
     def forget(self) -> None:
-        """Begin anew: what comes next has nothing to do with what was."""
+        """Start over: the next records have nothing to do with the earlier ones."""
         self._window.clear()
         self._row = Row()
         self._last_slot = None
 
     def state(self) -> dict[str, Any]:
-        """For `restore`, in JSON."""
+        """The state for `restore`, in JSON."""
         return {
             "window": [values.tolist() for values in self._window],
             **self._row.state(),
@@ -169,9 +169,9 @@ class Detector:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on where another process stopped.
+        """Continue where another process stopped.
 
-        Raises KeyError, TypeError or ValueError, unchanged, if it is no state, or of other features.
+        Raises KeyError, TypeError or ValueError, and changes nothing, for an invalid state or other features.
         """
         window = [np.array([number(value) for value in values]) for values in mapping(state)["window"]]
         if any(values.shape != (len(self._bundle.features),) for values in window):
@@ -184,7 +184,7 @@ class Detector:
         self._row, self._last_slot = row, last_slot
 
     def observe(self, time: int, columns: dict[str, float]) -> Verdict:
-        """Verdict on the record of `time` (ns), later than all before; skipped slots count as missing."""
+        """Verdict on the next record, at `time` (ns); skipped slots count as missing."""
         slot = time // self._interval_ns
         metrics = self._bundle.metrics
         missing = np.full(len(metrics.features), np.nan)
@@ -200,7 +200,7 @@ class Detector:
 
 
 def detect(thresholds: dict[str, float], frame: pd.DataFrame, scores: Scores) -> list[Verdict]:
-    """Verdicts on all records of a resampled dataset, the same as Detector gives one by one."""
+    """Verdicts on all records of a resampled dataset: those that Detector gives one by one."""
     row = Row()
     stored = frame[list(scores.metrics.stored)].rename(columns=scores.metrics.stored).astype(float)
     times = frame.index.as_unit("ns").asi8.tolist()
@@ -211,7 +211,7 @@ def detect(thresholds: dict[str, float], frame: pd.DataFrame, scores: Scores) ->
 
 
 def describe_verdict(verdict: Verdict, faults: Mapping[str, str], metrics: MetricTable = METRICS) -> str:
-    """The line of one record in the log."""
+    """The log line of one record."""
     if verdict.is_anomaly:
         return verdict.to_json()
     when = format_time(verdict.time)
@@ -222,7 +222,7 @@ def describe_verdict(verdict: Verdict, faults: Mapping[str, str], metrics: Metri
 
 
 def describe_unknown(verdict: Verdict, faults: Mapping[str, str], metrics: MetricTable = METRICS) -> str:
-    """Of which metrics nothing can be said, and why."""
+    """The metrics that cannot be judged, and why."""
     sources = {
         metric: [name for name in faults if name.partition("{")[0] in metrics[metric].measurements]
         for metric in verdict.unknown

@@ -1,6 +1,6 @@
-"""Thresholds proposed from recorded datasets, and what verdicts are worth against known attack windows.
+"""Thresholds proposed from recorded datasets, and how well verdicts match known attack windows.
 
-A record belongs to an attack if its time lies in [start, end) of a window. Polls are counted from 1: the
+A record belongs to an attack if its time is in [start, end) of a window. Polls are counted from 1: the
 first record of an attack is poll 1 after its onset, the first record after it poll 1 after its end.
 """
 
@@ -48,7 +48,7 @@ _HEADINGS = {
 
 
 def load_attacks(dataset: str | Path) -> list[tuple[int, int]]:
-    """Attack windows (start, end in ns) of a dataset, from `attacks.json` beside it; none if it is not there.
+    """Attack windows (start, end in ns) of a dataset, from `attacks.json` beside it; none without that file.
 
     The file maps a dataset's file name to a list of {"start": ..., "end": ...}.
     """
@@ -73,8 +73,8 @@ def is_same_node(
 ) -> bool:
     """Whether a dataset looks like the node that the training set comes from, outside its attacks.
 
-    It does not if it has no record outside attacks, or most of them have a window RMSE that only one in a
-    hundred of the training set reaches: another node, or attacks whose windows nobody wrote down.
+    It does not if it has no record outside attacks, or if most of those records have a window RMSE that only
+    one in a hundred of the training set reaches: it is from another node, or attacks are not in attacks.json.
     """
     times = frame.index.as_unit("ns").asi8
     outside = np.ones(len(times), dtype=bool)
@@ -87,12 +87,12 @@ def is_same_node(
 
 
 def summarise(verdicts: Sequence[Verdict], attacks: Sequence[tuple[int, int]]) -> dict[str, Any]:
-    """The numbers of _HEADINGS for one dataset; None where there is no attack or no normal record.
+    """The numbers of _HEADINGS for one dataset; None for those that need an attack or a normal record.
 
-    Polls are those of the slowest attack; an alert that is already up at the onset finds nothing. An
-    attack's last flag is the one before ALERT_RECORDS records in a row without a flag, at most a window
-    after its end; what is flagged after that is false. False alerts are counted by
-    count_alerts, each of which wakes a person once; `normal_alerted` are their records.
+    Polls are those of the slowest attack. An attack is never found if an alert is already up at its onset.
+    Its last flag is followed by ALERT_RECORDS records in a row without a flag, and is at most a window after
+    its end; later flags are false. count_alerts counts the false alerts, each of which wakes a person once;
+    `normal_alerted` counts their records.
     """
     times = np.array([verdict.time for verdict in verdicts])
     flagged = np.array([verdict.is_anomaly for verdict in verdicts])
@@ -131,12 +131,12 @@ def summarise(verdicts: Sequence[Verdict], attacks: Sequence[tuple[int, int]]) -
 
 
 def _first(flags: np.ndarray) -> float:
-    """1 for the first record, infinity if none is flagged."""
+    """Position of the first flag, 1 for the first record; infinity if no record is flagged."""
     return float(flags.argmax() + 1) if flags.any() else float("inf")
 
 
 def records_to_last_flag(flags: np.ndarray) -> int:
-    """Records up to the last flag that is less than ALERT_RECORDS records away from the one before."""
+    """Records up to the last flag, ignoring flags after ALERT_RECORDS records in a row without one."""
     last = 0
     for position in np.flatnonzero(flags) + 1:
         if position - last > ALERT_RECORDS:
@@ -152,9 +152,9 @@ def _worst(polls: list[float]) -> int | str | None:
 
 
 def count_alerts(alerted: np.ndarray, up: np.ndarray) -> int:
-    """How often a person is woken by records (n,): runs of them over which an alert is up, or that are one.
+    """How often records (n,) wake a person: runs of records that are alerts, or during which an alert is up.
 
-    Records over which an alert is only up are no alert, if where it began is not among them.
+    A run that holds no alert itself does not count: its alert began before these records.
     """
     starts = np.diff((alerted | up).astype(int), prepend=0) == 1
     return len(np.unique(np.cumsum(starts)[alerted]))
@@ -171,7 +171,7 @@ def _per_day(count: int, days: float) -> float | None:
 
 
 def table(summaries: dict[str, dict[str, Any]]) -> str:
-    """One row for each dataset, columns aligned; `-` where a number has no meaning."""
+    """One row for each dataset, with aligned columns; `-` for a number that has no meaning."""
     rows = [["dataset", *_HEADINGS.values()]]
     for name, summary in summaries.items():
         rows.append([name, *("-" if summary[key] is None else str(summary[key]) for key in _HEADINGS)])
@@ -197,12 +197,14 @@ def evaluate(
 ) -> None:
     """Propose thresholds from three recorded datasets and report how well they detect.
 
-    time_window_threshold: records in a window; the detector's is fixed at WINDOW_RECORDS. Thresholds that
-    a person set are kept. Prints a table; writes it to `plot_dir` as evaluation.json, with one picture of
+    time_window_threshold: records in a window; the detector supports only WINDOW_RECORDS. Thresholds that a
+    person set are kept. Prints a table, and writes it to `plot_dir` as evaluation.json with one picture of
     each dataset.
     """
     if time_window_threshold != WINDOW_RECORDS:
-        raise UserError(f"the window is {WINDOW_RECORDS} records, not {time_window_threshold}")
+        raise UserError(
+            f"time_window_threshold must be {WINDOW_RECORDS} records, not {time_window_threshold}"
+        )
     testsets = (cpu_testset, iperf_testset)
     datasets = load_datasets(testsets, trainset, interval_seconds, metrics)
     evaluate_datasets(
@@ -219,7 +221,7 @@ def evaluate_datasets(
     plot_dir: str | Path = plots_prefix,
     metrics: MetricTable = METRICS,
 ) -> None:
-    """As evaluate does, of datasets that are loaded already.
+    """Do the same as evaluate, with datasets that are already loaded.
 
     testsets: files of the CPU attack and of the iperf attack. datasets: what load_datasets returns.
     """
@@ -236,7 +238,7 @@ def evaluate_datasets(
             labels[key] = f"{key} (unlike trainset)"
             logger.warning(
                 "%s: its records outside attacks are unlike the training set, or there are none, so no"
-                " threshold is made from it; record the same node, and write its attacks into attacks.json",
+                " threshold is made from it; record the same node, and list its attacks in attacks.json",
                 name,
             )
     cpu_scores, iperf_scores = (usable.get(name) for name in testsets)
@@ -256,15 +258,15 @@ def evaluate_datasets(
         picture = Path(plot_dir) / f"evaluate_{key}.png"
         pictures.plot_detection(bundle, thresholds, verdicts[key], attacks[key], picture, name)
     written = f"{Path(plot_dir) / 'evaluation.json'} and {Path(plot_dir) / 'evaluate_*.png'}"
-    print(f"\n{thresholds_file}, {written} are written")
+    print(f"\n{thresholds_file}, {written} were written")
 
 
 def load_datasets(
     testsets: Sequence[str], trainset: str, interval_seconds: float, metrics: MetricTable = METRICS
 ) -> dict[str, tuple[str, pd.DataFrame]]:
-    """Name without folder and ending -> file and its resampled records, the training set last.
+    """File name without folder and suffix -> the file and its resampled records; the training set is last.
 
-    A test set whose records are further apart than the interval is left out: nothing in it could be judged.
+    A test set whose records are further apart than the interval is left out: it could not be judged.
     """
     names = (*testsets, trainset)
     if len({Path(name).stem for name in names}) < len(names):

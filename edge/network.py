@@ -1,4 +1,4 @@
-"""The network in Keras: build, initialise, fit and predict. Only training imports TensorFlow."""
+"""Build, initialise, fit and run the network in Keras. Only training imports TensorFlow."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ COLLAPSED_STD = 1e-3
 
 
 def import_keras() -> Any:
-    """Import Keras with TensorFlow set up for a network of many small layers; its banners are kept quiet.
+    """Import Keras with TensorFlow set up for a network of many small layers, and suppress their banners.
 
-    One thread per operation and two operations at a time is nearly twice as quick here as the default,
-    and makes a training repeat to the last bit.
+    One thread per operation and two operations at a time are nearly twice as quick here as the default, and
+    make training repeatable to the last bit.
     """
     for name, value in {
         "TF_NUM_INTRAOP_THREADS": "1",
@@ -44,12 +44,12 @@ def import_keras() -> Any:
         import keras
         import tensorflow as tf
 
-        # The first operation makes the last banner.
+        # The first operation prints the last banner.
         tf.zeros(1)
     finally:
         os.dup2(stderr, 2)
         os.close(stderr)
-    # Importing sets absl's level anew.
+    # The import resets absl's level.
     for name in ("absl", "tensorflow"):
         logging.getLogger(name).setLevel(logging.ERROR)
     return keras
@@ -58,7 +58,7 @@ def import_keras() -> Any:
 def build(n_inputs: int, n_features: int) -> keras.Model:
     """Nine bidirectional LSTM layers and a Dense one, as documented: (n_inputs, n_features) -> n_features.
 
-    Unrolled, since three steps do not repay a loop.
+    The layers are unrolled: a loop over three steps costs more than it saves.
     """
     import keras
 
@@ -74,8 +74,8 @@ def build(n_inputs: int, n_features: int) -> keras.Model:
 def initialise(model: keras.Model, inputs: np.ndarray, targets: np.ndarray) -> None:
     """Layer-sequential unit-variance initialisation (Mishkin & Matas 2016) on `inputs` (n, steps, features).
 
-    With the default initialisation the signal fades by layer and the network collapses to a constant.
-    Each LSTM layer's kernels are scaled until its output has unit variance; the Dense layer starts at
+    With the default initialisation the signal fades layer by layer, and the network collapses to a constant.
+    Each LSTM layer's kernels are scaled until its output has unit variance; the Dense layer's bias starts at
     the mean of `targets` (n, features).
     """
     import keras
@@ -102,10 +102,10 @@ def fit(
 ) -> Any:
     """Fit on sequences in time order; the last `val_split` of them are held out. Returns Keras's history.
 
-    The loss weighs a feature's squared error by one over its standard deviation: unweighted, a feature
-    that rests near 0 is hardly learnt; weighted by one over its variance, little but its bursts is. The
-    learning rate stays as documented; what is kept at the end is the running average of the weights,
-    which takes the noise out of the last steps.
+    The loss divides a feature's squared error by its standard deviation. Without that, a feature that rests
+    near 0 is hardly learnt; divided by its variance, little but its bursts is learnt. The learning rate stays
+    as documented; the model ends with the running average of its weights, which removes the noise of the last
+    steps.
     """
     import keras
     from keras import ops
@@ -121,7 +121,7 @@ def fit(
         return ops.mean(ops.cast(ops.abs(actual - predicted) < 0.05, "float32"), axis=-1)
 
     initialise(model, inputs[: min(split, 512)], targets[:split])
-    # The average must not reach back to the untrained weights: at most over a ninth of a short training.
+    # The average must not reach back to the untrained weights: it covers at most a ninth of a short training.
     steps = epochs * -(-split // BATCH_RECORDS)
     optimizer = keras.optimizers.SGD(
         LEARNING_RATE,
@@ -152,17 +152,17 @@ def fit(
 
 
 def predict(model: keras.Model, inputs: np.ndarray) -> np.ndarray:
-    """Predicted records (n, features). Keras's own predict() first compiles for 10 s, this takes 0.2 s."""
+    """Predicted records (n, features). Keras's own predict() first compiles for 10 s; this takes 0.2 s."""
     parts = [inputs[i : i + 4096] for i in range(0, len(inputs), 4096)]
     return np.concatenate([np.asarray(model(part, training=False)) for part in parts])
 
 
 def check_not_collapsed(model: keras.Model, n_inputs: int, n_features: int) -> None:
-    """Raise UserError if the network gives the same answer to any input, however well its loss fell."""
+    """Raise UserError if the network gives the same output for any input, however low its loss is."""
     noise = np.random.default_rng(SEED).random((256, n_inputs, n_features), dtype=np.float32)
     spread = float(np.std(predict(model, noise), axis=0).max())
     if not spread > COLLAPSED_STD:
         raise UserError(
-            f"the trained network ignores its input (standard deviation {spread:.1e} over random inputs):"
-            " nothing was saved; train on more varied records or for more epochs"
+            f"the trained network ignores its input (standard deviation {spread:.1e} over random inputs),"
+            " so nothing was saved; train on more varied records or for more epochs"
         )

@@ -1,4 +1,4 @@
-"""Where files are, unless an option names another place; the documented names."""
+"""The documented names of the default paths, which options can change."""
 
 data_prefix = "data/"
 model_prefix = "model/"

@@ -1,6 +1,6 @@
-"""What verdicts look like: a picture of consecutive records, and one of each alert.
+"""Pictures of verdicts: one of consecutive records, and one of each alert.
 
-matplotlib is imported where something is drawn: test mode needs it for --plot and --plot_dir alone.
+matplotlib is imported where something is drawn: test mode needs it only for --plot and --plot_dir.
 """
 
 from __future__ import annotations
@@ -29,12 +29,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# A threshold so many times above all RMSEs is left out of the picture, or they would be one flat line.
+# A threshold this many times above all RMSEs is not drawn, or the RMSEs would be one flat line.
 FAR_ABOVE = 1000.0
 # Footnotes of an alert's picture.
-_DOT_INSIDE = "A dot inside the band of what is allowed: the level itself was, how fast it changed was not."
-_NO_CAUSE = "Unknown cause: no metric alone is far enough from what was expected, all of them together are."
-# Unit of a level -> the one in which it is drawn, if that is another, and what divides it to get there.
+_DOT_INSIDE = "A dot inside the allowed band: the level itself was allowed, but not how fast it changed."
+_NO_CAUSE = (
+    "Unknown cause: no single metric is far enough from what was expected, but all of them together are."
+)
+# Unit of a level -> the unit in which it is drawn instead, and the divisor that converts to it.
 _UNITS = {"B/s": ("kB/s", 1e3)}
 
 
@@ -48,8 +50,8 @@ def plot_detection(
 ) -> None:
     """Write one picture of consecutive records: each metric, its RMSE with the threshold, attacks and flags.
 
-    Of each metric the actual level is drawn against the expected one and the band that the
-    thresholds allow. Raises UserError where the file cannot be written.
+    Each metric's actual level is drawn with the expected one and the band that the thresholds allow.
+    Raises UserError if the file cannot be written.
     """
     figure = draw_detection(bundle, thresholds, verdicts, attacks, title)
     replace_file(filename, lambda path: figure.savefig(path, dpi=110))
@@ -62,11 +64,11 @@ def draw_detection(
     attacks: Sequence[tuple[int, int]],
     title: str,
 ) -> Figure:
-    """The picture of plot_detection, two axes in each row: level and RMSE of a metric; overall RMSE last."""
+    """The picture of plot_detection: level and RMSE of a metric in each row; overall RMSE last."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(13, 15))
-    # A layout engine would draw all of it twice to find these.
+    # A layout engine would draw everything twice to find these numbers.
     figure.subplots_adjust(left=0.07, right=0.985, bottom=0.04, top=0.94, hspace=0.15, wspace=0.16)
     axes = figure.subplots(len(bundle.metrics.threshold_keys), 2, sharex=True)
     axes[-1, 0].remove()
@@ -83,7 +85,7 @@ def draw_detection(
         for start, end in np.array(attacks, dtype="datetime64[ns]").reshape(-1, 2):
             axis.axvspan(start, end, color="tab:red", alpha=0.12, linewidth=0, label="attack")
         axis.spines[["top", "right"]].set_visible(False)
-    # The last level axis is gone, so the one above it carries the labels of its column.
+    # The last level axis was removed, so the one above it has the labels of its column.
     _label_times(axes[-2, 0], axes[-1, 1])
     _add_legend(figure)
     figure.suptitle(title, x=0.07, y=0.99, ha="left", va="top", wrap=True)
@@ -91,7 +93,7 @@ def draw_detection(
 
 
 def _with_gaps(verdicts: Sequence[Verdict]) -> list[Verdict]:
-    """With an empty verdict wherever records are missing: no line may be drawn across."""
+    """The verdicts, with an empty one wherever records are missing, so that no line is drawn across."""
     filled = list(verdicts)
     steps = np.diff([verdict.time for verdict in verdicts])
     for index in np.flatnonzero(steps > 1.5 * np.median(steps))[::-1] if len(steps) else ():
@@ -110,7 +112,7 @@ def _times(verdicts: Sequence[Verdict]) -> np.ndarray:
 def _levels(
     bundle: Bundle, thresholds: dict[str, float], verdicts: Sequence[Verdict]
 ) -> dict[str, tuple[np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]]:
-    """Of each metric's level, in its physical unit: what it was (n,), and expected_levels."""
+    """Metric -> its level in physical units: the actual one (n,), and the result of expected_levels."""
     actual = physical(bundle, np.array([verdict.actual for verdict in verdicts]))
     expected = expected_levels(bundle, thresholds, np.array([verdict.predicted for verdict in verdicts]))
     return {
@@ -120,7 +122,7 @@ def _levels(
 
 
 def _flags(verdicts: Sequence[Verdict], name: str) -> dict[str, np.ndarray]:
-    """Which records (n,) are anomalies, and which alerts, because of this metric; overall: of none."""
+    """Whether records (n,) are anomalies, or alerts, because of this metric; `overall`: of no metric."""
     caused = [verdict.blames(name) for verdict in verdicts]
     alerted = np.array([v.status == ALERT for v in verdicts]) & caused
     return {"anomaly": np.array(caused) & ~alerted, "alert": alerted}
@@ -137,7 +139,7 @@ def _draw_level(
     unit, divisor = level_unit(metric)
     actual, low, middle, high = (values / divisor for values in (level, *expected))
     limits = _level_limits(np.concatenate([actual, middle]), low, high)
-    # Nothing is drawn far outside the picture: a band without an end, for one.
+    # Nothing is drawn far outside the picture, for example a band without an end.
     low, high = (np.clip(bound, *limits) for bound in (low, high))
     axis.fill_between(times, low, high, color="tab:green", alpha=0.18, linewidth=0, label="allowed")
     axis.plot(times, middle, color="tab:blue", linewidth=1.0, label="expected")
@@ -148,12 +150,12 @@ def _draw_level(
 
 
 def level_unit(metric: Metric) -> tuple[str, float]:
-    """The unit in which the level of a metric is drawn, and what divides its column to get there."""
+    """The unit in which the level of a metric is drawn, and the divisor that converts its column to it."""
     return _UNITS.get(metric.unit, (metric.unit, 1.0))
 
 
 def _level_limits(shown: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[float, float]:
-    """Ends of a level's axis: all of what is `shown`, and of the band around it at most as much again."""
+    """Limits of a level's axis: all of `shown`, plus the band around it, up to the same height again."""
     shown, low, high = (values[~np.isnan(values)] for values in (shown, low, high))
     if not len(shown):
         return 0.0, 1.0
@@ -219,14 +221,14 @@ def _add_legend(figure: Figure, top: float = 0.972) -> None:
 
 
 def make_plot_dir(folder: str | Path) -> None:
-    """Create the folder of the alerts' pictures. Raises UserError where none can be written to it."""
+    """Create the folder of the alerts' pictures. Raises UserError if no picture can be written to it."""
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
         raise UserError(
-            f"{folder}: no picture can be written there ({error.strerror or error}); name another --plot_dir"
+            f"{folder}: pictures cannot be written there ({error.strerror or error}); name another --plot_dir"
         ) from None
 
 
@@ -237,9 +239,10 @@ def plot_alert(
     verdicts: Iterable[Verdict],
     folder: str | Path,
 ) -> Path:
-    """Write the picture of an alert into the folder; returns its path. Raises UserError where it cannot.
+    """Write the picture of an alert into the folder; returns its path.
 
-    verdicts: consecutive ones, from before the alert to its end or later.
+    verdicts: consecutive, from before the alert to its end or later. Raises UserError if the file cannot be
+    written.
     """
     path = Path(folder) / alert.filename
     records = alert.records_of(verdicts)
@@ -254,9 +257,9 @@ def plot_alert(
 def draw_alert(
     bundle: Bundle, thresholds: dict[str, float], alert: Alert, records: Sequence[Verdict]
 ) -> Figure:
-    """The picture of plot_alert: the level of each metric, its causes in red, its time shaded.
+    """The picture of plot_alert: the level of each metric, the causes in red, the alert's time shaded.
 
-    Records before it, of an earlier alert for one, have no dots: what is marked is this alert alone.
+    Records before the alert have no dots, even those of an earlier alert: only this alert is marked.
     """
     from matplotlib.figure import Figure
 
@@ -266,7 +269,7 @@ def draw_alert(
     verdicts = _with_gaps(records)
     times = _times(verdicts)
     is_during = np.array([verdict.time >= alert.first_anomaly for verdict in verdicts])
-    # Of a long alert the first records are not drawn.
+    # The first records of a long alert are not drawn.
     span = np.array([max(alert.first_anomaly, verdicts[0].time), alert.end]).astype("datetime64[ns]")
     is_dot_inside = False
     used = axes.flat[: len(bundle.metrics)]
@@ -277,7 +280,7 @@ def draw_alert(
         level, expected = levels[name]
         flags = {word: flagged & is_during for word, flagged in _flags(verdicts, name).items()}
         is_cause = name in alert.causes
-        # Red on the green of what is allowed is brown: no more of it than shows the time.
+        # Red over the green band is brown, so it is just strong enough to show the time.
         label = "this alert" if is_cause or not alert.causes else "_"
         axis.axvspan(*span, color="tab:red", alpha=0.15 if is_cause else 0.05, linewidth=0, label=label)
         _draw_level(axis, metric, times, level, expected, flags)
@@ -286,9 +289,9 @@ def draw_alert(
         if is_cause:
             axis.yaxis.label.set(color="red", weight="bold")
         is_inside = (flags["anomaly"] | flags["alert"]) & (expected[0] <= level) & (level <= expected[2])
-        # Of a metric without a rate there is none, but for what rounding does at the edge.
+        # A metric without a rate has no such dot, except by rounding at the edge of the band.
         is_dot_inside |= len(metric.features) > 1 and bool(is_inside.any())
-    # The lowest of either column.
+    # The lowest axis of each column.
     _label_times(*used[-2:])
     _add_legend(figure, 0.95)
     figure.suptitle(alert.title, x=0.075, y=0.985, ha="left", va="top", wrap=True)
@@ -304,22 +307,22 @@ def draw_alerts(
     thresholds: dict[str, float],
     folder: str | Path,
 ) -> None:
-    """Start a process that draws a picture of each, from the verdicts that it reads by `read_verdicts`.
+    """Start a process that draws a picture of each alert, from the verdicts that `read_verdicts` gives it.
 
-    A picture takes about a second of CPU. At the lowest priority that counts as `nice` time and not as
-    the user time that is watched here, or each alert on the watched host itself would be followed by one
-    more anomaly; and no poll waits for it.
+    A picture takes about a second of CPU. At the lowest priority this counts as `nice` time, not as the user
+    time that is watched; otherwise each alert on the watched host itself would cause one more anomaly. Polls
+    do not wait for it.
     """
     import multiprocessing
 
-    # Forked, it has all that it draws already.
+    # A forked process already has everything that it draws.
     process = multiprocessing.get_context("fork").Process(
         target=_draw_calmly, args=(alerts, read_verdicts, bundle, thresholds, folder)
     )
     try:
         process.start()
     except OSError as error:
-        logger.error("no picture is drawn: a process for it cannot be started (%s)", error.strerror)
+        logger.error("no picture is drawn, since no process for it can be started (%s)", error.strerror)
 
 
 def _draw_calmly(
@@ -336,7 +339,7 @@ def _draw_calmly(
         verdicts = list(read_verdicts())
         for alert in alerts:
             path = plot_alert(bundle, thresholds, alert, verdicts, folder)
-            logger.info("%s: the picture of an alert", path)
+            logger.info("%s: picture of an alert written", path)
     except (OSError, UserError) as error:
         logger.error("%s", error)
 

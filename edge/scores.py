@@ -1,4 +1,4 @@
-"""Scores: the RMSE of each metric over the window and of the record alone, and what the thresholds allow."""
+"""Scores: the RMSE of each metric over the window and of single records, and the levels thresholds allow."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
 
 RECORD_FACTOR = 4.0
 PREDICTIONS = WINDOW_RECORDS - N_STEPS + 1
-# With fewer known predictions than this an RMSE over the window says too little.
+# An RMSE over fewer known predictions than this says too little.
 MIN_PREDICTIONS = PREDICTIONS // 3
-# Values further outside the trained range than this share of its width are no input at all.
+# Values further outside the trained range than this share of its width are not used as inputs.
 FAR_OUTSIDE = 0.25
-# Below the trained range levels count on a log scale; this share of the range is as good as zero there.
+# Below the trained range levels count on a log scale, where this share of the range is as good as zero.
 NEXT_TO_ZERO = 0.01
-# In trained ranges; no quantity gets there, and the squares of what is cut to it stay finite.
+# In trained ranges. No quantity reaches it, and the squares of values limited to it stay finite.
 FURTHEST = 1e12
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Of n consecutive records, in normalised units; NaN is unknown.
+    """The scores of n consecutive records, in normalised units; NaN is unknown.
 
-    actual, predicted: (n, features), in the units of `normalised` and not clipped. window: RMSE over the last
-    predictions (n, metrics + 1), in the order of the threshold_keys of `metrics`. record: RMSE of the record
-    alone, likewise.
+    actual, predicted: (n, features), in the units of `normalised`, not clipped. window: RMSE over the last
+    predictions, (n, metrics + 1), in the order of the threshold_keys of `metrics`. record: RMSE of each
+    single record, with the same shape and order.
     """
 
     actual: np.ndarray
@@ -47,10 +47,10 @@ class Scores:
 def score(bundle: Bundle, values: np.ndarray) -> Scores:
     """Score consecutive records (n, features) in physical units, NaN where a value is missing.
 
-    What the network sees is clipped to the trained range: shown an attack, it would predict the attack.
-    A missed sample is bridged by its neighbour among the inputs, and so is one far outside the range, or
-    the records after an attack would be measured against it. A feature without any usable input is shown
-    at its mean; where its inputs are all missing, its metric is unknown.
+    The inputs of the network are clipped to the trained range: a network that sees an attack predicts the
+    attack. A missing input is replaced by its neighbour, and so is one far outside the range, or the records
+    after an attack would be measured against it. A feature without a usable input gets its mean; if all its
+    inputs are missing, its metric is unknown.
     """
     actual = normalised(bundle, values)
     is_far = (actual < -FAR_OUTSIDE) | (actual > 1.0 + FAR_OUTSIDE)
@@ -67,8 +67,8 @@ def score(bundle: Bundle, values: np.ndarray) -> Scores:
 def normalised(bundle: Bundle, values: np.ndarray) -> np.ndarray:
     """Values (n, features) in units of the trained range: 0 is its lower end, 1 its upper.
 
-    Below the range, what never came near zero in training counts on a log scale, as far as that is the
-    further: traffic that stops is next to nothing on the scale of its bursts, but no small change.
+    Below the range, a feature that stayed above zero in training counts on a log scale if that is further
+    away: when traffic stops, the change is tiny on the scale of its bursts, but it is not a small change.
     """
     lows, widths = feature_ranges(bundle.stats, bundle.features)
     zero = NEXT_TO_ZERO * widths
@@ -81,7 +81,7 @@ def normalised(bundle: Bundle, values: np.ndarray) -> np.ndarray:
 def physical(bundle: Bundle, values: np.ndarray) -> np.ndarray:
     """The inverse of `normalised`: (n, features) in the units of the trained range -> physical units.
 
-    What no quantity can be, less than zero, becomes zero for features that were above it in training.
+    A feature that stayed above zero in training cannot become negative: it becomes zero instead.
     """
     lows, widths = feature_ranges(bundle.stats, bundle.features)
     linear = lows + values * widths
@@ -93,11 +93,11 @@ def physical(bundle: Bundle, values: np.ndarray) -> np.ndarray:
 def expected_levels(
     bundle: Bundle, thresholds: dict[str, float], predicted: np.ndarray
 ) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Of each metric's level, in its physical unit: low, expected, high, (n,) each.
+    """Metric -> the low, expected and high level, (n,) each, in its physical unit.
 
     predicted: (n, features), normalised. A level between low and high keeps the record's own RMSE within
-    RECORD_FACTOR thresholds if it is all that the metric is off by: of m features one alone, off by
-    RECORD_FACTOR * threshold * sqrt(m), makes the root mean square of them RECORD_FACTOR * threshold.
+    RECORD_FACTOR thresholds, if the metric's other features are as predicted: one of m features, off by
+    RECORD_FACTOR * threshold * sqrt(m), makes their root mean square RECORD_FACTOR * threshold.
     """
     margins = np.zeros(len(bundle.features))
     levels = {metric.name: bundle.features.index(metric.level) for metric in bundle.metrics.rows}
@@ -105,7 +105,7 @@ def expected_levels(
         metric = bundle.metrics[name]
         limit = RECORD_FACTOR * thresholds[metric.threshold_key]
         margins[place] = limit * math.sqrt(len(metric.features))
-    # A threshold may be set so high that nothing is over it; there is also nothing below zero.
+    # A threshold may be so high that the bound overflows; no level is below zero.
     with np.errstate(over="ignore"):
         bounds = [
             np.maximum(physical(bundle, values), 0.0)
@@ -131,7 +131,7 @@ def _bridge(inputs: np.ndarray, means: np.ndarray) -> np.ndarray:
 
 
 def _window_means(squares: np.ndarray) -> np.ndarray:
-    """Mean of each column over the last PREDICTIONS rows; NaN with fewer than MIN_PREDICTIONS known ones."""
+    """Mean of each column over the last PREDICTIONS rows; NaN if fewer than MIN_PREDICTIONS are known."""
     padded = np.concatenate([np.full((PREDICTIONS - 1, squares.shape[1]), np.nan), squares])
     windows = np.lib.stride_tricks.sliding_window_view(padded, PREDICTIONS, axis=0)
     known = np.isfinite(windows)

@@ -33,7 +33,7 @@ def normalize(values: np.ndarray, stats: dict[str, float], features: Sequence[st
 
 
 def feature_ranges(stats: dict[str, float], features: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Lower end and width (features,) of the trained ranges; a range of width 0 counts as width 1."""
+    """Lower ends and widths, (features,) each, of the trained ranges; width 0 counts as width 1."""
     low, high = (np.array([stats[f"{feature}_{end}"] for feature in features]) for end in ("min", "max"))
     return low, np.where(high == low, 1.0, high - low)
 
@@ -57,7 +57,7 @@ def normalization_stats(df: pd.DataFrame, columns: Sequence[str]) -> dict[str, f
 
 
 def split_sequences(sequences: np.ndarray, n_steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Split records (n, features) into sequences of `n_steps`: the last record is what to predict.
+    """Split records (n, features) into sequences of `n_steps`, the last record of each being the target.
 
     Returns X (n - n_steps + 1, n_steps - 1, features) and y (n - n_steps + 1, features); with fewer
     than `n_steps` records both are empty.
@@ -70,7 +70,7 @@ def split_sequences(sequences: np.ndarray, n_steps: int) -> tuple[np.ndarray, np
 
 
 def whole_sequences(records: np.ndarray, n_steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """split_sequences without those in which a value is missing."""
+    """The same as split_sequences, without the sequences in which a value is missing."""
     inputs, targets = split_sequences(records, n_steps)
     whole = ~(np.isnan(inputs).any(axis=(1, 2)) | np.isnan(targets).any(axis=1))
     return inputs[whole], targets[whole]
@@ -79,10 +79,10 @@ def whole_sequences(records: np.ndarray, n_steps: int) -> tuple[np.ndarray, np.n
 def metric_square_errors(
     y_actual: np.ndarray, y_predict: np.ndarray, metrics: MetricTable = METRICS
 ) -> np.ndarray:
-    """Squared errors pooled per metric: (n, features) each -> (n, metrics + 1), overall last.
+    """Squared errors pooled per metric: two arrays (n, features) -> (n, metrics + 1), overall last.
 
-    A metric's squared error is the mean over its features, `overall` the mean over all features. NaN
-    wherever a value is missing.
+    A metric's squared error is the mean over its features; `overall` is the mean over all features. A missing
+    value gives NaN.
     """
     squares = (np.asarray(y_predict, dtype=float) - np.asarray(y_actual, dtype=float)) ** 2
     pooled = [squares[:, places].mean(axis=1) for places in metrics.feature_places.values()]
@@ -93,7 +93,7 @@ def metric_square_errors(
 def printPredictionErrors(
     y_actual: np.ndarray, y_predict: np.ndarray, metrics: MetricTable = METRICS
 ) -> dict[str, float]:
-    """RMSE of each metric and `overall`, in normalised units, over sequences (n, features); logs them."""
+    """Log and return the RMSE of each metric and `overall` over sequences (n, features), normalised."""
     rmse = np.sqrt(metric_square_errors(y_actual, y_predict, metrics).mean(axis=0))
     errors = dict(zip(metrics.threshold_keys, rmse.tolist(), strict=True))
     logger.info("RMSE %s", ", ".join(f"{name} {value:.4f}" for name, value in errors.items()))

@@ -1,4 +1,4 @@
-"""The thresholds file that people edit, and which of its values this program proposed, for which model."""
+"""The thresholds file that people edit, and the record of values that this program proposed."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ DEFAULT_THRESHOLD = 0.1
 
 
 def load_thresholds(filename: str | Path, metrics: MetricTable = METRICS) -> dict[str, float]:
-    """Read a thresholds file; a key that is not in it has DEFAULT_THRESHOLD, and the log says so.
+    """Read a thresholds file; a missing key gets DEFAULT_THRESHOLD, with a warning in the log.
 
     Raises UserError, naming file and key, for an unknown key or a value that is not a number of 0 or more.
     """
     given = read_thresholds(filename, metrics)
     missing = [key for key in metrics.threshold_keys.values() if key not in given]
     if missing:
-        logger.warning("%s: no %s; %s is used", filename, ", ".join(missing), DEFAULT_THRESHOLD)
+        logger.warning("%s: has no %s; %s is used", filename, ", ".join(missing), DEFAULT_THRESHOLD)
     return {key: given.get(key, DEFAULT_THRESHOLD) for key in metrics.threshold_keys.values()}
 
 
 def read_thresholds(filename: str | Path, metrics: MetricTable = METRICS) -> dict[str, float]:
-    """The thresholds that stand in a file, checked as load_thresholds does."""
+    """The thresholds in a file, checked as load_thresholds does."""
     given = loadDictJson(filename)
     _check_thresholds(filename, given, metrics)
     return given
@@ -55,10 +55,10 @@ def _check_thresholds(filename: str | Path, given: dict[str, Any], metrics: Metr
 def propose_thresholds(
     cpu: Scores | None, iperf: Scores | None, normal: Scores, percentile: float
 ) -> dict[str, float]:
-    """The given percentile of the window RMSEs, each threshold from the datasets it may depend on.
+    """Thresholds: the given percentile of the window RMSEs, over the datasets that may count for each.
 
-    The iperf attack leaves the CPU as it is, the CPU attack the network: the table of metrics says so.
-    `overall` pools all three. A dataset that is None is left out.
+    The iperf attack does not affect the CPU, and the CPU attack does not affect the network; the table of
+    metrics says so. `overall` pools all three datasets. A dataset that is None is left out.
     """
     attacks = {IPERF_ATTACK: iperf, CPU_ATTACK: cpu}
     proposed = {}
@@ -79,17 +79,17 @@ def update_thresholds(
     model: str | None = None,
     metrics: MetricTable = METRICS,
 ) -> list[str]:
-    """Write `proposed` into a thresholds file, but for the values that a person set; returns those keys.
+    """Write `proposed` into a thresholds file, except over values that a person set; returns their keys.
 
     model: identity of the bundle that they were proposed for. What this program wrote is remembered beside
-    the file: a value that still equals it is refreshed, any other is a person's and stays.
+    the file: a value that still equals it is refreshed; any other was set by a person and stays.
     """
     given, before = _given(filename, metrics), read_proposals(filename, metrics)
     by_person = _set_by_person(given, before, metrics)
     standing = {key: value for key, value in given.items() if key not in by_person}
     newest = Proposal(model, proposed)
     if standing:
-        # Whenever this is cut short, what stands in the file is known to be this program's.
+        # If this is interrupted, the values in the file are still known to be this program's.
         origins = [_origin(key, value, before) for key, value in standing.items()]
         _save_proposals(filename, newest, *(one for one in before if one in origins))
     else:
@@ -104,19 +104,19 @@ def update_thresholds(
 def compare_thresholds(
     filename: str | Path, metrics: MetricTable = METRICS
 ) -> tuple[dict[str, float], list[str]]:
-    """What this program proposed last for a thresholds file, and the keys that a person set."""
+    """The values that this program proposed last for a thresholds file, and the keys that a person set."""
     proposals = read_proposals(filename, metrics)
     by_person = _set_by_person(_given(filename, metrics), proposals, metrics)
     return proposals[0].values if proposals else {}, by_person
 
 
 def fill_thresholds(filename: str | Path, metrics: MetricTable = METRICS) -> list[str]:
-    """Write DEFAULT_THRESHOLD for the keys that are not in a thresholds file; returns them."""
+    """Write DEFAULT_THRESHOLD for the keys that are missing in a thresholds file; returns these keys."""
     given = _given(filename, metrics)
     keys = metrics.threshold_keys.values()
     missing = {key: DEFAULT_THRESHOLD for key in keys if key not in given}
     if missing:
-        # A default is of no model.
+        # A default belongs to no model.
         _save_proposals(filename, *read_proposals(filename, metrics), Proposal(None, missing))
         saveDictJson({**given, **missing}, filename)
     return list(missing)
@@ -128,22 +128,22 @@ def _given(filename: str | Path, metrics: MetricTable) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Proposal:
-    """Thresholds that this program wrote. model: identity of their bundle, None where it is not known."""
+    """Thresholds that this program wrote. model: identity of their bundle, None if it is not known."""
 
     model: str | None
     values: dict[str, float]
 
 
 def proposals_path(filename: str | Path) -> Path:
-    """Where the proposals of a thresholds file are remembered: `thresholds.proposed.json` beside it."""
+    """The file that remembers the proposals: `thresholds.proposed.json` beside `thresholds.json`."""
     return Path(f"{os.path.splitext(filename)[0]}.proposed.json")
 
 
 def read_proposals(filename: str | Path, metrics: MetricTable = METRICS) -> list[Proposal]:
-    """What this program wrote into a thresholds file, the newest first; nothing where none is remembered.
+    """What this program wrote into a thresholds file, newest first; empty if nothing is remembered.
 
-    Those before the newest are remembered while the file is being replaced; defaults that were filled in come
-    last. Raises UserError with a remedy.
+    Earlier proposals are remembered only while the file is being replaced; filled-in defaults come last.
+    Raises UserError with a remedy.
     """
     path = proposals_path(filename)
     if not is_there(path):
@@ -151,7 +151,7 @@ def read_proposals(filename: str | Path, metrics: MetricTable = METRICS) -> list
     try:
         content = loadDictJson(path)
         if content.keys() <= set(metrics.threshold_keys.values()):
-            # So it was written before models were remembered.
+            # It was written before models were remembered.
             content = {"proposed": content}
         proposals = []
         while content is not None:
@@ -168,13 +168,13 @@ def _proposal(path: Path, content: Any, metrics: MetricTable) -> Proposal:
     model = content.get("model") if isinstance(content, dict) else None
     values = content.get("proposed") if isinstance(content, dict) else None
     if not isinstance(values, dict) or not isinstance(model, str | None):
-        raise UserError(f"{path}: holds no proposed thresholds; restore it")
+        raise UserError(f"{path}: has no proposed thresholds; restore it")
     _check_thresholds(path, values, metrics)
     return Proposal(model, values)
 
 
 def _save_proposals(filename: str | Path, *proposals: Proposal) -> None:
-    """As read_proposals gives them."""
+    """Save proposals in the order in which read_proposals returns them."""
     content: dict[str, Any] = {}
     for one in reversed(proposals):
         before = {"before": content} if content else {}
@@ -199,9 +199,7 @@ def describe_foreign(
     bundle: Bundle,
     model_filename: str | Path,
 ) -> str | None:
-    """One line if thresholds in force were proposed for another model than the bundle; None if none is known
-    to be.
-    """
+    """One line that warns of thresholds in force that were proposed for another model; None without any."""
     keys = bundle.metrics.threshold_keys.values()
     origins = {key: _origin(key, thresholds[key], proposals) for key in keys}
     models = {key: origin.model for key, origin in origins.items() if origin}
@@ -210,6 +208,6 @@ def describe_foreign(
         return None
     named = "all" if len(foreign) == len(keys) else ", ".join(foreign)
     return (
-        f"{filename}: holds thresholds that were proposed for another model than {model_filename} ({named});"
+        f"{filename}: has thresholds that were proposed for another model than {model_filename} ({named});"
         " run --mode train --evaluate, or set them by hand"
     )

@@ -1,4 +1,4 @@
-"""Training on normal records: what can be learnt from, and what the network must have learnt."""
+"""Train on normal records, with checks of the records before and of the network after."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger("find_anomalies")
 
 DEFAULT_EPOCHS = 10
-# A network that has not learnt has the training mean's error; this much of it is still refused.
+# A network that has learnt nothing has the error of the training mean; more than this share of it is refused.
 LEARNT_SHARE = 0.95
-# Fewer held-out sequences than this say little, so the network is then judged on all.
+# Fewer held-out sequences than this say little, so all sequences are used to judge the network.
 MIN_HELD_OUT = 100
-# A day of records, but for the odd gap: less shows a network little of what is normal.
+# A day of records, apart from a few gaps: less shows a network little of what is normal.
 ENOUGH_SECONDS = 0.9 * 86400
 
 
@@ -48,13 +48,13 @@ def train(
     """Train the network on normal records and save its bundle; returns the Keras model.
 
     train_dataset: resampled records in physical units, missing values as NaN. n_features: must be the
-    number of features of `metrics`. The last `val_split` of the records, in time, are held
-    out. The curves of loss and accuracy are drawn into `plot_dir`. Raises UserError, leaving an earlier
-    bundle as it was, for records that cannot be learnt from and for a network that has not learnt.
+    number of features of `metrics`. The last `val_split` of the records, in time order, are held out. The
+    curves of loss and accuracy are drawn into `plot_dir`. Raises UserError, and keeps an earlier bundle, for
+    records that cannot be learnt from and for a network that has learnt nothing.
     """
     features = list(metrics.features)
     if n_features != len(features):
-        raise UserError(f"the network has {len(features)} features, not {n_features}")
+        raise UserError(f"n_features must be {len(features)}, not {n_features}")
     if not 0 <= val_split < 1:
         raise UserError(f"val_split is {val_split}; it must be at least 0 and below 1")
     _check_trainable(train_dataset, features)
@@ -64,12 +64,12 @@ def train(
     if len(inputs) < 10 * n_steps:
         raise UserError(
             f"the training set (--trainset) has only {len(inputs)} sequences of {n_steps} records"
-            " without a gap; collect at least a day of records"
+            " without gaps; collect at least a day of records"
         )
     if len(inputs) * interval_seconds < ENOUGH_SECONDS:
         logger.warning(
-            "the training set (--trainset) has only %d sequences without a gap, %s: expect false alerts, and"
-            " collect a day or more of ordinary life (--mode collect --since 3d)",
+            "the training set (--trainset) has only %d sequences without gaps, %s: expect false alerts, and"
+            " collect normal data of a day or more (--mode collect --since 3d)",
             len(inputs),
             format_duration(len(inputs) * interval_seconds),
         )
@@ -79,7 +79,7 @@ def train(
     model = network.build(n_steps - 1, n_features)
     history = network.fit(model, inputs, targets, train_epochs, val_split, train_verbose)
     if not np.isfinite(history.history["loss"][-1]):
-        raise UserError("training diverged (the loss is not finite): nothing was saved; check the dataset")
+        raise UserError("training diverged (the loss is not finite), so nothing was saved; check the dataset")
     network.check_not_collapsed(model, n_steps - 1, n_features)
     split = len(inputs) - int(len(inputs) * val_split)
     report = _forecast_report(model, inputs, targets, split, metrics)
@@ -112,32 +112,35 @@ def _check_trainable(frame: pd.DataFrame, features: Sequence[str]) -> None:
         values = frame[feature].dropna()
         if values.empty:
             raise UserError(
-                f"the training set (--trainset) has no value in {feature}; collect records that have it"
+                f"the training set (--trainset) has no value of {feature}; collect records that have it"
             )
         if values.min() == values.max():
             raise UserError(
-                f"the training set (--trainset) has the constant {values.iloc[0]:g} in {feature},"
-                " so nothing can be learnt of it; collect a longer stretch in which it changes"
+                f"the training set (--trainset) has the constant value {values.iloc[0]:g} for {feature},"
+                " which cannot be learnt; collect a longer time in which it changes"
             )
 
 
 def _check_learnt(report: dict[str, dict[str, float]]) -> None:
-    """Refuse a network that is hardly better than the training mean; name the metrics where it is worse."""
+    """Refuse a network that is hardly better than the training mean; log the metrics where it is worse."""
     network, mean = (report["overall"][name] for name in ("network", "training_mean"))
     if network > LEARNT_SHARE * mean:
         raise UserError(
             f"the network predicts hardly better than the mean of the training set ({network:.3f} against"
-            f" {mean:.3f}): nothing was saved; train on more records (--trainset) or for more --epochs"
+            f" {mean:.3f}), so nothing was saved; train on more records (--trainset) or for more --epochs"
         )
     worse = [name for name, rmse in report.items() if rmse["network"] > rmse["training_mean"]]
     if worse:
-        logger.warning("worse than the mean of the training set: %s; train longer", ", ".join(worse))
+        logger.warning(
+            "predicted worse than by the mean of the training set: %s; train with more --epochs",
+            ", ".join(worse),
+        )
 
 
 def _forecast_report(
     model: Any, inputs: np.ndarray, targets: np.ndarray, split: int, metrics: MetricTable = METRICS
 ) -> dict[str, dict[str, float]]:
-    """Print and return the held-out RMSE of each metric: the network, and two forecasters that need none."""
+    """Print and return the held-out RMSE of each metric, for the network and for two trivial forecasts."""
     is_enough = len(inputs) - split >= MIN_HELD_OUT
     held_out = slice(split, None) if is_enough else slice(None)
     actual = targets[held_out]
@@ -154,7 +157,7 @@ def _forecast_report(
         metric: {name: round(float(values[i]), 5) for name, values in rmse.items()}
         for i, metric in enumerate(metrics.threshold_keys)
     }
-    chosen = "the held-out records" if is_enough else "all records, too few to hold some out"
+    chosen = "the held-out records" if is_enough else "all records, since too few are held out"
     print(f"\nRMSE on {chosen} (normalised units)")
     print(f"{'metric':<12} {'network':>8} {'training mean':>14} {'previous record':>16}")
     for metric, values in report.items():

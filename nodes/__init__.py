@@ -1,1 +1,1 @@
-"""What a node is: its description, its metrics, and the series that they are made of."""
+"""A node: its description, its metrics, and the series that they are made of."""

@@ -1,4 +1,4 @@
-"""What a metric is: one table says it, and everything else about metrics is derived from it."""
+"""The one table of metrics, from which everything else about metrics is derived."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ UPLINK = "ul_bitrate"
 
 # The two exporters of a node: Prometheus' node exporter, and the exporter of the RAN (the gNB).
 NODE, RAN = "node", "ran"
-# Kinds of series. What a kind gives is what a column of a dataset can hold:
+# Kinds of series, and the quantities that each gives for the columns of a dataset:
 #   seconds   a counter of busy seconds -> percentage (of the time), change (percentage points)
 #   counter   a counter of bytes        -> increase (bytes), per_second (bytes per second)
 #   gauge     a number                  -> value, change
 #   bit rate  bits per second           -> bytes, per_second (bytes per second)
 #   free      free bytes, and a total   -> used (bytes), percentage (of the total), change (percent)
-# A change, an increase and the bytes are those since the previous record.
+# `change`, `increase` and `bytes` count since the previous record.
 SECONDS, COUNTER, GAUGE, BIT_RATE, FREE = "seconds", "counter", "gauge", "bit rate", "free"
 # The recorded attacks from which thresholds are made.
 CPU_ATTACK, IPERF_ATTACK = "cpu", "iperf"
@@ -33,24 +33,25 @@ OVERALL = "overall"
 
 @dataclass(frozen=True)
 class Metric:
-    """One row of the table: a quantity that an operator thinks in.
+    """One row of the table: a quantity that operators know.
 
-    name: how causes and thresholds name it.
-    exporter: whose series it is made of, NODE or RAN.
-    kind: how `formatters` makes columns of its samples.
+    name: its name in causes and thresholds.
+    exporter: NODE or RAN, the exporter that its series come from.
+    kind: how `formatters` makes columns from its samples.
     measurement: the series, as Prometheus names it.
-    columns: column of a dataset -> what of the kind it holds, over all parts: the mean of percentages, the
-        sum of bytes.
+    columns: column of a dataset -> the quantity of the kind that it holds, over all parts: the mean of
+        percentages, the sum of bytes.
     features: the columns that the model sees: first how the metric changes, last its level (how much of it
-        there is). A rate in bytes per second is both, and stands alone.
-    unit: of the level, "%" or "B/s" or any other. Levels in percent are stored before the others.
+        there is). A rate in bytes per second is both, and is the only one.
+    unit: unit of the level, "%" or "B/s" or any other. Levels in percent are stored before the others.
     stored: the column that is stored with an anomaly. stored_field: its name in InfluxDB.
-    part_tag: the tag that tells the parts of a node apart (`cpu`, `device`, `cellId`); None where the node
-        has one series. part_columns: like `columns`, for each part; `{part}` in a name stands for the part's.
+    part_tag: the tag that tells the parts of a node apart (`cpu`, `device`, `cellId`); None if the node has
+        one series. part_columns: like `columns`, for each part; `{part}` stands for the name of the part.
     tags: other tags that its series have.
-    total_measurement: the series of the total, for `free`. Where it is absent, the node's own figure counts.
-    unaffected_by: the recorded attack that leaves this metric as it is, so that its threshold is not made
-        from it.
+    total_measurement: the series of the total, for `free`. If it is absent, `total_memory_bytes` of the node
+        counts.
+    unaffected_by: the recorded attack that does not affect this metric, so that its threshold is not made
+        from that dataset.
     """
 
     name: str
@@ -70,17 +71,17 @@ class Metric:
 
     @property
     def measurements(self) -> tuple[str, ...]:
-        """All series that it is made of."""
+        """All series that the metric is made of."""
         return (self.measurement, *filter(None, (self.total_measurement,)))
 
     @property
     def level(self) -> str:
-        """The feature that says how much of the metric there is: the one that is drawn."""
+        """The feature that says how much of the metric there is, and that pictures show."""
         return self.features[-1]
 
     @property
     def threshold_key(self) -> str:
-        """Its key in a thresholds file."""
+        """The metric's key in a thresholds file."""
         return f"{self.name}_threshold"
 
 
@@ -91,7 +92,7 @@ class MetricTable(Mapping[str, Metric]):
         METRICS["cpu"].unit                                   # "%"
         MetricTable((*METRICS.values(), Metric("disk", ...)))  # a ninth metric
 
-    What is read from the table often is worked out once.
+    Properties that are read often are computed once.
     """
 
     rows: tuple[Metric, ...]
@@ -111,47 +112,47 @@ class MetricTable(Mapping[str, Metric]):
 
     @cached_property
     def threshold_keys(self) -> dict[str, str]:
-        """What has an RMSE -> its key in a thresholds file: each metric, last `overall`, which pools all."""
+        """Name of each RMSE -> its key in a thresholds file: the metrics, then `overall`, which pools all."""
         return {**{row.name: row.threshold_key for row in self.rows}, OVERALL: f"{OVERALL}_threshold"}
 
     @cached_property
     def features(self) -> tuple[str, ...]:
-        """Columns that the model sees, in its order: how each metric changes, then the levels beside that."""
+        """Columns that the model sees, in order: first how each metric changes, then separate levels."""
         firsts = [row.features[0] for row in self.rows]
         return (*firsts, *(feature for row in self.rows for feature in row.features[1:]))
 
     @cached_property
     def feature_places(self) -> dict[str, list[int]]:
-        """Metric -> the places of its features among all."""
+        """Metric -> the positions of its features among all features."""
         return {row.name: [self.features.index(feature) for feature in row.features] for row in self.rows}
 
     @cached_property
     def in_datasets(self) -> tuple[Metric, ...]:
-        """The rows in the order of a dataset's columns: the node exporter's, then those of the RAN."""
+        """The rows in the order of a dataset's columns: those of the node exporter, then those of the RAN."""
         return tuple(sorted(self.rows, key=lambda row: row.exporter != NODE))
 
     @cached_property
     def _in_store(self) -> tuple[Metric, ...]:
-        """As in_datasets, and within each exporter the metrics in percent first."""
+        """The rows in the order of in_datasets, but with metrics in percent first within each exporter."""
         return tuple(sorted(self.in_datasets, key=lambda row: (row.exporter != NODE, row.unit != "%")))
 
     @cached_property
     def stored(self) -> dict[str, str]:
-        """Column that is stored with an anomaly -> name of the field, in the order of getAnomalyColumns()."""
+        """Column that is stored with an anomaly -> name of its field, in the order of getAnomalyColumns()."""
         return {row.stored: row.stored_field for row in self._in_store}
 
     @cached_property
     def measurements(self) -> dict[str, Metric]:
-        """All series -> the metric that is made of it, in the order in which they are asked for."""
+        """Series -> the metric that is made of it, in the order in which InfluxDB is asked for them."""
         return {name: row for row in self._in_store for name in row.measurements}
 
     def part_tag(self, measurement: str) -> str | None:
-        """The tag that tells the parts of a node in a measurement apart; None where there is one series."""
+        """The tag that tells the parts of a node in a measurement apart; None if there is one series."""
         return self.measurements[measurement].part_tag
 
     @property
     def description(self) -> dict[str, list[str]]:
-        """Metric -> its features, in JSON: what a trained network depends on."""
+        """Metric -> its features, for JSON: what a trained network depends on."""
         return {row.name: list(row.features) for row in self.rows}
 
 

@@ -1,4 +1,4 @@
-"""What a node is: its CPUs, interfaces, cell and exporters, read from a file."""
+"""A node: its CPUs, interfaces, cell and exporters, read from a file."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from nodes.metrics import METRICS, MetricTable
 
 @dataclass(frozen=True)
 class Node:
-    """Which series of a database are this node; the defaults are those of the documented testbed.
+    """Which series of a database belong to this node; the defaults are those of the documented testbed.
 
-    `node_instance` and `ran_instance` pin the `instance` tags of the node exporter and the RAN
-    exporter; None accepts the only one there is. `node_tags` and `ran_tags` pin any other tags of theirs,
-    where an empty value means that a series must not have the tag. `total_memory_bytes` counts where the node
-    exporter does not report `node_memory_MemTotal_bytes`. `metrics` is what is watched of the node.
+    `node_instance` and `ran_instance` fix the `instance` tags of the node exporter and the RAN exporter;
+    None accepts the only one there is. `node_tags` and `ran_tags` fix other tags of their series; an empty
+    value means that a series must not have the tag. `total_memory_bytes` counts if the node exporter does not
+    report `node_memory_MemTotal_bytes`. `metrics` are the metrics that are watched.
     """
 
     cpus: tuple[str, ...] = ("0", "1")
@@ -33,7 +33,7 @@ class Node:
     metrics: MetricTable = METRICS
 
     def parts(self, tag: str | None) -> tuple[str | None, ...]:
-        """The parts that a tag of its series tells apart; without a tag there is one, None."""
+        """The parts of the node that a tag tells apart; without a tag there is one part, None."""
         return {
             None: (None,),
             "cpu": self.cpus,
@@ -42,7 +42,7 @@ class Node:
         }[tag]
 
     def identity(self) -> dict[str, Any]:
-        """What tells this node from others, in JSON; without tags and metrics that are the default."""
+        """What distinguishes this node from others, for JSON; default tags and metrics are left out."""
         told = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "metrics"}
         if self.metrics != METRICS:
             told["metrics"] = self.metrics.description
@@ -53,9 +53,9 @@ DEFAULT_NODE = Node()
 
 
 def getColumnNames(node: Node = DEFAULT_NODE) -> dict[str, type]:
-    """Columns of a dataset beside `time`, and their types, in the order in which they are written.
+    """Columns of a dataset except `time`, and their types, in the order in which they are written.
 
-    The first ones are per CPU and per interface of `node`; the rest are the same for every node.
+    Columns per CPU and per interface depend on `node`; the others are the same for every node.
     """
     columns: list[str] = []
     for metric in node.metrics.in_datasets:
@@ -66,7 +66,7 @@ def getColumnNames(node: Node = DEFAULT_NODE) -> dict[str, type]:
 
 
 def part_column(column: str, part: str) -> str:
-    """The name of a part's column, from the one in the table: `cpu_user_{part}_rate` -> `cpu_user_0_rate`."""
+    """The column of a part, from its name in the table: `cpu_user_{part}_rate` -> `cpu_user_0_rate`."""
     return column.replace("{part}", part)
 
 
@@ -91,9 +91,9 @@ def load_node(filename: str | Path | None) -> Node:
                 raise UserError(f'{filename}: \'{key}\' must be a list of names, like ["0", "1"]')
             given[key] = tuple(_name(filename, key, name) for name in names)
             if len(set(given[key])) < len(names):
-                raise UserError(f"{filename}: '{key}' names the same one twice; list each once")
+                raise UserError(f"{filename}: '{key}' has a name twice; list each name once")
     for key in ("cell_id", "node_instance", "ran_instance"):
-        # Without an instance, the only one there is counts; there is no such thing as no cell.
+        # An instance may be null, for the only one there is; a cell may not.
         if key in given and (key == "cell_id" or given[key] is not None):
             given[key] = _name(filename, key, given[key])
     for key, instance in (("node_tags", "node_instance"), ("ran_tags", "ran_instance")):
@@ -109,14 +109,14 @@ def _tags(filename: str | Path, key: str, tags: Any, instance: str) -> tuple[tup
     if not isinstance(tags, dict) or not all(name and name.isprintable() for name in tags):
         raise UserError(f'{filename}: \'{key}\' must be an object of tags, like {{"job": "node"}}')
     if "instance" in tags:
-        raise UserError(f"{filename}: '{key}' holds 'instance'; write it as '{instance}'")
+        raise UserError(f"{filename}: '{key}' has the tag 'instance'; set it as '{instance}'")
     return tuple(
         (name, value if value == "" else _name(filename, key, value)) for name, value in tags.items()
     )
 
 
 def _name(filename: str | Path, key: str, value: Any) -> str:
-    """Labels are text in InfluxDB, but people write `"cpus": [0, 1]`."""
+    """The value as text: labels are text in InfluxDB, but people write `"cpus": [0, 1]`."""
     is_name = isinstance(value, (str, int)) and not isinstance(value, bool) and value != ""
     if not is_name or not str(value).isprintable():
         raise UserError(

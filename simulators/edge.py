@@ -1,13 +1,13 @@
 """A deterministic model of an edge node and its gNB, and the datasets that ship in data/.
 
-`python -m simulators.edge` writes data/normal.csv, data/cpu_attack.csv, data/iperf_attack.csv and
-data/attacks.json anew, byte for byte the same each time. The levels are those that a public recording
-of a 5G testbed's edge node shows at rest (per 15 s: user CPU 4.4-9 %, RAM used 88.67-88.82 %, RX CPU
-13.7-14.6 %, TX CPU 5.4-5.7 %, 5-20 kB received and 10-35 kB sent, now and then a burst of 50-200 kB).
+`python -m simulators.edge` rewrites data/normal.csv, data/cpu_attack.csv, data/iperf_attack.csv and
+data/attacks.json, byte for byte the same each time. The levels are those of the edge node in a public
+recording of a 5G testbed at rest (per 15 s: user CPU 4.4-9 %, RAM used 88.67-88.82 %, RX CPU 13.7-14.6 %,
+TX CPU 5.4-5.7 %, 5-20 kB received and 10-35 kB sent, with an occasional burst of 50-200 kB).
 
 The model makes what the exporters would report (cumulative CPU seconds, free bytes, interface counters,
-bit rates), each exporter scraped at its own moment; formatters.py turns it into columns, as it does for
-the daemon.
+bit rates), with each exporter scraped at its own moment. formatters.py turns this into columns, as it does
+for the daemon.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ MEGABIT_BYTES = 1e6 / 8
 
 @dataclass(frozen=True)
 class Attack:
-    """What is done to the node from `start` to `end` (seconds since 1970): `cpu` or `iperf`."""
+    """An attack on the node from `start` to `end` (seconds since 1970). kind: `cpu` or `iperf`."""
 
     kind: str
     start: float
@@ -64,10 +64,10 @@ def simulate(
     reboot_at: float | None = None,
     interval_seconds: float = RECORD_SECONDS,
 ) -> Record:
-    """Samples of every series, by measurement, from `start` (seconds since 1970) on for `seconds`.
+    """Samples of every series, by measurement, from `start` (seconds since 1970) for `seconds`.
 
-    The same seed gives the same life whatever the attacks are; `reboot_at` takes the node away for a
-    minute and starts its counters from zero.
+    The same seed gives the same normal load whatever the attacks are. At `reboot_at` the node is away for a
+    minute, and its counters start from zero.
     """
     count = int(seconds / interval_seconds)
     slots = start + np.arange(count) * interval_seconds
@@ -88,7 +88,7 @@ def simulate(
 
 
 def drift(rng: np.random.Generator, count: int, records: float) -> np.ndarray:
-    """A slow wander of unit variance that forgets itself in about `records` records (an AR(1))."""
+    """A slow random drift (an AR(1) process) of unit variance, correlated over about `records` records."""
     keep = np.exp(-1 / records)
     steps = rng.standard_normal(count) * np.sqrt(1 - keep**2)
     wander = np.empty(count)
@@ -100,7 +100,7 @@ def drift(rng: np.random.Generator, count: int, records: float) -> np.ndarray:
 
 
 def _sessions(rng: np.random.Generator, count: int) -> np.ndarray:
-    """1 while a UE is attached, 0 while nobody is: spells of about 40 minutes each."""
+    """1 while a UE is attached, 0 while none is, in periods of about 40 minutes."""
     attached = np.empty(count)
     i, state = 0, 0.0
     while i < count:
@@ -111,7 +111,7 @@ def _sessions(rng: np.random.Generator, count: int) -> np.ndarray:
 
 
 def _bursts(rng: np.random.Generator, count: int, probability: float, low: float, high: float) -> np.ndarray:
-    """Bursts that begin with `probability` per record and go on for 2-8 records at `low` to `high`."""
+    """Bursts that start with `probability` per record and last 2-8 records at levels from `low` to `high`."""
     burst = np.zeros(count)
     for begin in np.flatnonzero(rng.random(count) < probability):
         levels = rng.uniform(low, high) * rng.uniform(0.6, 1.0, rng.integers(2, 9))
@@ -121,13 +121,13 @@ def _bursts(rng: np.random.Generator, count: int, probability: float, low: float
 
 
 def between(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Fold what lies outside back in, so that a wander turns round at its limits."""
+    """Reflect values at the limits `low` and `high`, so that a drift turns around there."""
     width = high - low
     return low + np.abs((values - low + width) % (2 * width) - width)
 
 
 def _host_life(rng: np.random.Generator, count: int, day: np.ndarray) -> dict[str, np.ndarray]:
-    # A job every 30 s falls into every second record; now and then its phase slips.
+    # A job that runs every 30 s is in every second record; occasionally its phase slips.
     slips = np.cumsum(rng.random(count) < 0.002)
     every_second = np.where((np.arange(count) + slips) % 2 == 0, 0.8, -0.8)
     work = 5.7 + 0.9 * day + 0.25 * drift(rng, count, 240) + every_second
@@ -150,7 +150,7 @@ def _host_life(rng: np.random.Generator, count: int, day: np.ndarray) -> dict[st
 
 
 def gnb_life(seed: int, count: int) -> dict[str, np.ndarray]:
-    """A gNB in the middle of the day, `count` records: rx, tx (percent), down, up (bytes per record)."""
+    """`count` records of a gNB in the middle of the day: rx, tx (percent), down, up (bytes per record)."""
     rng = np.random.default_rng(seed)
     return _ran_life(rng, count, np.full(count, 0.5), _sessions(rng, count))
 
@@ -173,12 +173,12 @@ def _ran_life(
 
 
 def _overlap(times: np.ndarray, seconds: float, start: float, end: float) -> np.ndarray:
-    """Share of the `seconds` before each time that lies between start and end."""
+    """Share of the `seconds` before each time that is between start and end."""
     return np.clip(np.minimum(times, end) - np.maximum(times - seconds, start), 0, seconds) / seconds
 
 
 def iperf_bytes_per_second(times: np.ndarray | float, start: float, seed: int) -> np.ndarray | float:
-    """20-60 Mbit/s since `start` that wander as radio conditions do, the same whichever exporter looks."""
+    """20-60 Mbit/s since `start`, varying like radio conditions, and the same for both exporters."""
     phase = np.random.default_rng(seed + 1).uniform(0, 2 * np.pi, 3)
     seconds = times - start
     waves = sum(np.sin(seconds / period + p) for period, p in zip((31.0, 83.0, 190.0), phase, strict=True))
@@ -207,7 +207,7 @@ def _attack_ran(life: dict, attack: Attack, times: np.ndarray, seed: int) -> Non
 
 
 def flooded(gnb: dict, flood: np.ndarray | float) -> dict:
-    """rx, tx, down and up of a gNB that carries `flood` bytes per record more."""
+    """rx, tx, down and up of a gNB that carries `flood` more bytes per record."""
     return {
         "down": gnb["down"] + flood,
         "up": gnb["up"] + 0.04 * flood,
@@ -223,7 +223,7 @@ def _samples(
     interval_seconds: float,
     reboot_at: float | None,
 ) -> Record:
-    """What a scrape of the two exporters stores, as Prometheus tags it."""
+    """The samples that scrapes of the two exporters store, with the tags that Prometheus gives them."""
     scale = interval_seconds / RECORD_SECONDS
     node_there, ran_there = ~life["missed"]
     boot = np.zeros(len(node_times), dtype=bool)
@@ -281,7 +281,7 @@ def _samples(
 
 
 def _points(times: np.ndarray, values: np.ndarray, there: np.ndarray, tags: dict[str, str]) -> list[dict]:
-    """Points of one series; Prometheus keeps milliseconds."""
+    """Points of one series, in whole milliseconds like those of Prometheus."""
     milliseconds = np.round(times * 1e3).astype(np.int64)
     return [
         {"time": int(ms) * 1_000_000, "value": float(value), **tags}
@@ -306,7 +306,7 @@ IPERF_START = datetime(2026, 3, 7, 12, tzinfo=UTC).timestamp()
 
 
 def shipped_datasets() -> dict[str, tuple[Record, list[Attack]]]:
-    """File name -> samples and attacks of the datasets in data/."""
+    """File name of each dataset in data/ -> its samples and attacks."""
     hours = 3600.0
     cpu, iperf = cpu_attack(CPU_START + 4 * hours), iperf_attack(IPERF_START + 4 * hours)
     reboot_at = NORMAL_START + 1.3 * DAY_SECONDS
@@ -319,7 +319,7 @@ def shipped_datasets() -> dict[str, tuple[Record, list[Attack]]]:
 
 def main() -> None:
     """Write the datasets that ship in data/."""
-    parser = argparse.ArgumentParser(description="Write the shipped datasets anew.")
+    parser = argparse.ArgumentParser(description="Rewrite the shipped datasets.")
     parser.add_argument("--output_dir", default="data", help="folder to write to (default: data)")
     folder = Path(parser.parse_args().output_dir)
     windows = {}

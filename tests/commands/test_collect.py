@@ -277,8 +277,8 @@ class Nowhere:
 
 
 NO_SAMPLE = (
-    "database {} has no sample of this node; check that Prometheus writes there (deploy/prometheus.yml),"
-    " --influx_db and --node_file"
+    "database {} has no usable sample of this node; check that Prometheus writes there"
+    " (deploy/prometheus.yml), --influx_db and --node_file"
 )
 
 

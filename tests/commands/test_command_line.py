@@ -71,7 +71,7 @@ def run_process(
 
 
 def fault(message: str) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of a fault that the user can mend."""
+    """Exit code, standard output and standard error of a fault that the user can fix."""
     return 1, "", f"find_anomalies.py: {message}\n"
 
 
@@ -208,7 +208,7 @@ def test_replay_can_draw_what_it_found(tmp_path: Path) -> None:
     picture = tmp_path / "plots" / "iperf.png"
     done = run("--mode", "test", "--replay", "data/iperf_attack.csv", "--plot", picture)
     assert done.returncode == 0
-    assert logged(done.stderr)[-1] == f"{picture}: the picture of it"
+    assert logged(done.stderr)[-1] == f"{picture}: picture of the dataset written"
     assert picture.read_bytes().startswith(b"\x89PNG\r\n")
     causes = {
         cause
@@ -239,7 +239,9 @@ def test_replay_can_draw_each_alert(name: str, tmp_path: Path) -> None:
     assert done.returncode == 0
     expected = pictures_of(done.stdout.splitlines())
     assert expected
-    assert logged(done.stderr)[1:] == [f"{folder}/{picture}: the picture of an alert" for picture in expected]
+    assert logged(done.stderr)[1:] == [
+        f"{folder}/{picture}: picture of an alert written" for picture in expected
+    ]
     assert sorted(path.name for path in folder.iterdir()) == expected
     for path in folder.iterdir():
         assert path.read_bytes().startswith(b"\x89PNG\r\n")
@@ -335,7 +337,7 @@ def keep(count: int) -> Callable[[list[list[str]]], None]:
     return change
 
 
-COLLECT = "--mode collect writes all that are needed"
+COLLECT = "--mode collect writes all columns"
 
 
 @pytest.mark.parametrize(
@@ -419,8 +421,8 @@ def half_rows(rows: list[list[str]]) -> None:
 
 
 FAR_APART = (
-    "has a value of cpu_user_rate every {every} s only, --interval is {interval} s; give --interval {every},"
-    " or collect it with --interval {interval}"
+    "has a value of cpu_user_rate only every {every} s, but --interval is {interval} s; give --interval"
+    " {every}, or collect it with --interval {interval}"
 )
 
 
@@ -513,21 +515,21 @@ def constant(column: str, value: str) -> Callable[[list[list[str]]], None]:
     [
         (
             constant("mem_percentage", "88.7"),
-            "the training set (--trainset) has the constant 88.7 in mem_percentage,"
-            " so nothing can be learnt of it; collect a longer stretch in which it changes",
+            "the training set (--trainset) has the constant value 88.7 for mem_percentage,"
+            " which cannot be learnt; collect a longer time in which it changes",
         ),
         (
             constant("ul_bytes_rate", ""),
-            "the training set (--trainset) has no value in ul_bytes_rate; collect records that have it",
+            "the training set (--trainset) has no value of ul_bytes_rate; collect records that have it",
         ),
         (
             keep(43),
-            "the training set (--trainset) has only 39 sequences of 4 records without a gap;"
+            "the training set (--trainset) has only 39 sequences of 4 records without gaps;"
             " collect at least a day of records",
         ),
         (
             gaps,
-            "the training set (--trainset) has only 0 sequences of 4 records without a gap;"
+            "the training set (--trainset) has only 0 sequences of 4 records without gaps;"
             " collect at least a day of records",
         ),
         (without("cpu_rx_rate"), f"normal.csv: has no column cpu_rx_rate; {COLLECT}"),
@@ -557,8 +559,8 @@ def test_a_testset_that_is_further_apart_than_the_interval_is_said_and_left_out(
     words = FAR_APART.format(every=60, interval=15)
     assert left_out == f"cpu.csv: {words}. It is left out: it is not judged, and no threshold is made from it"
     assert few == (
-        "the training set (--trainset) has only 97 sequences without a gap, 24 min 15 s: expect false alerts,"
-        " and collect a day or more of ordinary life (--mode collect --since 3d)"
+        "the training set (--trainset) has only 97 sequences without gaps, 24 min 15 s: expect false alerts,"
+        " and collect normal data of a day or more (--mode collect --since 3d)"
     )
     assert done.returncode == 99
 
@@ -691,8 +693,8 @@ def test_a_damaged_network_is_refused_in_one_line_though_its_checksum_matches(
     about["sha256"]["litert"] = hashlib.sha256(content).hexdigest()
     identity.write_text(json.dumps(about))
     assert outcome(replay_with(model)) == fault(
-        f"{network}: is damaged, or no network of these features; restore all files of one training, or train"
-        f" again with --mode train --model {model}"
+        f"{network}: is damaged, or not a network for these features; restore all files of one training, or"
+        f" train again with --mode train --model {model}"
     )
 
 
@@ -706,7 +708,7 @@ def test_damaged_statistics_are_refused_in_one_line_though_their_checksum_matche
     about["sha256"]["stats"] = hashlib.sha256(text.encode()).hexdigest()
     identity.write_text(json.dumps(about))
     assert outcome(replay_with(model)) == fault(
-        f"{stats}: holds no minimum and maximum of each feature; restore all files of one training, or train"
+        f"{stats}: has no minimum and maximum for each feature; restore all files of one training, or train"
         f" again with --mode train --model {model}"
     )
 
@@ -775,7 +777,7 @@ def test_thresholds_of_another_model_are_said_when_checked_and_at_a_replay(tmp_p
     proposed.write_text(json.dumps({"model": "of yesterday", "proposed": values}))
     few = dataset(tmp_path / "few.csv")
     line = (
-        f"{file}: holds thresholds that were proposed for another model than model/5g_edge_autoencoder.h5"
+        f"{file}: has thresholds that were proposed for another model than model/5g_edge_autoencoder.h5"
         " (all); run --mode train --evaluate, or set them by hand"
     )
     checked = run("--check_thresholds", "--thresholds_file", file, "--trainset", few)
@@ -800,7 +802,7 @@ def test_check_thresholds_without_pandas_still_says_whether_the_file_is_valid(tm
     )
     assert done.returncode == 0
     assert logged(done.stderr) == [
-        "pandas is not installed here: what they flag of data/normal.csv is not shown"
+        "pandas is not installed here, so what they flag of data/normal.csv is not shown"
     ]
     assert done.stdout.splitlines()[-1] == "data/thresholds.json is valid"
 
@@ -999,7 +1001,7 @@ def test_the_daemon_draws_each_alert_when_it_ends_and_outlives_a_folder_that_goe
             assert list(folder.iterdir()) == []
             lines = wait_for(log, lambda lines: [line for line in lines if ".png" in line])
             (first,) = pictures_of(lines, 1)
-            place = lines.index(f"{folder}/{first}: the picture of an alert")
+            place = lines.index(f"{folder}/{first}: picture of an alert written")
             verdicts = [line for line in lines[:place] if " normal (" in line or line.startswith("{")]
             assert " normal (" in verdicts[-1]
             assert [path.name for path in folder.iterdir()] == [first]
@@ -1039,7 +1041,7 @@ def test_a_folder_that_cannot_hold_pictures_is_refused_at_once(source: list[str]
     (tmp_path / "plots").write_text("a file")
     for folder, reason in (("plots", "File exists"), ("plots/alerts", "Not a directory")):
         assert outcome(run("--mode", "test", *source, "--plot_dir", tmp_path / folder)) == fault(
-            f"{tmp_path / folder}: no picture can be written there ({reason}); name another --plot_dir"
+            f"{tmp_path / folder}: pictures cannot be written there ({reason}); name another --plot_dir"
         )
 
 

@@ -184,9 +184,9 @@ def test_each_command_reads_the_options_that_serve_it_and_no_others(mode: Mode) 
     [
         ("", "--mode is needed: train, test or collect"),
         ("--mode fly", "argument --mode: invalid choice: 'fly' (choose from 'train', 'test', 'collect')"),
-        ("--mode test --speed 9", "unrecognized arguments: --speed 9; --help shows what there is"),
-        ("--mode test now", "unrecognized arguments: now; --help shows what there is"),
-        ("--mode test --node all", "unrecognized arguments: --node all; --help shows what there is"),
+        ("--mode test --speed 9", "unrecognized arguments: --speed 9; --help shows all options"),
+        ("--mode test now", "unrecognized arguments: now; --help shows all options"),
+        ("--mode test --node all", "unrecognized arguments: --node all; --help shows all options"),
         ("--mode", "argument --mode: expected one argument"),
         ("--mode test --influx_port abc", f"argument --influx_port: 'abc' {PORT_RANGE}"),
         ("--mode test --influx_port 0", f"argument --influx_port: '0' {PORT_RANGE}"),
@@ -207,7 +207,7 @@ def test_each_command_reads_the_options_that_serve_it_and_no_others(mode: Mode) 
         ("--mode train --evaluate perhaps", "argument --evaluate: 'perhaps' is neither true nor false"),
         (
             "--target ports --mode collect",
-            "--target ports has no --mode collect; its samples stay where they are",
+            "--target ports has no --mode collect; its --mode train reads the samples directly",
         ),
         (
             "--target ports --check_thresholds",
@@ -306,7 +306,7 @@ def test_no_name_can_be_shortened(capsys: pytest.CaptureFixture[str]) -> None:
         for length in range(1, len(name)):
             if (short := f"--{name[:length]}") not in {f"--{one}" for one in BY_NAME}:
                 said = refusal(["--mode=test", f"{short}=1"], capsys, {})
-                assert said == f"unrecognized arguments: {short}=1; --help shows what there is"
+                assert said == f"unrecognized arguments: {short}=1; --help shows all options"
 
 
 def test_a_switch_needs_no_value(capsys: pytest.CaptureFixture[str]) -> None:

@@ -267,7 +267,7 @@ def test_a_twin_that_differs_from_the_model_is_not_saved_over_a_good_bundle(
     # What cannot be compared does not agree.
     unknown = np.full((2, 3, 12), np.nan, dtype=np.float32)
     message = (
-        f"{bundle_copy.with_suffix('.tflite')}: differs from the Keras model by nan: nothing was saved;"
+        f"{bundle_copy.with_suffix('.tflite')}: differs from the Keras model by nan, so nothing was saved;"
         " train on more records (--trainset) or for more --epochs"
     )
     with pytest.raises(UserError, match=refusal(message)):

@@ -1045,7 +1045,7 @@ def test_thresholds_of_another_model_are_said_once_and_shown(
     proposed.write_text(json.dumps({"model": "of yesterday", "proposed": values}))
     caplog.clear()
     edge.live(14, 15)
-    words = "holds thresholds that were proposed for another model than model/5g_edge_autoencoder.h5 (all)"
+    words = "has thresholds that were proposed for another model than model/5g_edge_autoencoder.h5 (all)"
     line = f"{edge.thresholds_file}: {words}; run --mode train --evaluate, or set them by hand"
     assert said(caplog) == [line]
     assert is_shown() == 1

@@ -148,11 +148,11 @@ SORT = "sort by time, each time once"
         (put(4, "time", "2021-01-12T09:13:29Z"), f", line 4: is earlier than the line before; {SORT}"),
         (
             lambda cells: drop(cells, "time"),
-            ": has no column time; --mode collect writes all that are needed",
+            ": has no column time; --mode collect writes all columns",
         ),
         (
             lambda cells: drop(cells, "mem_rate", "ul_bytes"),
-            ": has no column mem_rate, ul_bytes; --mode collect writes all that are needed",
+            ": has no column mem_rate, ul_bytes; --mode collect writes all columns",
         ),
     ],
 )

@@ -839,7 +839,7 @@ def test_a_missing_threshold_is_a_tenth_and_the_log_says_so(
     assert load_thresholds(path) == thresholds(0.1, **given)
     missing = missing or [key for key in KEYS if key not in ("cpu_threshold", "net_5g_up_threshold")]
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
-        ("WARNING", f"{path}: no {', '.join(missing)}; 0.1 is used")
+        ("WARNING", f"{path}: has no {', '.join(missing)}; 0.1 is used")
     ]
     assert path.read_text() == text
 

@@ -329,9 +329,9 @@ def test_an_attack_dataset_of_another_pace_is_left_out_of_thresholds_and_report(
     monkeypatch.chdir(tmp_path)
     evaluation.evaluate("t.json", "cpu_attack.csv", "iperf_attack.csv", "normal.csv", 30, "edge.h5")
     assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
-        "iperf_attack.csv: has a value of cpu_user_rate every 60 s only, --interval is 15 s; give --interval"
-        " 60, or collect it with --interval 15. It is left out: it is not judged, and no threshold is made"
-        " from it"
+        "iperf_attack.csv: has a value of cpu_user_rate only every 60 s, but --interval is 15 s; give"
+        " --interval 60, or collect it with --interval 15. It is left out: it is not judged, and no"
+        " threshold is made from it"
     ]
     printed = capsys.readouterr().out
     assert "iperf_attack " not in printed

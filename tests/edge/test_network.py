@@ -46,7 +46,7 @@ def test_a_collapsed_network_is_refused_in_one_line(untrained: Any) -> None:
     with pytest.raises(UserError) as refused:
         check_not_collapsed(untrained, 3, 12)
     assert re.fullmatch(
-        r"the trained network ignores its input \(standard deviation \d\.\de-\d\d over random inputs\):"
+        r"the trained network ignores its input \(standard deviation \d\.\de-\d\d over random inputs\), so"
         r" nothing was saved; train on more varied records or for more epochs",
         str(refused.value),
     )

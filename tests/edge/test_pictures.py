@@ -526,8 +526,10 @@ def test_only_records_of_the_alert_have_dots() -> None:
     assert line(axes["cpu"], "actual").get_ydata() == pytest.approx(np.full(16, 3900.0))
 
 
-INSIDE = "A dot inside the band of what is allowed: the level itself was, how fast it changed was not."
-NO_CAUSE = "Unknown cause: no metric alone is far enough from what was expected, all of them together are."
+INSIDE = "A dot inside the allowed band: the level itself was allowed, but not how fast it changed."
+NO_CAUSE = (
+    "Unknown cause: no single metric is far enough from what was expected, but all of them together are."
+)
 
 
 @pytest.mark.parametrize(
@@ -573,7 +575,7 @@ def test_the_folder_of_the_pictures_is_made(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_made_is_refused_in_one_line(below: str, reason: str, tmp_path: Path) -> None:
     (tmp_path / "plots").write_text("a file")
     folder = tmp_path / "plots" / below
-    expected = f"{folder}: no picture can be written there ({reason}); name another --plot_dir"
+    expected = f"{folder}: pictures cannot be written there ({reason}); name another --plot_dir"
     with pytest.raises(UserError, match=f"^{re.escape(expected)}$"):
         make_plot_dir(folder)
     assert (tmp_path / "plots").read_text() == "a file"

@@ -106,10 +106,10 @@ def test_what_was_filled_in_after_a_crash_is_the_programs_like_the_rest(tmp_path
             '{"model": "a", "propo',
             ", line 1: not valid JSON (Unterminated string starting at); fix that line",
         ),
-        ('{"model": "a"}', ": holds no proposed thresholds; restore it"),
-        ('{"model": 7, "proposed": {}}', ": holds no proposed thresholds; restore it"),
-        ('{"model": "a", "proposed": [0.1]}', ": holds no proposed thresholds; restore it"),
-        ('{"proposed": {}, "before": 1}', ": holds no proposed thresholds; restore it"),
+        ('{"model": "a"}', ": has no proposed thresholds; restore it"),
+        ('{"model": 7, "proposed": {}}', ": has no proposed thresholds; restore it"),
+        ('{"model": "a", "proposed": [0.1]}', ": has no proposed thresholds; restore it"),
+        ('{"proposed": {}, "before": 1}', ": has no proposed thresholds; restore it"),
         ('{"proposed": {"mem_threshold": -1}}', ": mem_threshold is -1; it must be a number, 0 or more"),
         ('{"mem_threshold": "x"}', ': mem_threshold is "x"; it must be a number, 0 or more'),
         ("[]", ': must hold one JSON object, like {"key": 1.0}'),
@@ -136,7 +136,7 @@ def test_thresholds_that_were_proposed_for_another_model_are_named(tmp_path: Pat
     update_thresholds(file, proposals(0.5), "one")
     assert foreign(file, bundle, "one") is None
     said = (
-        f"{file}: holds thresholds that were proposed for another model than model/edge.h5 ({{}});"
+        f"{file}: has thresholds that were proposed for another model than model/edge.h5 ({{}});"
         " run --mode train --evaluate, or set them by hand"
     )
     assert foreign(file, bundle, "two") == said.format("all")

@@ -109,7 +109,7 @@ def test_the_training_prints_the_errors_that_it_notes(trained: Trained) -> None:
         # Of 199 records 100 are 1 and 99 are 3: the mean of the first is 1.
         (
             99,
-            "all records, too few to hold some out",
+            "all records, since too few are held out",
             math.sqrt((100 + 99 * 9) / 199),
             math.sqrt(99 * 4 / 199),
         ),
@@ -167,7 +167,7 @@ def with_gaps(frame: pd.DataFrame, whole: int) -> pd.DataFrame:
 
 
 TOO_FEW = (
-    "the training set (--trainset) has only {} sequences of 4 records without a gap;"
+    "the training set (--trainset) has only {} sequences of 4 records without gaps;"
     " collect at least a day of records"
 )
 
@@ -175,21 +175,21 @@ TOO_FEW = (
 @pytest.mark.parametrize(
     ("change", "options", "message"),
     [
-        (None, {"n_features": 8}, "the network has 12 features, not 8"),
+        (None, {"n_features": 8}, "n_features must be 12, not 8"),
         (None, {"val_split": 1.0}, "val_split is 1.0; it must be at least 0 and below 1"),
         (None, {"val_split": -0.1}, "val_split is -0.1; it must be at least 0 and below 1"),
         (None, {"val_split": math.nan}, "val_split is nan; it must be at least 0 and below 1"),
         (
             constant,
             {},
-            "the training set (--trainset) has the constant 88.7 in mem_percentage,"
-            " so nothing can be learnt of it;"
-            " collect a longer stretch in which it changes",
+            "the training set (--trainset) has the constant value 88.7 for mem_percentage,"
+            " which cannot be learnt;"
+            " collect a longer time in which it changes",
         ),
         (
             without_value,
             {},
-            "the training set (--trainset) has no value in ul_bytes_rate; collect records that have it",
+            "the training set (--trainset) has no value of ul_bytes_rate; collect records that have it",
         ),
         (lambda frame: with_gaps(frame, 0), {}, TOO_FEW.format(0)),
         (lambda frame: with_gaps(frame, 42), {}, TOO_FEW.format(39)),

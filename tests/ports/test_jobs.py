@@ -289,9 +289,13 @@ def test_a_series_that_stopped_is_unknown_and_said_to_be(
     [
         (("--detector", "magic"), 2, "argument --detector: invalid choice: 'magic' (choose from 'profile',"),
         (("--train_days", "27"), 2, "argument --train_days: '27' is not a number from 28 to 366"),
-        (("--bucket_minutes", "7"), 2, "argument --bucket_minutes: '7' is none of 5, 10, 15, 20, 30 and 60"),
-        (("--timezone", "Rome"), 2, "argument --timezone: 'Rome' is no time zone like Europe/Rome or UTC"),
-        (("--until", "noon"), 2, "argument --until: 'noon' is no time like 2023-01-31"),
+        (
+            ("--bucket_minutes", "7"),
+            2,
+            "argument --bucket_minutes: '7' is not one of 5, 10, 15, 20, 30 and 60",
+        ),
+        (("--timezone", "Rome"), 2, "argument --timezone: 'Rome' is not a time zone like Europe/Rome or UTC"),
+        (("--until", "noon"), 2, "argument --until: 'noon' is not a time like 2023-01-31"),
         (("--ports_dir", "nowhere"), 1, "nowhere: no such folder; check --ports_dir"),
         (("--ports_dir", "."), 1, ".: no file is named <device>_<port>_<in|out>.csv; check --ports_dir"),
     ],

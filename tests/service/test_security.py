@@ -130,7 +130,7 @@ def test_a_server_that_cannot_prove_who_it_is_is_not(
 ) -> None:
     ca_file = str(authorities[1]) if is_other else None
     line = refusal(initializeConnection("127.0.0.1", encrypted.port, "", "", True, ca_file))
-    assert line.startswith("InfluxDB at 127.0.0.1:8086 did not prove who it is by TLS (")
+    assert line.startswith("InfluxDB at 127.0.0.1:8086 did not prove its identity by TLS (")
     assert "certificate verify failed" in line
     assert line.endswith("check --influx_ssl and --influx_ca")
     assert "\n" not in line
@@ -140,7 +140,7 @@ def test_a_certificate_for_another_host_is_no_proof(authorities: tuple[Path, Pat
     certificate = signed(tmp_path, authorities[0], "DNS:elsewhere")
     with Influxd(tmp_path / "influxd", certificate=certificate) as server:
         client = initializeConnection("127.0.0.1", server.port, "", "", True, str(authorities[0]))
-        assert "did not prove who it is" in refusal(client)
+        assert "did not prove its identity" in refusal(client)
 
 
 def test_the_options_reach_the_client(
@@ -154,7 +154,7 @@ def test_the_options_reach_the_client(
         assert done.returncode == 1
         said.append(done.stderr.splitlines()[-1])
     assert "no recent sample of this node" in said[0]
-    assert "did not prove who it is" in said[1]
+    assert "did not prove its identity" in said[1]
 
 
 def test_a_ca_file_that_is_missing_is_one_line(tmp_path: Path) -> None:
@@ -261,13 +261,15 @@ def test_the_name_of_a_database_is_one_name(name: str, tmp_path: Path) -> None:
 def test_a_name_that_no_database_can_have_is_refused_as_influxdb_does(name: str, influxd: Influxd) -> None:
     with connect(influxd) as client, pytest.raises(InfluxDBClientError):
         client.create_database(name)
-    with pytest.raises(UserError, match="^--influx_db .* is no name for a database; use letters"):
+    with pytest.raises(UserError, match="^--influx_db .* is not a valid database name; use letters"):
         influx_utils.check_names(name, "detected_anomalies")
 
 
 @pytest.mark.parametrize("name", ["a\\", "a\nb", "a\x00"])
 def test_a_name_that_no_measurement_should_have_is_refused(name: str) -> None:
-    with pytest.raises(UserError, match="^--influx_measurement .* is no name for a measurement; use letters"):
+    with pytest.raises(
+        UserError, match="^--influx_measurement .* is not a valid measurement name; use letters"
+    ):
         influx_utils.check_names("edge", name)
 
 
