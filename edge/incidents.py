@@ -273,7 +273,8 @@ class FirstRecords:
         if self._records < FIRST_RECORDS:
             return []
         strange = [name for name in self._metrics if self._blamed.get(name, 0) >= NEARLY_ALL * self._records]
-        if "mem" not in strange or (len(strange) == 1 and self._records < WINDOW_RECORDS):
+        steady = [name for name in strange if self._metrics[name].is_steady]
+        if not steady or (steady == strange and self._records < WINDOW_RECORDS):
             return []
         self._records = WINDOW_RECORDS
         return strange

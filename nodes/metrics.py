@@ -26,6 +26,9 @@ NODE, RAN = "node", "ran"
 #   free      free bytes, and a total   -> used (bytes), percentage (of the total), change (percent)
 # `change`, `increase` and `bytes` count since the previous record.
 SECONDS, COUNTER, GAUGE, BIT_RATE, FREE = "seconds", "counter", "gauge", "bit rate", "free"
+KINDS = (SECONDS, COUNTER, GAUGE, BIT_RATE, FREE)
+# Tags that tell the parts of a node apart; None for a series without parts.
+PART_TAGS = (None, "cpu", "device", "cellId")
 # The recorded attacks from which thresholds are made.
 CPU_ATTACK, IPERF_ATTACK = "cpu", "iperf"
 OVERALL = "overall"
@@ -52,6 +55,8 @@ class Metric:
         counts.
     unaffected_by: the recorded attack that does not affect this metric, so that its threshold is not made
         from that dataset.
+    is_steady: hosts differ in its level, while attacks hardly change it: nearly all records anomalous in it
+        means a model of another host.
     """
 
     name: str
@@ -68,6 +73,7 @@ class Metric:
     tags: Mapping[str, str] = field(default_factory=dict, hash=False)
     total_measurement: str | None = None
     unaffected_by: str | None = None
+    is_steady: bool = False
 
     @property
     def measurements(self) -> tuple[str, ...]:
@@ -96,6 +102,21 @@ class MetricTable(Mapping[str, Metric]):
     """
 
     rows: tuple[Metric, ...]
+
+    def __post_init__(self) -> None:
+        for what, given in (
+            ("name", [row.name for row in self.rows]),
+            ("column", [column for row in self.rows for column in (*row.columns, *row.part_columns)]),
+            ("stored field", [row.stored_field for row in self.rows]),
+            ("measurement", [name for row in self.rows for name in row.measurements]),
+            # The node describes one memory.
+            ("kind", [row.kind for row in self.rows if row.kind == FREE]),
+        ):
+            if twice := {one for one in given if given.count(one) > 1}:
+                raise ValueError(f"two metrics have the {what} {', '.join(sorted(twice))}")
+        for row in self.rows:
+            if row.kind not in KINDS or row.part_tag not in PART_TAGS:
+                raise ValueError(f"{row.name}: unknown kind {row.kind!r} or part tag {row.part_tag!r}")
 
     def __getitem__(self, name: str) -> Metric:
         return self._by_name[name]
@@ -262,6 +283,7 @@ METRICS = MetricTable(
             unit="%",
             stored="mem_percentage",
             stored_field="mem_usage",
+            is_steady=True,
         ),
     )
 )

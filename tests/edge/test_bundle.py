@@ -245,7 +245,15 @@ def test_a_program_of_other_steps_refuses_the_bundle(bundle_copy: Path) -> None:
 
 
 def test_a_node_of_other_metrics_refuses_the_bundle(bundle_copy: Path) -> None:
-    disk = replace(METRICS["cpu_rx"], name="disk", features=("disk_rate", "disk_percentage"))
+    disk = replace(
+        METRICS["cpu_rx"],
+        name="disk",
+        measurement="disk_used",
+        columns={"disk_rate": "change", "disk_percentage": "value"},
+        features=("disk_rate", "disk_percentage"),
+        stored="disk_percentage",
+        stored_field="disk_usage",
+    )
     metrics = MetricTable((*(row for row in METRICS.values() if row.name != "mem"), disk))
     message = OTHER_METRICS.format("it has no disk, it has mem").format(folder=bundle_copy.parent)
     with pytest.raises(UserError, match=refusal(message)):

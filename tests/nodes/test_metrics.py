@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from nodes.metrics import METRICS, getAnomalyColumns, getFeatures
+from dataclasses import replace
+
+import pytest
+
+from nodes.metrics import GAUGE, METRICS, NODE, Metric, MetricTable, getAnomalyColumns, getFeatures
 from nodes.node import Node, getColumnNames
 from tests.support.columns import FEATURES, NEEDED, STORED
 
@@ -100,3 +104,32 @@ def test_stored_columns_stand_in_the_order_of_the_fields_of_an_anomaly() -> None
         "dl_bytes": "net_down_5g_usage",
         "ul_bytes": "net_up_5g_usage",
     }
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"name": "cpu"}, "two metrics have the name cpu"),
+        ({"columns": {"cpu_rx_rate": "value"}}, "two metrics have the column cpu_rx_rate"),
+        ({"stored_field": "mem_usage"}, "two metrics have the stored field mem_usage"),
+        ({"measurement": "rx_cpu_time"}, "two metrics have the measurement rx_cpu_time"),
+        ({"kind": "free"}, "two metrics have the kind free"),
+        ({"kind": "histogram"}, "disk: unknown kind 'histogram' or part tag None"),
+        ({"part_tag": "mountpoint"}, "disk: unknown kind 'gauge' or part tag 'mountpoint'"),
+    ],
+)
+def test_a_row_that_would_break_another_is_refused(change: dict[str, object], fault: str) -> None:
+    disk = Metric(
+        name="disk",
+        exporter=NODE,
+        kind=GAUGE,
+        measurement="node_filesystem_free_bytes",
+        columns={"disk": "value", "disk_rate": "change"},
+        features=("disk_rate", "disk"),
+        unit="B",
+        stored="disk",
+        stored_field="disk_usage",
+    )
+    assert len(MetricTable((*METRICS.values(), disk))) == 9
+    with pytest.raises(ValueError, match=f"^{fault}$"):
+        MetricTable((*METRICS.values(), replace(disk, **change)))
