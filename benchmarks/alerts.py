@@ -40,19 +40,19 @@ PERIODS = (2, 3, 4, 5, 6)
 # The public port series are only two months long.
 ALERT_TRAIN_DAYS = 29
 
-Flags = tuple[np.ndarray, np.ndarray]
+Marks = tuple[np.ndarray, np.ndarray]
 
 
-def alerts(flags: Flags, many: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """Statuses (n,), and whether an alert is up (n,), for flags of anomalies and unknown records."""
+def alerts(marks: Marks, many: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Statuses (n,), and whether an alert is up (n,), for marks of anomalies and unknown records."""
     row = Row(WINDOW_RECORDS + 1 if many is None else many)
-    judged = [(row.status(*both), row.is_up) for both in zip(*(one.tolist() for one in flags), strict=True)]
+    judged = [(row.status(*both), row.is_up) for both in zip(*(one.tolist() for one in marks), strict=True)]
     return np.array([status for status, _ in judged], dtype=object), np.array(
         [up for _, up in judged], dtype=bool
     )
 
 
-def edge_flags(bundle: Bundle, frame: pd.DataFrame, scale: float = 1.0) -> Flags:
+def edge_marks(bundle: Bundle, frame: pd.DataFrame, scale: float = 1.0) -> Marks:
     """Whether records are anomalies, and whether unknown, with the shipped thresholds times `scale`."""
     thresholds = load_thresholds("data/thresholds.json")
     verdicts = edge.judge(bundle, {key: scale * value for key, value in thresholds.items()}, frame)
@@ -73,7 +73,7 @@ def edge_life(captures: str | None) -> Iterator[tuple[pd.DataFrame, edge.Windows
 def false_edge_alerts(bundle: Bundle, captures: str | None) -> dict[str, list[int]]:
     """False alerts in normal data for each of NUMBERS: one row for each scale of the thresholds."""
     days, counts = 0.0, {scale: [0] * len(NUMBERS) for scale in SCALES}
-    # Flags just after the end of an attack still belong to it.
+    # Marks just after the end of an attack still belong to it.
     tail = int((WINDOW_RECORDS + ALERT_RECORDS) * RECORD_SECONDS * 1e9)
     for frame, windows in edge_life(captures):
         times = frame.index.as_unit("ns").asi8
@@ -82,9 +82,9 @@ def false_edge_alerts(bundle: Bundle, captures: str | None) -> dict[str, list[in
             normal &= (times < start) | (times >= end + tail)
         days += normal.sum() * RECORD_SECONDS / DAY_SECONDS
         for scale in SCALES:
-            flags = edge_flags(bundle, frame, scale)
+            marks = edge_marks(bundle, frame, scale)
             for place, many in enumerate(NUMBERS):
-                statuses, up = alerts(flags, many)
+                statuses, up = alerts(marks, many)
                 counts[scale][place] += evaluation.count_alerts((statuses == ALERT) & normal, up & normal)
     return {f"edge: false alerts in {days:.0f} days, thresholds x {s}": row for s, row in counts.items()}
 
@@ -100,8 +100,8 @@ def records_to_alert(bundle: Bundle) -> dict[str, list[int | None]]:
         loads = [Attack("cpu", scrape, scrape + RECORD_SECONDS) for scrape in scrapes]
         frame = edge.frame_of(simulate(42, start, 480 * RECORD_SECONDS, loads))
         first = int(np.searchsorted(frame.index.as_unit("ns").asi8, int((scrapes[0] + RECORD_SECONDS) * 1e9)))
-        flags = edge_flags(bundle, frame)
-        alerted = [np.flatnonzero(alerts(flags, many)[0] == ALERT) for many in NUMBERS]
+        marks = edge_marks(bundle, frame)
+        alerted = [np.flatnonzero(alerts(marks, many)[0] == ALERT) for many in NUMBERS]
         counted = [int(found[0]) - first + 1 if len(found) else None for found in alerted]
         rows[f"edge: records to the alert, CPU busy in 1 of {period}"] = counted
     return rows
@@ -129,11 +129,11 @@ def port_alerts(captures: str | None) -> dict[str, list[int]]:
         trained = fit_series(series, "profile", replace(training, until=split))
         after = judge(trained, series, split).after(split)
         judged = iterative_statuses(series, "profile", training, split, after)
-        flags = np.isin(judged, (ANOMALY, ALERT)), judged == UNKNOWN
+        marks = np.isin(judged, (ANOMALY, ALERT)), judged == UNKNOWN
         ways = {group: rest} | ({f"{group}, outside holidays": [*rest, *holidays]} if holidays else {})
         for (name, excused), (place, many) in itertools.product(ways.items(), enumerate(NUMBERS)):
             total = totals.setdefault(name, [Detection()] * len(NUMBERS))
-            seconds, (statuses, _) = training.minutes * 60, alerts(flags, many)
+            seconds, (statuses, _) = training.minutes * 60, alerts(marks, many)
             total[place] += detection(after.buckets.starts, seconds, statuses, known, excused)
     rows = {}
     for name, found in totals.items():

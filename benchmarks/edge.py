@@ -103,14 +103,14 @@ def load_capture(filename: str) -> tuple[pd.DataFrame, Windows]:
 
 
 def capture(bundle: Bundle, thresholds: dict[str, float], filename: str) -> dict[str, Any]:
-    """Summary of the public recording, and how many of its normal records were flagged and alerted."""
+    """Summary of the public recording, and how many of its normal records were anomalies and alerts."""
     frame, windows = load_capture(filename)
     verdicts = judge(bundle, thresholds, frame)
     (start, end) = windows[0]
     normal = [verdict for verdict in verdicts if not start <= verdict.time < end]
     return {
         **evaluation.summarise(verdicts, windows),
-        "normal_flagged": sum(verdict.is_anomaly for verdict in normal),
+        "normal_anomalies": sum(verdict.is_anomaly for verdict in normal),
         "normal_alerted": sum(verdict.status == ALERT for verdict in normal),
     }
 

@@ -236,7 +236,7 @@ def run_collect(options: argparse.Namespace) -> None:
 
 
 def check_thresholds(options: argparse.Namespace) -> None:
-    """Run --check_thresholds: show each threshold, its proposed value, and what it flags in normal data."""
+    """Run --check_thresholds: show each threshold, the proposed one, and the anomalies in normal data."""
     filename = options.thresholds_file
     proposed, by_person = compare_thresholds(filename)
     thresholds = load_thresholds(filename)
@@ -248,11 +248,11 @@ def check_thresholds(options: argparse.Namespace) -> None:
     except ModuleNotFoundError as error:
         # People edit thresholds on the edge node, which has only requirements-edge.txt.
         logger.warning(
-            "%s is not installed here, so what they flag of %s is not shown", error.name, options.trainset
+            "%s is not installed here, so the anomalies in %s are not shown", error.name, options.trainset
         )
         verdicts = []
-    flags = f"  flags of {options.trainset}" if verdicts else ""
-    print(f"{'threshold':<22} {'in force':>9} {'proposed':>9}{flags}")
+    heading = f"  anomalies in {options.trainset}" if verdicts else ""
+    print(f"{'threshold':<22} {'in force':>9} {'proposed':>9}{heading}")
     for name, key in METRICS.threshold_keys.items():
         before = f"{proposed[key]:>9.4f}" if key in proposed else f"{'-':>9}"
         share = f"  {sum(v.blames(name) for v in verdicts) / len(verdicts):.3%}" if verdicts else ""
@@ -261,5 +261,5 @@ def check_thresholds(options: argparse.Namespace) -> None:
     together = ""
     if verdicts:
         total = sum(verdict.is_anomaly for verdict in verdicts) / len(verdicts)
-        together = f"; together they flag {total:.3%} of {len(verdicts)} records"
+        together = f"; together they make anomalies of {total:.3%} of {len(verdicts)} records"
     print(f"\n{filename} is valid{together}")

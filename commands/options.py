@@ -168,7 +168,7 @@ CHECK = Mode(
     "edge",
     None,
     "--check_thresholds",
-    "Check the thresholds file; show what each threshold flags of normal records",
+    "Check the thresholds file; show the anomalies that it makes of normal data",
     "--check_thresholds",
 )
 PORTS_TRAIN = Mode(
@@ -293,7 +293,7 @@ CHOICES = (
         "check_thresholds",
         "mode",
         MODES,
-        "check the thresholds file and show what it flags; needs no --mode",
+        "check the thresholds file and show the anomalies in normal data; needs no --mode",
         **_SWITCH,
     ),
 )

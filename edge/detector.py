@@ -5,9 +5,9 @@ A record is an anomaly if both of these hold for some metric, or for all metrics
 - the RMSE over the window's predictions is above the threshold (something has been wrong lately), and
 - the record's own RMSE is above RECORD_FACTOR times the threshold (it is wrong now).
 
-The second condition keeps one spike from flagging the 26 records after it. It needs a factor because a
-threshold is made for RMSEs over a window, and single records vary more: surprises in normal operation (a UE
-that attaches, a burst of traffic) reach about 4 thresholds, attacks tens to hundreds.
+The second condition keeps one spike from making anomalies of the 26 records after it. It needs a factor
+because a threshold is made for RMSEs over a window, and single records vary more: surprises in normal
+operation (a UE that attaches, a burst of traffic) reach about 4 thresholds, attacks tens to hundreds.
 """
 
 from __future__ import annotations

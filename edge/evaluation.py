@@ -36,11 +36,11 @@ _HEADINGS = {
     "records": "records",
     "unknown_records": "unknown",
     "attack_records": "in attack",
-    "attack_flagged": "flagged",
+    "attack_anomalies": "anomalies",
     "attack_alerted": "alerted",
     "polls_to_first_anomaly": "1st anomaly",
     "polls_to_first_alert": "1st alert",
-    "polls_to_last_flag": "last flag",
+    "polls_to_last_anomaly": "last anomaly",
     "false_anomalies_per_day": "false/day",
     "false_alerts_per_day": "false alerts/day",
     "normal_alerted": "normal alerted",
@@ -90,28 +90,28 @@ def summarise(verdicts: Sequence[Verdict], attacks: Sequence[tuple[int, int]]) -
     """The numbers of _HEADINGS for one dataset; None for those that need an attack or a normal record.
 
     Polls are those of the slowest attack. An attack is never found if an alert is already up at its onset.
-    Its last flag is followed by ALERT_RECORDS records in a row without a flag, and is at most a window after
-    its end; later flags are false. count_alerts counts the false alerts, each of which wakes a person once;
-    `normal_alerted` counts their records.
+    Its last anomaly is followed by ALERT_RECORDS records in a row without one, and is at most a window after
+    its end; later anomalies are false. count_alerts counts the false alerts, each of which wakes a person
+    once; `normal_alerted` counts their records.
     """
     times = np.array([verdict.time for verdict in verdicts])
-    flagged = np.array([verdict.is_anomaly for verdict in verdicts])
+    anomalous = np.array([verdict.is_anomaly for verdict in verdicts])
     alerted = np.array([verdict.status == ALERT for verdict in verdicts])
     unknown = np.array([verdict.status == UNKNOWN for verdict in verdicts])
     up = np.array([verdict.is_alert_up for verdict in verdicts])
     during = np.zeros(len(times), dtype=bool)
     tail = np.zeros(len(times), dtype=bool)
-    first_anomaly, first_alert, last_flag = [], [], []
+    first_anomaly, first_alert, last_anomaly = [], [], []
     for start, end in attacks:
         inside = (times >= start) & (times < end)
         during |= inside
         begin, after = int(np.searchsorted(times, start)), int(np.searchsorted(times, end))
         is_up = begin > 0 and up[begin - 1]
-        first_anomaly.append(float("inf") if is_up else _first(flagged[begin:after]))
+        first_anomaly.append(float("inf") if is_up else _first(anomalous[begin:after]))
         first_alert.append(float("inf") if is_up else _first(alerted[begin:after]))
         until = min((int(np.searchsorted(times, s)) for s, _ in attacks if s >= end), default=len(times))
-        last_flag.append(records_to_last_flag(flagged[after : min(until, after + WINDOW_RECORDS)]))
-        tail[after : after + last_flag[-1]] = True
+        last_anomaly.append(records_to_last_anomaly(anomalous[after : min(until, after + WINDOW_RECORDS)]))
+        tail[after : after + last_anomaly[-1]] = True
     tail &= ~during
     normal = ~during & ~tail
     days = _days(times, normal & ~unknown)
@@ -119,26 +119,26 @@ def summarise(verdicts: Sequence[Verdict], attacks: Sequence[tuple[int, int]]) -
         "records": len(times),
         "unknown_records": int(unknown.sum()),
         "attack_records": int(during.sum()),
-        "attack_flagged": int((flagged & during).sum()),
+        "attack_anomalies": int((anomalous & during).sum()),
         "attack_alerted": int((alerted & during).sum()),
         "polls_to_first_anomaly": _worst(first_anomaly),
         "polls_to_first_alert": _worst(first_alert),
-        "polls_to_last_flag": _worst(last_flag),
-        "false_anomalies_per_day": _per_day((flagged & normal).sum(), days),
+        "polls_to_last_anomaly": _worst(last_anomaly),
+        "false_anomalies_per_day": _per_day((anomalous & normal).sum(), days),
         "false_alerts_per_day": _per_day(count_alerts(alerted & normal, up & normal), days),
         "normal_alerted": int((alerted & normal).sum()),
     }
 
 
-def _first(flags: np.ndarray) -> float:
-    """Position of the first flag, 1 for the first record; infinity if no record is flagged."""
-    return float(flags.argmax() + 1) if flags.any() else float("inf")
+def _first(marks: np.ndarray) -> float:
+    """Position of the first marked record, counted from 1; infinity if there is none."""
+    return float(marks.argmax() + 1) if marks.any() else float("inf")
 
 
-def records_to_last_flag(flags: np.ndarray) -> int:
-    """Records up to the last flag, ignoring flags after ALERT_RECORDS records in a row without one."""
+def records_to_last_anomaly(anomalous: np.ndarray) -> int:
+    """Records up to the last anomaly, not counting those after ALERT_RECORDS records in a row without one."""
     last = 0
-    for position in np.flatnonzero(flags) + 1:
+    for position in np.flatnonzero(anomalous) + 1:
         if position - last > ALERT_RECORDS:
             break
         last = int(position)

@@ -48,7 +48,7 @@ def plot_detection(
     filename: str | Path,
     title: str,
 ) -> None:
-    """Write one picture of consecutive records: each metric, its RMSE with the threshold, attacks and flags.
+    """Write one picture of consecutive records: each metric, its RMSE with the threshold, attacks and marks.
 
     Each metric's actual level is drawn with the expected one and the band that the thresholds allow.
     Raises UserError if the file cannot be written.
@@ -76,11 +76,11 @@ def draw_detection(
     times = _times(verdicts)
     levels = _levels(bundle, thresholds, verdicts)
     for row, (name, key) in enumerate(bundle.metrics.threshold_keys.items()):
-        flags = _flags(verdicts, name)
+        marks = _marks(verdicts, name)
         if name in levels:
-            _draw_level(axes[row, 0], bundle.metrics[name], times, *levels[name], flags)
+            _draw_level(axes[row, 0], bundle.metrics[name], times, *levels[name], marks)
         rmse = np.array([verdict.rmse[name] for verdict in verdicts])
-        _draw_rmse(axes[row, 1], name, times, rmse, thresholds[key], flags)
+        _draw_rmse(axes[row, 1], name, times, rmse, thresholds[key], marks)
     for axis in figure.axes:
         for start, end in np.array(attacks, dtype="datetime64[ns]").reshape(-1, 2):
             axis.axvspan(start, end, color="tab:red", alpha=0.12, linewidth=0, label="attack")
@@ -121,7 +121,7 @@ def _levels(
     }
 
 
-def _flags(verdicts: Sequence[Verdict], name: str) -> dict[str, np.ndarray]:
+def _marks(verdicts: Sequence[Verdict], name: str) -> dict[str, np.ndarray]:
     """Whether records (n,) are anomalies, or alerts, because of this metric; `overall`: of no metric."""
     caused = [verdict.blames(name) for verdict in verdicts]
     alerted = np.array([v.status == ALERT for v in verdicts]) & caused
@@ -134,7 +134,7 @@ def _draw_level(
     times: np.ndarray,
     level: np.ndarray,
     expected: tuple[np.ndarray, np.ndarray, np.ndarray],
-    flags: dict[str, np.ndarray],
+    marks: dict[str, np.ndarray],
 ) -> None:
     unit, divisor = level_unit(metric)
     actual, low, middle, high = (values / divisor for values in (level, *expected))
@@ -144,7 +144,7 @@ def _draw_level(
     axis.fill_between(times, low, high, color="tab:green", alpha=0.18, linewidth=0, label="allowed")
     axis.plot(times, middle, color="tab:blue", linewidth=1.0, label="expected")
     axis.plot(times, actual, color="0.25", linewidth=0.7, label="actual")
-    _mark(axis, times, actual, flags)
+    _mark(axis, times, actual, marks)
     axis.set_ylim(*limits)
     axis.set_ylabel(f"{metric.name} [{unit}]")
 
@@ -173,7 +173,7 @@ def _draw_rmse(
     times: np.ndarray,
     rmse: np.ndarray,
     threshold: float,
-    flags: dict[str, np.ndarray],
+    marks: dict[str, np.ndarray],
 ) -> None:
     from matplotlib.ticker import NullFormatter
 
@@ -182,16 +182,16 @@ def _draw_rmse(
     axis.plot(times, rmse, color="tab:purple", linewidth=0.8, label="window RMSE")
     if 0 < threshold <= FAR_ABOVE * np.max(rmse, initial=0.0, where=np.isfinite(rmse)):
         axis.axhline(threshold, color="black", linestyle="--", linewidth=0.8, label="threshold")
-    _mark(axis, times, rmse, flags)
+    _mark(axis, times, rmse, marks)
     axis.set_yscale("log")
     axis.yaxis.set_minor_formatter(NullFormatter())
     axis.set_ylabel(f"{name} RMSE")
 
 
-def _mark(axis: Axes, times: np.ndarray, level: np.ndarray, flags: dict[str, np.ndarray]) -> None:
-    for (label, flagged), color in zip(flags.items(), ("gold", "red"), strict=True):
-        if flagged.any():
-            axis.scatter(times[flagged], level[flagged], s=9, color=color, zorder=3, label=label)
+def _mark(axis: Axes, times: np.ndarray, level: np.ndarray, marks: dict[str, np.ndarray]) -> None:
+    for (label, marked), color in zip(marks.items(), ("gold", "red"), strict=True):
+        if marked.any():
+            axis.scatter(times[marked], level[marked], s=9, color=color, zorder=3, label=label)
 
 
 def _label_times(*axes: Axes) -> None:
@@ -278,17 +278,17 @@ def draw_alert(
     levels = _levels(bundle, thresholds, verdicts)
     for axis, (name, metric) in zip(used, bundle.metrics.items(), strict=True):
         level, expected = levels[name]
-        flags = {word: flagged & is_during for word, flagged in _flags(verdicts, name).items()}
+        marks = {word: marked & is_during for word, marked in _marks(verdicts, name).items()}
         is_cause = name in alert.causes
         # Red over the green band is brown, so it is just strong enough to show the time.
         label = "this alert" if is_cause or not alert.causes else "_"
         axis.axvspan(*span, color="tab:red", alpha=0.15 if is_cause else 0.05, linewidth=0, label=label)
-        _draw_level(axis, metric, times, level, expected, flags)
+        _draw_level(axis, metric, times, level, expected, marks)
         axis.margins(x=0.01)
         axis.spines[["top", "right"]].set_visible(False)
         if is_cause:
             axis.yaxis.label.set(color="red", weight="bold")
-        is_inside = (flags["anomaly"] | flags["alert"]) & (expected[0] <= level) & (level <= expected[2])
+        is_inside = (marks["anomaly"] | marks["alert"]) & (expected[0] <= level) & (level <= expected[2])
         # A metric without a rate has no such dot, except by rounding at the edge of the band.
         is_dot_inside |= len(metric.features) > 1 and bool(is_inside.any())
     # The lowest axis of each column.

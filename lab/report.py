@@ -60,11 +60,11 @@ class Published:
 def judge_attack(
     attacked: Attacked, verdicts: Sequence[Verdict], next_start: float, polled_at: dict[int, float]
 ) -> tuple[dict[str, Any], set[int]]:
-    """The row of one attack, and the times of the records after it that are still flagged because of it.
+    """The row of one attack, and the times of the records after it that are still anomalies because of it.
 
-    A flagged record counts if it names a true cause; after the end, if it names a cause that was given during
+    An anomaly counts if it names a true cause; after the end, if it names a cause that was given during
     the attack. If a true cause was alerted before the onset, the attack is not found. Numbers are None where
-    nothing was flagged.
+    there was no anomaly.
     """
     start, end = attacked.window
     true = set(attacked.causes)
@@ -89,7 +89,7 @@ def judge_attack(
         is_found = first is not None and true <= given
         effects = given
     own = np.array([counts(v, effects) for v in after], dtype=bool)
-    tail = evaluation.records_to_last_flag(own)
+    tail = evaluation.records_to_last_anomaly(own)
     last = after[tail - 1] if tail else next((v for v in reversed(during) if counts(v, effects)), None)
 
     def seconds(verdict: Verdict | None, since: float) -> float | None:
@@ -109,7 +109,7 @@ def judge_attack(
         "polls_to_silence": tail,
         "seconds_to_silence": None if last is None else max(seconds(last, attacked.end), 0.0),
         "records": len(during),
-        "flagged": sum(v.is_anomaly for v in during),
+        "anomalies": sum(v.is_anomaly for v in during),
         "is_found": is_found,
     }
     return row, {v.time for v, is_own in zip(after[:tail], own[:tail], strict=True) if is_own}
@@ -125,7 +125,7 @@ def judge(
     begin: float,
     polled_at: dict[int, float],
 ) -> dict[str, Any]:
-    """All attacks, and what was flagged in ordinary life: before the first attack, and between them.
+    """All attacks, and the anomalies in ordinary life: before the first attack, and between them.
 
     Records before `begin` (seconds since 1970), which still show the load of training and of test mode's own
     start, are counted as `settling`.

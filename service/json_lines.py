@@ -11,6 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from common.files import is_there, read_file
+
+# The last line is written before the file is known to be full.
+_LONGEST_LINE = 1 << 20
+
 
 class JsonLines:
     """Keeps the newest objects that were added, also over restarts.
@@ -51,11 +56,15 @@ class JsonLines:
             os.close(descriptor)
 
     def read(self) -> Iterator[dict[str, Any]]:
-        """All objects, the oldest first; a line that is torn, or is not an object, is left out."""
+        """All objects, the oldest first; a line that is torn or not an object is left out.
+
+        Raises UserError for what is not a regular file, or cannot be read.
+        """
         for path in (self._older, self.path):
-            with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
-                for line in file:
-                    with contextlib.suppress(ValueError, RecursionError):
-                        content = json.loads(line)
-                        if isinstance(content, dict):
-                            yield content
+            if not is_there(path):
+                continue
+            for line in read_file(path, 2 * self._most_bytes + _LONGEST_LINE).splitlines():
+                with contextlib.suppress(ValueError, RecursionError):
+                    content = json.loads(line)
+                    if isinstance(content, dict):
+                        yield content

@@ -755,9 +755,11 @@ def test_check_thresholds_shows_each_beside_its_proposal_and_what_it_flags(tmp_p
     done = run("--check_thresholds", "--thresholds_file", file, "--trainset", dataset)
     assert (done.returncode, done.stderr) == (0, "")
     heading, *rows, empty, total = done.stdout.splitlines()
-    assert heading.split() == ["threshold", "in", "force", "proposed", "flags", "of", dataset]
+    assert heading.split() == ["threshold", "in", "force", "proposed", "anomalies", "in", dataset]
     assert empty == ""
-    assert total == (f"{file} is valid; together they flag {len(causes) / records:.3%} of {records} records")
+    assert total == (
+        f"{file} is valid; together they make anomalies of {len(causes) / records:.3%} of {records} records"
+    )
     by_key = {row.split()[0]: row for row in rows}
     assert list(by_key) == KEYS.split(", ")
     for name in ("cpu", "mem", "cpu_tx"):
@@ -802,7 +804,7 @@ def test_check_thresholds_without_pandas_still_says_whether_the_file_is_valid(tm
     )
     assert done.returncode == 0
     assert logged(done.stderr) == [
-        "pandas is not installed here, so what they flag of data/normal.csv is not shown"
+        "pandas is not installed here, so the anomalies in data/normal.csv are not shown"
     ]
     assert done.stdout.splitlines()[-1] == "data/thresholds.json is valid"
 

@@ -114,7 +114,7 @@ def judge(
     return detect(limits or thresholds(), frame_of(values), scores)
 
 
-def flagged(verdicts: Sequence[Verdict]) -> list[int]:
+def anomalous(verdicts: Sequence[Verdict]) -> list[int]:
     return [i for i, verdict in enumerate(verdicts) if verdict.is_anomaly]
 
 
@@ -428,7 +428,7 @@ def test_one_spike_flags_one_record_though_27_windows_hold_it() -> None:
     scores = score(bundle(last_input), values)
     assert np.flatnonzero(scores.window[:, NET_DOWN] > 0.1).tolist() == list(range(40, 67))
     verdicts = judge(values, predictor=last_input)
-    assert flagged(verdicts) == [40]
+    assert anomalous(verdicts) == [40]
     assert {verdict.status for verdict in verdicts[11:40] + verdicts[41:]} == {"normal"}
 
 
@@ -438,7 +438,7 @@ def test_an_attack_is_flagged_in_its_middle_as_at_its_edges_and_what_follows_is_
     values = records(160, 0.3)
     values[50:120, 8] = values[50:120, 0] = level
     verdicts = judge(values, predictor=last_input)
-    assert flagged(verdicts) == list(range(50, 120))
+    assert anomalous(verdicts) == list(range(50, 120))
     assert {verdict.possible_cause for verdict in verdicts[50:120]} == {"cpu"}
 
 
@@ -455,7 +455,7 @@ def test_traffic_that_stops_is_flagged_for_as_long_as_it_is_gone(low: float, exp
     values[50:120, [NET_DOWN, NET_UP]] = 0.0
     scores = score(bundle(last_input, low, 500.0), values)
     verdicts = detect(thresholds(), frame_of(values), scores)
-    assert flagged(verdicts) == expected
+    assert anomalous(verdicts) == expected
     assert {verdicts[i].possible_cause for i in expected} == {"net_down | net_up"}
 
 

@@ -29,18 +29,18 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_an_attack_its_tail_and_what_is_false() -> None:
-    # The tail goes on over three records without a flag and ends before four.
+    # The tail goes on over three records without an anomaly and ends before four.
     pattern = "nnnn?nnann" + "naaan!!!!?" + "a!nnna" + "nnnn" + "a" + "nn!!n!nnn"
     assert summarise(verdicts_of(pattern), [window(10, 20)]) == {
         "records": 40,
         "unknown_records": 2,
         "attack_records": 10,
-        "attack_flagged": 7,
+        "attack_anomalies": 7,
         "attack_alerted": 4,
         "polls_to_first_anomaly": 2,
         "polls_to_first_alert": 6,
-        "polls_to_last_flag": 6,
-        # 23 known records that are in neither attack nor tail: 5 flagged, two runs of alerts.
+        "polls_to_last_anomaly": 6,
+        # 23 known records that are in neither attack nor tail: 5 anomalies, two runs of alerts.
         "false_anomalies_per_day": round(5 / 0.23, 2),
         "false_alerts_per_day": round(2 / 0.23, 2),
         "normal_alerted": 3,
@@ -52,11 +52,11 @@ def test_without_an_attack_there_are_no_polls_to_count() -> None:
         "records": 11,
         "unknown_records": 1,
         "attack_records": 0,
-        "attack_flagged": 0,
+        "attack_anomalies": 0,
         "attack_alerted": 0,
         "polls_to_first_anomaly": None,
         "polls_to_first_alert": None,
-        "polls_to_last_flag": None,
+        "polls_to_last_anomaly": None,
         "false_anomalies_per_day": 50.0,
         "false_alerts_per_day": 20.0,
         "normal_alerted": 3,
@@ -80,7 +80,7 @@ def test_polls_to_the_first_flag_are_counted_from_one(
     # Flags before the attack and in its tail are not those of the attack.
     summary = summarise(verdicts_of("a" + attacked + "!n"), [window(1, 6)])
     assert (summary["polls_to_first_anomaly"], summary["polls_to_first_alert"]) == (anomaly, alert)
-    assert summary["polls_to_last_flag"] == 1
+    assert summary["polls_to_last_anomaly"] == 1
 
 
 def test_an_alert_that_is_up_before_the_attack_finds_nothing() -> None:
@@ -91,13 +91,13 @@ def test_an_alert_that_is_up_before_the_attack_finds_nothing() -> None:
 def test_a_tail_is_no_longer_than_a_window() -> None:
     # 30 records of the alert that never ends are the attack's; 20 are false, one alert to a person.
     summary = summarise(verdicts_of("n" * 50 + "!" * 4 + "!" * 50), [window(50, 54)])
-    assert summary["polls_to_last_flag"] == 30
+    assert summary["polls_to_last_anomaly"] == 30
     assert summary["normal_alerted"] == 20
     assert summary["false_alerts_per_day"] == round(1 / (70 / 100), 2)
 
 
 @pytest.mark.parametrize(
-    ("after", "last_flag", "false"),
+    ("after", "last_anomaly", "false"),
     [
         ("nnnnnnnn", 0, 0),
         ("annnnnnn", 1, 0),
@@ -111,10 +111,10 @@ def test_a_tail_is_no_longer_than_a_window() -> None:
         ("", 0, 0),
     ],
 )
-def test_a_tail_ends_before_four_records_without_a_flag(after: str, last_flag: int, false: int) -> None:
+def test_a_tail_ends_before_four_records_without_a_flag(after: str, last_anomaly: int, false: int) -> None:
     summary = summarise(verdicts_of("n" * 100 + "aaaa" + after), [window(100, 104)])
-    normal = 100 + after[last_flag:].count("n") + after[last_flag:].count("a")
-    assert summary["polls_to_last_flag"] == last_flag
+    normal = 100 + after[last_anomaly:].count("n") + after[last_anomaly:].count("a")
+    assert summary["polls_to_last_anomaly"] == last_anomaly
     assert summary["false_anomalies_per_day"] == round(false / (normal / 100), 2)
 
 
@@ -161,11 +161,11 @@ def test_of_several_attacks_the_slowest_counts() -> None:
         "records": 13,
         "unknown_records": 0,
         "attack_records": 6,
-        "attack_flagged": 4,
+        "attack_anomalies": 4,
         "attack_alerted": 1,
         "polls_to_first_anomaly": 3,
         "polls_to_first_alert": "never",
-        "polls_to_last_flag": 2,
+        "polls_to_last_anomaly": 2,
         "false_anomalies_per_day": 0.0,
         "false_alerts_per_day": 0.0,
         "normal_alerted": 0,
@@ -176,7 +176,7 @@ def test_a_tail_ends_where_the_next_attack_starts() -> None:
     # Whatever the order in which the attacks are named.
     attacks = [window(8, 10), window(2, 4)]
     summary = summarise(verdicts_of("nn" + "aa" + "aaaa" + "aa" + "aannn"), attacks)
-    assert (summary["attack_records"], summary["polls_to_last_flag"]) == (4, 4)
+    assert (summary["attack_records"], summary["polls_to_last_anomaly"]) == (4, 4)
     assert summary["false_anomalies_per_day"] == 0.0
 
 
@@ -202,11 +202,11 @@ def test_the_table() -> None:
             "records": 1920,
             "unknown_records": 12,
             "attack_records": 72,
-            "attack_flagged": 72,
+            "attack_anomalies": 72,
             "attack_alerted": 69,
             "polls_to_first_anomaly": 1,
             "polls_to_first_alert": "never",
-            "polls_to_last_flag": 0,
+            "polls_to_last_anomaly": 0,
             "false_anomalies_per_day": 3.13,
             "false_alerts_per_day": 0.0,
             "normal_alerted": 0,
@@ -215,18 +215,18 @@ def test_the_table() -> None:
             "records": 17280,
             "unknown_records": 28,
             "attack_records": 0,
-            "attack_flagged": 0,
+            "attack_anomalies": 0,
             "attack_alerted": 0,
             "polls_to_first_anomaly": None,
             "polls_to_first_alert": None,
-            "polls_to_last_flag": None,
+            "polls_to_last_anomaly": None,
             "false_anomalies_per_day": 12.5,
             "false_alerts_per_day": None,
             "normal_alerted": 7,
         },
     }
     assert table(summaries).splitlines() == [
-        "dataset     records  unknown  in attack  flagged  alerted  1st anomaly  1st alert  last flag"
+        "dataset     records  unknown  in attack  anomalies  alerted  1st anomaly  1st alert  last anomaly"
         "  false/day  false alerts/day  normal alerted",
         "cpu_attack     1920       12         72       72       69            1      never          0"
         "       3.13               0.0               0",

@@ -83,7 +83,7 @@ def test_verdicts_are_taken_as_they_were_published_each_at_its_first_poll(tmp_pa
 
 def test_row_of_an_attack() -> None:
     during = verdicts_of("..aaaAAAA.", ["cpu", "mem"], first=10)
-    # Silence is ALERT_RECORDS records without a flag: the anomaly 5 records after the last one is another.
+    # Silence is ALERT_RECORDS records without an anomaly: one 5 records after the last is another.
     after = verdicts_of("A.a..a....a....", ["cpu"], first=20)
     before = verdicts_of("aaaA......", ["net_up"])
     polled_at = {verdict.time: verdict.time / 1e9 + 0.7 for verdict in before + during + after}
@@ -103,7 +103,7 @@ def test_row_of_an_attack() -> None:
         "polls_to_silence": 6,
         "seconds_to_silence": 6.2,
         "records": 10,
-        "flagged": 7,
+        "anomalies": 7,
         "is_found": True,
     }
 
@@ -149,7 +149,7 @@ def test_an_attack_that_is_never_flagged_has_no_numbers() -> None:
     row = row_of(ALL_CPUS, verdicts_of("aaaAAAAAAA....u.....", ["cpu"], ["mem"]))
     for key in ("polls_to_first", "seconds_to_first", "seconds_to_alert", "seconds_to_silence"):
         assert row[key] is None
-    assert (row["polls_to_silence"], row["flagged"]) == (0, 0)
+    assert (row["polls_to_silence"], row["anomalies"]) == (0, 0)
     assert (row["causes"], row["unknown"], row["is_found"]) == ([], ["mem"], False)
 
 
@@ -220,7 +220,7 @@ RUN = [
     *verdicts_of("aaaA", ["mem"], first=-4),
     *verdicts_of("..a......u", ["net_up"], ["mem"]),
     *verdicts_of("..aaaAAAAA", ["cpu"], first=10),
-    # A tail of 5 with 3 flags, then four false anomalies, of which three are two alerts.
+    # A tail of 5 with 3 anomalies, then four false anomalies, of which three are two alerts.
     *verdicts_of("AA..a....aA.AA......", ["cpu"], first=20),
     *verdicts_of("..........", first=40),
     *verdicts_of(".....u....", unknown=["mem"], first=50),

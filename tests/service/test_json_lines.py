@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from common.files import UserError
 from service.json_lines import JsonLines
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,6 +72,9 @@ def test_what_is_no_file_is_an_error_and_holds_nothing_up(tmp_path: Path) -> Non
     for name in ("fifo", "folder", "link", "none/x"):
         with pytest.raises(OSError):
             JsonLines(tmp_path / name, 10_000).add({"number": 1})
+    for name in ("fifo", "folder"):
+        with pytest.raises(UserError, match="not a regular file"):
+            numbers(JsonLines(tmp_path / name, 10_000))
     assert not (tmp_path / "elsewhere").exists()
 
 
