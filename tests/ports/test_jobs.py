@@ -610,7 +610,7 @@ def test_a_port_that_has_been_silent_for_four_weeks_has_gone(
     ]
     assert run("test", *influx(database), "--once", "--until", "2023-03-02") == 0
     assert errors_of(caplog, logging.WARNING) == [
-        "core%5F1_2_in: has no sample since 2023-02-02T23:55:00Z: unknown"
+        "core%5F1_2_in: has had no sample since 2023-02-02T23:55:00Z, so it is unknown"
     ]
 
 

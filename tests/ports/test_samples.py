@@ -72,7 +72,7 @@ def test_more_samples_than_any_port_has_are_a_fault_of_that_port(database: Datab
         get_port_samples(database.client, TAGS, START, START + DAY, limits)
     assert str(caught.value) == (
         "has more than 20,000 samples since 2023-01-02T00:00:00Z; write one every five minutes, and delete"
-        " those between"
+        " the others"
     )
 
 
