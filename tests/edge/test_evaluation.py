@@ -228,9 +228,9 @@ def test_the_table() -> None:
     assert table(summaries).splitlines() == [
         "dataset     records  unknown  in attack  anomalies  alerted  1st anomaly  1st alert  last anomaly"
         "  false/day  false alerts/day  normal alerted",
-        "cpu_attack     1920       12         72       72       69            1      never          0"
+        "cpu_attack     1920       12         72         72       69            1      never             0"
         "       3.13               0.0               0",
-        "normal        17280       28          0        0        0            -          -          -"
+        "normal        17280       28          0          0        0            -          -             -"
         "       12.5                 -               7",
     ]
 
