@@ -29,6 +29,8 @@ def formatCpuSecondsTotal(
     Returns `json_array` (its points with their `percentage`, for the next call as `last_record`),
     `features_core` (percentage and rate of each CPU of `node`, in its order) and `features` (the means over
     the CPUs: percentage, percentage points since the previous record).
+
+    Part of the documented interface; the program itself does not call it.
     """
     metric = METRICS["cpu"]
     points = _with_percentages(metric, json_array, last_record)
@@ -44,6 +46,8 @@ def formatMemoryFreeBytes(
     """Free bytes -> bytes used, percent used, percent change of the bytes used since the previous record.
 
     If more is free than there is in total, the total is wrong and all three are unknown.
+
+    Part of the documented interface; the program itself does not call it.
     """
     used, percentage, rate = _values(_free(_find(json_array), _find(last_record), total_memory_bytes))
     return used, percentage, rate
@@ -56,6 +60,8 @@ def formatNetworkBytes(
 
     Returns `features_interfaces` (bytes and rate of each interface of `node`, in its order) and
     `features` (their sums). An interface that is missing makes the sums unknown, not smaller.
+
+    Part of the documented interface; the program itself does not call it.
     """
     # Both directions have the same formulas.
     interfaces, sums = _quantities(METRICS["net_down"], json_array, last_record, node)
@@ -63,7 +69,10 @@ def formatNetworkBytes(
 
 
 def format5gCpuPercentage(json_array: JsonArray, last_record: JsonArray | None) -> tuple[float, float]:
-    """CPU of the gNB's RX or TX side -> percent, percentage points since the previous record."""
+    """CPU of the gNB's RX or TX side -> percent, percentage points since the previous record.
+
+    Part of the documented interface; the program itself does not call it.
+    """
     percentage, rate = _values(_gauge(_find(json_array), _find(last_record)))
     return percentage, rate
 
@@ -71,7 +80,10 @@ def format5gCpuPercentage(json_array: JsonArray, last_record: JsonArray | None) 
 def format5gNetworkBytes(
     json_array: JsonArray, last_record: JsonArray | None, node: Node = DEFAULT_NODE
 ) -> tuple[float, float]:
-    """Bit rate of the 5G cell (one direction) -> bytes since the previous record, bytes per second."""
+    """Bit rate of the 5G cell (one direction) -> bytes since the previous record, bytes per second.
+
+    Part of the documented interface; the program itself does not call it.
+    """
     # Both directions have the same formulas.
     _, cell = _quantities(METRICS["net_5g_down"], json_array, last_record, node)
     total_bytes, rate = _values(cell)

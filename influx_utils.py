@@ -224,6 +224,8 @@ def getLastRecords(
     queries: one InfluxQL statement for each of `measurements`, selecting a column `value`. Returns `data`
     (measurement -> JSON array, as in formatters.py) and `timestamp`: the time of the newest point of all in
     ns, None if there is no point.
+
+    Part of the documented interface; the program itself does not call it.
     """
     data = _run(client, queries, measurements)
     for measurement, points in data.items():
@@ -246,6 +248,8 @@ def insertAnomalies(
 
     anomaly_np: (n, 8), the columns of getAnomalyColumns(). Values that are not finite are left out, since
     InfluxDB refuses them. Writing the same anomaly again changes nothing.
+
+    Part of the documented interface; the program itself does not call it.
     """
     named = [dict(zip(METRICS.stored.values(), row, strict=True)) for row in np.atleast_2d(anomaly_np)]
     points = [

@@ -31,7 +31,10 @@ LATE_FACTOR = 1.2
 
 
 def createEmptyMetricsArray(col_num: int) -> np.ndarray:
-    """Zeros of shape (1, col_num)."""
+    """Zeros of shape (1, col_num).
+
+    Part of the documented interface; the program itself does not call it.
+    """
     return np.zeros((1, col_num))
 
 
@@ -40,6 +43,8 @@ def convertNumpyToPandas(np_arr: np.ndarray) -> pd.DataFrame:
 
     The columns get the names of a dataset of the documented node if there are as many; otherwise they are
     numbered from 0.
+
+    Part of the documented interface; the program itself does not call it.
     """
     import pandas as pd
 

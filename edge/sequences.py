@@ -22,7 +22,10 @@ N_STEPS = 4
 
 
 def normalizeFeature(df: pd.DataFrame, feature: str, min: float, max: float) -> pd.Series:
-    """Min-max normalisation: `min` becomes 0 and `max` 1. A range of width 0 counts as width 1."""
+    """Min-max normalisation: `min` becomes 0 and `max` 1. A range of width 0 counts as width 1.
+
+    Part of the documented interface; the program itself does not call it.
+    """
     return (df[feature] - min) / ((max - min) or 1.0)
 
 
@@ -41,7 +44,10 @@ def feature_ranges(stats: dict[str, float], features: Sequence[str]) -> tuple[np
 def saveNormalizationStats(
     df: pd.DataFrame, cols_to_normalize: Sequence[str], filename: str | Path = stats_json
 ) -> dict[str, float]:
-    """Write `<column>_min` and `<column>_max` of each column to `filename` and return them."""
+    """Write `<column>_min` and `<column>_max` of each column to `filename` and return them.
+
+    Part of the documented interface; the program itself does not call it.
+    """
     stats = normalization_stats(df, cols_to_normalize)
     saveDictJson(stats, filename)
     return stats
@@ -93,7 +99,10 @@ def metric_square_errors(
 def printPredictionErrors(
     y_actual: np.ndarray, y_predict: np.ndarray, metrics: MetricTable = METRICS
 ) -> dict[str, float]:
-    """Log and return the RMSE of each metric and `overall` over sequences (n, features), normalised."""
+    """Log and return the RMSE of each metric and `overall` over sequences (n, features), normalised.
+
+    Part of the documented interface; the program itself does not call it.
+    """
     rmse = np.sqrt(metric_square_errors(y_actual, y_predict, metrics).mean(axis=0))
     errors = dict(zip(metrics.threshold_keys, rmse.tolist(), strict=True))
     logger.info("RMSE %s", ", ".join(f"{name} {value:.4f}" for name, value in errors.items()))

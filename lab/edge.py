@@ -23,7 +23,7 @@ from lab.influxd import Influxd
 
 PROJECT = Path(__file__).resolve().parent.parent
 DATABASE = "metrics_db"
-INFLUXDB_PORT, PROMETHEUS_PORT, NODE_PORT, RAN_PORT, IPERF_PORT = 8086, 9090, 9100, 9099, 5201
+INFLUXDB_PORT, PROMETHEUS_PORT, NODE_PORT, RAN_PORT = 8086, 9090, 9100, 9099
 EDGE_INTERFACE, FAR_INTERFACE = "edge0", "ue0"
 EDGE_ADDRESS, FAR_ADDRESS = "10.77.0.1", "10.77.0.2"
 # Setpoints of ordinary life in one scrape: life goes fast, so that a few minutes show all of it.
