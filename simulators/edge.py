@@ -36,7 +36,7 @@ from nodes.metrics import (
     UPLINK,
 )
 from nodes.node import DEFAULT_NODE
-from nodes.series import RECORD_SECONDS, Record
+from nodes.series import RECORD_SECONDS, Record, series_tags
 
 NODE_INSTANCE = "edge:9100"
 RAN_INSTANCE = "gnb:9099"
@@ -47,11 +47,29 @@ INTERFACE_SHARES = (0.55, 0.28, 0.17)
 MEGABIT_BYTES = 1e6 / 8
 
 
+# How much an attack of each kind takes, unless it says otherwise: percent of every CPU, percent of the RAM,
+# bytes per second sent. An iperf attack and a flood of the 5G cell have no size: they vary.
+SIZES = {"cpu": 98.5, "memory": 20.0, "upload": 2e6}
+
+
 @dataclass(frozen=True)
 class Attack:
-    """An attack on the node from `start` to `end` (seconds since 1970). kind: `cpu` or `iperf`."""
+    """An attack on the node, or any other load, from `start` to `end` (seconds since 1970).
+
+    kind: `cpu`, `memory`, `upload`, `iperf`, or `flood` of the 5G cell. size: that of SIZES by default.
+    """
 
     kind: str
+    start: float
+    end: float
+    size: float | None = None
+
+
+@dataclass(frozen=True)
+class Stuck:
+    """The exporter of an instance repeats its last values from `start` to `end` (seconds since 1970)."""
+
+    instance: str
     start: float
     end: float
 
@@ -63,11 +81,12 @@ def simulate(
     attacks: Iterable[Attack] = (),
     reboot_at: float | None = None,
     interval_seconds: float = RECORD_SECONDS,
+    stuck: Iterable[Stuck] = (),
 ) -> Record:
     """Samples of every series, by measurement, from `start` (seconds since 1970) for `seconds`.
 
     The same seed gives the same normal load whatever the attacks are. At `reboot_at` the node is away for a
-    minute, and its counters start from zero.
+    minute, and its counters start from zero. A counter of a `stuck` exporter catches up when that ends.
     """
     count = int(seconds / interval_seconds)
     slots = start + np.arange(count) * interval_seconds
@@ -84,7 +103,10 @@ def simulate(
     for attack in attacks:
         _attack_host(life, attack, node_times, interval_seconds, seed)
         _attack_ran(life, attack, ran_times, seed)
-    return _samples(life, node_times, ran_times, interval_seconds, reboot_at)
+    samples = _samples(life, node_times, ran_times, interval_seconds, reboot_at)
+    for one in stuck:
+        _hold(samples, one)
+    return samples
 
 
 def drift(rng: np.random.Generator, count: int, records: float) -> np.ndarray:
@@ -187,9 +209,16 @@ def iperf_bytes_per_second(times: np.ndarray | float, start: float, seed: int) -
 
 def _attack_host(life: dict, attack: Attack, times: np.ndarray, interval_seconds: float, seed: int) -> None:
     share = _overlap(times, interval_seconds, attack.start, attack.end)
+    size = SIZES.get(attack.kind, 0.0) if attack.size is None else attack.size
     if attack.kind == "cpu":
         noise = np.random.default_rng(seed + 2).uniform(-0.4, 0.4, life["cores"].shape)
-        life["cores"] = life["cores"] * (1 - share) + (98.5 + noise) * share
+        life["cores"] = life["cores"] * (1 - share) + (size + noise) * share
+    elif attack.kind == "memory":
+        inside = (times >= attack.start) & (times < attack.end)
+        life["used"] = np.minimum(life["used"] + size * inside, 100.0)
+    elif attack.kind == "upload":
+        life["sent"] = life["sent"] + share * size * RECORD_SECONDS
+    if attack.kind != "iperf":
         return
     flood = share * iperf_bytes_per_second(times, attack.start, seed) * RECORD_SECONDS
     life["received"] = life["received"] + flood
@@ -198,7 +227,7 @@ def _attack_host(life: dict, attack: Attack, times: np.ndarray, interval_seconds
 
 
 def _attack_ran(life: dict, attack: Attack, times: np.ndarray, seed: int) -> None:
-    if attack.kind == "cpu":
+    if attack.kind not in ("iperf", "flood"):
         return
     during = (times >= attack.start) & (times < attack.end)
     more = flooded(life, iperf_bytes_per_second(times, attack.start, seed) * RECORD_SECONDS)
@@ -278,6 +307,19 @@ def _samples(
             ran_times, bits_per_second, ran_there, {**ran, "cellId": DEFAULT_NODE.cell_id}
         )
     return samples
+
+
+def _hold(samples: Record, stuck: Stuck) -> None:
+    """Make the points of a stuck exporter repeat, in place; each series keeps its own last value."""
+    last: dict[tuple, float] = {}
+    for measurement, series in samples.items():
+        for point in series:
+            if point["instance"] != stuck.instance:
+                continue
+            key = (measurement, *series_tags(point))
+            if stuck.start <= point["time"] / 1e9 < stuck.end:
+                point["value"] = last.get(key, point["value"])
+            last[key] = point["value"]
 
 
 def _points(times: np.ndarray, values: np.ndarray, there: np.ndarray, tags: dict[str, str]) -> list[dict]:
