@@ -60,8 +60,9 @@ def run_train(options: argparse.Namespace) -> None:
         if folder.exists() and not os.access(folder, os.W_OK):
             raise UserError(f"{folder}: cannot be written to; change its permissions, or name another file")
     testsets = (options.cpu_testset, options.iperf_testset) if options.evaluate else ()
-    for name in (options.trainset, *testsets) if options.evaluate else ():
+    for name in testsets:
         evaluation.load_attacks(name)
+    excluded = evaluation.load_attacks(options.trainset)
     datasets = evaluation.load_datasets(testsets, options.trainset, options.interval)
     *_, (_, frame) = datasets.values()
     train(
@@ -71,6 +72,9 @@ def run_train(options: argparse.Namespace) -> None:
         train_epochs=options.epochs,
         model_filename=options.model,
         interval_seconds=options.interval,
+        excluded=excluded,
+        learn_all=options.learn_all,
+        zone=options.timezone,
     )
     if options.evaluate:
         evaluation.evaluate_datasets(

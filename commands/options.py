@@ -430,6 +430,13 @@ OPTIONS = (
         unless="ports_dir",
     ),
     Option(
+        "learn_all",
+        "training",
+        (TRAIN,),
+        "also learn what is unlike the rest of the training set",
+        **_SWITCH,
+    ),
+    Option(
         "epochs",
         "training",
         (TRAIN,),
@@ -459,8 +466,8 @@ OPTIONS = (
     Option(
         "timezone",
         "training",
-        (PORTS_TRAIN,),
-        "time zone of the people who use the ports",
+        (TRAIN, PORTS_TRAIN),
+        "time zone of the people who use the node or the ports, and of its daily jobs",
         default=_machine_zone,
         kind=_zone,
         metavar="ZONE",

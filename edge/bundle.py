@@ -4,7 +4,8 @@ A trained network is one bundle of files with one identity:
 
     model/5g_edge_autoencoder.h5      the documented Keras model
     model/5g_edge_autoencoder.tflite  its LiteRT twin, which test mode and evaluation run
-    model/5g_edge_autoencoder.json    identity: checksums, metrics, features, steps, versions, training report
+    model/5g_edge_autoencoder.json    identity: checksums, metrics, features, steps, versions, report of the
+                                      training, habits of the node, what was left out
     data/normalization_stats.json     minimum and maximum of each feature in the training set
 """
 
@@ -31,7 +32,9 @@ from common.files import (
     shortened,
     working_folder,
 )
+from common.times import parse_time
 from edge import network
+from edge.habits import Habits, habits_from_json
 from edge.paths import DEFAULT_MODEL, stats_json
 from edge.sequences import N_STEPS, feature_ranges
 from nodes.metrics import METRICS, MetricTable
@@ -122,7 +125,8 @@ class Bundle:
     """A trained network ready to predict: its metrics, the predictor, and the statistics that normalise.
 
     metrics: those that it was trained for. stats: minimum and maximum of each feature. means: (features,),
-    normalised. identity: SHA-256 of the LiteRT network; proposed thresholds are stored with it.
+    normalised. identity: SHA-256 of the LiteRT network; proposed thresholds are stored with it. habits: None
+    for a model of an older version. left_out: windows (start, end) in ns that were not learnt.
     """
 
     metrics: MetricTable
@@ -132,6 +136,8 @@ class Bundle:
     predictor: Predictor
     interval_seconds: float = RECORD_SECONDS
     identity: str = ""
+    habits: Habits | None = None
+    left_out: tuple[tuple[int, int], ...] = ()
 
     @property
     def features(self) -> list[str]:
@@ -162,6 +168,9 @@ def load_bundle(model_filename: str | Path, metrics: MetricTable = METRICS, n_st
         }
         interval_seconds = float(identity["interval_seconds"])
         means = {feature: float(identity["means"][feature]) for feature in trained_features}
+        left_out = tuple(
+            (parse_time(one["start"]), parse_time(one["end"]) + 1) for one in identity.get("left_out", ())
+        )
     except (AttributeError, KeyError, TypeError, ValueError):
         raise UserError(
             f"{paths.identity}: is not the identity of a trained model; --mode train --model {paths.model}"
@@ -183,11 +192,18 @@ def load_bundle(model_filename: str | Path, metrics: MetricTable = METRICS, n_st
             raise UserError(f"{getattr(paths, part)}: does not belong to {paths.identity}; {remedy}")
     if not _are_ranges(stats, features):
         raise UserError(f"{paths.stats}: has no minimum and maximum for each feature; {remedy}")
+    try:
+        places = tuple(metrics.features.index(row.level) for row in metrics.values())
+        habits = habits_from_json(identity["habits"], places) if "habits" in identity else None
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{paths.identity}: has no usable habits of the node ({error}); {remedy}") from None
     predictor = _runnable(network, n_steps - 1, len(features))
     if predictor is None:
         raise UserError(f"{paths.litert}: is damaged, or not a network for these features; {remedy}")
     means = np.array([means[feature] for feature in features])
-    return Bundle(metrics, n_steps, stats, means, predictor, interval_seconds, found["litert"])
+    return Bundle(
+        metrics, n_steps, stats, means, predictor, interval_seconds, found["litert"], habits, left_out
+    )
 
 
 def _difference(trained: dict[str, list[str]], wanted: dict[str, list[str]]) -> str:

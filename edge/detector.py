@@ -3,7 +3,10 @@
 A record is an anomaly if both of these hold for some metric, or for all metrics together:
 
 - the RMSE over the window's predictions is above the threshold (something has been wrong lately), and
-- the record's own RMSE is above RECORD_FACTOR times the threshold (it is wrong now).
+- the record's own RMSE is above RECORD_FACTOR times the threshold (it is wrong now),
+
+or if the error of a metric's level that lasts (`habits.py`) is above the threshold: the network takes a
+change that lasts for the new level.
 
 The second condition keeps one spike from making anomalies of the 26 records after it. It needs a factor
 because a threshold is made for RMSEs over a window, and single records vary more: surprises in normal
@@ -44,8 +47,8 @@ class Verdict:
 
     time: ns. status: normal, anomaly, alert (by the rule of common/alerts.py) or unknown.
     causes: metrics over their thresholds. unknown: metrics that cannot be judged, whatever the status.
-    rmse: over the window, per metric and overall. values: name of a stored field -> the value, in the unit of
-    its column.
+    rmse: over the window, per metric and overall; the error of a level that lasts, if that is larger.
+    values: name of a stored field -> the value, in the unit of its column.
     shares: how close the record is to an anomaly, per metric and overall; above 1 it is one.
     in_a_row: anomalies in a row up to this record, 0 if there are none or the row ends here; unknown records
     in between do not count. recent: anomalies among the last WINDOW_RECORDS records; is_alert_up: whether an
@@ -111,12 +114,13 @@ def _judge(
     row: Row,
 ) -> Verdict:
     """Verdict on the record with this index in the scores."""
-    window, record = scores.window[index], scores.record[index]
+    window, record, lasting = scores.window[index], scores.record[index], scores.lasting[index]
     keys = scores.metrics.threshold_keys
     limits = np.array([thresholds[key] for key in keys.values()])
     unknown = np.isnan(window) | np.isnan(record)
-    over = ~unknown & (window > limits) & (record > RECORD_FACTOR * limits)
-    shares = np.minimum(window, record / RECORD_FACTOR) / np.maximum(limits, 1e-9)
+    over = ~unknown & ((window > limits) & (record > RECORD_FACTOR * limits) | (lasting > limits))
+    evidence = np.maximum(np.minimum(window, record / RECORD_FACTOR), lasting)
+    shares = evidence / np.maximum(limits, 1e-9)
     status = row.status(bool(over.any()), bool(unknown.any()))
     # `overall` is the last column of the scores.
     names = np.array(list(keys))
@@ -125,7 +129,9 @@ def _judge(
         status=status,
         causes=tuple(names[:-1][over[:-1]].tolist()),
         unknown=tuple(names[:-1][unknown[:-1]].tolist()),
-        rmse=dict(zip(names.tolist(), np.where(unknown, np.nan, window).tolist(), strict=True)),
+        rmse=dict(
+            zip(names.tolist(), np.where(unknown, np.nan, np.maximum(window, lasting)).tolist(), strict=True)
+        ),
         values=values,
         shares=dict(zip(names.tolist(), shares.tolist(), strict=True)),
         in_a_row=row.anomalies,
@@ -194,7 +200,8 @@ class Detector:
                 self._row.status(False, True)
         self._last_slot = slot
         self._window.append(np.array([columns[feature] for feature in metrics.features]))
-        scores = score(self._bundle, np.array(self._window))
+        slots = np.arange(slot - len(self._window) + 1, slot + 1)
+        scores = score(self._bundle, np.array(self._window), slots * self._interval_ns)
         values = {name: columns[column] for column, name in metrics.stored.items()}
         return _judge(time, values, scores, -1, self.thresholds, self._row)
 

@@ -6,6 +6,7 @@ first record of an attack is poll 1 after its onset, the first record after it p
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +22,8 @@ from edge.bundle import load_bundle
 from edge.datasets import SparseDatasetError, load_records
 from edge.detector import Verdict, detect
 from edge.paths import DEFAULT_MODEL, plots_prefix
-from edge.scores import Scores, score_dataset
+from edge.recording import outside
+from edge.scores import Scores, score_dataset, slot_times
 from edge.thresholds import load_thresholds, propose_thresholds, update_thresholds
 from nodes.metrics import METRICS, MetricTable
 from nodes.series import RECORD_SECONDS
@@ -229,6 +231,13 @@ def evaluate_datasets(
     bundle = load_bundle(model_filename, metrics)
     scores = {key: score_dataset(bundle, frame) for key, (_, frame) in datasets.items()}
     *attacked, normal = datasets
+    # What was not learnt makes no threshold, and is not counted as normal either.
+    frame = datasets[normal][1]
+    learnt = outside(slot_times(bundle, frame), bundle.left_out)
+    scores[normal] = dataclasses.replace(
+        scores[normal], window=np.where(learnt[:, None], scores[normal].window, np.nan)
+    )
+    attacks[normal] = [*attacks[normal], *bundle.left_out]
     usable, labels = {}, {key: key for key in datasets}
     for key in attacked:
         name, frame = datasets[key]

@@ -7,7 +7,7 @@ as they are, with the figures.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -15,11 +15,13 @@ from zoneinfo import ZoneInfo
 import numpy as np
 
 from common.times import DAY_SECONDS
-from common.values import mapping, number, text, whole
+from common.values import mapping, number, text
 
 # In records: about as long as it takes to wake a person, twice that, and the whole window.
 DURATIONS = (4, 8, 30)
 HOURS = 24
+# A change still lasts if the newest records are this share of it away from the middle.
+STILL = 0.5
 _HOUR_NS = 3600 * 10**9
 
 
@@ -71,22 +73,41 @@ class Habits:
                 excused[:, place] |= inside & (values[:, place] >= low) & (values[:, place] <= high)
         return excused
 
+    def within(
+        self, times: np.ndarray, values: np.ndarray, lowest: np.ndarray, highest: np.ndarray
+    ) -> np.ndarray:
+        """Values (n, features) at `times` (n,); a level beyond the trained range, but within the limits of
+        what lasts, is at the end of the range. lowest, highest: of the trained range, (features,).
+
+        A level that drifts leaves the range that a short recording showed, which is not wrong.
+        """
+        levels, usual = values[:, self.places], self.usual(times)
+        low, high = lowest[list(self.places)], highest[list(self.places)]
+        is_usual = (levels >= usual + self.low[0]) & (levels <= usual + self.high[0])
+        moved = values.copy()
+        moved[:, self.places] = np.where(is_usual, np.clip(levels, low, high), levels)
+        return moved
+
     def lasting_errors(self, times: np.ndarray, values: np.ndarray) -> np.ndarray:
         """How far levels are beyond what lasts as long habitually: (n, levels).
 
         values: (n, features) of consecutive records; NaN does not count as beyond. `rmse` is reached at the
-        limit, and 0 in the middle. One of the two newest records must be as far from the middle as those
-        before: the error ends soon after the change does.
+        limit, and 0 in the middle. Two of the three newest records must be at least half as far from the
+        middle: the error ends soon after the change does.
         """
         levels = values[:, self.places] - self.usual(times) - self.middle
-        before = np.concatenate([levels[:1], levels[:-1]])
+        now_at_least, now_at_most = _reached(levels, 2, 3), -_reached(-levels, 2, 3)
         shares = np.zeros(levels.shape)
         for duration, low, high in zip(DURATIONS, self.low, self.high, strict=True):
             at_least, at_most = lasting(levels, duration)
-            above = np.minimum(at_least, np.fmax(levels, before)) / (high - self.middle)
-            below = np.maximum(at_most, np.fmin(levels, before)) / (low - self.middle)
-            shares = np.fmax(shares, np.fmax(above, below))
+            above = np.where(now_at_least >= STILL * at_least, at_least, 0.0) / (high - self.middle)
+            below = np.where(now_at_most <= STILL * at_most, at_most, 0.0) / (low - self.middle)
+            shares = np.maximum(shares, np.maximum(above, below))
         return shares * self.rmse
+
+    def in_units_of(self, rmse: np.ndarray) -> Habits:
+        """The same habits with another `rmse` (levels,)."""
+        return replace(self, rmse=np.asarray(rmse))
 
     def to_json(self) -> dict[str, Any]:
         """The content for `habits_from_json`."""
@@ -154,15 +175,16 @@ def lasting(levels: np.ndarray, duration: int) -> tuple[np.ndarray, np.ndarray]:
     levels: (n, m). Returns two arrays (n, m): of the last 30 records, 21 are at least, or at most, that high.
     A missing record reaches nothing; where too few are known, the result is infinite, on the harmless side.
     """
-    return _reached(levels, duration), -_reached(-levels, duration)
+    records = duration - (duration - 1) // 3
+    return _reached(levels, records, duration), -_reached(-levels, records, duration)
 
 
-def _reached(levels: np.ndarray, duration: int) -> np.ndarray:
-    # A missing level counts as the lowest.
+def _reached(levels: np.ndarray, records: int, duration: int) -> np.ndarray:
+    """The height that so many of the last `duration` records reach; a missing one reaches nothing."""
     known = np.where(np.isnan(levels), -np.inf, levels)
     padded = np.concatenate([np.full((duration - 1, levels.shape[1]), -np.inf), known])
     windows = np.lib.stride_tricks.sliding_window_view(padded, duration, axis=0)
-    place = (duration - 1) // 3
+    place = duration - records
     return np.partition(windows, place, axis=-1)[..., place]
 
 

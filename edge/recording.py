@@ -21,10 +21,12 @@ from nodes.metrics import MetricTable
 FEWEST_EPISODES, MOST_EPISODES = 2, 5
 # One more for each this many records.
 EPISODE_RECORDS = 1000
-# The limit is further out: by this many times the step to the level of four times as many episodes. If
-# episodes become rarer exponentially, one beyond the limit comes once in 30 recordings.
-TAIL_STEPS = 2.5
-TAIL_EPISODES = 4
+# The limit is further out: by so many times the step to the level of twice as many episodes. If episodes
+# become rarer exponentially, one beyond the limit comes once in six recordings.
+TAIL_STEPS = 5.0
+TAIL_EPISODES = 2
+# It is at least this share further from the median: levels that have an end show no step.
+TAIL_ROOM = 0.15
 # The fewer times a level crosses its median, the less a recording shows how far it goes: the limit is further
 # out by this many ranges, divided by the crossings.
 CROSSING_RANGES = 20
@@ -48,16 +50,19 @@ EDGE_RECORDS = 2
 
 @dataclass(frozen=True)
 class Stretch:
-    """Records that are unlike the rest. start, end: ns, the first and the last of them. metrics: which."""
+    """Records that are not learnt. start, end: ns, the first and the last of them. metrics: those that are
+    unlike the rest; none if a person excluded the records.
+    """
 
     start: int
     end: int
     metrics: tuple[str, ...]
 
     def describe(self) -> str:
-        """Such as `2026-03-03T12:00:00Z, 18 min: cpu, mem`."""
+        """Such as `2026-03-03T12:00:00Z to 2026-03-03T12:18:00Z (18 min): cpu, mem`."""
         lasted = format_duration((self.end - self.start) / 1e9)
-        return f"{format_time(self.start)}, {lasted}: {', '.join(self.metrics)}"
+        why = f": {', '.join(self.metrics)}" if self.metrics else ""
+        return f"{format_time(self.start)} to {format_time(self.end)} ({lasted}){why}"
 
     def to_json(self) -> dict[str, Any]:
         """Times as text, and metrics."""
@@ -75,6 +80,19 @@ class Study:
     learnt: np.ndarray
     left_out: list[Stretch]
     habits: Habits
+
+    @property
+    def windows(self) -> tuple[tuple[int, int], ...]:
+        """Start and end in ns of what is left out."""
+        return tuple((stretch.start, stretch.end + 1) for stretch in self.left_out)
+
+
+def outside(times: np.ndarray, windows: Sequence[tuple[int, int]]) -> np.ndarray:
+    """Whether records at `times` (n,) in ns, and all others of their window, are outside `windows`: (n,)."""
+    inside = np.zeros(len(times), dtype=int)
+    for start, end in windows:
+        inside |= (times >= start) & (times < end)
+    return np.convolve(inside, np.ones(WINDOW_RECORDS, dtype=int))[: len(times)] == 0
 
 
 def study(
@@ -126,10 +144,13 @@ def study(
     )
     names = np.array(list(metrics))
     left_out = [
-        Stretch(int(times[begin]), int(times[end]), tuple(names[unlike[begin : end + 1].any(axis=0)].tolist()))
-        for begin, end in _runs(unlike.any(axis=1), WINDOW_RECORDS)
+        Stretch(
+            int(times[begin]), int(times[end]), tuple(names[unlike[begin : end + 1].any(axis=0)].tolist())
+        )
+        for runs in (_runs(unlike.any(axis=1), WINDOW_RECORDS), _runs(is_excluded, 1))
+        for begin, end in runs
     ]
-    return Study(learnt, left_out, habits)
+    return Study(learnt, sorted(left_out, key=lambda stretch: stretch.start), habits)
 
 
 # --- limits --------------------------------------------------------------------------------------
@@ -172,7 +193,8 @@ def _usual_height(level: np.ndarray) -> float:
     """The height that a level (n,) reaches now and then."""
     episodes = int(np.clip(len(level) // EPISODE_RECORDS, FEWEST_EPISODES, MOST_EPISODES))
     height, more_often = (_height_of(level, count) for count in (episodes, TAIL_EPISODES * episodes))
-    return height + TAIL_STEPS * max(height - more_often, 0.0)
+    known = level[np.isfinite(level)]
+    return height + max(TAIL_STEPS * (height - more_often), TAIL_ROOM * (height - float(np.median(known))))
 
 
 def _height_of(level: np.ndarray, episodes: int) -> float:

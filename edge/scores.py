@@ -34,34 +34,51 @@ class Scores:
 
     actual, predicted: (n, features), in the units of `normalised`, not clipped. window: RMSE over the last
     predictions, (n, metrics + 1), in the order of the threshold_keys of `metrics`. record: RMSE of each
-    single record, with the same shape and order.
+    single record, with the same shape and order. lasting: the error of levels that have lasted too long,
+    likewise; 0 for `overall`.
     """
 
     actual: np.ndarray
     predicted: np.ndarray
     window: np.ndarray
     record: np.ndarray
+    lasting: np.ndarray
     metrics: MetricTable = METRICS
 
 
-def score(bundle: Bundle, values: np.ndarray) -> Scores:
+def score(bundle: Bundle, values: np.ndarray, times: np.ndarray | None = None) -> Scores:
     """Score consecutive records (n, features) in physical units, NaN where a value is missing.
+
+    times: (n,) in ns; only a bundle without habits needs none. Values that belong to a daily job count as
+    predicted.
 
     The inputs of the network are clipped to the trained range: a network that sees an attack predicts the
     attack. A missing input is replaced by its neighbour, and so is one far outside the range, or the records
     after an attack would be measured against it. A feature without a usable input gets its mean; if all its
     inputs are missing, its metric is unknown.
     """
-    actual = normalised(bundle, values)
-    is_far = (actual < -FAR_OUTSIDE) | (actual > 1.0 + FAR_OUTSIDE)
-    inputs, _ = split_sequences(np.where(is_far, np.nan, np.clip(actual, 0.0, 1.0)), bundle.n_steps)
+    actual = usual = normalised(bundle, values)
+    is_excused = np.zeros(values.shape, dtype=bool)
+    if bundle.habits:
+        lows, widths = feature_ranges(bundle.stats, bundle.features)
+        usual = normalised(bundle, bundle.habits.within(times, values, lows, lows + widths))
+        is_excused = bundle.habits.is_excused(times, values)
+    is_far = (usual < -FAR_OUTSIDE) | (usual > 1.0 + FAR_OUTSIDE)
+    inputs, _ = split_sequences(
+        np.where(is_far | is_excused, np.nan, np.clip(usual, 0.0, 1.0)), bundle.n_steps
+    )
     predicted = np.full(actual.shape, np.nan)
     predicted[bundle.n_steps - 1 :] = bundle.predictor(_bridge(inputs, bundle.means))
+    judged = np.where(is_excused, predicted, usual)
     seen, _ = split_sequences(actual, bundle.n_steps)
-    judged = actual.copy()
     judged[bundle.n_steps - 1 :][np.isnan(seen).all(axis=1)] = np.nan
     squares = metric_square_errors(judged, predicted, bundle.metrics)
-    return Scores(actual, predicted, np.sqrt(_window_means(squares)), np.sqrt(squares), bundle.metrics)
+    lasting = np.zeros(squares.shape)
+    if bundle.habits:
+        lasting[:, :-1] = bundle.habits.lasting_errors(times, np.where(is_excused, np.nan, values))
+    return Scores(
+        actual, predicted, np.sqrt(_window_means(squares)), np.sqrt(squares), lasting, bundle.metrics
+    )
 
 
 def normalised(bundle: Bundle, values: np.ndarray) -> np.ndarray:
@@ -116,7 +133,13 @@ def expected_levels(
 
 def score_dataset(bundle: Bundle, frame: pd.DataFrame) -> Scores:
     """Score all records of a resampled dataset."""
-    return score(bundle, frame[bundle.features].to_numpy(dtype=float))
+    return score(bundle, frame[bundle.features].to_numpy(dtype=float), slot_times(bundle, frame))
+
+
+def slot_times(bundle: Bundle, frame: pd.DataFrame) -> np.ndarray:
+    """When the slot of each record of a resampled dataset begins, in ns: (n,)."""
+    interval_ns = int(bundle.interval_seconds * 1e9)
+    return frame.index.as_unit("ns").asi8 // interval_ns * interval_ns
 
 
 def _bridge(inputs: np.ndarray, means: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,9 +13,11 @@ import numpy as np
 from common.files import UserError
 from common.times import format_duration
 from edge import network
-from edge.bundle import save_bundle
+from edge.bundle import Bundle, save_bundle
 from edge.paths import DEFAULT_MODEL, plots_prefix
 from edge.pictures import plotAccLoss, plotMetric
+from edge.recording import Study, outside, study
+from edge.scores import Scores, score
 from edge.sequences import metric_square_errors, normalization_stats, normalize, whole_sequences
 from nodes.metrics import METRICS, MetricTable
 from nodes.series import RECORD_SECONDS
@@ -31,6 +34,10 @@ LEARNT_SHARE = 0.95
 MIN_HELD_OUT = 100
 # A day of records, apart from a few gaps: less shows a network little of what is normal.
 ENOUGH_SECONDS = 0.9 * 86400
+# The percentile of the documented thresholds.
+USUAL_PERCENTILE = 99.0
+# At most this many stretches that are left out are logged.
+MOST_STRETCHES = 20
 
 
 def train(
@@ -44,13 +51,18 @@ def train(
     interval_seconds: float = RECORD_SECONDS,
     plot_dir: str | Path = plots_prefix,
     metrics: MetricTable = METRICS,
+    excluded: Sequence[tuple[int, int]] = (),
+    learn_all: bool = False,
+    zone: str = "UTC",
 ) -> Any:
     """Train the network on normal records and save its bundle; returns the Keras model.
 
     train_dataset: resampled records in physical units, missing values as NaN. n_features: must be the
     number of features of `metrics`. The last `val_split` of the records, in time order, are held out. The
-    curves of loss and accuracy are drawn into `plot_dir`. Raises UserError, and keeps an earlier bundle, for
-    records that cannot be learnt from and for a network that has learnt nothing.
+    curves of loss and accuracy are drawn into `plot_dir`. excluded: windows (start, end) in ns that are not
+    learnt. learn_all: learn all else, also what is unlike the rest. zone: of the days and hours in which the
+    node has its habits. Raises UserError, and keeps an earlier bundle, for records that cannot be learnt from
+    and for a network that has learnt nothing.
     """
     features = list(metrics.features)
     if n_features != len(features):
@@ -58,8 +70,16 @@ def train(
     if not 0 <= val_split < 1:
         raise UserError(f"val_split is {val_split}; it must be at least 0 and below 1")
     _check_trainable(train_dataset, features)
-    stats = normalization_stats(train_dataset, features)
-    records = normalize(train_dataset[features].to_numpy(dtype=float), stats, features)
+    values = train_dataset[features].to_numpy(dtype=float)
+    interval_ns = int(interval_seconds * 1e9)
+    times = train_dataset.index.as_unit("ns").asi8 // interval_ns * interval_ns
+    studied = study(values, times, metrics, zone, excluded, learn_all)
+    _report_study(studied)
+    learnt = train_dataset[features].copy()
+    learnt.loc[~studied.learnt] = np.nan
+    _check_trainable(learnt, features)
+    stats = normalization_stats(learnt, features)
+    records = normalize(learnt.to_numpy(dtype=float), stats, features)
     inputs, targets = (part.astype(np.float32) for part in whole_sequences(records, n_steps))
     if len(inputs) < 10 * n_steps:
         raise UserError(
@@ -84,6 +104,18 @@ def train(
     split = len(inputs) - int(len(inputs) * val_split)
     report = _forecast_report(model, inputs, targets, split, metrics)
     _check_learnt(report)
+    means = targets[:split].mean(axis=0).astype(float).round(6)
+    bundle = Bundle(
+        metrics,
+        n_steps,
+        stats,
+        means,
+        functools.partial(network.predict, model),
+        interval_seconds,
+        habits=studied.habits,
+        left_out=studied.windows,
+    )
+    habits = studied.habits.in_units_of(usual_rmse(score(bundle, values, times), times, studied.windows))
     save_bundle(
         model,
         model_filename,
@@ -93,11 +125,13 @@ def train(
             "features": features,
             "n_steps": n_steps,
             "interval_seconds": interval_seconds,
-            "means": dict(zip(features, targets[:split].mean(axis=0).astype(float).round(6), strict=True)),
+            "means": dict(zip(features, means, strict=True)),
             "records": len(train_dataset),
             "first_record": str(train_dataset.index[0]),
             "last_record": str(train_dataset.index[-1]),
             "held_out_rmse": report,
+            "habits": habits.to_json(),
+            "left_out": [stretch.to_json() for stretch in studied.left_out],
         },
         inputs[-2000:],
     )
@@ -119,6 +153,31 @@ def _check_trainable(frame: pd.DataFrame, features: Sequence[str]) -> None:
                 f"the training set (--trainset) has the constant value {values.iloc[0]:g} for {feature},"
                 " which cannot be learnt; collect a longer time in which it changes"
             )
+
+
+def _report_study(studied: Study) -> None:
+    """Log what is not learnt, and the daily jobs."""
+    for job in studied.habits.jobs:
+        begin, end = (
+            f"{int(seconds // 3600):02}:{int(seconds % 3600 // 60):02}" for seconds in (job.begin, job.end)
+        )
+        logger.info("daily job: %s from %s to %s %s", job.metric, begin, end, studied.habits.zone)
+    unlike = [stretch for stretch in studied.left_out if stretch.metrics]
+    for stretch in unlike[:MOST_STRETCHES]:
+        logger.warning("left out of the training set, because it is unlike the rest: %s", stretch.describe())
+    if len(unlike) > MOST_STRETCHES:
+        logger.warning("and %d more", len(unlike) - MOST_STRETCHES)
+    if unlike:
+        logger.warning(
+            "if what was left out is normal, train with --learn_all; what else is not normal can be listed in"
+            " attacks.json beside the training set"
+        )
+
+
+def usual_rmse(scores: Scores, times: np.ndarray, left_out: Sequence[tuple[int, int]]) -> np.ndarray:
+    """The window RMSE of each metric, (metrics,), that one in a hundred records learnt exceeds."""
+    window = scores.window[outside(times, left_out), :-1]
+    return np.nanpercentile(window, USUAL_PERCENTILE, axis=0)
 
 
 def _check_learnt(report: dict[str, dict[str, float]]) -> None:
