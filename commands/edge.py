@@ -26,6 +26,7 @@ from edge.incidents import Alerts
 from edge.paths import plots_prefix
 from edge.scores import score_dataset
 from edge.selection import NO_SAMPLE, Selection, in_slots
+from edge.sensitivity import POLLS, describe_blind
 from edge.sequences import N_STEPS
 from edge.thresholds import (
     DEFAULT_THRESHOLD,
@@ -244,8 +245,10 @@ def check_thresholds(options: argparse.Namespace) -> None:
     filename = options.thresholds_file
     proposed, by_person = compare_thresholds(filename)
     thresholds = load_thresholds(filename)
+    found: dict[str, list[str]] = {}
     try:
         bundle = load_bundle(options.model)
+        found = evaluation.found_changes(bundle, thresholds)
         _warn_of_foreign_thresholds(options, thresholds, bundle)
         frame = load_records(options.trainset, options.interval)
         verdicts = detect(thresholds, frame, score_dataset(bundle, frame))
@@ -256,12 +259,16 @@ def check_thresholds(options: argparse.Namespace) -> None:
         )
         verdicts = []
     heading = f"  anomalies in {options.trainset}" if verdicts else ""
-    print(f"{'threshold':<22} {'in force':>9} {'proposed':>9}{heading}")
+    finds = "".join(f" {f'found in {polls}':>16}" for polls in POLLS) if found else ""
+    print(f"{'threshold':<22} {'in force':>9} {'proposed':>9}{finds}{heading}")
     for name, key in METRICS.threshold_keys.items():
         before = f"{proposed[key]:>9.4f}" if key in proposed else f"{'-':>9}"
+        sizes = "".join(f" {cell:>16}" for cell in found.get(name, ["-"] * len(POLLS))) if found else ""
         share = f"  {sum(v.blames(name) for v in verdicts) / len(verdicts):.3%}" if verdicts else ""
         origin = "  set by a person" if key in by_person else ""
-        print(f"{key:<22} {thresholds[key]:>9.4f} {before}{share}{origin}")
+        print(f"{key:<22} {thresholds[key]:>9.4f} {before}{sizes}{share}{origin}")
+    if found and (line := describe_blind(bundle.curves, thresholds, METRICS)):
+        logger.warning("%s", line)
     together = ""
     if verdicts:
         total = sum(verdict.is_anomaly for verdict in verdicts) / len(verdicts)

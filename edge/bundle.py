@@ -15,7 +15,8 @@ import functools
 import hashlib
 import json
 import logging
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,7 @@ from common.times import parse_time
 from edge import network
 from edge.habits import Habits, habits_from_json
 from edge.paths import DEFAULT_MODEL, stats_json
+from edge.sensitivity import Curve, curves_from_json
 from edge.sequences import N_STEPS, feature_ranges
 from nodes.metrics import METRICS, MetricTable
 from nodes.series import RECORD_SECONDS
@@ -126,7 +128,8 @@ class Bundle:
 
     metrics: those that it was trained for. stats: minimum and maximum of each feature. means: (features,),
     normalised. identity: SHA-256 of the LiteRT network; proposed thresholds are stored with it. habits: None
-    for a model of an older version. left_out: windows (start, end) in ns that were not learnt.
+    for a model of an older version. left_out: windows (start, end) in ns that were not learnt. curves: metric
+    -> what is found of it; empty if that is not known.
     """
 
     metrics: MetricTable
@@ -138,6 +141,7 @@ class Bundle:
     identity: str = ""
     habits: Habits | None = None
     left_out: tuple[tuple[int, int], ...] = ()
+    curves: Mapping[str, Curve] = field(default_factory=dict)
 
     @property
     def features(self) -> list[str]:
@@ -195,14 +199,17 @@ def load_bundle(model_filename: str | Path, metrics: MetricTable = METRICS, n_st
     try:
         places = tuple(metrics.features.index(row.level) for row in metrics.values())
         habits = habits_from_json(identity["habits"], places) if "habits" in identity else None
+        curves = curves_from_json(identity.get("sensitivity", {}))
+        if not curves.keys() <= metrics.keys():
+            raise ValueError("curves of other metrics")
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{paths.identity}: has no usable habits of the node ({error}); {remedy}") from None
+        raise UserError(f"{paths.identity}: has unusable contents ({error}); {remedy}") from None
     predictor = _runnable(network, n_steps - 1, len(features))
     if predictor is None:
         raise UserError(f"{paths.litert}: is damaged, or not a network for these features; {remedy}")
     means = np.array([means[feature] for feature in features])
     return Bundle(
-        metrics, n_steps, stats, means, predictor, interval_seconds, found["litert"], habits, left_out
+        metrics, n_steps, stats, means, predictor, interval_seconds, found["litert"], habits, left_out, curves
     )
 
 

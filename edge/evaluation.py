@@ -18,12 +18,13 @@ from common.alerts import ALERT, ALERT_RECORDS, UNKNOWN, WINDOW_RECORDS
 from common.files import UserError, is_there, loadDictJson, saveDictJson
 from common.times import DAY_SECONDS, parse_time
 from edge import pictures
-from edge.bundle import load_bundle
+from edge.bundle import Bundle, load_bundle
 from edge.datasets import SparseDatasetError, load_records
 from edge.detector import Verdict, detect
 from edge.paths import DEFAULT_MODEL, plots_prefix
 from edge.recording import outside
 from edge.scores import Scores, score_dataset, slot_times
+from edge.sensitivity import POLLS, describe_blind, describe_size
 from edge.thresholds import load_thresholds, propose_thresholds, update_thresholds
 from nodes.metrics import METRICS, MetricTable
 from nodes.series import RECORD_SECONDS
@@ -88,8 +89,14 @@ def is_same_node(
     return bool((scores.window[outside] > limits).any(axis=1).mean() <= 0.5)
 
 
-def summarise(verdicts: Sequence[Verdict], attacks: Sequence[tuple[int, int]]) -> dict[str, Any]:
+def summarise(
+    verdicts: Sequence[Verdict],
+    attacks: Sequence[tuple[int, int]],
+    not_normal: Sequence[tuple[int, int]] = (),
+) -> dict[str, Any]:
     """The numbers of _HEADINGS for one dataset; None for those that need an attack or a normal record.
+
+    not_normal: other windows (start, end) in ns whose records do not count as normal.
 
     Polls are those of the slowest attack. An attack is never found if an alert is already up at its onset.
     Its last anomaly is followed by ALERT_RECORDS records in a row without one, and is at most a window after
@@ -116,6 +123,8 @@ def summarise(verdicts: Sequence[Verdict], attacks: Sequence[tuple[int, int]]) -
         tail[after : after + last_anomaly[-1]] = True
     tail &= ~during
     normal = ~during & ~tail
+    for start, end in not_normal:
+        normal &= (times < start) | (times >= end)
     days = _days(times, normal & ~unknown)
     return {
         "records": len(times),
@@ -231,13 +240,7 @@ def evaluate_datasets(
     bundle = load_bundle(model_filename, metrics)
     scores = {key: score_dataset(bundle, frame) for key, (_, frame) in datasets.items()}
     *attacked, normal = datasets
-    # What was not learnt makes no threshold, and is not counted as normal either.
-    frame = datasets[normal][1]
-    learnt = outside(slot_times(bundle, frame), bundle.left_out)
-    scores[normal] = dataclasses.replace(
-        scores[normal], window=np.where(learnt[:, None], scores[normal].window, np.nan)
-    )
-    attacks[normal] = [*attacks[normal], *bundle.left_out]
+    scores[normal] = _of_learnt(scores[normal], bundle, datasets[normal][1])
     usable, labels = {}, {key: key for key in datasets}
     for key in attacked:
         name, frame = datasets[key]
@@ -256,18 +259,68 @@ def evaluate_datasets(
     thresholds = load_thresholds(thresholds_file, metrics)
 
     verdicts = {key: detect(thresholds, frame, scores[key]) for key, (_, frame) in datasets.items()}
-    summaries = {key: summarise(verdicts[key], attacks[key]) for key in datasets}
+    summaries = {
+        key: summarise(verdicts[key], attacks[key], bundle.left_out if key == normal else ())
+        for key in datasets
+    }
     print("\n" + table({labels[key]: summary for key, summary in summaries.items()}))
-    print(f"\n{'threshold':<22} {'proposed':>9} {'in force':>9}")
-    for key in proposed:
+    found = found_changes(bundle, thresholds)
+    heading = "".join(f" {f'found in {polls}':>16}" for polls in POLLS) if found else ""
+    print(f"\n{'threshold':<22} {'proposed':>9} {'in force':>9}{heading}")
+    for name, key in metrics.threshold_keys.items():
+        cells = "".join(f" {cell:>16}" for cell in found.get(name, ["-"] * len(POLLS))) if found else ""
         origin = "  set by a person" if key in by_person else ""
-        print(f"{key:<22} {proposed[key]:>9.4f} {thresholds[key]:>9.4f}{origin}")
-    saveDictJson(summaries, Path(plot_dir) / "evaluation.json")
+        print(f"{key:<22} {proposed[key]:>9.4f} {thresholds[key]:>9.4f}{cells}{origin}")
+    if line := describe_blind(bundle.curves, thresholds, metrics):
+        logger.warning("%s", line)
+    content = {**summaries, "sensitivity": sensitivity(bundle, thresholds)}
+    saveDictJson(content, Path(plot_dir) / "evaluation.json")
     for key, (name, _) in datasets.items():
         picture = Path(plot_dir) / f"evaluate_{key}.png"
         pictures.plot_detection(bundle, thresholds, verdicts[key], attacks[key], picture, name)
     written = f"{Path(plot_dir) / 'evaluation.json'} and {Path(plot_dir) / 'evaluate_*.png'}"
     print(f"\n{thresholds_file}, {written} were written")
+
+
+def _of_learnt(scores: Scores, bundle: Bundle, frame: pd.DataFrame) -> Scores:
+    """Scores of the training set without those of windows in which something was not learnt."""
+    learnt = outside(slot_times(bundle, frame), bundle.left_out)
+    return dataclasses.replace(scores, window=np.where(learnt[:, None], scores.window, np.nan))
+
+
+def learnt_thresholds(
+    bundle: Bundle, frame: pd.DataFrame, percentile: float = DEFAULT_PERCENTILE
+) -> dict[str, float]:
+    """The thresholds that the training set alone proposes."""
+    return propose_thresholds(None, None, _of_learnt(score_dataset(bundle, frame), bundle, frame), percentile)
+
+
+def found_changes(bundle: Bundle, thresholds: dict[str, float]) -> dict[str, list[str]]:
+    """Metric -> the smallest changes that are found within each of POLLS records, in words."""
+    return {
+        name: [
+            describe_size(
+                curve.smallest(thresholds[bundle.metrics[name].threshold_key], polls), bundle.metrics[name]
+            )
+            for polls in POLLS
+        ]
+        for name, curve in bundle.curves.items()
+    }
+
+
+def sensitivity(bundle: Bundle, thresholds: dict[str, float]) -> dict[str, dict[str, Any]]:
+    """Metric -> its unit, the smallest changes found (None for none), and whether it is blind."""
+    report = {}
+    for name, curve in bundle.curves.items():
+        metric = bundle.metrics[name]
+        threshold = thresholds[metric.threshold_key]
+        sizes = {f"found_in_{polls}": curve.smallest(threshold, polls) for polls in POLLS}
+        report[name] = {
+            "unit": metric.unit,
+            **{key: size if np.isfinite(size) else None for key, size in sizes.items()},
+            "is_blind": curve.is_blind(threshold),
+        }
+    return report
 
 
 def load_datasets(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from common.alerts import ALERT
 from edge.detector import UNKNOWN_CAUSE, Verdict
+from edge.sensitivity import Curve
 from nodes.metrics import METRICS, MetricTable
 from service.exporter import Exporter
 
@@ -46,6 +47,10 @@ class EdgeMetrics(Exporter):
         self.foreign_thresholds = gauge(
             "foreign_thresholds", "1 while thresholds proposed for another model are in force"
         )
+        self.smallest_change = gauge(
+            "smallest_change", "Smallest change found within 4 records, in the unit of the metric", "metric"
+        )
+        self.blind = gauge("blind", "1 while not even a doubling, or 30 points, is found", "metric")
         self.drift = gauge("drift", "1 while what is normal for this metric has changed", "metric")
         age = gauge("seconds_since_last_good_poll", "Time since the last good poll, or since the start")
         age.set_function(lambda: time.monotonic() - self._last_good_poll)
@@ -78,6 +83,13 @@ class EdgeMetrics(Exporter):
         """Show the thresholds in force."""
         for name, key in metrics.threshold_keys.items():
             self.threshold.labels(name).set(thresholds[key])
+
+    def show_sensitivity(self, curves: Mapping[str, Curve], thresholds: dict[str, float]) -> None:
+        """Show what is found of each metric with the thresholds in force."""
+        for name, curve in curves.items():
+            threshold = thresholds[f"{name}_threshold"]
+            self.smallest_change.labels(name).set(curve.smallest(threshold))
+            self.blind.labels(name).set(curve.is_blind(threshold))
 
     def show_drift(self, drifting: Collection[str], metrics: MetricTable = METRICS) -> None:
         """Show the metrics whose normal has changed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 from collections.abc import Sequence
@@ -14,10 +15,13 @@ from common.files import UserError
 from common.times import format_duration
 from edge import network
 from edge.bundle import Bundle, save_bundle
+from edge.changes import measure
+from edge.habits import Habits
 from edge.paths import DEFAULT_MODEL, plots_prefix
 from edge.pictures import plotAccLoss, plotMetric
 from edge.recording import Study, outside, study
 from edge.scores import Scores, score
+from edge.sensitivity import Curve, describe_blind
 from edge.sequences import metric_square_errors, normalization_stats, normalize, whole_sequences
 from nodes.metrics import METRICS, MetricTable
 from nodes.series import RECORD_SECONDS
@@ -116,6 +120,10 @@ def train(
         left_out=studied.windows,
     )
     habits = studied.habits.in_units_of(usual_rmse(score(bundle, values, times), times, studied.windows))
+    curves = _curves(
+        dataclasses.replace(bundle, habits=habits), learnt.to_numpy(dtype=float), times, val_split
+    )
+    _report_blind(curves, habits, metrics)
     save_bundle(
         model,
         model_filename,
@@ -131,6 +139,7 @@ def train(
             "last_record": str(train_dataset.index[-1]),
             "held_out_rmse": report,
             "habits": habits.to_json(),
+            "sensitivity": {name: curve.to_json() for name, curve in curves.items()},
             "left_out": [stretch.to_json() for stretch in studied.left_out],
         },
         inputs[-2000:],
@@ -178,6 +187,20 @@ def usual_rmse(scores: Scores, times: np.ndarray, left_out: Sequence[tuple[int, 
     """The window RMSE of each metric, (metrics,), that one in a hundred records learnt exceeds."""
     window = scores.window[outside(times, left_out), :-1]
     return np.nanpercentile(window, USUAL_PERCENTILE, axis=0)
+
+
+def _curves(bundle: Bundle, learnt: np.ndarray, times: np.ndarray, val_split: float) -> dict[str, Curve]:
+    """What the model finds, measured on the held-out records; on all, if too few are held out."""
+    split = len(learnt) - int(len(learnt) * val_split)
+    return measure(bundle, learnt[split:], times[split:]) or measure(bundle, learnt, times)
+
+
+def _report_blind(curves: dict[str, Curve], habits: Habits, metrics: MetricTable) -> None:
+    """Log the metrics that are blind with the usual thresholds."""
+    keys = [row.threshold_key for row in metrics.values()]
+    usual = dict(zip(keys, habits.rmse.tolist(), strict=True))
+    if line := describe_blind(curves, usual, metrics):
+        logger.warning("%s", line)
 
 
 def _check_learnt(report: dict[str, dict[str, float]]) -> None:

@@ -20,6 +20,7 @@ from edge.detector import Detector, Verdict, describe_unknown, describe_verdict
 from edge.incidents import Alert, Drift, FirstRecords, Incidents
 from edge.monitor import Judged, Monitor
 from edge.reader import PATIENCE_RECORDS
+from edge.sensitivity import describe_blind
 from edge.thresholds import describe_foreign, load_thresholds, proposals_path, read_proposals
 from nodes.metrics import MetricTable
 from nodes.node import Node
@@ -145,6 +146,7 @@ class Watch:
         self._refresh_thresholds()
         self._refresh_bundle()
         self._note_foreign_thresholds()
+        self._note_blind()
 
     def _refresh_thresholds(self) -> None:
         before = self.thresholds
@@ -189,6 +191,13 @@ class Watch:
             self._notices.mended(
                 "foreign thresholds", f"{filename}: no threshold of another model is in force any more"
             )
+
+    def _note_blind(self) -> None:
+        line = describe_blind(self.bundle.curves, self.thresholds, self._metrics)
+        if line:
+            self._notices.fault("blind", line, logging.WARNING)
+        else:
+            self._notices.mended("blind", "no metric is blind any more")
 
     # --- one poll --------------------------------------------------------------------------------
 
