@@ -252,8 +252,9 @@ def main() -> None:
     options = parser.parse_args()
     all_figures: dict[str, Any] = {}
     print(
-        "| in the training set, seed | attack records found | 1st anomaly / alert | last anomaly | false alerts"
-        f" (anomalies) a day | job at another time | lasting: {', '.join(CHANGES)} | left out / jobs |"
+        "| in the training set, seed | attack records found | 1st anomaly / alert | last anomaly"
+        " | false alerts (anomalies) a day | job at another time"
+        f" | lasting: {', '.join(CHANGES)} | left out / jobs |"
     )
     print("| --- " * 8 + "|")
     for name in CONTAMINATIONS:

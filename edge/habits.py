@@ -41,27 +41,33 @@ class DailyJob:
 class Habits:
     """The habits of one node. Levels are those of its metrics, in the order of the table.
 
-    zone: in which days and hours are counted. places: position of each level among the features.
-    by_hour: (24, levels), what is usual in each hour; zero for a level that does not depend on it.
-    middle: (levels,), low, high: (durations, levels), the same less `by_hour`: the median, and the limits of
-    what lasts for each of DURATIONS. rmse: (levels,), the window RMSE that only one in a hundred records of
-    the training set reached; it is the unit of `lasting_errors`.
+    zone: in which days and hours are counted. places: position of each level among the features. by_hour,
+    spread: (24, levels), what is usual in each hour, and how much that varies; zero and one for a level that
+    does not depend on the hour. high: (durations, levels), the highest level that lasts for each of
+    DURATIONS, in spreads above what is usual; high_middle: (levels,), the median. low, low_middle: likewise
+    the lowest level, by the hour only if `is_low_by_hour`: a recording of less than a week does not show that
+    there is less to do at the weekend. rmse: (levels,), the window RMSE that only one in a hundred records
+    of the training set reached; it is the unit of `lasting_errors`.
     """
 
     zone: str
     places: tuple[int, ...]
     by_hour: np.ndarray
-    middle: np.ndarray
-    low: np.ndarray
+    spread: np.ndarray
     high: np.ndarray
+    high_middle: np.ndarray
+    low: np.ndarray
+    low_middle: np.ndarray
+    is_low_by_hour: bool
     rmse: np.ndarray
     jobs: tuple[DailyJob, ...] = field(default=())
 
-    def usual(self, times: np.ndarray) -> np.ndarray:
-        """What is usual for each level at `times` (n,) in ns: (n, levels)."""
+    def usual(self, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What is usual for each level at `times` (n,) in ns, and how much it varies: (n, levels) each."""
         if not self.by_hour.any():
-            return np.broadcast_to(self.by_hour[0], (len(times), len(self.places)))
-        return between_hours(self.by_hour, local_seconds(times, self.zone))
+            return self.by_hour[:1], self.spread[:1]
+        seconds = local_seconds(times, self.zone)
+        return between_hours(self.by_hour, seconds), between_hours(self.spread, seconds)
 
     def is_excused(self, times: np.ndarray, values: np.ndarray) -> np.ndarray:
         """Whether values (n, features) at `times` (n,) belong to a daily job: (n, features)."""
@@ -81,9 +87,10 @@ class Habits:
 
         A level that drifts leaves the range that a short recording showed, which is not wrong.
         """
-        levels, usual = values[:, self.places], self.usual(times)
+        levels = values[:, self.places]
+        upward, downward = self._in_spreads(times, levels)
+        is_usual = (downward >= self.low[0]) & (upward <= self.high[0])
         low, high = lowest[list(self.places)], highest[list(self.places)]
-        is_usual = (levels >= usual + self.low[0]) & (levels <= usual + self.high[0])
         moved = values.copy()
         moved[:, self.places] = np.where(is_usual, np.clip(levels, low, high), levels)
         return moved
@@ -95,15 +102,22 @@ class Habits:
         limit, and 0 in the middle. Two of the three newest records must be at least half as far from the
         middle: the error ends soon after the change does.
         """
-        levels = values[:, self.places] - self.usual(times) - self.middle
-        now_at_least, now_at_most = _reached(levels, 2, 3), -_reached(-levels, 2, 3)
-        shares = np.zeros(levels.shape)
+        upward, downward = self._in_spreads(times, values[:, self.places])
+        upward, downward = upward - self.high_middle, downward - self.low_middle
+        now_at_least, now_at_most = reached(upward, 2, 3), -reached(-downward, 2, 3)
+        shares = np.zeros(upward.shape)
         for duration, low, high in zip(DURATIONS, self.low, self.high, strict=True):
-            at_least, at_most = lasting(levels, duration)
-            above = np.where(now_at_least >= STILL * at_least, at_least, 0.0) / (high - self.middle)
-            below = np.where(now_at_most <= STILL * at_most, at_most, 0.0) / (low - self.middle)
+            at_least, at_most = lasting(upward, duration), -lasting(-downward, duration)
+            above = np.where(now_at_least >= STILL * at_least, at_least, 0.0) / (high - self.high_middle)
+            below = np.where(now_at_most <= STILL * at_most, at_most, 0.0) / (low - self.low_middle)
             shares = np.maximum(shares, np.maximum(above, below))
         return shares * self.rmse
+
+    def _in_spreads(self, times: np.ndarray, levels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Levels (n, levels) as `high` and as `low` count them."""
+        usual, spread = self.usual(times)
+        upward = (levels - usual) / spread
+        return upward, upward if self.is_low_by_hour else levels
 
     def in_units_of(self, rmse: np.ndarray) -> Habits:
         """The same habits with another `rmse` (levels,)."""
@@ -115,9 +129,12 @@ class Habits:
             "zone": self.zone,
             "durations": list(DURATIONS),
             "by_hour": _rounded(self.by_hour),
-            "middle": _rounded(self.middle),
-            "low": _rounded(self.low),
+            "spread": _rounded(self.spread),
             "high": _rounded(self.high),
+            "high_middle": _rounded(self.high_middle),
+            "low": _rounded(self.low),
+            "low_middle": _rounded(self.low_middle),
+            "is_low_by_hour": self.is_low_by_hour,
             "rmse": _rounded(self.rmse),
             "daily_jobs": [
                 {
@@ -158,29 +175,32 @@ def habits_from_json(content: Any, places: tuple[int, ...]) -> Habits:
         str(ZoneInfo(text(given["zone"]))),
         places,
         array("by_hour", HOURS, levels),
-        array("middle", levels),
-        array("low", len(DURATIONS), levels),
+        array("spread", HOURS, levels),
         array("high", len(DURATIONS), levels),
+        array("high_middle", levels),
+        array("low", len(DURATIONS), levels),
+        array("low_middle", levels),
+        given["is_low_by_hour"] is True,
         array("rmse", levels),
         tuple(jobs),
     )
-    if not ((habits.low < habits.middle) & (habits.middle < habits.high)).all():
+    if not (habits.spread > 0).all():
+        raise ValueError("a spread that is not above zero")
+    if not ((habits.low < habits.low_middle).all() and (habits.high_middle < habits.high).all()):
         raise ValueError("limits that do not enclose the middle")
     return habits
 
 
-def lasting(levels: np.ndarray, duration: int) -> tuple[np.ndarray, np.ndarray]:
-    """The level that two thirds of the last `duration` records reach, from above and from below.
+def lasting(levels: np.ndarray, duration: int) -> np.ndarray:
+    """The level (n, m) that two thirds of the last `duration` records reach: 21 of the last 30."""
+    return reached(levels, duration - (duration - 1) // 3, duration)
 
-    levels: (n, m). Returns two arrays (n, m): of the last 30 records, 21 are at least, or at most, that high.
-    A missing record reaches nothing; where too few are known, the result is infinite, on the harmless side.
+
+def reached(levels: np.ndarray, records: int, duration: int) -> np.ndarray:
+    """The level (n, m) that so many of the last `duration` records of `levels` (n, m) reach.
+
+    A missing record reaches nothing; where too few are known, the result is minus infinity.
     """
-    records = duration - (duration - 1) // 3
-    return _reached(levels, records, duration), -_reached(-levels, records, duration)
-
-
-def _reached(levels: np.ndarray, records: int, duration: int) -> np.ndarray:
-    """The height that so many of the last `duration` records reach; a missing one reaches nothing."""
     known = np.where(np.isnan(levels), -np.inf, levels)
     padded = np.concatenate([np.full((duration - 1, levels.shape[1]), -np.inf), known])
     windows = np.lib.stride_tricks.sliding_window_view(padded, duration, axis=0)

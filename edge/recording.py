@@ -18,7 +18,7 @@ from edge.habits import DURATIONS, HOURS, DailyJob, Habits, between_hours, lasti
 from nodes.metrics import MetricTable
 
 # A level is usual if it was reached in this many episodes: in a short recording, and in one of a day.
-FEWEST_EPISODES, MOST_EPISODES = 2, 5
+FEWEST_EPISODES, MOST_EPISODES = 3, 5
 # One more for each this many records.
 EPISODE_RECORDS = 1000
 # The limit is further out: by so many times the step to the level of twice as many episodes. If episodes
@@ -42,6 +42,13 @@ JOB_MARGIN_SECONDS = 10 * 60
 JOB_MARGIN = 0.25
 # What is usual depends on the hour if that explains this share of the differences between other days' hours.
 HOUR_SHARE = 0.25
+# This share of the records in an hour are less than its spread away from what is usual. A daily job of half
+# an hour must not be part of the spread.
+SPREAD_SHARE = 0.4
+# The limit is further out by this many times the most that a whole day differed from the others.
+DAY_ROOM = 2.0
+# A shorter recording does not show that there is less to do at the weekend.
+WEEK_SECONDS = 7 * DAY_SECONDS
 # The narrowest limits, as a share of a level's range.
 NARROWEST = 0.01
 # Records just before and after a stretch are partly in it.
@@ -117,14 +124,11 @@ def study(
     unlike = np.zeros(levels.shape, dtype=bool)
     # What the first round finds no longer widens the limits of the second.
     for _ in range(0 if learn_all else 2):
-        by_hour, limits = _limits_of(levels, times, zone, is_excluded | unlike.any(axis=1))
-        unlike = _unlike(_less_usual(levels, by_hour, times, zone), limits) & ~is_excluded[:, None]
-    learnt = ~(is_excluded | unlike.any(axis=1))
-    by_hour, limits = _limits_of(levels, times, zone, ~learnt)
-    known = np.where(learnt[:, None], _less_usual(levels, by_hour, times, zone), np.nan)
-    middle = np.nanmedian(known, axis=0)
-    room = NARROWEST * (np.nanmax(known, axis=0) - np.nanmin(known, axis=0))
-    low, high = (np.stack([limits[duration][end] for duration in DURATIONS]) for end in (0, 1))
+        ignored = is_excluded | unlike.any(axis=1)
+        unlike = _unlike(_course_of(levels, times, zone, ignored), ignored) & ~is_excluded[:, None]
+    ignored = is_excluded | unlike.any(axis=1)
+    course = _course_of(levels, times, zone, ignored)
+    (high, high_middle), (low, low_middle) = (_limits_and_middle(end, ignored) for end in course.ends)
     jobs: list[DailyJob] = []
     for place, metric in enumerate(metrics.values()):
         features = metrics.feature_places[metric.name]
@@ -135,10 +139,13 @@ def study(
     habits = Habits(
         zone,
         places,
-        by_hour,
-        middle,
-        np.minimum(low, middle - room),
-        np.maximum(high, middle + room),
+        course.by_hour,
+        course.spread,
+        high,
+        high_middle,
+        -low,
+        -low_middle,
+        course.is_low_by_hour,
         np.zeros(len(places)),
         tuple(jobs),
     )
@@ -150,43 +157,69 @@ def study(
         for runs in (_runs(unlike.any(axis=1), WINDOW_RECORDS), _runs(is_excluded, 1))
         for begin, end in runs
     ]
-    return Study(learnt, sorted(left_out, key=lambda stretch: stretch.start), habits)
+    return Study(~ignored, sorted(left_out, key=lambda stretch: stretch.start), habits)
 
 
 # --- limits --------------------------------------------------------------------------------------
 
 
-def _limits_of(
-    levels: np.ndarray, times: np.ndarray, zone: str, ignored: np.ndarray
-) -> tuple[np.ndarray, dict[int, tuple[np.ndarray, np.ndarray]]]:
-    """What is usual by hour, (24, levels), and for each duration the low and high limits, (levels,) each."""
-    known = np.where(ignored[:, None], np.nan, levels)
-    by_hour = np.stack([_by_hour(level, times, zone) for level in known.T], axis=1)
-    known = _less_usual(known, by_hour, times, zone)
-    limits = {}
-    # A single record may be unlike the rest, too.
-    for duration in (1, *DURATIONS):
-        pairs = [_limits(level, duration) for level in known.T]
-        limits[duration] = tuple(np.array(ends) for ends in zip(*pairs, strict=True))
-    return by_hour, limits
+@dataclass(frozen=True)
+class _End:
+    """The upper or the lower end of levels.
+
+    heights: (n, levels), negated for the lower end. room: (levels,), by how much whole days may differ.
+    """
+
+    heights: np.ndarray
+    room: np.ndarray
 
 
-def _less_usual(levels: np.ndarray, by_hour: np.ndarray, times: np.ndarray, zone: str) -> np.ndarray:
-    return levels - between_hours(by_hour, local_seconds(times, zone)) if by_hour.any() else levels
+@dataclass(frozen=True)
+class _Course:
+    """How levels depend on the hour, as in Habits: by_hour, spread (24, levels); and their two ends."""
+
+    by_hour: np.ndarray
+    spread: np.ndarray
+    ends: tuple[_End, _End]
+    is_low_by_hour: bool
 
 
-def _limits(level: np.ndarray, duration: int) -> tuple[float, float]:
-    """The lowest and highest level (n,) that is usual for `duration` records."""
+def _course_of(levels: np.ndarray, times: np.ndarray, zone: str, ignored: np.ndarray) -> _Course:
+    """The course of levels (n, m); ignored: (n,), records that say nothing about it."""
+    seconds = local_seconds(times, zone)
+    parts = [_by_hour(level, ignored, times, seconds) for level in levels.T]
+    by_hour, spread, upward, room = (np.stack(arrays, axis=-1) for arrays in zip(*parts, strict=True))
+    is_week = bool(times[-1] - times[0] >= WEEK_SECONDS * 1e9)
+    lower = _End(-upward, room) if is_week else _End(-levels, np.zeros(len(room)))
+    return _Course(by_hour, spread, (_End(upward, room), lower), is_week)
+
+
+def _limits_and_middle(end: _End, ignored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The limit for each duration (durations, levels), and the median (levels,)."""
+    limits = np.stack([_limits(end, ignored, duration) for duration in DURATIONS])
+    known = end.heights[~ignored]
+    middle = np.nanmedian(known, axis=0)
+    return np.maximum(
+        limits, middle + NARROWEST * (np.nanmax(known, axis=0) - np.nanmin(known, axis=0))
+    ), middle
+
+
+def _limits(end: _End, ignored: np.ndarray, duration: int) -> np.ndarray:
+    """The height of each level that is usual for `duration` records: (levels,)."""
+    known = np.where(ignored[:, None], np.nan, end.heights)
+    return np.array([_limit(level, duration) for level in known.T]) + end.room
+
+
+def _limit(level: np.ndarray, duration: int) -> float:
+    """The highest level (n,) that is usual for `duration` records."""
     known = level[~np.isnan(level)]
     if len(known) < duration:
-        return -np.inf, np.inf
+        return np.inf
     means = np.convolve(known, np.full(duration, 1 / duration), "valid")
     is_above = means > np.median(means)
     crossings = max(int((is_above[1:] != is_above[:-1]).sum()), 1)
     width = np.subtract(*np.quantile(means, (0.99, 0.01)))
-    room = width * CROSSING_RANGES / crossings
-    at_least, at_most = (ends[:, 0] for ends in lasting(level[:, None], duration))
-    return -_usual_height(-at_most) - room, _usual_height(at_least) + room
+    return _usual_height(lasting(level[:, None], duration)[:, 0]) + width * CROSSING_RANGES / crossings
 
 
 def _usual_height(level: np.ndarray) -> float:
@@ -217,27 +250,50 @@ def _height_of(level: np.ndarray, episodes: int) -> float:
     return height
 
 
-def _by_hour(level: np.ndarray, times: np.ndarray, zone: str) -> np.ndarray:
-    """What is usual for a level (n,) in each hour, (24,); zeros if the hour says little about it."""
-    nothing = np.zeros(HOURS)
-    known = ~np.isnan(level)
-    seconds = local_seconds(times[known], zone)
-    days = np.round((times[known] / 1e9 - seconds) / DAY_SECONDS).astype(int)
+def _by_hour(
+    level: np.ndarray, ignored: np.ndarray, times: np.ndarray, seconds: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """by_hour and spread (24,) of one level (n,), its height (n,), and by how much whole days differ.
+
+    seconds: of the local day, (n,). Each day is compared with the other days, as a day after the training
+    will be.
+    """
+    no_course = np.zeros(HOURS), np.ones(HOURS), level, 0.0
+    days = np.round((times / 1e9 - seconds) / DAY_SECONDS).astype(int)
     hours = (seconds // 3600).astype(int)
-    table = {}
-    for day in np.unique(days):
-        row = [level[known][(days == day) & (hours == hour)] for hour in range(HOURS)]
-        table[day] = [float(np.median(cell)) if len(cell) else np.nan for cell in row]
-    medians = np.array(list(table.values())).reshape(-1, HOURS)
-    if not len(medians) or (~np.isnan(medians)).sum(axis=0).min() < JOB_DAYS:
-        return nothing
-    by_hour, flat = 0.0, 0.0
-    for day, row in enumerate(medians):
-        others = np.delete(medians, day, axis=0)
-        by_hour += np.nansum(np.abs(row - np.nanmean(others, axis=0)))
-        flat += np.nansum(np.abs(row - np.nanmean(others)))
-    if by_hour > (1 - HOUR_SHARE) * flat:
-        return nothing
+    is_known = ~np.isnan(level) & ~ignored
+    medians = np.full((days[-1] - days[0] + 1, HOURS), np.nan)
+    for day, row in enumerate(medians, days[0]):
+        of_day = is_known & (days == day)
+        for hour in range(HOURS):
+            cell = level[of_day & (hours == hour)]
+            row[hour] = np.median(cell) if len(cell) else np.nan
+    if (~np.isnan(medians)).sum(axis=0).min() < JOB_DAYS:
+        return no_course
+    of_others = np.zeros(len(level))
+    by_others, by_none = np.zeros(medians.shape), np.zeros(medians.shape)
+    for place, row in enumerate(medians):
+        others = np.delete(medians, place, axis=0)
+        by_others[place] = row - np.nanmean(others, axis=0)
+        by_none[place] = row - np.nanmean(others)
+        is_day = days == days[0] + place
+        of_others[is_day] = between_hours(_smooth(others)[:, None], seconds[is_day])[:, 0]
+    if np.nansum(np.abs(by_others)) > (1 - HOUR_SHARE) * np.nansum(np.abs(by_none)):
+        return no_course
+    apart = np.abs(level - of_others)
+    varies = np.array([np.quantile(apart[is_known & (hours == hour)], SPREAD_SHARE) for hour in range(HOURS)])
+    # A course may be earlier or later on another day.
+    wide = np.max([np.roll(varies, 1), varies, np.roll(varies, -1)], axis=0)
+    spread = np.maximum(wide, np.median(varies))
+    if not spread.min() > 0:
+        return no_course
+    day_apart = np.abs(np.nanmean(by_others / spread, axis=1)).max()
+    height = (level - of_others) / between_hours(spread[:, None], seconds)[:, 0]
+    return _smooth(medians), spread, height, DAY_ROOM * day_apart
+
+
+def _smooth(medians: np.ndarray) -> np.ndarray:
+    """The mean of days (days, 24) for each hour, smoothed over the hours beside it."""
     mean = np.nanmean(medians, axis=0)
     return (np.roll(mean, 1) + 2 * mean + np.roll(mean, -1)) / 4
 
@@ -245,15 +301,17 @@ def _by_hour(level: np.ndarray, times: np.ndarray, zone: str) -> np.ndarray:
 # --- stretches and daily jobs --------------------------------------------------------------------
 
 
-def _unlike(levels: np.ndarray, limits: dict[int, tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+def _unlike(course: _Course, ignored: np.ndarray) -> np.ndarray:
     """Which levels, (n, levels), are beyond what lasts as long; with the records that are partly in it."""
-    unlike = np.zeros(levels.shape, dtype=bool)
-    for duration, (low, high) in limits.items():
-        at_least, at_most = lasting(levels, duration)
-        beyond = (np.isfinite(at_least) & (at_least > high)) | (np.isfinite(at_most) & (at_most < low))
-        for level, place in enumerate(beyond.T):
-            for end in np.flatnonzero(place):
-                unlike[max(end - duration + 1 - EDGE_RECORDS, 0) : end + 1 + EDGE_RECORDS, level] = True
+    unlike = np.zeros(course.ends[0].heights.shape, dtype=bool)
+    for end in course.ends:
+        # A single record may be unlike the rest, too.
+        for duration in (1, *DURATIONS):
+            beyond = lasting(end.heights, duration) > _limits(end, ignored, duration)
+            for place, level in enumerate(beyond.T):
+                for last in np.flatnonzero(level):
+                    first = max(last - duration + 1 - EDGE_RECORDS, 0)
+                    unlike[first : last + 1 + EDGE_RECORDS, place] = True
     return unlike
 
 
