@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 # A threshold this many times above all RMSEs is not drawn, or the RMSEs would be one flat line.
 FAR_ABOVE = 1000.0
 # Footnotes of an alert's picture.
-_DOT_INSIDE = "A dot inside the allowed band: the level itself was allowed, but not how fast it changed."
+_DOT_INSIDE = "A dot inside the allowed band: the level changed too fast, or has lasted too long."
 _NO_CAUSE = (
     "Unknown cause: no single metric is far enough from what was expected, but all of them together are."
 )
