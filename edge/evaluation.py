@@ -240,11 +240,11 @@ def evaluate_datasets(
     bundle = load_bundle(model_filename, metrics)
     scores = {key: score_dataset(bundle, frame) for key, (_, frame) in datasets.items()}
     *attacked, normal = datasets
-    scores[normal] = _of_learnt(scores[normal], bundle, datasets[normal][1])
+    learnt = _of_learnt(scores[normal], bundle, datasets[normal][1])
     usable, labels = {}, {key: key for key in datasets}
     for key in attacked:
         name, frame = datasets[key]
-        if is_same_node(scores[key], frame, attacks[key], scores[normal]):
+        if is_same_node(scores[key], frame, attacks[key], learnt):
             usable[name] = scores[key]
         else:
             labels[key] = f"{key} (unlike trainset)"
@@ -254,7 +254,7 @@ def evaluate_datasets(
                 name,
             )
     cpu_scores, iperf_scores = (usable.get(name) for name in testsets)
-    proposed = propose_thresholds(cpu_scores, iperf_scores, scores[normal], threshold_percentile)
+    proposed = propose_thresholds(cpu_scores, iperf_scores, learnt, threshold_percentile)
     by_person = update_thresholds(thresholds_file, proposed, bundle.identity, metrics)
     thresholds = load_thresholds(thresholds_file, metrics)
 

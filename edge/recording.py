@@ -259,15 +259,18 @@ def _by_hour(
     will be.
     """
     no_course = np.zeros(HOURS), np.ones(HOURS), level, 0.0
-    days = np.round((times / 1e9 - seconds) / DAY_SECONDS).astype(int)
+    days, day_places = np.unique(
+        np.round((times / 1e9 - seconds) / DAY_SECONDS).astype(int), return_inverse=True
+    )
     hours = (seconds // 3600).astype(int)
     is_known = ~np.isnan(level) & ~ignored
-    medians = np.full((days[-1] - days[0] + 1, HOURS), np.nan)
-    for day, row in enumerate(medians, days[0]):
-        of_day = is_known & (days == day)
-        for hour in range(HOURS):
-            cell = level[of_day & (hours == hour)]
-            row[hour] = np.median(cell) if len(cell) else np.nan
+    medians = np.full((len(days), HOURS), np.nan)
+    known_hours = np.flatnonzero(is_known)
+    cells = day_places[known_hours] * HOURS + hours[known_hours]
+    order = np.argsort(cells, kind="stable")
+    found, starts = np.unique(cells[order], return_index=True)
+    for cell, part in zip(found, np.split(known_hours[order], starts[1:]), strict=True):
+        medians.flat[cell] = np.median(level[part])
     if (~np.isnan(medians)).sum(axis=0).min() < JOB_DAYS:
         return no_course
     of_others = np.zeros(len(level))
@@ -276,7 +279,7 @@ def _by_hour(
         others = np.delete(medians, place, axis=0)
         by_others[place] = row - np.nanmean(others, axis=0)
         by_none[place] = row - np.nanmean(others)
-        is_day = days == days[0] + place
+        is_day = day_places == place
         of_others[is_day] = between_hours(_smooth(others)[:, None], seconds[is_day])[:, 0]
     if np.nansum(np.abs(by_others)) > (1 - HOUR_SHARE) * np.nansum(np.abs(by_none)):
         return no_course
