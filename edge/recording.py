@@ -196,30 +196,35 @@ def _course_of(levels: np.ndarray, times: np.ndarray, zone: str, ignored: np.nda
 
 def _limits_and_middle(end: _End, ignored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The limit for each duration (durations, levels), and the median (levels,)."""
-    limits = np.stack([_limits(end, ignored, duration) for duration in DURATIONS])
     known = end.heights[~ignored]
-    middle = np.nanmedian(known, axis=0)
-    return np.maximum(
-        limits, middle + NARROWEST * (np.nanmax(known, axis=0) - np.nanmin(known, axis=0))
-    ), middle
+    middle, highest, lowest = (of(known, axis=0) for of in (np.nanmedian, np.nanmax, np.nanmin))
+    narrowest = middle + NARROWEST * (highest - lowest)
+    limits = []
+    for duration in DURATIONS:
+        limit = _limits(end, ignored, duration)
+        # What never lasted so long in a recording with gaps may last as high as for shorter.
+        before = limits[-1] if limits else highest
+        limits.append(np.maximum(np.where(np.isnan(limit), before, limit), narrowest))
+    return np.stack(limits), middle
 
 
 def _limits(end: _End, ignored: np.ndarray, duration: int) -> np.ndarray:
-    """The height of each level that is usual for `duration` records: (levels,)."""
+    """The height of each level that is usual for `duration` records, NaN if it is not known: (levels,)."""
     known = np.where(ignored[:, None], np.nan, end.heights)
     return np.array([_limit(level, duration) for level in known.T]) + end.room
 
 
 def _limit(level: np.ndarray, duration: int) -> float:
-    """The highest level (n,) that is usual for `duration` records."""
+    """The highest level (n,) that is usual for `duration` records; NaN if none lasts so long."""
+    lasts = lasting(level[:, None], duration)[:, 0]
+    if not np.isfinite(lasts).any():
+        return np.nan
     known = level[~np.isnan(level)]
-    if len(known) < duration:
-        return np.inf
     means = np.convolve(known, np.full(duration, 1 / duration), "valid")
     is_above = means > np.median(means)
     crossings = max(int((is_above[1:] != is_above[:-1]).sum()), 1)
     width = np.subtract(*np.quantile(means, (0.99, 0.01)))
-    return _usual_height(lasting(level[:, None], duration)[:, 0]) + width * CROSSING_RANGES / crossings
+    return _usual_height(lasts) + width * CROSSING_RANGES / crossings
 
 
 def _usual_height(level: np.ndarray) -> float:
@@ -290,7 +295,9 @@ def _by_hour(
     spread = np.maximum(wide, np.median(varies))
     if not spread.min() > 0:
         return no_course
-    day_apart = np.abs(np.nanmean(by_others / spread, axis=1)).max()
+    # A day of which nothing is known does not differ.
+    counts = np.maximum((~np.isnan(by_others)).sum(axis=1), 1)
+    day_apart = np.abs(np.nansum(by_others / spread, axis=1) / counts).max()
     height = (level - of_others) / between_hours(spread[:, None], seconds)[:, 0]
     return _smooth(medians), spread, height, DAY_ROOM * day_apart
 
