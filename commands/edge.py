@@ -81,13 +81,17 @@ def run_train(options: argparse.Namespace) -> None:
         evaluation.evaluate_datasets(
             options.thresholds_file, testsets, datasets, options.model, options.threshold_percentile
         )
-    elif filled := fill_thresholds(options.thresholds_file):
+        return
+    if filled := fill_thresholds(options.thresholds_file):
         print(
             f"{options.thresholds_file}: {', '.join(filled)} set to {DEFAULT_THRESHOLD};"
             " --evaluate proposes better ones"
         )
     else:
         print(f"{options.thresholds_file} is unchanged; --evaluate proposes thresholds for this model")
+    thresholds = load_thresholds(options.thresholds_file)
+    if line := describe_blind(load_bundle(options.model).curves, thresholds, METRICS):
+        logger.warning("%s", line)
 
 
 def run_replay(options: argparse.Namespace) -> None:

@@ -16,12 +16,11 @@ from common.times import format_duration
 from edge import network
 from edge.bundle import Bundle, save_bundle
 from edge.changes import measure
-from edge.habits import Habits
 from edge.paths import DEFAULT_MODEL, plots_prefix
 from edge.pictures import plotAccLoss, plotMetric
 from edge.recording import Study, outside, study
 from edge.scores import Scores, score
-from edge.sensitivity import Curve, describe_blind
+from edge.sensitivity import Curve
 from edge.sequences import metric_square_errors, normalization_stats, normalize, whole_sequences
 from nodes.metrics import METRICS, MetricTable
 from nodes.series import RECORD_SECONDS
@@ -123,7 +122,6 @@ def train(
     curves = _curves(
         dataclasses.replace(bundle, habits=habits), learnt.to_numpy(dtype=float), times, val_split
     )
-    _report_blind(curves, habits, metrics)
     save_bundle(
         model,
         model_filename,
@@ -193,14 +191,6 @@ def _curves(bundle: Bundle, learnt: np.ndarray, times: np.ndarray, val_split: fl
     """What the model finds, measured on the held-out records; on all, if too few are held out."""
     split = len(learnt) - int(len(learnt) * val_split)
     return measure(bundle, learnt[split:], times[split:]) or measure(bundle, learnt, times)
-
-
-def _report_blind(curves: dict[str, Curve], habits: Habits, metrics: MetricTable) -> None:
-    """Log the metrics that are blind with the usual thresholds."""
-    keys = [row.threshold_key for row in metrics.values()]
-    usual = dict(zip(keys, habits.rmse.tolist(), strict=True))
-    if line := describe_blind(curves, usual, metrics):
-        logger.warning("%s", line)
 
 
 def _check_learnt(report: dict[str, dict[str, float]]) -> None:
