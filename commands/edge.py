@@ -26,7 +26,7 @@ from edge.incidents import Alerts
 from edge.paths import plots_prefix
 from edge.scores import score_dataset
 from edge.selection import NO_SAMPLE, Selection, in_slots
-from edge.sensitivity import POLLS, describe_blind
+from edge.sensitivity import POLLS, blind_metrics, describe_blind
 from edge.sequences import N_STEPS
 from edge.thresholds import (
     DEFAULT_THRESHOLD,
@@ -250,9 +250,11 @@ def check_thresholds(options: argparse.Namespace) -> None:
     proposed, by_person = compare_thresholds(filename)
     thresholds = load_thresholds(filename)
     found: dict[str, list[str]] = {}
+    blind: list[str] = []
     try:
         bundle = load_bundle(options.model)
         found = evaluation.found_changes(bundle, thresholds)
+        blind = blind_metrics(bundle.curves, thresholds, METRICS)
         _warn_of_foreign_thresholds(options, thresholds, bundle)
         frame = load_records(options.trainset, options.interval)
         verdicts = detect(thresholds, frame, score_dataset(bundle, frame))
@@ -269,10 +271,8 @@ def check_thresholds(options: argparse.Namespace) -> None:
         before = f"{proposed[key]:>9.4f}" if key in proposed else f"{'-':>9}"
         sizes = "".join(f" {cell:>16}" for cell in found.get(name, ["-"] * len(POLLS))) if found else ""
         share = f"  {sum(v.blames(name) for v in verdicts) / len(verdicts):.3%}" if verdicts else ""
-        origin = "  set by a person" if key in by_person else ""
+        origin = "  set by a person" * (key in by_person) + "  blind" * (name in blind)
         print(f"{key:<22} {thresholds[key]:>9.4f} {before}{sizes}{share}{origin}")
-    if found and (line := describe_blind(bundle.curves, thresholds, METRICS)):
-        logger.warning("%s", line)
     together = ""
     if verdicts:
         total = sum(verdict.is_anomaly for verdict in verdicts) / len(verdicts)

@@ -24,7 +24,7 @@ from edge.detector import Verdict, detect
 from edge.paths import DEFAULT_MODEL, plots_prefix
 from edge.recording import outside
 from edge.scores import Scores, score_dataset, slot_times
-from edge.sensitivity import POLLS, describe_blind, describe_size
+from edge.sensitivity import POLLS, blind_metrics, describe_blind, describe_size
 from edge.thresholds import load_thresholds, propose_thresholds, update_thresholds
 from nodes.metrics import METRICS, MetricTable
 from nodes.series import RECORD_SECONDS
@@ -265,11 +265,12 @@ def evaluate_datasets(
     }
     print("\n" + table({labels[key]: summary for key, summary in summaries.items()}))
     found = found_changes(bundle, thresholds)
+    blind = blind_metrics(bundle.curves, thresholds, metrics)
     heading = "".join(f" {f'found in {polls}':>16}" for polls in POLLS) if found else ""
     print(f"\n{'threshold':<22} {'proposed':>9} {'in force':>9}{heading}")
     for name, key in metrics.threshold_keys.items():
         cells = "".join(f" {cell:>16}" for cell in found.get(name, ["-"] * len(POLLS))) if found else ""
-        origin = "  set by a person" if key in by_person else ""
+        origin = "  set by a person" * (key in by_person) + "  blind" * (name in blind)
         print(f"{key:<22} {proposed[key]:>9.4f} {thresholds[key]:>9.4f}{cells}{origin}")
     if line := describe_blind(bundle.curves, thresholds, metrics):
         logger.warning("%s", line)

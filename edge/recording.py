@@ -19,6 +19,8 @@ from nodes.metrics import MetricTable
 
 # A level is usual if it was reached in this many episodes: in a short recording, and in one of a day.
 FEWEST_EPISODES, MOST_EPISODES = 3, 5
+# Nothing is left out of a recording of fewer records.
+SHORTEST = 200
 # One more for each this many records.
 EPISODE_RECORDS = 1000
 # The limit is further out: by so many times the step to the level of twice as many episodes. If episodes
@@ -123,7 +125,7 @@ def study(
         is_excluded |= (times >= start) & (times < end)
     unlike = np.zeros(levels.shape, dtype=bool)
     # What the first round finds no longer widens the limits of the second.
-    for _ in range(0 if learn_all else 2):
+    for _ in range(0 if learn_all or len(times) < SHORTEST else 2):
         ignored = is_excluded | unlike.any(axis=1)
         unlike = _unlike(_course_of(levels, times, zone, ignored), ignored) & ~is_excluded[:, None]
     ignored = is_excluded | unlike.any(axis=1)

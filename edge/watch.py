@@ -194,7 +194,7 @@ class Watch:
 
     def _note_blind(self) -> None:
         line = describe_blind(self.bundle.curves, self.thresholds, self._metrics)
-        if line:
+        if line and not self._settings.once:
             self._notices.fault("blind", line, logging.WARNING)
         else:
             self._notices.mended("blind", "no metric is blind any more")

@@ -755,7 +755,8 @@ def test_check_thresholds_shows_each_beside_its_proposal_and_what_it_flags(tmp_p
     done = run("--check_thresholds", "--thresholds_file", file, "--trainset", dataset)
     assert (done.returncode, done.stderr) == (0, "")
     heading, *rows, empty, total = done.stdout.splitlines()
-    assert heading.split() == ["threshold", "in", "force", "proposed", "anomalies", "in", dataset]
+    finds = ["found", "in", "4", "found", "in", "30"]
+    assert heading.split() == ["threshold", "in", "force", "proposed", *finds, "anomalies", "in", dataset]
     assert empty == ""
     assert total == (
         f"{file} is valid; together they make anomalies of {len(causes) / records:.3%} of {records} records"
@@ -766,8 +767,14 @@ def test_check_thresholds_shows_each_beside_its_proposal_and_what_it_flags(tmp_p
         key = f"{name}_threshold"
         share = sum(name in named for named in causes) / records
         given = json.loads(file.read_text())[key]
-        origin = "" if name == "cpu" else "  set by a person"
-        assert by_key[key] == f"{key:<22} {given:>9.4f} {proposed[key]:>9.4f}  {share:.3%}{origin}"
+        origin = {"cpu": "", "mem": "  set by a person", "cpu_tx": "  set by a person  blind"}[name]
+        before, after = f"{key:<22} {given:>9.4f} {proposed[key]:>9.4f}", f"  {share:.3%}{origin}"
+        assert by_key[key].startswith(before) and by_key[key].endswith(after)
+        # Twice 16 columns, each after a space, say what is found.
+        assert len(by_key[key]) == len(before) + 34 + len(after)
+    # A threshold that is never reached finds nothing.
+    assert by_key["cpu_tx_threshold"].split()[3:5] == ["nothing", "nothing"]
+    assert by_key["cpu_threshold"].split()[3:7] == ["+4", "points", "+3", "points"]
     assert sum("mem" in named for named in causes) > 100
 
 
@@ -946,7 +953,7 @@ def test_a_signal_ends_a_running_daemon_in_order(influxd: Influxd, database: Dat
     ) as process:
         try:
             assert process.stderr is not None
-            said = [process.stderr.readline() for _ in range(3)]
+            said = [process.stderr.readline() for _ in range(4)]
             process.send_signal(end)
             stdout, rest = process.communicate(timeout=20)
         finally:
@@ -958,7 +965,11 @@ def test_a_signal_ends_a_running_daemon_in_order(influxd: Influxd, database: Dat
     other_interval = (
         "the model was trained on records of 15 s, --interval is 1 s: changes between records differ"
     )
-    assert logged("".join(said)) == [other_interval, watching, silence]
+    blind = [
+        "blind: net_5g_down misses a lasting +67000 B/s, and finds +100000 B/s; net_5g_up misses a lasting"
+        " +2900 B/s, and finds +4000 B/s; lower the threshold, or train on steadier records"
+    ]
+    assert logged("".join(said)) == [other_interval, watching, *blind, silence]
     assert rest == ""
 
 
