@@ -22,7 +22,8 @@ DURATIONS = (4, 8, 30)
 HOURS = 24
 # A change still lasts if the newest records are this share of it away from the middle.
 STILL = 0.5
-_HOUR_NS = 3600 * 10**9
+# Clocks change at whole quarters of an hour.
+_QUARTER_SECONDS = 900
 
 
 @dataclass(frozen=True)
@@ -135,8 +136,11 @@ def _rounded(values: np.ndarray) -> list:
     return np.round(values, 6).tolist()
 
 
-def habits_from_json(content: Any, places: tuple[int, ...]) -> Habits:
-    """Habits of levels at these places. Raises KeyError, TypeError or ValueError for anything else."""
+def habits_from_json(content: Any, places: tuple[int, ...], features: int) -> Habits:
+    """Habits of levels at these places among so many features.
+
+    Raises KeyError, TypeError or ValueError for anything else, and OSError for a zone that cannot be read.
+    """
     given = mapping(content)
     levels = len(places)
     if given["durations"] != list(DURATIONS):
@@ -153,6 +157,8 @@ def habits_from_json(content: Any, places: tuple[int, ...]) -> Habits:
         limits = {int(key): tuple(map(number, both)) for key, both in mapping(job["features"]).items()}
         if any(len(both) != 2 for both in limits.values()):
             raise ValueError("a daily job without limits")
+        if not all(0 <= place < features for place in limits):
+            raise ValueError("a daily job of an unknown feature")
         jobs.append(DailyJob(text(job["metric"]), number(job["begin"]), number(job["end"]), limits))
     habits = Habits(
         str(ZoneInfo(text(given["zone"]))),
@@ -190,13 +196,16 @@ def _reached(levels: np.ndarray, records: int, duration: int) -> np.ndarray:
 
 def local_seconds(times: np.ndarray, zone: str) -> np.ndarray:
     """Seconds since local midnight at `times` (n,) in ns; clocks that are put forward do not shift it."""
-    hours, index = np.unique(times // _HOUR_NS, return_inverse=True)
+    quarters, index = np.unique(times // (_QUARTER_SECONDS * 10**9), return_inverse=True)
     if zone == "UTC":
-        offsets = np.zeros(len(hours))
+        offsets = np.zeros(len(quarters))
     else:
         info = ZoneInfo(zone)
         offsets = np.array(
-            [datetime.fromtimestamp(int(hour) * 3600, info).utcoffset().total_seconds() for hour in hours]
+            [
+                datetime.fromtimestamp(int(quarter) * _QUARTER_SECONDS, info).utcoffset().total_seconds()
+                for quarter in quarters
+            ]
         )
     return (times / 1e9 + offsets[index]) % DAY_SECONDS
 

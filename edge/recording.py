@@ -6,6 +6,7 @@ in it makes nothing usual. docs/habits.md says why, with the figures.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -122,9 +123,16 @@ def study(
     learnt = ~(is_excluded | unlike.any(axis=1))
     by_hour, limits = _limits_of(levels, times, zone, ~learnt)
     known = np.where(learnt[:, None], _less_usual(levels, by_hour, times, zone), np.nan)
-    middle = np.nanmedian(known, axis=0)
-    room = NARROWEST * (np.nanmax(known, axis=0) - np.nanmin(known, axis=0))
+    with warnings.catch_warnings():
+        # A level without any value left; the training refuses it.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        middle = np.nanmedian(known, axis=0)
+        room = NARROWEST * (np.nanmax(known, axis=0) - np.nanmin(known, axis=0))
     low, high = (np.stack([limits[duration][end] for duration in DURATIONS]) for end in (0, 1))
+    # Where gaps leave too few records for a duration, the limits are those of the shorter one, which go further.
+    for ends in (low, high):
+        for place in range(1, len(DURATIONS)):
+            ends[place] = np.where(np.isfinite(ends[place]), ends[place], ends[place - 1])
     jobs: list[DailyJob] = []
     for place, metric in enumerate(metrics.values()):
         features = metrics.feature_places[metric.name]
@@ -178,14 +186,14 @@ def _less_usual(levels: np.ndarray, by_hour: np.ndarray, times: np.ndarray, zone
 def _limits(level: np.ndarray, duration: int) -> tuple[float, float]:
     """The lowest and highest level (n,) that is usual for `duration` records."""
     known = level[~np.isnan(level)]
-    if len(known) < duration:
+    at_least, at_most = (ends[:, 0] for ends in lasting(level[:, None], duration))
+    if len(known) < duration or not np.isfinite(at_least).any():
         return -np.inf, np.inf
     means = np.convolve(known, np.full(duration, 1 / duration), "valid")
     is_above = means > np.median(means)
     crossings = max(int((is_above[1:] != is_above[:-1]).sum()), 1)
     width = np.subtract(*np.quantile(means, (0.99, 0.01)))
     room = width * CROSSING_RANGES / crossings
-    at_least, at_most = (ends[:, 0] for ends in lasting(level[:, None], duration))
     return -_usual_height(-at_most) - room, _usual_height(at_least) + room
 
 
