@@ -115,11 +115,11 @@ class Habits:
         return {
             "zone": self.zone,
             "durations": list(DURATIONS),
-            "by_hour": _rounded(self.by_hour),
-            "middle": _rounded(self.middle),
-            "low": _rounded(self.low),
-            "high": _rounded(self.high),
-            "rmse": _rounded(self.rmse),
+            "by_hour": self.by_hour.tolist(),
+            "middle": self.middle.tolist(),
+            "low": self.low.tolist(),
+            "high": self.high.tolist(),
+            "rmse": self.rmse.tolist(),
             "daily_jobs": [
                 {
                     "metric": job.metric,
@@ -130,10 +130,6 @@ class Habits:
                 for job in self.jobs
             ],
         }
-
-
-def _rounded(values: np.ndarray) -> list:
-    return np.round(values, 6).tolist()
 
 
 def habits_from_json(content: Any, places: tuple[int, ...], features: int) -> Habits:

@@ -129,7 +129,7 @@ def study(
         middle = np.nanmedian(known, axis=0)
         room = NARROWEST * (np.nanmax(known, axis=0) - np.nanmin(known, axis=0))
     low, high = (np.stack([limits[duration][end] for duration in DURATIONS]) for end in (0, 1))
-    # Where gaps leave too few records for a duration, the limits are those of the shorter one, which go further.
+    # Where gaps leave too few records for a duration, the limits are those of the shorter one.
     for ends in (low, high):
         for place in range(1, len(DURATIONS)):
             ends[place] = np.where(np.isfinite(ends[place]), ends[place], ends[place - 1])
