@@ -198,11 +198,13 @@ def load_bundle(model_filename: str | Path, metrics: MetricTable = METRICS, n_st
         raise UserError(f"{paths.stats}: has no minimum and maximum for each feature; {remedy}")
     try:
         places = tuple(metrics.features.index(row.level) for row in metrics.values())
-        habits = habits_from_json(identity["habits"], places) if "habits" in identity else None
+        habits = None
+        if "habits" in identity:
+            habits = habits_from_json(identity["habits"], places, len(features))
         curves = curves_from_json(identity.get("sensitivity", {}))
         if not curves.keys() <= metrics.keys():
             raise ValueError("curves of other metrics")
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, OSError, TypeError, ValueError) as error:
         raise UserError(f"{paths.identity}: has unusable contents ({error}); {remedy}") from None
     predictor = _runnable(network, n_steps - 1, len(features))
     if predictor is None:

@@ -22,7 +22,8 @@ DURATIONS = (4, 8, 30)
 HOURS = 24
 # A change still lasts if the newest records are this share of it away from the middle.
 STILL = 0.5
-_HOUR_NS = 3600 * 10**9
+# Clocks change at whole quarters of an hour.
+_QUARTER_SECONDS = 900
 
 
 @dataclass(frozen=True)
@@ -128,14 +129,14 @@ class Habits:
         return {
             "zone": self.zone,
             "durations": list(DURATIONS),
-            "by_hour": _rounded(self.by_hour),
-            "spread": _rounded(self.spread),
-            "high": _rounded(self.high),
-            "high_middle": _rounded(self.high_middle),
-            "low": _rounded(self.low),
-            "low_middle": _rounded(self.low_middle),
+            "by_hour": self.by_hour.tolist(),
+            "spread": self.spread.tolist(),
+            "high": self.high.tolist(),
+            "high_middle": self.high_middle.tolist(),
+            "low": self.low.tolist(),
+            "low_middle": self.low_middle.tolist(),
             "is_low_by_hour": self.is_low_by_hour,
-            "rmse": _rounded(self.rmse),
+            "rmse": self.rmse.tolist(),
             "daily_jobs": [
                 {
                     "metric": job.metric,
@@ -148,12 +149,11 @@ class Habits:
         }
 
 
-def _rounded(values: np.ndarray) -> list:
-    return np.round(values, 6).tolist()
+def habits_from_json(content: Any, places: tuple[int, ...], features: int) -> Habits:
+    """Habits of levels at these places among so many features.
 
-
-def habits_from_json(content: Any, places: tuple[int, ...]) -> Habits:
-    """Habits of levels at these places. Raises KeyError, TypeError or ValueError for anything else."""
+    Raises KeyError, TypeError or ValueError for anything else, and OSError for a zone that cannot be read.
+    """
     given = mapping(content)
     levels = len(places)
     if given["durations"] != list(DURATIONS):
@@ -170,6 +170,8 @@ def habits_from_json(content: Any, places: tuple[int, ...]) -> Habits:
         limits = {int(key): tuple(map(number, both)) for key, both in mapping(job["features"]).items()}
         if any(len(both) != 2 for both in limits.values()):
             raise ValueError("a daily job without limits")
+        if not all(0 <= place < features for place in limits):
+            raise ValueError("a daily job of an unknown feature")
         jobs.append(DailyJob(text(job["metric"]), number(job["begin"]), number(job["end"]), limits))
     habits = Habits(
         str(ZoneInfo(text(given["zone"]))),
@@ -199,24 +201,30 @@ def lasting(levels: np.ndarray, duration: int) -> np.ndarray:
 def reached(levels: np.ndarray, records: int, duration: int) -> np.ndarray:
     """The level (n, m) that so many of the last `duration` records of `levels` (n, m) reach.
 
-    A missing record reaches nothing; where too few are known, the result is minus infinity.
+    Where some are missing, it is as many of those that are known, rounded up. Where fewer than half are
+    known, the result is minus infinity.
     """
-    known = np.where(np.isnan(levels), -np.inf, levels)
-    padded = np.concatenate([np.full((duration - 1, levels.shape[1]), -np.inf), known])
-    windows = np.lib.stride_tricks.sliding_window_view(padded, duration, axis=0)
-    place = duration - records
-    return np.partition(windows, place, axis=-1)[..., place]
+    padded = np.concatenate([np.full((duration - 1, levels.shape[1]), np.nan), levels])
+    # NaN comes last.
+    windows = np.sort(np.lib.stride_tricks.sliding_window_view(padded, duration, axis=0), axis=-1)
+    known = duration - np.isnan(windows).sum(axis=-1)
+    place = known - -(-records * known // duration)
+    result = np.take_along_axis(windows, np.maximum(place, 0)[..., None], axis=-1)[..., 0]
+    return np.where(2 * known >= duration, result, -np.inf)
 
 
 def local_seconds(times: np.ndarray, zone: str) -> np.ndarray:
     """Seconds since local midnight at `times` (n,) in ns; clocks that are put forward do not shift it."""
-    hours, index = np.unique(times // _HOUR_NS, return_inverse=True)
+    quarters, index = np.unique(times // (_QUARTER_SECONDS * 10**9), return_inverse=True)
     if zone == "UTC":
-        offsets = np.zeros(len(hours))
+        offsets = np.zeros(len(quarters))
     else:
         info = ZoneInfo(zone)
         offsets = np.array(
-            [datetime.fromtimestamp(int(hour) * 3600, info).utcoffset().total_seconds() for hour in hours]
+            [
+                datetime.fromtimestamp(int(quarter) * _QUARTER_SECONDS, info).utcoffset().total_seconds()
+                for quarter in quarters
+            ]
         )
     return (times / 1e9 + offsets[index]) % DAY_SECONDS
 

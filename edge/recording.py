@@ -6,6 +6,7 @@ in it makes nothing usual. docs/habits.md says why, with the figures.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -102,8 +102,12 @@ def test_names_and_defaults_are_the_documented_ones() -> None:
         "jobs": os.cpu_count(),
         "scheduler": None,
     }
+    for mode in (TRAIN, PORTS_TRAIN):
+        zone = values[mode].pop("timezone")
+        assert BY_NAME["timezone"].kind(zone) == zone
     assert values[TRAIN] == judges | {
         "trainset": "data/normal.csv",
+        "learn_all": False,
         "epochs": 10,
         "evaluate": False,
         "cpu_testset": "data/cpu_attack.csv",
@@ -125,8 +129,6 @@ def test_names_and_defaults_are_the_documented_ones() -> None:
     assert values[REPLAY] == judges | {"replay": "records.csv", "plot": None, "plot_dir": None}
     assert values[COLLECT] == influx | {"output": None, "node_file": None, "interval": 15, "since": 86400}
     assert values[CHECK] == judges | {"trainset": "data/normal.csv"}
-    zone = values[PORTS_TRAIN].pop("timezone")
-    assert BY_NAME["timezone"].kind(zone) == zone
     assert values[PORTS_TRAIN] == for_ports | influx | {
         "preprocess": "default",
         "bucket_minutes": None,

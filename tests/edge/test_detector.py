@@ -893,7 +893,7 @@ def scores_of(window: Sequence[float]) -> Scores:
     """Scores with the same window RMSEs in all columns."""
     columns = np.repeat(np.array(window, dtype=float)[:, None], 9, axis=1)
     nothing = np.full((len(columns), 12), NAN)
-    return Scores(nothing, nothing, columns, np.full(columns.shape, NAN))
+    return Scores(nothing, nothing, columns, np.full(columns.shape, NAN), np.zeros(columns.shape))
 
 
 def test_each_threshold_is_the_true_99th_percentile_of_the_datasets_it_may_depend_on() -> None:

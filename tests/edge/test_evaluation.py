@@ -349,7 +349,7 @@ def test_an_attack_dataset_of_another_pace_is_left_out_of_thresholds_and_report(
 def scores_of(window: np.ndarray) -> Scores:
     """Scores whose window RMSE is the same for every metric."""
     nine = np.repeat(np.asarray(window, dtype=float)[:, None], 9, axis=1)
-    return Scores(actual=nine, predicted=nine, window=nine, record=nine)
+    return Scores(actual=nine, predicted=nine, window=nine, record=nine, lasting=nine)
 
 
 def test_a_dataset_of_another_node_is_told_from_one_of_the_same() -> None:
