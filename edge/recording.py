@@ -6,7 +6,6 @@ in it makes nothing usual. docs/habits.md says why, with the figures.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from common.alerts import WINDOW_RECORDS
+from common.files import UserError
 from common.times import DAY_SECONDS, format_duration, format_time
 from edge.habits import DURATIONS, HOURS, DailyJob, Habits, between_hours, lasting, local_seconds
 from nodes.metrics import MetricTable
@@ -117,7 +117,7 @@ def study(
 
     values: (n, features) of consecutive records in physical units. times: (n,) in ns. zone: of the days and
     hours. excluded: windows (start, end) in ns that are not learnt. learn_all: learn all else. The `rmse` of
-    the habits is 0: it is known when the network is trained.
+    the habits is 0: it is known when the network is trained. Raises UserError if nothing is left of a level.
     """
     places = tuple(metrics.features.index(row.level) for row in metrics.values())
     levels = values[:, places]
@@ -130,6 +130,12 @@ def study(
         ignored = is_excluded | unlike.any(axis=1)
         unlike = _unlike(_course_of(levels, times, zone, ignored), ignored) & ~is_excluded[:, None]
     ignored = is_excluded | unlike.any(axis=1)
+    for place in places:
+        if np.isnan(values[~ignored, place]).all():
+            raise UserError(
+                f"the training set (--trainset) has no value of {metrics.features[place]} apart from what is"
+                " left out; correct attacks.json beside it, or collect a longer time"
+            )
     course = _course_of(levels, times, zone, ignored)
     (high, high_middle), (low, low_middle) = (_limits_and_middle(end, ignored) for end in course.ends)
     jobs: list[DailyJob] = []
