@@ -65,13 +65,6 @@ def curves_from_json(content: Any) -> dict[str, Curve]:
     return curves
 
 
-def smallest_changes(
-    curves: Mapping[str, Curve], thresholds: Mapping[str, float], metrics: MetricTable
-) -> dict[str, float]:
-    """Metric -> the smallest change found within an alert's records, in the unit of its level."""
-    return {name: curve.smallest(thresholds[metrics[name].threshold_key]) for name, curve in curves.items()}
-
-
 def blind_metrics(
     curves: Mapping[str, Curve], thresholds: Mapping[str, float], metrics: MetricTable
 ) -> list[str]:

@@ -1,0 +1,194 @@
+"""What a model would miss: changes put into records, the curves of what is found, and how they are told."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge.bundle import Bundle
+from edge.changes import measure, with_change
+from edge.habits import DURATIONS, HOURS, Habits
+from edge.sensitivity import (
+    Curve,
+    blind_metrics,
+    curves_from_json,
+    describe_blind,
+    describe_size,
+)
+from nodes.metrics import METRICS
+
+SLOT = 15_000_000_000
+FEATURES = list(METRICS.features)
+PLACES = tuple(FEATURES.index(metric.level) for metric in METRICS.values())
+
+
+def habits(limit: float, rmse: float) -> Habits:
+    """A level may last up to `limit` above and below 0.5; there its error is `rmse`."""
+    shape = (len(DURATIONS), len(PLACES))
+    middle = np.full(len(PLACES), 0.5)
+    hours = np.zeros((HOURS, len(PLACES)))
+    ends = np.full(shape, 0.5 + limit), middle, np.full(shape, 0.5 - limit), middle
+    return Habits("UTC", PLACES, hours, hours + 1, *ends, False, np.full(len(PLACES), rmse))
+
+
+def bundle(limit: float, rmse: float) -> Bundle:
+    """Every feature was trained on 0 to 1, and is predicted to be 0.5."""
+    stats = {f"{feature}_{end}": value for feature in FEATURES for end, value in (("min", 0.0), ("max", 1.0))}
+
+    def half(inputs: np.ndarray) -> np.ndarray:
+        return np.full((len(inputs), 12), 0.5)
+
+    return Bundle(METRICS, 4, stats, np.full(12, 0.5), half, habits=habits(limit, rmse))
+
+
+def normal(count: int) -> tuple[np.ndarray, np.ndarray]:
+    return np.full((count, 12), 0.5), np.arange(count) * SLOT
+
+
+# --- a change ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "level", "rate"),
+    [
+        ("cpu", 5.0, ("cpu_user_percentage", 5.0), ("cpu_user_rate", 5.0)),
+        # Percent of the bytes that were used before: 1 of 80 is 1.25 %.
+        ("mem", 1.0, ("mem_percentage", 1.0), ("mem_rate", 1.25)),
+        ("net_down", 700.0, ("bytes_received_rate", 700.0), None),
+    ],
+)
+def test_a_change_moves_the_level_for_good_and_its_rate_once(
+    name: str, size: float, level: tuple[str, float], rate: tuple[str, float] | None
+) -> None:
+    values = np.full((6, 12), 80.0)
+    changed = with_change(METRICS, METRICS[name], values, 4, size) - values
+    expected = np.zeros((6, 12))
+    expected[4:, FEATURES.index(level[0])] = level[1]
+    if rate:
+        expected[4, FEATURES.index(rate[0])] = rate[1]
+    assert changed == pytest.approx(expected)
+    assert (values == 80.0).all()
+
+
+# --- measuring -----------------------------------------------------------------------------------
+
+
+def test_a_curve_has_the_errors_that_changes_reach() -> None:
+    # Nothing lasts too long, so only the network counts. A change of s has an error of s in each record; the
+    # window has 27 of them, and the record's own error counts a quarter.
+    curves = measure(bundle(limit=0.2, rmse=0.03), *normal(200))
+    assert list(curves) == list(METRICS)
+    curve = curves["net_down"]
+    assert curve.sizes[:9] == (0.04, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
+    for size, in_4, in_30 in zip(curve.sizes, *curve.errors, strict=True):
+        assert in_4 == pytest.approx(min(math.sqrt(4 / 27), 1 / 4) * size)
+        assert in_30 == pytest.approx(size / 4)
+        if size == 0.5:
+            break
+    # What is far above any threshold is not tried: 1.0 has an error of 0.25.
+    assert curve.sizes[-1] == 1.0
+
+
+def test_a_level_that_lasts_counts_from_its_third_record() -> None:
+    # The limit is 0.1 away; a change of s that lasts has an error of 10 s.
+    curve = measure(bundle(limit=0.1, rmse=1.0), *normal(200))["net_down"]
+    assert curve.errors[0] == pytest.approx([10 * size for size in curve.sizes])
+
+
+def test_a_metric_in_percent_is_blind_above_30_points_and_others_above_their_busiest_level() -> None:
+    values, times = normal(200)
+    values[:, FEATURES.index("bytes_received_rate")] = 0.7
+    curves = measure(bundle(limit=0.1, rmse=1.0), values, times)
+    assert curves["cpu"].blind_above == 30.0
+    assert curves["net_down"].blind_above == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda values, times: (values[:62], times[:62]),
+        # No 63 records in a row are whole, or evenly apart.
+        lambda values, times: (np.where(np.arange(len(values))[:, None] % 62 == 61, np.nan, values), times),
+        lambda values, times: (values, times + SLOT * (np.arange(len(times)) // 62)),
+    ],
+)
+def test_nothing_is_measured_without_enough_records_in_a_row(spoil: Callable) -> None:
+    values, times = normal(200)
+    assert measure(bundle(limit=0.1, rmse=1.0), *spoil(values, times)) == {}
+    assert measure(bundle(limit=0.1, rmse=1.0), values[:63], times[:63]) != {}
+
+
+def test_what_is_found_in_fewer_than_95_percent_of_the_tries_is_not_found() -> None:
+    # The level is at its limit, or so low that the change does not reach it, each for a third of the time.
+    values, times = normal(3000)
+    values[1000:, FEATURES.index("bytes_received_rate")] = 0.45
+    curve = measure(bundle(limit=0.1, rmse=1.0), values, times)["net_down"]
+    found = dict(zip(curve.sizes, curve.errors[0], strict=True))
+    # 0.45 + 0.1 is 0.05 above the middle, half as far as the limit.
+    assert found[0.1] == pytest.approx(0.5)
+
+
+# --- what a curve says ---------------------------------------------------------------------------
+
+CURVE = Curve((1.0, 2.0, 4.0), ((0.05, 0.1, 0.3), (0.1, 0.2, 0.4)), 3.0)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "in_4", "in_30", "is_blind"),
+    [
+        (0.04, 1.0, 1.0, False),
+        (0.05, 2.0, 1.0, False),
+        (0.19, 4.0, 2.0, False),
+        # An error must be above the threshold.
+        (0.2, 4.0, 4.0, True),
+        (0.4, math.inf, math.inf, True),
+    ],
+)
+def test_a_threshold_has_its_price(threshold: float, in_4: float, in_30: float, is_blind: bool) -> None:
+    assert (CURVE.smallest(threshold), CURVE.smallest(threshold, 30)) == (in_4, in_30)
+    assert CURVE.is_blind(threshold) is is_blind
+
+
+def test_blind_metrics_are_named_in_one_line_with_what_is_found() -> None:
+    curves = {"cpu": CURVE, "net_up": CURVE, "mem": CURVE}
+    limits = {"cpu_threshold": 0.05, "net_up_threshold": 0.3, "mem_threshold": 9.0}
+    assert blind_metrics(curves, limits, METRICS) == ["net_up", "mem"]
+    assert describe_blind(curves, limits, METRICS) == (
+        "blind: net_up misses a lasting +3 B/s, and finds +4 B/s; mem misses a lasting +3 points, and finds"
+        " nothing; lower the threshold, or train on steadier records"
+    )
+    assert describe_blind({"cpu": CURVE}, limits, METRICS) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "words"),
+    [("cpu", 4.0, "+4 points"), ("net_up", 15000.0, "+15000 B/s"), ("mem", math.inf, "nothing")],
+)
+def test_a_size_in_words(name: str, size: float, words: str) -> None:
+    assert describe_size(size, METRICS[name]) == words
+
+
+def test_curves_are_read_back_from_json() -> None:
+    content = json.loads(json.dumps({"cpu": CURVE.to_json()}))
+    assert curves_from_json(content) == {"cpu": CURVE}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [],
+        {"cpu": 1},
+        {"cpu": {"sizes": [1.0], "errors": [[0.1]], "blind_above": 3.0}},
+        {"cpu": {"sizes": [1.0], "errors": [[0.1], [0.1, 0.2]], "blind_above": 3.0}},
+        {"cpu": {"sizes": ["1"], "errors": [[0.1], [0.1]], "blind_above": 3.0}},
+        {"cpu": {"sizes": [1.0], "errors": [[0.1], [0.1]]}},
+    ],
+)
+def test_other_json_is_refused(content: Any) -> None:
+    with pytest.raises((KeyError, TypeError, ValueError)):
+        curves_from_json(content)
