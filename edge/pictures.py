@@ -288,9 +288,8 @@ def draw_alert(
         axis.spines[["top", "right"]].set_visible(False)
         if is_cause:
             axis.yaxis.label.set(color="red", weight="bold")
-        is_inside = (marks["anomaly"] | marks["alert"]) & (expected[0] <= level) & (level <= expected[2])
-        # A metric without a rate has no such dot, except by rounding at the edge of the band.
-        is_dot_inside |= len(metric.features) > 1 and bool(is_inside.any())
+        is_inside = (marks["anomaly"] | marks["alert"]) & (expected[0] < level) & (level < expected[2])
+        is_dot_inside |= bool(is_inside.any())
     # The lowest axis of each column.
     _label_times(*used[-2:])
     _add_legend(figure, 0.95)

@@ -12,6 +12,7 @@ import pytest
 from common.alerts import ALERT, ANOMALY, NORMAL
 from edge.detector import Verdict
 from edge.exporter import EdgeMetrics
+from edge.sensitivity import Curve
 from lab.influxd import free_port
 from ports.exporter import PortMetrics
 from tests.support.metrics import NAMES, THRESHOLD_KEYS
@@ -26,6 +27,12 @@ def test_what_prometheus_scrapes() -> None:
     metrics.serve("127.0.0.1", port)
     metrics.show_thresholds(dict(zip(THRESHOLD_KEYS, range(9), strict=True)))
     rmse = {name: 0.25 for name in NAMES}
+    # No change of the memory is found.
+    curves = {
+        "cpu": Curve((2.0, 4.0), ((1.0, 9.0), (1.0, 9.0)), 30.0),
+        "mem": Curve((2.0,), ((1.0,), (1.0,)), 30.0),
+    }
+    metrics.show_sensitivity(curves, {"cpu_threshold": 1.0, "mem_threshold": 1.0})
     metrics.show(Verdict(0, NORMAL, (), (), rmse, {}), [])
     metrics.show(Verdict(0, ANOMALY, ("cpu", "mem"), (), rmse, {}), ["rx_cpu_time"])
     metrics.show(Verdict(0, ALERT, ("cpu",), (), rmse | {"cpu": 4.5}, {}), ["rx_cpu_time"])
@@ -38,6 +45,10 @@ def test_what_prometheus_scrapes() -> None:
         'find_anomalies_alerts_total{cause="cpu"}': 1,
         'find_anomalies_alerts_total{cause="unknown cause"}': 1,
         'find_anomalies_unknown_verdicts_total{series="rx_cpu_time"}': 2,
+        'find_anomalies_smallest_change{metric="cpu"}': 4.0,
+        'find_anomalies_smallest_change{metric="mem"}': math.inf,
+        'find_anomalies_blind{metric="cpu"}': 0,
+        'find_anomalies_blind{metric="mem"}': 1,
         'find_anomalies_rmse{metric="cpu"}': 4.5,
         'find_anomalies_rmse{metric="mem"}': 0.25,
         'find_anomalies_threshold{metric="cpu"}': 0,

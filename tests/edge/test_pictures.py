@@ -526,7 +526,7 @@ def test_only_records_of_the_alert_have_dots() -> None:
     assert line(axes["cpu"], "actual").get_ydata() == pytest.approx(np.full(16, 3900.0))
 
 
-INSIDE = "A dot inside the allowed band: the level itself was allowed, but not how fast it changed."
+INSIDE = "A dot inside the allowed band: the level changed too fast, or has lasted too long."
 NO_CAUSE = (
     "Unknown cause: no single metric is far enough from what was expected, but all of them together are."
 )
@@ -542,7 +542,7 @@ NO_CAUSE = (
         ("nnaaa!n", [9.5] * 5 + [0.5, 9.5], ("cpu",), [INSIDE]),
         ("nnaaa!n", [9.5, 9.5, 0.5, *[9.5] * 4], ("net_up", "mem"), [INSIDE]),
         # A metric without a rate.
-        ("nnaaa!n", 0.5, ("net_up", "net_5g_down"), []),
+        ("nnaaa!n", 0.5, ("net_up", "net_5g_down"), [INSIDE]),
         # An earlier alert's.
         ("naaa!naaa!n", [0.5] * 5 + [9.5] * 6, ("cpu",), []),
         # What is unknown is neither.
