@@ -14,7 +14,12 @@ import pandas as pd
 import pytest
 
 from common.files import UserError
+from common.times import parse_time
+from edge.bundle import load_bundle
+from edge.detector import detect
+from edge.evaluation import learnt_thresholds
 from edge.network import check_not_collapsed
+from edge.scores import score_dataset
 from edge.training import _check_learnt, _forecast_report, train
 from tests.support.refusals import refusal
 from tests.support.training import FEATURES, LIVING_STD, Trained, contents, spread
@@ -204,3 +209,41 @@ def test_what_cannot_be_learnt_from_is_refused_and_the_earlier_bundle_stays(
     with pytest.raises(UserError, match=refusal(message)):
         train(frame, model_filename=str(bundle_copy), **settings)
     assert contents(bundle_copy.parent) == before
+
+
+def test_what_is_unlike_the_rest_is_not_learnt_named_and_found_again(
+    trained: Trained, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    frame = trained.frame.copy()
+    attack = slice(600, 640)
+    frame.iloc[attack, frame.columns.get_loc("cpu_user_percentage")] = 98.0
+    frame.iloc[600, frame.columns.get_loc("cpu_user_rate")] = 92.0
+    frame.iloc[640, frame.columns.get_loc("cpu_user_rate")] = -92.0
+    times = frame.index.as_unit("ns").asi8
+    # A person knows of something that does not look unlike the rest.
+    window = (int(times[900]), int(times[910]))
+    model = str(tmp_path / "model" / "edge.h5")
+    train(frame, 4, 12, 2, 0.1, 0, model, plot_dir=tmp_path, excluded=[window])
+
+    stats = json.loads((tmp_path / "model" / "edge_normalization_stats.json").read_text())
+    assert stats["cpu_user_percentage_max"] <= trained.frame["cpu_user_percentage"].max()
+    assert stats["cpu_user_rate_max"] <= trained.frame["cpu_user_rate"].max()
+    unlike, by_person = json.loads((tmp_path / "model" / "edge.json").read_text())["left_out"]
+    assert (unlike["metrics"], by_person["metrics"]) == (["cpu"], [])
+    start, end = (parse_time(unlike[key]) for key in ("start", "end"))
+    # Up to a window before belongs to it.
+    assert times[568] <= start <= times[600] and times[639] <= end <= times[645]
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert any(
+        line.startswith("left out of the training set, because it is unlike the rest: ")
+        and line.endswith("cpu")
+        for line in warnings
+    )
+    assert any(
+        line.startswith("if what was left out is normal, train with --learn_all;") for line in warnings
+    )
+
+    bundle = load_bundle(model)
+    assert bundle.left_out[0] == (start, end + 1)
+    verdicts = detect(learnt_thresholds(bundle, frame), frame, score_dataset(bundle, frame))
+    assert all(verdict.causes == ("cpu",) for verdict in verdicts[attack])
