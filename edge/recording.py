@@ -119,7 +119,8 @@ def study(
     # What the first round finds no longer widens the limits of the second.
     for _ in range(0 if learn_all else 2):
         by_hour, limits = _limits_of(levels, times, zone, is_excluded | unlike.any(axis=1))
-        unlike = _unlike(_less_usual(levels, by_hour, times, zone), limits) & ~is_excluded[:, None]
+        known = np.where(is_excluded[:, None], np.nan, _less_usual(levels, by_hour, times, zone))
+        unlike = _unlike(known, limits) & ~is_excluded[:, None]
     learnt = ~(is_excluded | unlike.any(axis=1))
     by_hour, limits = _limits_of(levels, times, zone, ~learnt)
     known = np.where(learnt[:, None], _less_usual(levels, by_hour, times, zone), np.nan)
@@ -133,6 +134,14 @@ def study(
     for ends in (low, high):
         for place in range(1, len(DURATIONS)):
             ends[place] = np.where(np.isfinite(ends[place]), ends[place], ends[place - 1])
+    if learn_all:
+        # What a person calls normal is within the limits, however rarely it came.
+        for place, duration in enumerate(DURATIONS):
+            at_least, at_most = lasting(known, duration)
+            highest = np.where(np.isfinite(at_least), at_least, middle).max(axis=0)
+            lowest = np.where(np.isfinite(at_most), at_most, middle).min(axis=0)
+            high[place] = np.maximum(high[place], middle + (1 + TAIL_ROOM) * (highest - middle))
+            low[place] = np.minimum(low[place], middle + (1 + TAIL_ROOM) * (lowest - middle))
     jobs: list[DailyJob] = []
     for place, metric in enumerate(metrics.values()):
         features = metrics.feature_places[metric.name]
