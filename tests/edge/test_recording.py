@@ -116,7 +116,7 @@ def check_calm_limits(found: Study) -> None:
 
 
 def test_calm_life_is_learnt_whole_and_within_its_limits() -> None:
-    levels = life(seed=2)
+    levels = life(2.0, seed=2)
     found = studied(levels)
     assert found.learnt.all()
     assert found.left_out == []
@@ -149,7 +149,7 @@ def test_a_forgotten_attack_is_left_out_and_widens_no_limit(attacks: list[tuple[
 
 
 def test_an_attack_on_several_metrics_is_one_stretch_that_names_them() -> None:
-    levels = life()
+    levels = life(2.0)
     levels[8640:8712, 2] += 20.0
     levels[8640:8712, 0] = 98.0
     found = studied(levels)
@@ -159,13 +159,13 @@ def test_an_attack_on_several_metrics_is_one_stretch_that_names_them() -> None:
 
 
 def test_a_fall_is_unlike_the_rest_as_a_rise_is() -> None:
-    levels = life()
+    levels = life(2.0)
     levels[8640:8712, 1] = 10.0
     check_left_out(studied(levels), [(8640, 8712, ("net_down",))])
 
 
 def test_an_hour_of_half_load_is_left_out() -> None:
-    levels = life()
+    levels = life(2.0)
     levels[9000:9240, 0] += 35.0
     found = studied(levels)
     check_left_out(found, [(9000, 9240, ("cpu",))])
@@ -173,7 +173,7 @@ def test_an_hour_of_half_load_is_left_out() -> None:
 
 
 def test_a_single_odd_record_is_left_out_with_two_before_and_after_it() -> None:
-    levels = life()
+    levels = life(2.0)
     levels[9000, 0] = 90.0
     found = studied(levels)
     assert [(one.start, one.end + 15 * SECOND) for one in found.left_out] == [window(8998, 9003)]
@@ -182,7 +182,7 @@ def test_a_single_odd_record_is_left_out_with_two_before_and_after_it() -> None:
 
 
 def test_the_flat_counter_of_a_stuck_exporter_and_its_catching_up_are_left_out() -> None:
-    levels = life()
+    levels = life(2.0)
     levels[9000:9040, 1] = 0.0
     levels[9040, 1] = 40 * 22_000.0
     found = studied(levels)
@@ -191,7 +191,7 @@ def test_the_flat_counter_of_a_stuck_exporter_and_its_catching_up_are_left_out()
 
 
 def test_bursts_that_come_often_are_usual() -> None:
-    levels = life()
+    levels = life(2.0)
     for first in range(300, len(levels), 400):
         levels[first : first + 6, 0] = 60.0
     found = studied(levels)
@@ -243,7 +243,7 @@ def test_a_short_recording_is_learnt_with_limits_far_out() -> None:
 
 
 def test_an_attack_is_found_beside_a_level_that_is_missing_for_a_day() -> None:
-    levels = life()
+    levels = life(2.0)
     levels[:DAY, 2] = NAN
     levels[8640:8712, 0] = 98.0
     found = studied(levels)
@@ -538,7 +538,7 @@ def found_again(levels: np.ndarray, learn_all: bool = False) -> set[int]:
 
 
 def test_a_model_of_a_recording_with_a_forgotten_attack_finds_it() -> None:
-    levels = life()
+    levels = life(2.0)
     levels[8640:8712, 0] = 98.0
     found = found_again(levels)
     assert set(range(8640, 8712)) <= found
