@@ -7,7 +7,7 @@ in it makes nothing usual. docs/habits.md says why, with the figures.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -120,10 +120,10 @@ def study(
     the habits is 0: it is known when the network is trained. Raises UserError if nothing is left of a level.
     """
     places = tuple(metrics.features.index(row.level) for row in metrics.values())
-    levels = values[:, places]
     is_excluded = np.zeros(len(times), dtype=bool)
     for start, end in excluded:
         is_excluded |= (times >= start) & (times < end)
+    levels = np.where(is_excluded[:, None], np.nan, values[:, places])
     unlike = np.zeros(levels.shape, dtype=bool)
     # What the first round finds no longer widens the limits of the second.
     for _ in range(0 if learn_all or len(times) < SHORTEST else 2):
@@ -137,7 +137,9 @@ def study(
                 " left out; correct attacks.json beside it, or collect a longer time"
             )
     course = _course_of(levels, times, zone, ignored)
-    (high, high_middle), (low, low_middle) = (_limits_and_middle(end, ignored) for end in course.ends)
+    (high, high_middle), (low, low_middle) = (
+        _limits_and_middle(end, ignored, learn_all) for end in course.ends
+    )
     jobs: list[DailyJob] = []
     for place, metric in enumerate(metrics.values()):
         features = metrics.feature_places[metric.name]
@@ -177,10 +179,13 @@ class _End:
     """The upper or the lower end of levels.
 
     heights: (n, levels), negated for the lower end. room: (levels,), by how much whole days may differ.
+    days, parts: (n,), the local day, and the part of it, both counted from 0.
     """
 
     heights: np.ndarray
     room: np.ndarray
+    days: np.ndarray
+    parts: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -199,11 +204,15 @@ def _course_of(levels: np.ndarray, times: np.ndarray, zone: str, ignored: np.nda
     parts = [_by_hour(level, ignored, times, seconds) for level in levels.T]
     by_hour, spread, upward, room = (np.stack(arrays, axis=-1) for arrays in zip(*parts, strict=True))
     is_week = bool(times[-1] - times[0] >= WEEK_SECONDS * 1e9)
-    lower = _End(-upward, room) if is_week else _End(-levels, np.zeros(len(room)))
-    return _Course(by_hour, spread, (_End(upward, room), lower), is_week)
+    days = np.round((times / 1e9 - seconds) / DAY_SECONDS).astype(int)
+    upper = _End(upward, room, days - days[0], (seconds // JOB_SPREAD_SECONDS).astype(int))
+    lower = replace(upper, heights=-upward)
+    if not is_week:
+        lower = replace(upper, heights=-levels, room=np.zeros(len(room)))
+    return _Course(by_hour, spread, (upper, lower), is_week)
 
 
-def _limits_and_middle(end: _End, ignored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _limits_and_middle(end: _End, ignored: np.ndarray, learn_all: bool) -> tuple[np.ndarray, np.ndarray]:
     """The limit for each duration (durations, levels), and the median (levels,)."""
     known = end.heights[~ignored]
     middle, highest, lowest = (of(known, axis=0) for of in (np.nanmedian, np.nanmax, np.nanmin))
@@ -214,16 +223,20 @@ def _limits_and_middle(end: _End, ignored: np.ndarray) -> tuple[np.ndarray, np.n
         # What never lasted so long in a recording with gaps may last as high as for shorter.
         before = limits[-1] if limits else highest
         limits.append(np.maximum(np.where(np.isnan(limit), before, limit), narrowest))
+        if learn_all:
+            # What a person calls normal is within the limits, however seldom it came.
+            seen = lasting(np.where(ignored[:, None], np.nan, end.heights), duration).max(axis=0)
+            limits[-1] = np.maximum(limits[-1], seen + TAIL_ROOM * (seen - middle))
     return np.stack(limits), middle
 
 
 def _limits(end: _End, ignored: np.ndarray, duration: int) -> np.ndarray:
     """The height of each level that is usual for `duration` records, NaN if it is not known: (levels,)."""
     known = np.where(ignored[:, None], np.nan, end.heights)
-    return np.array([_limit(level, duration) for level in known.T]) + end.room
+    return np.array([_limit(level, duration, end) for level in known.T]) + end.room
 
 
-def _limit(level: np.ndarray, duration: int) -> float:
+def _limit(level: np.ndarray, duration: int, end: _End) -> float:
     """The highest level (n,) that is usual for `duration` records; NaN if none lasts so long."""
     lasts = lasting(level[:, None], duration)[:, 0]
     if not np.isfinite(lasts).any():
@@ -233,21 +246,22 @@ def _limit(level: np.ndarray, duration: int) -> float:
     is_above = means > np.median(means)
     crossings = max(int((is_above[1:] != is_above[:-1]).sum()), 1)
     width = np.subtract(*np.quantile(means, (0.99, 0.01)))
-    return _usual_height(lasts) + width * CROSSING_RANGES / crossings
+    return _usual_height(lasts, end) + width * CROSSING_RANGES / crossings
 
 
-def _usual_height(level: np.ndarray) -> float:
+def _usual_height(level: np.ndarray, end: _End) -> float:
     """The height that a level (n,) reaches now and then."""
     episodes = int(np.clip(len(level) // EPISODE_RECORDS, FEWEST_EPISODES, MOST_EPISODES))
-    height, more_often = (_height_of(level, count) for count in (episodes, TAIL_EPISODES * episodes))
+    height, more_often = (_height_of(level, count, end) for count in (episodes, TAIL_EPISODES * episodes))
     known = level[np.isfinite(level)]
     return height + max(TAIL_STEPS * (height - more_often), TAIL_ROOM * (height - float(np.median(known))))
 
 
-def _height_of(level: np.ndarray, episodes: int) -> float:
+def _height_of(level: np.ndarray, episodes: int, end: _End) -> float:
     """The greatest height that a level (n,) reaches in so many separate episodes.
 
-    An episode that goes on for hours counts as several. If there are never so many, the height of the most.
+    An episode that goes on for hours counts as several. Those of several days at the same time count once:
+    they are a daily job, which is not usual at other times. If there are never so many, the height of the most.
     """
     gap = int(np.clip(len(level) // 40, 4, EPISODE_GAP))
     known = np.flatnonzero(np.isfinite(level))
@@ -256,7 +270,10 @@ def _height_of(level: np.ndarray, episodes: int) -> float:
     # Ranks that grow by about a tenth: finer steps change nothing.
     for rank in np.unique(np.geomspace(1, len(ranked), 90).astype(int)):
         highest = np.sort(ranked[:rank])
-        count = sum(1 + (last - first) // (2 * gap) for first, last in _runs_of(highest, gap))
+        counts = np.zeros((end.days[-1] + 1, end.parts.max() + 1), dtype=int)
+        for first, last in _runs_of(highest, gap):
+            counts[end.days[first], end.parts[first]] += 1 + (last - first) // (2 * gap)
+        count = int(counts.max(axis=0).sum())
         if count > most:
             most, height = count, float(level[ranked[rank - 1]])
         if most >= episodes:

@@ -17,11 +17,14 @@ import numpy as np
 import pytest
 
 from common.files import UserError
+from common.times import parse_time
 from edge.bundle import Bundle, BundlePaths, Predictor, bundle_paths, load_bundle, save_bundle
 from edge.datasets import loadDataset
+from edge.recording import Stretch
+from edge.scores import score_dataset
 from edge.sequences import normalize
 from nodes.metrics import METRICS, MetricTable
-from tests.support.refusals import refusal
+from tests.support.refusals import one_line, refusal
 from tests.support.training import FEATURES, Trained, contents
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -266,6 +269,81 @@ def test_a_bundle_of_before_is_one_of_the_documented_metrics(bundle_copy: Path) 
     assert identity.pop("metrics") == METRICS.description
     path.write_text(json.dumps(identity))
     assert load_bundle(bundle_copy).metrics == METRICS
+
+
+def test_a_bundle_of_before_has_no_habits_and_judges_by_the_network_alone(
+    bundle_copy: Path, trained: Trained
+) -> None:
+    path = bundle_copy.with_name("edge.json")
+    identity = json.loads(path.read_text())
+    del identity["habits"], identity["left_out"]
+    path.write_text(json.dumps(identity))
+    before, now = load_bundle(bundle_copy), load_bundle(trained.model_file)
+    assert (before.habits, before.left_out) == (None, ())
+    assert before.identity == now.identity
+    found = score_dataset(before, trained.frame)
+    assert not found.lasting.any()
+    again = score_dataset(replace(now, habits=None), trained.frame)
+    for name in ("actual", "predicted", "window", "record"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(again, name))
+    assert score_dataset(now, trained.frame).lasting.any()
+
+
+LEVELS = len(METRICS)
+
+
+@pytest.mark.parametrize(
+    ("damage", "fault"),
+    [
+        ({"rmse": [0.1] * (LEVELS - 1)}, "no usable rmse"),
+        ({"middle": ["x"] * LEVELS}, "could not convert string to float: 'x'"),
+        ({"by_hour": [[0.0] * LEVELS] * 23}, "no usable by_hour"),
+        ({"high": [[math.inf] * LEVELS] * 3}, "no usable high"),
+        ({"low": [[1e15] * LEVELS] * 3}, "limits that do not enclose the middle"),
+        ({"durations": [4, 8, 29]}, "other durations"),
+        ({"zone": 5}, "not a text: 5"),
+        ({"zone": "Mars/Olympus"}, "'No time zone found with key Mars/Olympus'"),
+        ({"zone": "Europe"}, None),
+        ({"daily_jobs": 5}, "'int' object is not iterable"),
+        (
+            {"daily_jobs": [{"metric": "cpu", "begin": 0, "end": 9, "features": {"12": [0, 1]}}]},
+            "a daily job of an unknown feature",
+        ),
+        (None, "not a JSON object: None"),
+    ],
+    ids=repr,
+)
+def test_damaged_habits_are_refused_in_one_line(
+    damage: dict[str, Any] | None, fault: str | None, bundle_copy: Path
+) -> None:
+    path = bundle_copy.with_name("edge.json")
+    identity = json.loads(path.read_text())
+    identity["habits"] = damage and identity["habits"] | damage
+    path.write_text(json.dumps(identity))
+    with pytest.raises(UserError) as refused:
+        load_bundle(bundle_copy)
+    before, _, after = one_line(refused).partition(" (")
+    assert before == f"{path}: has no usable habits of the node"
+    assert after.endswith(f"); {RESTORE.format(folder=bundle_copy.parent)}")
+    if fault:
+        assert after.startswith(f"{fault})")
+
+
+@pytest.mark.parametrize(
+    "left_out", [5, [5], [{"start": "2026-03-02T00:00:00Z"}], [{"start": "x", "end": "y"}]]
+)
+def test_stretches_that_are_no_times_are_refused_in_one_line(left_out: Any, bundle_copy: Path) -> None:
+    path = bundle_copy.with_name("edge.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"left_out": left_out}))
+    with pytest.raises(UserError, match=refusal(NO_IDENTITY.format(folder=bundle_copy.parent))):
+        load_bundle(bundle_copy)
+
+
+def test_a_bundle_knows_what_was_left_out(bundle_copy: Path) -> None:
+    path = bundle_copy.with_name("edge.json")
+    stretch = Stretch(parse_time("2026-03-02T12:00:00Z"), parse_time("2026-03-02T12:18:00Z"), ("cpu",))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"left_out": [stretch.to_json()]}))
+    assert load_bundle(bundle_copy).left_out == ((stretch.start, stretch.end + 1),)
 
 
 def test_a_twin_that_differs_from_the_model_is_not_saved_over_a_good_bundle(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,9 +20,12 @@ from common.times import parse_time
 from edge.bundle import load_bundle
 from edge.detector import detect
 from edge.evaluation import learnt_thresholds
+from edge.habits import DailyJob, Habits
 from edge.network import check_not_collapsed
-from edge.scores import score_dataset
-from edge.training import _check_learnt, _forecast_report, train
+from edge.recording import Stretch, Study, study
+from edge.scores import score_dataset, slot_times
+from edge.training import _check_learnt, _forecast_report, _report_study, train
+from nodes.metrics import METRICS
 from tests.support.refusals import refusal
 from tests.support.training import FEATURES, LIVING_STD, Trained, contents, spread
 
@@ -171,6 +176,18 @@ def with_gaps(frame: pd.DataFrame, whole: int) -> pd.DataFrame:
     return gapped
 
 
+# Ten minutes of six hours.
+ONCE = slice(700, 740)
+
+
+def with_attack(frame: pd.DataFrame) -> pd.DataFrame:
+    """A busy CPU, and the only changes of the memory; so little is whole that nothing is trained."""
+    attacked = frame.assign(mem_rate=0.0)
+    attacked.iloc[ONCE, attacked.columns.get_loc("mem_rate")] = 0.5
+    attacked.iloc[ONCE, attacked.columns.get_loc("cpu_user_percentage")] = 98.0
+    return with_gaps(attacked, 0)
+
+
 TOO_FEW = (
     "the training set (--trainset) has only {} sequences of 4 records without gaps;"
     " collect at least a day of records"
@@ -197,7 +214,7 @@ TOO_FEW = (
             "the training set (--trainset) has no value of ul_bytes_rate; collect records that have it",
         ),
         (lambda frame: with_gaps(frame, 0), {}, TOO_FEW.format(0)),
-        (lambda frame: with_gaps(frame, 42), {}, TOO_FEW.format(39)),
+        (lambda frame: with_gaps(frame, 42), {"learn_all": True}, TOO_FEW.format(39)),
     ],
 )
 def test_what_cannot_be_learnt_from_is_refused_and_the_earlier_bundle_stays(
@@ -247,3 +264,86 @@ def test_what_is_unlike_the_rest_is_not_learnt_named_and_found_again(
     assert bundle.left_out[0] == (start, end + 1)
     verdicts = detect(learnt_thresholds(bundle, frame), frame, score_dataset(bundle, frame))
     assert all(verdict.causes == ("cpu",) for verdict in verdicts[attack])
+
+
+CONSTANT = (
+    "the training set (--trainset) has the constant value 0 for mem_rate, which cannot be learnt;"
+    " collect a longer time in which it changes"
+)
+
+
+@pytest.mark.parametrize(
+    ("named", "learn_all", "message"),
+    [
+        # Without the attack, whoever leaves it out, the memory never changes; with it, gaps are the fault.
+        (False, False, CONSTANT),
+        (True, True, CONSTANT),
+        (False, True, TOO_FEW.format(0)),
+    ],
+)
+def test_what_is_unlike_the_rest_and_what_a_person_named_is_not_learnt_unless_all_is(
+    named: bool, learn_all: bool, message: str, trained: Trained, tmp_path: Path
+) -> None:
+    frame = with_attack(trained.frame)
+    times = frame.index.as_unit("ns").asi8[ONCE]
+    options = {"train_verbose": 0, "model_filename": str(tmp_path / "edge.h5"), "learn_all": learn_all}
+    excluded = [(int(times[0]) - 15 * 10**9, int(times[-1]) + 1)] if named else []
+    with pytest.raises(UserError, match=refusal(message)):
+        train(frame, 4, 12, excluded=excluded, **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_training_says_what_it_leaves_out_and_what_to_do(
+    trained: Trained, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    frame = with_attack(trained.frame)
+    with pytest.raises(UserError, match=refusal(CONSTANT)):
+        train(frame, 4, 12, train_verbose=0, model_filename=str(tmp_path / "edge.h5"))
+    stretch, remedy = (record.getMessage() for record in caplog.records)
+    assert re.fullmatch(
+        r"left out of the training set, because it is unlike the rest: 2026-03-02T02:5\d:\d\dZ"
+        r" to 2026-03-02T03:0\d:\d\dZ \(1\d min( \d+ s)?\): cpu",
+        stretch,
+    )
+    assert remedy == (
+        "if what was left out is normal, train with --learn_all; what else is not normal can be listed in"
+        " attacks.json beside the training set"
+    )
+
+
+def test_the_training_names_twenty_stretches_and_counts_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    minute = 60 * 10**9
+    stretches = [Stretch(i * 100 * minute, (i * 100 + 5) * minute, ("cpu",)) for i in range(23)]
+    jobs = (DailyJob("cpu", 85_230.0, 1230.0, {8: (50.0, 90.0)}), DailyJob("mem", 7200.0, 9000.0, {}))
+    nothing = np.zeros((24, 0))
+    habits = Habits("Europe/Rome", (), *[nothing] * 5, jobs)
+    with caplog.at_level("INFO"):
+        _report_study(Study(np.ones(5, dtype=bool), [Stretch(0, minute, ()), *stretches], habits))
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages[:2] == [
+        "daily job: cpu from 23:40 to 00:20 Europe/Rome",
+        "daily job: mem from 02:00 to 02:30 Europe/Rome",
+    ]
+    left_out = "left out of the training set, because it is unlike the rest: "
+    assert messages[2] == f"{left_out}1970-01-01T00:00:00Z to 1970-01-01T00:05:00Z (5 min): cpu"
+    assert sum(message.startswith(left_out) for message in messages) == 20
+    assert messages[22] == "and 3 more"
+    assert len(messages) == 24
+    # What a person named is known to the person.
+    caplog.clear()
+    _report_study(
+        Study(np.ones(5, dtype=bool), [Stretch(0, minute, ())], dataclasses.replace(habits, jobs=()))
+    )
+    assert caplog.records == []
+
+
+def test_the_habits_of_a_bundle_are_those_of_its_recording_in_units_of_its_network(trained: Trained) -> None:
+    bundle = load_bundle(trained.model_file)
+    identity = json.loads((trained.folder / "edge.json").read_text())
+    assert (identity["left_out"], bundle.left_out) == ([], ())
+    times = slot_times(bundle, trained.frame)
+    found = study(trained.frame[FEATURES].to_numpy(dtype=float), times, METRICS)
+    window = score_dataset(bundle, trained.frame).window[:, :-1]
+    expected = found.habits.in_units_of(np.nanpercentile(window, 99, axis=0)).to_json()
+    assert identity["habits"].pop("rmse") == pytest.approx(expected.pop("rmse"), rel=1e-3)
+    assert identity["habits"] == expected
