@@ -24,10 +24,11 @@ import numpy as np
 
 from common.alerts import ALERT_RECORDS, WINDOW_RECORDS
 from edge.bundle import Bundle, load_bundle
-from edge.changes import with_change
+from edge.changes import FOUND_SHARE, TRIES, with_change
 from edge.datasets import load_records
 from edge.detector import Verdict, detect
 from edge.evaluation import DEFAULT_PERCENTILE
+from edge.network import SEED
 from edge.paths import DEFAULT_MODEL
 from edge.recording import outside
 from edge.scores import RECORD_FACTOR, Scores, normalised, score, slot_times
@@ -39,15 +40,12 @@ from nodes.metrics import Metric
 if TYPE_CHECKING:
     import pandas as pd
 
-SEED = 101
 # Components that explain this share of the variance; 80 to 99 % find the same.
 PCA_SHARE = 0.95
 # With 1 or 2, or with one forest for all metrics, it finds at most half of the attacks.
 FOREST_POWER = 3
-# A change is found if it is found within an alert's records in this share of the tries.
-TRIES, FOUND_SHARE = 40, 0.95
 # Sizes of changes, in trained ranges.
-SIZES = (0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 7.0, 10.0)
+CHANGE_SIZES = (0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 7.0, 10.0)
 # Each predictor is used before it is measured, so that no import is.
 WARM_UP_SEQUENCES = 300
 
@@ -205,7 +203,7 @@ def _records_of(bundle: Bundle, frame: pd.DataFrame) -> tuple[np.ndarray, np.nda
 def smallest_changes(judge: Judge, frame: pd.DataFrame) -> dict[str, float | None]:
     """Metric -> the smallest lasting change that is found within an alert's records in 95 % of the tries.
 
-    It is in ranges of the training set, None if none of SIZES is found. frame: normal records; the changes
+    It is in ranges of the training set, None if none of CHANGE_SIZES is found. frame: normal records; the changes
     are put into them at random times, the same for each judge.
     """
     bundle = judge.bundle
@@ -220,12 +218,12 @@ def smallest_changes(judge: Judge, frame: pd.DataFrame) -> dict[str, float | Non
 
 
 def _smallest(judge: Judge, metric: Metric, values: np.ndarray, times: np.ndarray) -> float | None:
-    """One of SIZES. values: (tries, records, features). times: (tries, records)."""
+    """One of CHANGE_SIZES. values: (tries, records, features). times: (tries, records)."""
     bundle = judge.bundle
     place = list(bundle.metrics).index(metric.name)
     limit = judge.thresholds[metric.threshold_key]
     width = bundle.stats[f"{metric.level}_max"] - bundle.stats[f"{metric.level}_min"]
-    for size in SIZES:
+    for size in CHANGE_SIZES:
         changed = with_change(bundle.metrics, metric, values, -ALERT_RECORDS, size * width)
         flat = changed.reshape(-1, values.shape[-1])
         scores = scores_of(bundle, judge.predict, flat, times.reshape(-1))

@@ -15,7 +15,7 @@ import pytest
 
 from common.files import UserError
 from edge.network import check_not_collapsed
-from edge.training import _check_learnt, _forecast_report, train
+from edge.training import _check_learnt, _forecast_report, enough_epochs, train
 from tests.support.refusals import refusal
 from tests.support.training import FEATURES, LIVING_STD, Trained, contents, spread
 
@@ -31,6 +31,24 @@ def test_a_network_hardly_better_than_the_mean_is_refused(network: float, is_ref
         return
     with pytest.raises(UserError, match="predicts hardly better than the mean.*nothing was saved"):
         _check_learnt(report)
+
+
+@pytest.mark.parametrize(
+    ("sequences", "epochs"),
+    [
+        # Two days, and a day of 15 s each: as documented.
+        (11_520, 10),
+        (5_760, 10),
+        # 250 steps of 16 sequences an epoch, and one less.
+        (4_000, 10),
+        (3_984, 11),
+        # 23 steps an epoch, the last with fewer sequences.
+        (360, 109),
+        (1, 2_500),
+    ],
+)
+def test_a_short_training_set_is_gone_over_more_often(sequences: int, epochs: int) -> None:
+    assert enough_epochs(sequences) == epochs
 
 
 def test_the_optimizer_is_the_documented_one_made_stable(trained: Trained) -> None:
