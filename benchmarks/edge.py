@@ -1,4 +1,4 @@
-"""The edge detector's figures: detection on unseen days, the network, and the cost of test mode.
+"""The edge detector's figures: detection on unseen days, the network, baselines, and the cost of test mode.
 
 `--capture` takes a public recording of an edge node under a CPU attack (5GENESIS, 2021-01-12), which is
 not part of this project; without it that part is left out. Figures go to stdout and plots/benchmarks.json.
@@ -22,12 +22,13 @@ import pandas as pd
 
 import formatters
 import influx_utils
+from benchmarks import baselines
 from common.alerts import ALERT
 from common.files import saveDictJson
 from common.times import DAY_SECONDS
 from edge import evaluation
 from edge.bundle import Bundle, load_bundle
-from edge.datasets import loadDataset, resample_records
+from edge.datasets import load_records, loadDataset, resample_records
 from edge.detector import Verdict, detect
 from edge.paths import DEFAULT_MODEL, cpu_testset, iperf_testset, trainset
 from edge.poll_log import PollLog
@@ -71,19 +72,25 @@ def judge(bundle: Bundle, thresholds: dict[str, float], frame: pd.DataFrame) -> 
     return detect(thresholds, frame, score_dataset(bundle, frame))
 
 
-def detection(bundle: Bundle, thresholds: dict[str, float]) -> dict[str, dict[str, Any]]:
-    """Summaries of simulated days and attacks with seeds that are not used in training."""
-    summaries = {}
-    for seed in UNSEEN_NODE_SEEDS:
-        frame, _ = simulated(seed, DAY_SECONDS)
-        summaries[f"normal day {seed}"] = evaluation.summarise(judge(bundle, thresholds, frame), [])
-    for kind in ("cpu", "iperf"):
-        for seed in UNSEEN_NODE_SEEDS:
-            frame, windows = simulated(seed + 100, 6 * 3600, kind)
-            summaries[f"{kind} attack {seed + 100}"] = evaluation.summarise(
-                judge(bundle, thresholds, frame), windows
-            )
-    return summaries
+def unseen() -> dict[str, tuple[pd.DataFrame, Windows]]:
+    """Simulated normal days, then attacks, with seeds that are not used in training."""
+    days = {f"normal day {seed}": simulated(seed, DAY_SECONDS) for seed in UNSEEN_NODE_SEEDS}
+    attacks = {
+        f"{kind} attack {seed + 100}": simulated(seed + 100, 6 * 3600, kind)
+        for kind in ("cpu", "iperf")
+        for seed in UNSEEN_NODE_SEEDS
+    }
+    return days | attacks
+
+
+def detection(
+    bundle: Bundle, thresholds: dict[str, float], datasets: dict[str, tuple[pd.DataFrame, Windows]]
+) -> dict[str, dict[str, Any]]:
+    """Summaries of datasets with their attacks."""
+    return {
+        name: evaluation.summarise(judge(bundle, thresholds, frame), windows)
+        for name, (frame, windows) in datasets.items()
+    }
 
 
 def load_capture(filename: str) -> tuple[pd.DataFrame, Windows]:
@@ -113,6 +120,75 @@ def capture(bundle: Bundle, thresholds: dict[str, float], filename: str) -> dict
         "normal_anomalies": sum(verdict.is_anomaly for verdict in normal),
         "normal_alerted": sum(verdict.status == ALERT for verdict in normal),
     }
+
+
+def compare_baselines(
+    bundle: Bundle, datasets: dict[str, tuple[pd.DataFrame, Windows]], capture_file: str | None
+) -> dict[str, Any]:
+    """Judge the same datasets with the network and with each baseline, all with thresholds of their own.
+
+    Returns `detection`, for each predictor with and without habits, and `costs`, for each predictor.
+    """
+    if capture_file:
+        datasets = datasets | {"capture": load_capture(capture_file)}
+    first_day = next(iter(datasets.values()))[0]
+    rows = {}
+    for (name, has_habits), one in baselines.make_judges(bundle, load_records(trainset)).items():
+        summaries = {
+            key: evaluation.summarise(one.judge(frame), windows) for key, (frame, windows) in datasets.items()
+        }
+        captured = summaries.pop("capture", None)
+        rows[f"{name}{', habits' * has_habits}"] = {
+            **pooled(list(summaries.values())),
+            "capture": captured,
+            "smallest_changes": baselines.smallest_changes(one, first_day),
+        }
+    return {"detection": rows, "costs": baselines.costs(bundle, trainset, first_day)}
+
+
+def pooled(summaries: list[dict[str, Any]]) -> dict[str, Any]:
+    """The summaries of normal days and of attacks as one: sums, and the worst poll and day."""
+    normal = [one for one in summaries if not one["attack_records"]]
+    attacked = [one for one in summaries if one["attack_records"]]
+    figures: dict[str, Any] = {
+        key: sum(one[key] for one in attacked)
+        for key in ("attack_records", "attack_anomalies", "attack_alerted")
+    }
+    for key in ("polls_to_first_anomaly", "polls_to_first_alert"):
+        polls = [one[key] for one in attacked]
+        figures[key] = "never" if "never" in polls else max(polls)
+    for key in ("false_anomalies_per_day", "false_alerts_per_day"):
+        figures[key] = round(float(np.mean([one[key] for one in normal])), 2)
+    return figures
+
+
+def print_baselines(figures: dict[str, Any]) -> None:
+    """Print the tables of compare_baselines()."""
+    print("\nThe network and baselines, on the same records and with the same decision\n")
+    heading = ["found", "1st anomaly", "1st alert", "false/day", "false alerts/day", "capture", "its alerts"]
+    print("".ljust(24), *(name.rjust(16) for name in heading))
+    for name, row in figures["detection"].items():
+        captured = row["capture"]
+        cells = [
+            f"{row['attack_anomalies']} of {row['attack_records']}",
+            row["polls_to_first_anomaly"],
+            row["polls_to_first_alert"],
+            row["false_anomalies_per_day"],
+            row["false_alerts_per_day"],
+            f"{captured['attack_anomalies']} of {captured['attack_records']}" if captured else "-",
+            captured["normal_alerted"] if captured else "-",
+        ]
+        print(name.ljust(24), *(str(cell).rjust(16) for cell in cells))
+    print("\nSmallest lasting change found within 4 records in 95 % of the tries, in trained ranges\n")
+    print("".ljust(24), *(name.rjust(11) for name in METRICS))
+    for name, row in figures["detection"].items():
+        sizes = ("none" if size is None else f"{size:g}" for size in row["smallest_changes"].values())
+        print(name.ljust(24), *(size.rjust(11) for size in sizes))
+    print("\nSeconds and peak memory\n")
+    print("".ljust(24), *(name.rjust(16) for name in ("fit, s", "fit, MB", "a day, s", "judging, MB")))
+    for name, row in figures["costs"].items():
+        cells = (row[key] for key in ("fit_seconds", "fit_memory_mb", "day_seconds", "memory_mb"))
+        print(name.ljust(24), *(str(cell).rjust(16) for cell in cells))
 
 
 def forecasts(bundle: Bundle) -> dict[str, dict[str, Any]]:
@@ -240,7 +316,8 @@ def main() -> None:
     bundle = load_bundle(DEFAULT_MODEL)
     thresholds = load_thresholds("data/thresholds.json")
 
-    figures: dict[str, Any] = {"detection": detection(bundle, thresholds)}
+    datasets = unseen()
+    figures: dict[str, Any] = {"detection": detection(bundle, thresholds, datasets)}
     print("Detection on simulated data with seeds that are not used in training\n")
     print(evaluation.table(figures["detection"]))
     if options.capture:
@@ -252,6 +329,8 @@ def main() -> None:
     print("metric".ljust(12), *(name.rjust(18) for name in names))
     for metric, row in figures["forecasts"].items():
         print(metric.ljust(12), *(str(row[name]).rjust(18) for name in names))
+    figures["baselines"] = compare_baselines(bundle, datasets, options.capture)
+    print_baselines(figures["baselines"])
     figures["evaluation_seconds"] = evaluation_seconds()
     print(f"\nEvaluation of the three shipped datasets: {figures['evaluation_seconds']} s")
     figures["test_mode"] = test_mode_cost()

@@ -23,7 +23,7 @@ from edge.paths import (
     plots_prefix,
     trainset,
 )
-from edge.training import DEFAULT_EPOCHS
+from edge.training import DEFAULT_EPOCHS, ENOUGH_STEPS
 from nodes.series import RECORD_SECONDS
 from ports.samples import PORT_ANOMALIES
 
@@ -441,9 +441,9 @@ OPTIONS = (
         "training",
         (TRAIN,),
         "how many times to go over the training set",
-        default=DEFAULT_EPOCHS,
         kind=_number(int, 1, 10_000),
         metavar="N",
+        default_text=f"{DEFAULT_EPOCHS}, or more for a short training set: at least {ENOUGH_STEPS} steps",
     ),
     Option(
         "preprocess",

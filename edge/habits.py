@@ -182,7 +182,7 @@ def habits_from_json(content: Any, places: tuple[int, ...], features: int) -> Ha
         array("high_middle", levels),
         array("low", len(DURATIONS), levels),
         array("low_middle", levels),
-        given["is_low_by_hour"] is True,
+        _flag(given["is_low_by_hour"]),
         array("rmse", levels),
         tuple(jobs),
     )
@@ -191,6 +191,12 @@ def habits_from_json(content: Any, places: tuple[int, ...], features: int) -> Ha
     if not ((habits.low < habits.low_middle).all() and (habits.high_middle < habits.high).all()):
         raise ValueError("limits that do not enclose the middle")
     return habits
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("is_low_by_hour must be true or false")
+    return value
 
 
 def lasting(levels: np.ndarray, duration: int) -> np.ndarray:

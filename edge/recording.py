@@ -261,7 +261,8 @@ def _height_of(level: np.ndarray, episodes: int, end: _End) -> float:
     """The greatest height that a level (n,) reaches in so many separate episodes.
 
     An episode that goes on for hours counts as several. Those of several days at the same time count once:
-    they are a daily job, which is not usual at other times. If there are never so many, the height of the most.
+    they are a daily job, which is not usual at other times. If there are never so many, it is the height of
+    the most.
     """
     gap = int(np.clip(len(level) // 40, 4, EPISODE_GAP))
     known = np.flatnonzero(np.isfinite(level))

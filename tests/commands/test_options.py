@@ -108,7 +108,7 @@ def test_names_and_defaults_are_the_documented_ones() -> None:
     assert values[TRAIN] == judges | {
         "trainset": "data/normal.csv",
         "learn_all": False,
-        "epochs": 10,
+        "epochs": None,
         "evaluate": False,
         "cpu_testset": "data/cpu_attack.csv",
         "iperf_testset": "data/iperf_attack.csv",

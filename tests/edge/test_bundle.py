@@ -296,7 +296,7 @@ LEVELS = len(METRICS)
     ("damage", "fault"),
     [
         ({"rmse": [0.1] * (LEVELS - 1)}, "no usable rmse"),
-        ({"middle": ["x"] * LEVELS}, "could not convert string to float: 'x'"),
+        ({"high_middle": ["x"] * LEVELS}, "could not convert string to float: 'x'"),
         ({"by_hour": [[0.0] * LEVELS] * 23}, "no usable by_hour"),
         ({"high": [[math.inf] * LEVELS] * 3}, "no usable high"),
         ({"low": [[1e15] * LEVELS] * 3}, "limits that do not enclose the middle"),

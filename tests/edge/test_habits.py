@@ -47,15 +47,20 @@ def one_level(
     by_hour: np.ndarray | None = None,
     zone: str = "UTC",
     jobs: tuple[DailyJob, ...] = (),
+    spread: float = 1.0,
+    is_low_by_hour: bool = True,
 ) -> Habits:
     """Habits of the only feature; limits for 4, 8 and 30 records; the unit is 0.5."""
     return Habits(
         zone,
         (0,),
         np.zeros((24, 1)) if by_hour is None else by_hour,
+        np.full((24, 1), spread),
+        np.array(high)[:, None],
         np.array([middle]),
         np.array(low)[:, None],
-        np.array(high)[:, None],
+        np.array([middle]),
+        is_low_by_hour,
         np.array([0.5]),
         jobs,
     )
@@ -85,27 +90,33 @@ def errors(habits: Habits, levels: Sequence[float], start: int = START) -> list[
         (4, [9, 5, 1, 4, 3], 3, 4),
         (4, [7, 7, 7, 0], 7, 7),
         (4, [0, 0, 7, 7], 0, 7),
+        # Of those that are known, three quarters, rounded up.
         (4, [5, NAN, 4, 3], 3, 5),
-        (4, [5, NAN, NAN, 3], -INF, INF),
-        (4, [5, 1], -INF, INF),
+        (4, [5, NAN, NAN, 3], 3, 5),
+        (4, [5, 1], 1, 5),
         (4, [5, 1, 3], 1, 5),
-        # Of 8 records 6.
+        # Fewer than half.
+        (4, [5, NAN, NAN, NAN], -INF, INF),
+        # Of 8 records 6, of 6 known ones 5, of 5 known ones 4.
         (8, [1, 2, 3, 4, 5, 6, 7, 8], 3, 6),
         (8, [8, 1, 7, 2, 6, 3, 5, 4], 3, 6),
-        (8, [NAN, 2, 3, 4, 5, 6, 7, NAN], 2, 7),
-        (8, [NAN, 2, 3, NAN, 5, 6, 7, NAN], -INF, INF),
-        # Of 30 records 21.
+        (8, [NAN, 2, 3, 4, 5, 6, 7, NAN], 3, 6),
+        (8, [NAN, 2, 3, NAN, 5, 6, 7, NAN], 3, 6),
+        (8, [NAN, 2, 3, NAN, NAN, NAN, 7, NAN], -INF, INF),
+        # Of 30 records 21, of 21 known ones 15, of 20 known ones 14.
         (30, range(1, 31), 10, 21),
-        (30, [*[NAN] * 9, *range(10, 31)], 10, 30),
-        (30, [*[NAN] * 10, *range(11, 31)], -INF, INF),
-        (30, range(21), 0, 20),
-        (30, range(20), -INF, INF),
+        (30, [*[NAN] * 9, *range(10, 31)], 16, 24),
+        (30, [*[NAN] * 10, *range(11, 31)], 17, 24),
+        (30, range(21), 6, 14),
+        (30, range(20), 6, 13),
+        (30, range(14), -INF, INF),
     ],
 )
 def test_two_thirds_of_the_last_records_reach_a_level(
     duration: int, levels: Sequence[float], at_least: float, at_most: float
 ) -> None:
-    above, below = lasting(np.array([*levels], dtype=float)[:, None], duration)
+    column = np.array([*levels], dtype=float)[:, None]
+    above, below = lasting(column, duration), -lasting(-column, duration)
     assert (above[-1, 0], below[-1, 0]) == (at_least, at_most)
 
 
@@ -113,14 +124,15 @@ def test_two_thirds_of_the_last_records_reach_a_level(
 def test_what_lasts_is_that_of_plain_loops(duration: int, records: int) -> None:
     levels = np.random.default_rng(3).normal(size=(90, 2))
     levels[np.random.default_rng(4).random(levels.shape) < 0.2] = NAN
-    above, below = lasting(levels, duration)
+    above, below = lasting(levels, duration), -lasting(-levels, duration)
     for column in (0, 1):
         for i in range(len(levels)):
             last = levels[max(0, i - duration + 1) : i + 1, column].tolist()
             known = sorted(x for x in last if x == x)
-            is_enough = len(known) >= records
-            assert above[i, column] == (known[-records] if is_enough else -INF)
-            assert below[i, column] == (known[records - 1] if is_enough else INF)
+            is_enough = 2 * len(known) >= duration
+            needed = math.ceil(records * len(known) / duration)
+            assert above[i, column] == (known[-needed] if is_enough else -INF)
+            assert below[i, column] == (known[needed - 1] if is_enough else INF)
 
 
 # --- how far beyond what lasts -------------------------------------------------------------------
@@ -189,9 +201,12 @@ def test_each_level_is_found_at_its_place_and_has_limits_and_a_unit_of_its_own()
         "UTC",
         (2, 0),
         np.zeros((24, 2)),
+        np.ones((24, 2)),
+        np.array([[1.0, 110.0]] * 3),
         np.array([0.0, 100.0]),
         np.array([[-1.0, 90.0]] * 3),
-        np.array([[1.0, 110.0]] * 3),
+        np.array([0.0, 100.0]),
+        False,
         np.array([0.5, 7.0]),
     )
     values = np.array([[120.0, 5e9, 3.0]] * 40)
@@ -379,9 +394,12 @@ def some_habits() -> Habits:
         "Europe/Berlin",
         PLACES,
         rng.normal(size=(24, 8)),
+        rng.random((24, 8)) + 1e-9,
+        middle + rng.random((3, 8)) + 1e-9,
         middle,
         middle - rng.random((3, 8)) - 1e-9,
-        middle + rng.random((3, 8)) + 1e-9,
+        middle,
+        True,
         rng.random(8),
         jobs,
     )
@@ -401,9 +419,12 @@ def test_the_json_of_habits_by_hand() -> None:
         "zone": "Asia/Kolkata",
         "durations": [4, 8, 30],
         "by_hour": [[0.0]] * 24,
-        "middle": [1.5],
-        "low": [[-8.0], [-6.0], [-4.0]],
+        "spread": [[1.0]] * 24,
         "high": [[8.0], [4.0], [2.0]],
+        "high_middle": [1.5],
+        "low": [[-8.0], [-6.0], [-4.0]],
+        "low_middle": [1.5],
+        "is_low_by_hour": True,
         "rmse": [0.5],
         "daily_jobs": [{"metric": "cpu", "begin": 7200.0, "end": 8400.0, "features": {"0": [50.0, 70.0]}}],
     }
@@ -415,7 +436,20 @@ def with_job(**changes: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "key", ["zone", "durations", "by_hour", "middle", "low", "high", "rmse", "daily_jobs"]
+    "key",
+    [
+        "zone",
+        "durations",
+        "by_hour",
+        "spread",
+        "high",
+        "high_middle",
+        "low",
+        "low_middle",
+        "is_low_by_hour",
+        "rmse",
+        "daily_jobs",
+    ],
 )
 @pytest.mark.parametrize("value", [..., None, 5, "x", {}, [[]]], ids=repr)
 def test_a_part_of_habits_that_is_missing_or_of_another_kind_is_refused(key: str, value: Any) -> None:
@@ -439,10 +473,12 @@ def test_a_part_of_habits_that_is_missing_or_of_another_kind_is_refused(key: str
         {"zone": "Europe"},
         {"zone": "/etc/passwd"},
         {"zone": ""},
-        {"middle": [0.0, 0.0]},
-        {"middle": [[0.0]]},
-        {"middle": [None]},
-        {"middle": [NAN]},
+        {"high_middle": [0.0, 0.0]},
+        {"low_middle": [[0.0]]},
+        {"high_middle": [None]},
+        {"low_middle": [NAN]},
+        {"spread": [[1.0]] * 23 + [[0.0]]},
+        {"is_low_by_hour": 1},
         {"rmse": [INF]},
         {"by_hour": [[0.0]] * 23},
         {"by_hour": [[0.0]] * 23 + [[0.0, 0.0]]},
@@ -453,7 +489,8 @@ def test_a_part_of_habits_that_is_missing_or_of_another_kind_is_refused(key: str
         {"high": [[8.0], [4.0], [0.0]]},
         {"low": [[-8.0], [0.0], [-4.0]]},
         {"low": [[-8.0], [1.0], [-4.0]]},
-        {"middle": [3.0]},
+        {"high_middle": [3.0]},
+        {"low_middle": [-5.0]},
         with_job(metric=...),
         with_job(metric=5),
         with_job(begin=...),
@@ -502,7 +539,9 @@ def of_all_levels(zone: str = "UTC", by_hour: float = 0.0, jobs: tuple[DailyJob,
     """Every level is usual from 45 to 55, and for 30 records from 48 to 52; the unit is 0.01."""
     ends = np.repeat(np.array([5.0, 4.0, 2.0])[:, None], 8, axis=1)
     course = by_hour * np.sin(HOUR_OF_DAY / 24 * 2 * math.pi) * np.ones(8)
-    return Habits(zone, PLACES, course, np.full(8, 50.0), 50 - ends, 50 + ends, np.full(8, 0.01), jobs)
+    middle = np.full(8, 50.0)
+    limits = (50 + ends, middle, 50 - ends, middle)
+    return Habits(zone, PLACES, course, np.ones((24, 8)), *limits, True, np.full(8, 0.01), jobs)
 
 
 def bundle_of(habits: Habits | None, predictor: Callable = last_input) -> Bundle:

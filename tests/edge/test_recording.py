@@ -109,7 +109,7 @@ def check_calm_limits(found: Study) -> None:
     assert (low < 18).all()
     assert (high > 22).all()
     assert (high < 29).all()
-    assert found.habits.middle[0] == pytest.approx(20.0, abs=0.3)
+    assert found.habits.high_middle[0] == pytest.approx(20.0, abs=0.3)
 
 
 # --- unlike the rest -----------------------------------------------------------------------------
@@ -123,7 +123,7 @@ def test_calm_life_is_learnt_whole_and_within_its_limits() -> None:
     assert found.windows == ()
     assert not found.habits.by_hour.any()
     assert found.habits.jobs == ()
-    np.testing.assert_allclose(found.habits.middle, np.median(levels, axis=0))
+    np.testing.assert_allclose(found.habits.high_middle, np.median(levels, axis=0))
     assert (found.habits.low[0] < np.sort(levels, axis=0)[5]).all()
     assert (found.habits.high[0] > np.sort(levels, axis=0)[-6]).all()
     check_calm_limits(found)
@@ -248,7 +248,7 @@ def test_an_attack_is_found_beside_a_level_that_is_missing_for_a_day() -> None:
     levels[8640:8712, 0] = 98.0
     found = studied(levels)
     check_left_out(found, [(8640, 8712, ("cpu",))])
-    assert found.habits.middle[2] == pytest.approx(40.0, abs=0.3)
+    assert found.habits.high_middle[2] == pytest.approx(40.0, abs=0.3)
 
 
 def test_gaps_that_leave_no_30_records_leave_the_limits_of_8() -> None:
@@ -406,7 +406,7 @@ def test_a_level_with_a_daily_course_is_usual_by_the_hour_and_others_are_not() -
     np.testing.assert_allclose(found.habits.by_hour[:, 0], expected, atol=1.0)
     assert not found.habits.by_hour[:, 1:].any()
     # Less what is usual: as narrow as without the course.
-    assert found.habits.middle[0] == pytest.approx(0.0, abs=0.3)
+    assert found.habits.high_middle[0] == pytest.approx(0.0, abs=0.3)
     assert found.habits.low[0, 0] > -10.0
     assert found.habits.high[0, 0] < 10.0
 

@@ -24,7 +24,7 @@ from edge.habits import DailyJob, Habits
 from edge.network import check_not_collapsed
 from edge.recording import Stretch, Study, study
 from edge.scores import score_dataset, slot_times
-from edge.training import _check_learnt, _forecast_report, _report_study, train
+from edge.training import _check_learnt, _forecast_report, _report_study, enough_epochs, train
 from nodes.metrics import METRICS
 from tests.support.refusals import refusal
 from tests.support.training import FEATURES, LIVING_STD, Trained, contents, spread
@@ -41,6 +41,24 @@ def test_a_network_hardly_better_than_the_mean_is_refused(network: float, is_ref
         return
     with pytest.raises(UserError, match="predicts hardly better than the mean.*nothing was saved"):
         _check_learnt(report)
+
+
+@pytest.mark.parametrize(
+    ("sequences", "epochs"),
+    [
+        # Two days, and a day of 15 s each: as documented.
+        (11_520, 10),
+        (5_760, 10),
+        # 100 steps of 16 sequences an epoch, and one less.
+        (1_600, 10),
+        (1_584, 11),
+        # 23 steps an epoch, the last with fewer sequences.
+        (360, 44),
+        (1, 1_000),
+    ],
+)
+def test_a_short_training_set_is_gone_over_more_often(sequences: int, epochs: int) -> None:
+    assert enough_epochs(sequences) == epochs
 
 
 def test_the_optimizer_is_the_documented_one_made_stable(trained: Trained) -> None:
@@ -316,7 +334,7 @@ def test_the_training_names_twenty_stretches_and_counts_the_others(caplog: pytes
     stretches = [Stretch(i * 100 * minute, (i * 100 + 5) * minute, ("cpu",)) for i in range(23)]
     jobs = (DailyJob("cpu", 85_230.0, 1230.0, {8: (50.0, 90.0)}), DailyJob("mem", 7200.0, 9000.0, {}))
     nothing = np.zeros((24, 0))
-    habits = Habits("Europe/Rome", (), *[nothing] * 5, jobs)
+    habits = Habits("Europe/Rome", (), *[nothing] * 6, False, nothing, jobs)
     with caplog.at_level("INFO"):
         _report_study(Study(np.ones(5, dtype=bool), [Stretch(0, minute, ()), *stretches], habits))
     messages = [record.getMessage() for record in caplog.records]
