@@ -207,8 +207,8 @@ def lasting(levels: np.ndarray, duration: int) -> np.ndarray:
 def reached(levels: np.ndarray, records: int, duration: int) -> np.ndarray:
     """The level (n, m) that so many of the last `duration` records of `levels` (n, m) reach.
 
-    Where some are missing, it is as many of those that are known, rounded up. Where fewer than half are
-    known, the result is minus infinity.
+    Where some are missing, it is the same share of those that are known, rounded up. Where fewer than two
+    thirds are known, the result is minus infinity.
     """
     padded = np.concatenate([np.full((duration - 1, levels.shape[1]), np.nan), levels])
     # NaN comes last.
@@ -216,7 +216,7 @@ def reached(levels: np.ndarray, records: int, duration: int) -> np.ndarray:
     known = duration - np.isnan(windows).sum(axis=-1)
     place = known - -(-records * known // duration)
     result = np.take_along_axis(windows, np.maximum(place, 0)[..., None], axis=-1)[..., 0]
-    return np.where(2 * known >= duration, result, -np.inf)
+    return np.where(3 * known >= 2 * duration, result, -np.inf)
 
 
 def local_seconds(times: np.ndarray, zone: str) -> np.ndarray:

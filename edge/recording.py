@@ -296,6 +296,8 @@ def _by_hour(
     )
     hours = (seconds // 3600).astype(int)
     is_known = ~np.isnan(level) & ~ignored
+    if not is_known.any():
+        return no_course
     medians = np.full((len(days), HOURS), np.nan)
     known_hours = np.flatnonzero(is_known)
     cells = day_places[known_hours] * HOURS + hours[known_hours]

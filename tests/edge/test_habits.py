@@ -92,24 +92,22 @@ def errors(habits: Habits, levels: Sequence[float], start: int = START) -> list[
         (4, [0, 0, 7, 7], 0, 7),
         # Of those that are known, three quarters, rounded up.
         (4, [5, NAN, 4, 3], 3, 5),
-        (4, [5, NAN, NAN, 3], 3, 5),
-        (4, [5, 1], 1, 5),
         (4, [5, 1, 3], 1, 5),
-        # Fewer than half.
-        (4, [5, NAN, NAN, NAN], -INF, INF),
-        # Of 8 records 6, of 6 known ones 5, of 5 known ones 4.
+        # Fewer than two thirds.
+        (4, [5, NAN, NAN, 3], -INF, INF),
+        (4, [5, 1], -INF, INF),
+        # Of 8 records 6, of 6 known ones 5.
         (8, [1, 2, 3, 4, 5, 6, 7, 8], 3, 6),
         (8, [8, 1, 7, 2, 6, 3, 5, 4], 3, 6),
         (8, [NAN, 2, 3, 4, 5, 6, 7, NAN], 3, 6),
-        (8, [NAN, 2, 3, NAN, 5, 6, 7, NAN], 3, 6),
-        (8, [NAN, 2, 3, NAN, NAN, NAN, 7, NAN], -INF, INF),
+        (8, [NAN, 2, 3, NAN, 5, 6, 7, NAN], -INF, INF),
         # Of 30 records 21, of 21 known ones 15, of 20 known ones 14.
         (30, range(1, 31), 10, 21),
         (30, [*[NAN] * 9, *range(10, 31)], 16, 24),
         (30, [*[NAN] * 10, *range(11, 31)], 17, 24),
         (30, range(21), 6, 14),
         (30, range(20), 6, 13),
-        (30, range(14), -INF, INF),
+        (30, range(19), -INF, INF),
     ],
 )
 def test_two_thirds_of_the_last_records_reach_a_level(
@@ -129,7 +127,7 @@ def test_what_lasts_is_that_of_plain_loops(duration: int, records: int) -> None:
         for i in range(len(levels)):
             last = levels[max(0, i - duration + 1) : i + 1, column].tolist()
             known = sorted(x for x in last if x == x)
-            is_enough = 2 * len(known) >= duration
+            is_enough = 3 * len(known) >= 2 * duration
             needed = math.ceil(records * len(known) / duration)
             assert above[i, column] == (known[-needed] if is_enough else -INF)
             assert below[i, column] == (known[needed - 1] if is_enough else INF)
@@ -187,7 +185,9 @@ def test_a_change_lasts_over_a_gap_and_ends_in_a_longer_one() -> None:
         assert found[59] == 2.0
         assert found[60 : 61 + gap] == [2.0] * (1 + gap - unknown) + [0.0] * unknown
         assert found[61 + gap :] == [2.0] * 9
-    assert errors(one_level(), [*changed, *[NAN] * 10, *[8.0] * 4])[70:] == [0.0, 0.0, 0.5, 0.5]
+    # After ten, 20 of 30 are known, which is enough; after twelve, only the new records count at first.
+    assert errors(one_level(), [*changed, *[NAN] * 10, *[8.0] * 4])[70:] == [0.0, 2.0, 2.0, 2.0]
+    assert errors(one_level(), [*changed, *[NAN] * 12, *[8.0] * 4])[72:] == [0.0, 0.0, 0.5, 0.5]
 
 
 def test_a_missing_value_is_never_beyond_and_its_error_is_a_number() -> None:
@@ -289,9 +289,23 @@ def test_what_is_usual_follows_the_clocks_of_the_zone() -> None:
         "2026-03-29T00:30:00Z", "2026-03-29T01:30:00Z", "2026-10-25T00:30:00Z", "2026-10-25T01:30:00Z"
     )
     berlin = one_level(by_hour=HOUR_OF_DAY, zone="Europe/Berlin")
-    assert berlin.usual(moments).tolist() == [[1.0], [3.0], [2.0], [2.0]]
-    assert one_level(by_hour=HOUR_OF_DAY).usual(moments).tolist() == [[0.0], [1.0], [0.0], [1.0]]
-    assert one_level(zone="Europe/Berlin").usual(moments).tolist() == [[0.0]] * 4
+    assert berlin.usual(moments)[0].tolist() == [[1.0], [3.0], [2.0], [2.0]]
+    assert one_level(by_hour=HOUR_OF_DAY).usual(moments)[0].tolist() == [[0.0], [1.0], [0.0], [1.0]]
+    # Without a course, one row is for all moments.
+    assert one_level(zone="Europe/Berlin").usual(moments)[0].tolist() == [[0.0]]
+
+
+def test_levels_count_in_spreads_and_low_ones_by_the_hour_only_after_a_week() -> None:
+    by_hour = np.where((HOUR_OF_DAY >= 8) & (HOUR_OF_DAY < 18), 40.0, 0.0)
+    noon = parse_time("2026-03-02T12:00:00Z")
+    week = one_level(by_hour=by_hour, spread=4.0)
+    days = one_level(by_hour=by_hour, spread=4.0, is_low_by_hour=False)
+    # 8 above is 2 spreads, the limit for 30 records; 32 below is 8 spreads, twice the limit.
+    for habits, below in ((week, 1.0), (days, 0.0)):
+        assert errors(habits, [48.0] * 40, noon)[-1] == 0.5
+        assert errors(habits, [8.0] * 40, noon)[-1] == below
+    # Without the hour, 4 below the middle is the limit.
+    assert errors(days, [-4.0] * 40, noon)[-1] == 0.5
 
 
 # --- daily jobs ----------------------------------------------------------------------------------
@@ -594,7 +608,7 @@ def test_a_lasting_change_inside_the_trained_range_is_flagged_while_it_lasts_and
 def test_the_error_of_what_lasts_must_be_above_the_threshold() -> None:
     values = np.full((60, 12), 50.0)
     values[:, MEM] = 52.0
-    for threshold, expected in ((0.01, []), (0.0099, [*range(20, 60)])):
+    for threshold, expected in ((0.01, []), (0.0099, [*range(19, 60)])):
         assert anomalous(judge(values, of_all_levels(), thresholds(9.0, mem=threshold))) == expected
 
 

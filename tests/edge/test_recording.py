@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from common.files import UserError
 from common.times import format_time, parse_time
 from edge.bundle import Bundle
 from edge.detector import detect
@@ -263,13 +264,17 @@ def test_gaps_that_leave_no_30_records_leave_the_limits_of_8() -> None:
         assert limits[1].tolist() != limits[0].tolist()
 
 
-@pytest.mark.parametrize("kept", [slice(0, 0), slice(0, None, 4)])
-def test_what_has_too_few_values_to_train_on_is_studied_without_a_fault(kept: slice) -> None:
+def test_what_has_too_few_values_to_train_on_is_studied_without_a_fault() -> None:
     values = np.full((400, 5), NAN)
-    values[kept] = features_of(life())[:400][kept]
+    values[::4] = features_of(life())[:400:4]
     found = study(values, times_of(400), TABLE)
     assert found.learnt.all()
     assert found.left_out == []
+
+
+def test_a_recording_without_a_value_of_a_level_is_refused_in_one_line() -> None:
+    with pytest.raises(UserError, match="has no value of .* apart from what is left out;"):
+        study(np.full((400, 5), NAN), times_of(400), TABLE)
 
 
 # --- daily jobs ----------------------------------------------------------------------------------
@@ -394,6 +399,13 @@ def test_a_daily_job_comes_by_the_clocks_of_the_zone() -> None:
     assert len(found.left_out) == 3
 
 
+def test_a_job_of_a_whole_week_is_still_a_daily_job_and_not_usual_at_other_times() -> None:
+    found = studied(with_job([day * DAY + 2 * HOUR + 5 * day for day in range(7)], days=7.0))
+    assert found.left_out == []
+    assert [job.metric for job in found.habits.jobs] == ["cpu"]
+    assert (found.habits.high[:, 0] < 40.0).all()
+
+
 # --- the hour of the day -------------------------------------------------------------------------
 
 
@@ -407,8 +419,11 @@ def test_a_level_with_a_daily_course_is_usual_by_the_hour_and_others_are_not() -
     assert not found.habits.by_hour[:, 1:].any()
     # Less what is usual: as narrow as without the course.
     assert found.habits.high_middle[0] == pytest.approx(0.0, abs=0.3)
-    assert found.habits.low[0, 0] > -10.0
     assert found.habits.high[0, 0] < 10.0
+    # Three days do not show the weekend: only less than at any hour is unusual.
+    assert not found.habits.is_low_by_hour
+    assert found.habits.low_middle[0] == pytest.approx(20.0, abs=1.0)
+    assert found.habits.low[0, 0] < 10.0
 
 
 def test_the_course_of_the_day_is_that_of_the_zone() -> None:
