@@ -41,10 +41,10 @@ from simulators.edge import (
 )
 
 SEEDS = (11, 12, 13)
-TRAIN_DAYS = 3
+RECORDED_DAYS = 3
 # The job begins at two o'clock, up to five minutes late.
 JOB_SECONDS, JOB_JITTER_SECONDS = 2 * 3600, 300
-ATTACKS = ("cpu", "iperf", "flood", "memory")
+ATTACK_KINDS = ("cpu", "iperf", "flood", "memory")
 # Metric -> what lasts: points, or multiples of the median level.
 CHANGES = {"cpu": 5.0, "mem": 1.0, "net_down": 5.0, "net_up": 5.0}
 CHANGE_SECONDS = 2 * 3600
@@ -64,7 +64,7 @@ def job(rng: np.random.Generator, minutes: int, first: float, days: int, kinds: 
 
 def _forgotten(*kinds: str, minutes: int = 18, times: int = 1) -> Callable[[np.random.Generator], dict]:
     def make(rng: np.random.Generator) -> dict:
-        starts = NORMAL_START + rng.uniform(0.1, TRAIN_DAYS - 0.1, times) * DAY_SECONDS
+        starts = NORMAL_START + rng.uniform(0.1, RECORDED_DAYS - 0.1, times) * DAY_SECONDS
         loads = [Attack(kind, at, at + 60 * minutes) for at in starts for kind in kinds]
         return {"attacks": loads}
 
@@ -73,7 +73,7 @@ def _forgotten(*kinds: str, minutes: int = 18, times: int = 1) -> Callable[[np.r
 
 def _work(seconds: float, percent: float) -> Callable[[np.random.Generator], dict]:
     def make(rng: np.random.Generator) -> dict:
-        at = NORMAL_START + rng.uniform(0.1, TRAIN_DAYS - 0.1) * DAY_SECONDS
+        at = NORMAL_START + rng.uniform(0.1, RECORDED_DAYS - 0.1) * DAY_SECONDS
         return {"attacks": [Attack("cpu", at, at + seconds, percent)]}
 
     return make
@@ -81,14 +81,14 @@ def _work(seconds: float, percent: float) -> Callable[[np.random.Generator], dic
 
 def _stuck(instance: str) -> Callable[[np.random.Generator], dict]:
     def make(rng: np.random.Generator) -> dict:
-        at = NORMAL_START + rng.uniform(0.1, TRAIN_DAYS - 0.1) * DAY_SECONDS
+        at = NORMAL_START + rng.uniform(0.1, RECORDED_DAYS - 0.1) * DAY_SECONDS
         return {"stuck": [Stuck(instance, at, at + 1200)]}
 
     return make
 
 
 def _reboot(rng: np.random.Generator) -> dict:
-    return {"reboot_at": NORMAL_START + rng.uniform(0.1, TRAIN_DAYS - 0.1) * DAY_SECONDS}
+    return {"reboot_at": NORMAL_START + rng.uniform(0.1, RECORDED_DAYS - 0.1) * DAY_SECONDS}
 
 
 # Name -> kinds of load and minutes of a daily job.
@@ -106,7 +106,7 @@ CONTAMINATIONS: dict[str, Callable[[np.random.Generator], dict]] = {
     "forgotten flood of the 5G cell, 20 min": _forgotten("flood", minutes=20),
     **{
         name: lambda rng, kinds=kinds, minutes=minutes: {
-            "attacks": job(rng, minutes, NORMAL_START, TRAIN_DAYS, kinds)
+            "attacks": job(rng, minutes, NORMAL_START, RECORDED_DAYS, kinds)
         }
         for name, (kinds, minutes) in JOBS.items()
     },
@@ -152,7 +152,7 @@ def attacked(bundle: Bundle, thresholds: dict[str, float], seed: int) -> dict[st
     """Kind of attack -> the summary of six hours around one, at a random time of day."""
     rng = np.random.default_rng(seed)
     summaries = {}
-    for kind in ATTACKS:
+    for kind in ATTACK_KINDS:
         start = NORMAL_START + rng.integers(10, 50) * DAY_SECONDS + rng.integers(0, 18) * 3600.0
         at = start + 3 * 3600
         loads = iperf_attack(at) if kind == "iperf" else [Attack(kind, at, at + 18 * 60)]
@@ -186,7 +186,7 @@ def measure(name: str, seed: int, epochs: int | None) -> dict[str, Any]:
     """All figures of one contamination with one seed."""
     rng = np.random.default_rng(seed)
     begin = time.perf_counter()
-    frame = frame_of(simulate(seed, NORMAL_START, TRAIN_DAYS * DAY_SECONDS, **_arguments(name, rng)))
+    frame = frame_of(simulate(seed, NORMAL_START, RECORDED_DAYS * DAY_SECONDS, **_arguments(name, rng)))
     with tempfile.TemporaryDirectory() as folder:
         bundle, thresholds = trained(frame, epochs, folder)
         seconds = time.perf_counter() - begin

@@ -159,13 +159,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--skab", metavar="DIR", required=True, help="folder with recordings of SKAB")
     options = parser.parse_args(arguments)
+    logger = logging.getLogger("find_anomalies")
+    level = logger.level
     # Each training of 400 records would say that they are few.
-    logging.getLogger("find_anomalies").setLevel(logging.ERROR)
+    logger.setLevel(logging.ERROR)
     try:
         totals = run_skab(options.skab)
     except UserError as error:
         print(f"benchmarks.strangers: {error}", file=sys.stderr)
         return 1
+    finally:
+        logger.setLevel(level)
     for (name, has_habits), counts in sorted(totals.items(), key=lambda item: item[0] != ("network", True)):
         label = "find_anomalies" if (name, has_habits) == ("network", True) else name
         without = "" if has_habits else ", without habits"

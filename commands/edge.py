@@ -26,7 +26,7 @@ from edge.incidents import Alerts
 from edge.paths import plots_prefix
 from edge.scores import score_dataset
 from edge.selection import NO_SAMPLE, Selection, in_slots
-from edge.sensitivity import POLLS, blind_metrics, describe_blind
+from edge.sensitivity import WITHIN_RECORDS, blind_metrics, describe_blind
 from edge.sequences import N_STEPS
 from edge.thresholds import (
     DEFAULT_THRESHOLD,
@@ -265,14 +265,16 @@ def check_thresholds(options: argparse.Namespace) -> None:
         )
         verdicts = []
     heading = f"  anomalies in {options.trainset}" if verdicts else ""
-    finds = "".join(f" {f'found in {polls}':>16}" for polls in POLLS) if found else ""
+    finds = "".join(f" {f'found in {polls}':>16}" for polls in WITHIN_RECORDS) if found else ""
     print(f"{'threshold':<22} {'in force':>9} {'proposed':>9}{finds}{heading}")
     for name, key in METRICS.threshold_keys.items():
         before = f"{proposed[key]:>9.4f}" if key in proposed else f"{'-':>9}"
-        sizes = "".join(f" {cell:>16}" for cell in found.get(name, ["-"] * len(POLLS))) if found else ""
+        sizes = (
+            "".join(f" {cell:>16}" for cell in found.get(name, ["-"] * len(WITHIN_RECORDS))) if found else ""
+        )
         share = f"  {sum(v.blames(name) for v in verdicts) / len(verdicts):.3%}" if verdicts else ""
         origin = "  set by a person" * (key in by_person) + "  blind" * (name in blind)
-        print(f"{key:<22} {thresholds[key]:>9.4f} {before}{sizes}{share}{origin}")
+        print(f"{key:<22} {thresholds[key]:>9.4f} {before}{cells}{share}{origin}")
     together = ""
     if verdicts:
         total = sum(verdict.is_anomaly for verdict in verdicts) / len(verdicts)

@@ -12,7 +12,7 @@ import numpy as np
 from common.alerts import WINDOW_RECORDS
 from edge.bundle import Bundle
 from edge.scores import RECORD_FACTOR, score
-from edge.sensitivity import BLIND_POINTS, POLLS, Curve
+from edge.sensitivity import BLIND_POINTS, WITHIN_RECORDS, Curve
 from nodes.metrics import FREE, Metric, MetricTable
 
 TRIES = 40
@@ -23,7 +23,7 @@ STEPS = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)
 # The smallest size, as a share of the trained range; the largest, in ranges.
 SMALLEST, LARGEST = 0.04, 100.0
 # No threshold is this many times above the usual error.
-FAR_ABOVE = 8.0
+HOPELESS = 8.0
 # Records before a change on which its verdicts depend.
 _BEFORE = WINDOW_RECORDS + 3
 
@@ -74,11 +74,11 @@ def _curve(bundle: Bundle, metric: Metric, values: np.ndarray, times: np.ndarray
                     evidence[:, _BEFORE : _BEFORE + polls].max(axis=1), 1 - FOUND_SHARE, method="lower"
                 )
             )
-            for polls in POLLS
+            for polls in WITHIN_RECORDS
         ]
         sizes.append(size)
         errors.append(worst)
-        if worst[0] > FAR_ABOVE * usual:
+        if worst[0] > HOPELESS * usual:
             break
     blind_above = BLIND_POINTS if metric.unit == "%" else float(np.quantile(levels, 0.99))
     # Nothing is found less well because it is larger.

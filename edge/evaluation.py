@@ -24,7 +24,7 @@ from edge.detector import Verdict, detect
 from edge.paths import DEFAULT_MODEL, plots_prefix
 from edge.recording import outside
 from edge.scores import Scores, score_dataset, slot_times
-from edge.sensitivity import POLLS, blind_metrics, describe_blind, describe_size
+from edge.sensitivity import WITHIN_RECORDS, blind_metrics, describe_blind, describe_size
 from edge.thresholds import load_thresholds, propose_thresholds, update_thresholds
 from nodes.metrics import METRICS, MetricTable
 from nodes.series import RECORD_SECONDS
@@ -266,10 +266,12 @@ def evaluate_datasets(
     print("\n" + table({labels[key]: summary for key, summary in summaries.items()}))
     found = found_changes(bundle, thresholds)
     blind = blind_metrics(bundle.curves, thresholds, metrics)
-    heading = "".join(f" {f'found in {polls}':>16}" for polls in POLLS) if found else ""
+    heading = "".join(f" {f'found in {polls}':>16}" for polls in WITHIN_RECORDS) if found else ""
     print(f"\n{'threshold':<22} {'proposed':>9} {'in force':>9}{heading}")
     for name, key in metrics.threshold_keys.items():
-        cells = "".join(f" {cell:>16}" for cell in found.get(name, ["-"] * len(POLLS))) if found else ""
+        cells = (
+            "".join(f" {cell:>16}" for cell in found.get(name, ["-"] * len(WITHIN_RECORDS))) if found else ""
+        )
         origin = "  set by a person" * (key in by_person) + "  blind" * (name in blind)
         print(f"{key:<22} {proposed[key]:>9.4f} {thresholds[key]:>9.4f}{cells}{origin}")
     if line := describe_blind(bundle.curves, thresholds, metrics):
@@ -297,13 +299,13 @@ def learnt_thresholds(
 
 
 def found_changes(bundle: Bundle, thresholds: dict[str, float]) -> dict[str, list[str]]:
-    """Metric -> the smallest changes that are found within each of POLLS records, in words."""
+    """Metric -> the smallest changes that are found within each of WITHIN_RECORDS records, in words."""
     return {
         name: [
             describe_size(
                 curve.smallest(thresholds[bundle.metrics[name].threshold_key], polls), bundle.metrics[name]
             )
-            for polls in POLLS
+            for polls in WITHIN_RECORDS
         ]
         for name, curve in bundle.curves.items()
     }
@@ -315,7 +317,7 @@ def sensitivity(bundle: Bundle, thresholds: dict[str, float]) -> dict[str, dict[
     for name, curve in bundle.curves.items():
         metric = bundle.metrics[name]
         threshold = thresholds[metric.threshold_key]
-        sizes = {f"found_in_{polls}": curve.smallest(threshold, polls) for polls in POLLS}
+        sizes = {f"found_in_{polls}": curve.smallest(threshold, polls) for polls in WITHIN_RECORDS}
         report[name] = {
             "unit": metric.unit,
             **{key: size if np.isfinite(size) else None for key, size in sizes.items()},

@@ -16,7 +16,7 @@ from common.values import mapping, number
 from nodes.metrics import Metric, MetricTable
 
 # Within so many records: an alert's, and a window's.
-POLLS = (ALERT_RECORDS, WINDOW_RECORDS)
+WITHIN_RECORDS = (ALERT_RECORDS, WINDOW_RECORDS)
 # A metric in percent is blind if no change of so many points is found, another one if no doubling is.
 BLIND_POINTS = 30.0
 
@@ -25,20 +25,20 @@ BLIND_POINTS = 30.0
 class Curve:
     """The errors that changes of one metric reach.
 
-    sizes: of the changes, growing, in the unit of its level. errors: for each of POLLS, the error that is
-    reached within so many records in 95 % of the tries, for each size. blind_above: the metric is blind if
-    no smaller change is found.
+    sizes: of the changes, growing, in the unit of its level. errors: for each of WITHIN_RECORDS, the error
+    that is reached within so many records in 95 % of the tries, for each size. blind_above: the metric is
+    blind if no smaller change is found.
     """
 
     sizes: tuple[float, ...]
     errors: tuple[tuple[float, ...], ...]
     blind_above: float
 
-    def smallest(self, threshold: float, polls: int = ALERT_RECORDS) -> float:
-        """The smallest size that is found within `polls` records (one of POLLS); infinite if none is."""
+    def smallest(self, threshold: float, records: int = ALERT_RECORDS) -> float:
+        """The smallest size found within so many `records` (one of WITHIN_RECORDS); infinite if none is."""
         found = (
             size
-            for size, error in zip(self.sizes, self.errors[POLLS.index(polls)], strict=True)
+            for size, error in zip(self.sizes, self.errors[WITHIN_RECORDS.index(records)], strict=True)
             if error > threshold
         )
         return next(found, math.inf)
@@ -59,7 +59,7 @@ def curves_from_json(content: Any) -> dict[str, Curve]:
     for name, given in mapping(content).items():
         sizes = tuple(map(number, mapping(given)["sizes"]))
         errors = tuple(tuple(map(number, row)) for row in given["errors"])
-        if [len(row) for row in errors] != [len(sizes)] * len(POLLS):
+        if [len(row) for row in errors] != [len(sizes)] * len(WITHIN_RECORDS):
             raise ValueError("errors of other sizes")
         curves[name] = Curve(sizes, errors, number(given["blind_above"]))
     return curves

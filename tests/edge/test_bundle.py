@@ -323,7 +323,7 @@ def test_damaged_habits_are_refused_in_one_line(
     with pytest.raises(UserError) as refused:
         load_bundle(bundle_copy)
     before, _, after = one_line(refused).partition(" (")
-    assert before == f"{path}: has no usable habits of the node"
+    assert before == f"{path}: has unusable contents"
     assert after.endswith(f"); {RESTORE.format(folder=bundle_copy.parent)}")
     if fault:
         assert after.startswith(f"{fault})")
