@@ -269,9 +269,8 @@ def check_thresholds(options: argparse.Namespace) -> None:
     print(f"{'threshold':<22} {'in force':>9} {'proposed':>9}{finds}{heading}")
     for name, key in METRICS.threshold_keys.items():
         before = f"{proposed[key]:>9.4f}" if key in proposed else f"{'-':>9}"
-        sizes = (
-            "".join(f" {cell:>16}" for cell in found.get(name, ["-"] * len(WITHIN_RECORDS))) if found else ""
-        )
+        sizes = found.get(name, ["-"] * len(WITHIN_RECORDS)) if found else []
+        cells = "".join(f" {size:>16}" for size in sizes)
         share = f"  {sum(v.blames(name) for v in verdicts) / len(verdicts):.3%}" if verdicts else ""
         origin = "  set by a person" * (key in by_person) + "  blind" * (name in blind)
         print(f"{key:<22} {thresholds[key]:>9.4f} {before}{cells}{share}{origin}")

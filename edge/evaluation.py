@@ -269,9 +269,8 @@ def evaluate_datasets(
     heading = "".join(f" {f'found in {polls}':>16}" for polls in WITHIN_RECORDS) if found else ""
     print(f"\n{'threshold':<22} {'proposed':>9} {'in force':>9}{heading}")
     for name, key in metrics.threshold_keys.items():
-        cells = (
-            "".join(f" {cell:>16}" for cell in found.get(name, ["-"] * len(WITHIN_RECORDS))) if found else ""
-        )
+        sizes = found.get(name, ["-"] * len(WITHIN_RECORDS)) if found else []
+        cells = "".join(f" {size:>16}" for size in sizes)
         origin = "  set by a person" * (key in by_person) + "  blind" * (name in blind)
         print(f"{key:<22} {proposed[key]:>9.4f} {thresholds[key]:>9.4f}{cells}{origin}")
     if line := describe_blind(bundle.curves, thresholds, metrics):

@@ -1116,6 +1116,8 @@ def test_another_bundle_judges_from_the_next_poll_and_a_mixture_never(
         text = json.dumps(json.loads(good) | wide, sort_keys=True)
         stats.write_text(text)
         identity = json.loads(model.with_suffix(".json").read_text())
+        # Its habits would still know that the CPU was never so busy.
+        del identity["habits"]
         identity["sha256"]["stats"] = hashlib.sha256(text.encode()).hexdigest()
         model.with_suffix(".json").write_text(json.dumps(identity))
         edge.live(*range(20, SLOTS))
