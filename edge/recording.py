@@ -25,11 +25,11 @@ SHORTEST = 200
 # One more for each this many records.
 EPISODE_RECORDS = 1000
 # The limit is further out: by so many times the step to the level of twice as many episodes. If episodes
-# become rarer exponentially, one beyond the limit comes once in six recordings.
-TAIL_STEPS = 5.0
+# become rarer exponentially, one beyond the limit comes once in 25 recordings.
+TAIL_STEPS = 7.0
 TAIL_EPISODES = 2
 # It is at least this share further from the median: levels that have an end show no step.
-TAIL_ROOM = 0.15
+TAIL_ROOM = 0.2
 # The fewer times a level crosses its median, the less a recording shows how far it goes: the limit is further
 # out by this many ranges, divided by the crossings.
 CROSSING_RANGES = 20
@@ -260,7 +260,7 @@ def _usual_height(level: np.ndarray, end: _End) -> float:
 def _height_of(level: np.ndarray, episodes: int, end: _End) -> float:
     """The greatest height that a level (n,) reaches in so many separate episodes.
 
-    An episode that goes on for hours counts as several. Those of several days at the same time count once:
+    An episode that goes on for hours counts as several. Those of three days at the same time count once:
     they are a daily job, which is not usual at other times. If there are never so many, it is the height of
     the most.
     """
@@ -274,7 +274,8 @@ def _height_of(level: np.ndarray, episodes: int, end: _End) -> float:
         counts = np.zeros((end.days[-1] + 1, end.parts.max() + 1), dtype=int)
         for first, last in _runs_of(highest, gap):
             counts[end.days[first], end.parts[first]] += 1 + (last - first) // (2 * gap)
-        count = int(counts.max(axis=0).sum())
+        is_job = (counts > 0).sum(axis=0) >= JOB_DAYS
+        count = int(np.where(is_job, counts.max(axis=0), counts.sum(axis=0)).sum())
         if count > most:
             most, height = count, float(level[ranked[rank - 1]])
         if most >= episodes:

@@ -967,7 +967,7 @@ def test_a_signal_ends_a_running_daemon_in_order(influxd: Influxd, database: Dat
     )
     blind = [
         "blind: net_5g_down misses a lasting +67000 B/s, and finds +100000 B/s; net_5g_up misses a lasting"
-        " +2900 B/s, and finds +7000 B/s; lower the threshold, or train on steadier records"
+        " +2900 B/s, and finds +4000 B/s; lower the threshold, or train on steadier records"
     ]
     assert logged("".join(said)) == [other_interval, watching, *blind, silence]
     assert rest == ""
