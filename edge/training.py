@@ -85,30 +85,10 @@ def train(
     learnt.loc[~studied.learnt] = np.nan
     _check_trainable(learnt, features)
     stats = normalization_stats(learnt, features)
-    records = normalize(learnt.to_numpy(dtype=float), stats, features)
-    inputs, targets = (part.astype(np.float32) for part in whole_sequences(records, n_steps))
-    if len(inputs) < 10 * n_steps:
-        raise UserError(
-            f"the training set (--trainset) has only {len(inputs)} sequences of {n_steps} records"
-            " without gaps; collect at least a day of records"
-        )
-    if len(inputs) * interval_seconds < ENOUGH_SECONDS:
-        logger.warning(
-            "the training set (--trainset) has only %d sequences without gaps, %s: expect false alerts, and"
-            " collect normal data of a day or more (--mode collect --since 3d)",
-            len(inputs),
-            format_duration(len(inputs) * interval_seconds),
-        )
-
+    inputs, targets = _sequences(learnt, stats, n_steps, interval_seconds)
     split = len(inputs) - int(len(inputs) * val_split)
     epochs = enough_epochs(split) if train_epochs is None else train_epochs
-    keras = network.import_keras()
-    keras.utils.set_random_seed(network.SEED)
-    model = network.build(n_steps - 1, n_features)
-    history = network.fit(model, inputs, targets, epochs, val_split, train_verbose)
-    if not np.isfinite(history.history["loss"][-1]):
-        raise UserError("training diverged (the loss is not finite), so nothing was saved; check the dataset")
-    network.check_not_collapsed(model, n_steps - 1, n_features)
+    model, history = _fitted(inputs, targets, epochs, val_split, train_verbose)
     report = _forecast_report(model, inputs, targets, split, metrics)
     _check_learnt(report)
     means = targets[:split].mean(axis=0).astype(float).round(6)
@@ -150,6 +130,40 @@ def train(
         plotMetric(history, metric, f"{plot_dir}/")
     plotAccLoss(history, f"{plot_dir}/")
     return model
+
+
+def _sequences(
+    learnt: pd.DataFrame, stats: dict[str, dict[str, float]], n_steps: int, interval_seconds: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs (n, n_steps - 1, features) and targets (n, features) for the network, normalised."""
+    records = normalize(learnt.to_numpy(dtype=float), stats, list(learnt.columns))
+    inputs, targets = (part.astype(np.float32) for part in whole_sequences(records, n_steps))
+    if len(inputs) < 10 * n_steps:
+        raise UserError(
+            f"the training set (--trainset) has only {len(inputs)} sequences of {n_steps} records"
+            " without gaps; collect at least a day of records"
+        )
+    if len(inputs) * interval_seconds < ENOUGH_SECONDS:
+        logger.warning(
+            "the training set (--trainset) has only %d sequences without gaps, %s: expect false alerts, and"
+            " collect normal data of a day or more (--mode collect --since 3d)",
+            len(inputs),
+            format_duration(len(inputs) * interval_seconds),
+        )
+    return inputs, targets
+
+
+def _fitted(
+    inputs: np.ndarray, targets: np.ndarray, epochs: int, val_split: float, train_verbose: int
+) -> tuple[Any, Any]:
+    """The trained Keras model, and its history. Raises UserError if it has learnt nothing."""
+    network.import_keras().utils.set_random_seed(network.SEED)
+    model = network.build(*inputs.shape[1:])
+    history = network.fit(model, inputs, targets, epochs, val_split, train_verbose)
+    if not np.isfinite(history.history["loss"][-1]):
+        raise UserError("training diverged (the loss is not finite), so nothing was saved; check the dataset")
+    network.check_not_collapsed(model, *inputs.shape[1:])
+    return model, history
 
 
 def enough_epochs(sequences: int) -> int:
