@@ -26,7 +26,7 @@ from edge.incidents import Alerts
 from edge.paths import plots_prefix
 from edge.scores import score_dataset
 from edge.selection import NO_SAMPLE, Selection, in_slots
-from edge.sensitivity import WITHIN_RECORDS, blind_metrics, describe_blind
+from edge.sensitivity import blind_metrics, describe_blind
 from edge.sequences import N_STEPS
 from edge.thresholds import (
     DEFAULT_THRESHOLD,
@@ -249,11 +249,11 @@ def check_thresholds(options: argparse.Namespace) -> None:
     filename = options.thresholds_file
     proposed, by_person = compare_thresholds(filename)
     thresholds = load_thresholds(filename)
-    found: dict[str, list[str]] = {}
+    finds, found = "", dict.fromkeys(METRICS.threshold_keys, "")
     blind: list[str] = []
     try:
         bundle = load_bundle(options.model)
-        found = evaluation.found_changes(bundle, thresholds)
+        finds, found = evaluation.found_columns(bundle, thresholds)
         blind = blind_metrics(bundle.curves, thresholds, METRICS)
         _warn_of_foreign_thresholds(options, thresholds, bundle)
         frame = load_records(options.trainset, options.interval)
@@ -265,15 +265,12 @@ def check_thresholds(options: argparse.Namespace) -> None:
         )
         verdicts = []
     heading = f"  anomalies in {options.trainset}" if verdicts else ""
-    finds = "".join(f" {f'found in {polls}':>16}" for polls in WITHIN_RECORDS) if found else ""
     print(f"{'threshold':<22} {'in force':>9} {'proposed':>9}{finds}{heading}")
     for name, key in METRICS.threshold_keys.items():
         before = f"{proposed[key]:>9.4f}" if key in proposed else f"{'-':>9}"
-        sizes = found.get(name, ["-"] * len(WITHIN_RECORDS)) if found else []
-        cells = "".join(f" {size:>16}" for size in sizes)
         share = f"  {sum(v.blames(name) for v in verdicts) / len(verdicts):.3%}" if verdicts else ""
         origin = "  set by a person" * (key in by_person) + "  blind" * (name in blind)
-        print(f"{key:<22} {thresholds[key]:>9.4f} {before}{cells}{share}{origin}")
+        print(f"{key:<22} {thresholds[key]:>9.4f} {before}{found[name]}{share}{origin}")
     together = ""
     if verdicts:
         total = sum(verdict.is_anomaly for verdict in verdicts) / len(verdicts)

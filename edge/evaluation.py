@@ -264,15 +264,12 @@ def evaluate_datasets(
         for key in datasets
     }
     print("\n" + table({labels[key]: summary for key, summary in summaries.items()}))
-    found = found_changes(bundle, thresholds)
+    heading, found = found_columns(bundle, thresholds)
     blind = blind_metrics(bundle.curves, thresholds, metrics)
-    heading = "".join(f" {f'found in {polls}':>16}" for polls in WITHIN_RECORDS) if found else ""
     print(f"\n{'threshold':<22} {'proposed':>9} {'in force':>9}{heading}")
     for name, key in metrics.threshold_keys.items():
-        sizes = found.get(name, ["-"] * len(WITHIN_RECORDS)) if found else []
-        cells = "".join(f" {size:>16}" for size in sizes)
         origin = "  set by a person" * (key in by_person) + "  blind" * (name in blind)
-        print(f"{key:<22} {proposed[key]:>9.4f} {thresholds[key]:>9.4f}{cells}{origin}")
+        print(f"{key:<22} {proposed[key]:>9.4f} {thresholds[key]:>9.4f}{found[name]}{origin}")
     if line := describe_blind(bundle.curves, thresholds, metrics):
         logger.warning("%s", line)
     content = {**summaries, "sensitivity": sensitivity(bundle, thresholds)}
@@ -297,17 +294,21 @@ def learnt_thresholds(
     return propose_thresholds(None, None, _of_learnt(score_dataset(bundle, frame), bundle, frame), percentile)
 
 
-def found_changes(bundle: Bundle, thresholds: dict[str, float]) -> dict[str, list[str]]:
-    """Metric -> the smallest changes that are found within each of WITHIN_RECORDS records, in words."""
-    return {
-        name: [
-            describe_size(
-                curve.smallest(thresholds[bundle.metrics[name].threshold_key], polls), bundle.metrics[name]
-            )
-            for polls in WITHIN_RECORDS
-        ]
-        for name, curve in bundle.curves.items()
-    }
+def found_columns(bundle: Bundle, thresholds: dict[str, float]) -> tuple[str, dict[str, str]]:
+    """Heading and cells of a table: the smallest changes that are found within each of WITHIN_RECORDS.
+
+    The cells are by metric, and `overall`; without curves, all are empty.
+    """
+    if not bundle.curves:
+        return "", dict.fromkeys(bundle.metrics.threshold_keys, "")
+    cells = {}
+    for name, key in bundle.metrics.threshold_keys.items():
+        sizes = ["-"] * len(WITHIN_RECORDS)
+        if name in bundle.curves:
+            smallest = (bundle.curves[name].smallest(thresholds[key], polls) for polls in WITHIN_RECORDS)
+            sizes = [describe_size(size, bundle.metrics[name]) for size in smallest]
+        cells[name] = "".join(f" {size:>16}" for size in sizes)
+    return "".join(f" {f'found in {polls}':>16}" for polls in WITHIN_RECORDS), cells
 
 
 def sensitivity(bundle: Bundle, thresholds: dict[str, float]) -> dict[str, dict[str, Any]]:
