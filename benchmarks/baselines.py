@@ -186,7 +186,7 @@ def scores_of(bundle: Bundle, predict: Predict, values: np.ndarray, times: np.nd
 
 
 def learnt_sequences(bundle: Bundle, frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs (n, steps - 1, features) and targets (n, features) of the training set, as training has them."""
+    """Inputs (n, steps - 1, features) and targets (n, features) of what is learnt, and of daily jobs."""
     values, times = _records_of(bundle, frame)
     for start, end in bundle.left_out:
         values[(times >= start) & (times < end)] = np.nan

@@ -46,7 +46,7 @@ RECORDED_DAYS = 3
 JOB_SECONDS, JOB_JITTER_SECONDS = 2 * 3600, 300
 ATTACK_KINDS = ("cpu", "iperf", "flood", "memory")
 # Metric -> what lasts: points, or multiples of the median level.
-CHANGES = {"cpu": 5.0, "mem": 1.0, "net_down": 5.0, "net_up": 5.0}
+CHANGES = {"cpu": 5.0, "mem": 1.0, "net_down": 5.0, "net_up": 5.0, "net_5g_down": 5.0, "net_5g_up": 5.0}
 CHANGE_SECONDS = 2 * 3600
 
 Loads = list[Attack]
@@ -123,20 +123,12 @@ def windows_of(loads: Sequence[Attack]) -> Windows:
     return sorted({(int(load.start * 1e9), int(load.end * 1e9)) for load in loads})
 
 
-def trained(frame: pd.DataFrame, epochs: int | None, folder: str) -> tuple[Bundle, dict[str, float]]:
+def trained(frame: pd.DataFrame, folder: str) -> tuple[Bundle, dict[str, float]]:
     """The model that the program trains on a recording, and the thresholds that it proposes."""
     model = str(Path(folder, "model.h5"))
-    extra = {} if epochs is None else {"train_epochs": epochs}
     with contextlib.redirect_stdout(io.StringIO()):
-        train(
-            frame,
-            N_STEPS,
-            len(METRICS.features),
-            train_verbose=0,
-            model_filename=model,
-            plot_dir=folder,
-            **extra,
-        )
+        features = len(METRICS.features)
+        train(frame, N_STEPS, features, train_verbose=0, model_filename=model, plot_dir=folder)
     bundle = load_bundle(model)
     return bundle, learnt_thresholds(bundle, frame)
 
@@ -182,13 +174,13 @@ def lasting_changes(bundle: Bundle, thresholds: dict[str, float], seed: int) -> 
     return shares
 
 
-def measure(name: str, seed: int, epochs: int | None) -> dict[str, Any]:
+def measure(name: str, seed: int) -> dict[str, Any]:
     """All figures of one contamination with one seed."""
     rng = np.random.default_rng(seed)
     begin = time.perf_counter()
-    frame = frame_of(simulate(seed, NORMAL_START, RECORDED_DAYS * DAY_SECONDS, **_arguments(name, rng)))
+    frame = frame_of(simulate(seed, NORMAL_START, RECORDED_DAYS * DAY_SECONDS, **CONTAMINATIONS[name](rng)))
     with tempfile.TemporaryDirectory() as folder:
-        bundle, thresholds = trained(frame, epochs, folder)
+        bundle, thresholds = trained(frame, folder)
         seconds = time.perf_counter() - begin
         kinds, minutes = JOBS.get(name, ((), 0))
         first = NORMAL_START + 80 * DAY_SECONDS
@@ -212,10 +204,6 @@ def measure(name: str, seed: int, epochs: int | None) -> dict[str, Any]:
             frame = frame_of(simulate(seed + 800, first, DAY_SECONDS, moved))
             figures["moved"] = judge(bundle, thresholds, frame, windows_of(moved))
     return figures
-
-
-def _arguments(name: str, rng: np.random.Generator) -> dict[str, Any]:
-    return CONTAMINATIONS[name](rng)
 
 
 def row(figures: dict[str, Any]) -> str:
@@ -247,7 +235,6 @@ def main() -> None:
         prog="python -m benchmarks.contamination", description=__doc__.splitlines()[0]
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS), help="default: 11 12 13")
-    parser.add_argument("--epochs", type=int, help="default: those of the program")
     parser.add_argument("--only", default="", help="contaminations whose name has this text")
     options = parser.parse_args()
     all_figures: dict[str, Any] = {}
@@ -259,7 +246,7 @@ def main() -> None:
     print("| --- " * 8 + "|")
     for name in CONTAMINATIONS:
         for seed in options.seeds if options.only in name else ():
-            figures = measure(name, seed, options.epochs)
+            figures = measure(name, seed)
             all_figures[f"{name}, seed {seed}"] = figures
             print(f"| {name}, {seed} | {row(figures)} |", flush=True)
     saveDictJson(all_figures, "plots/contamination.json")

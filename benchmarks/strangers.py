@@ -82,7 +82,9 @@ def load_recording(path: Path) -> Recording:
         raw = pd.read_csv(path, sep=";")
         sensors = [name for name in raw.columns if name not in (TIME, *LABELS)]
         levels = raw[sensors].astype(float)
-        is_anomaly = raw[LABELS[0]].to_numpy(dtype=float) > 0
+        labels = raw[LABELS[0]].to_numpy(dtype=float)
+        if np.isnan(labels).any():
+            raise ValueError(f"{LABELS[0]} is empty in a record")
     except (KeyError, ValueError) as error:
         raise UserError(f"{path}: is not a recording of SKAB ({error}); name a folder of them") from None
     if len(raw) <= TRAIN_RECORDS or not sensors:
@@ -92,7 +94,7 @@ def load_recording(path: Path) -> Recording:
     levels.index = pd.date_range("2020-01-01", periods=len(raw), freq="s", tz="UTC", name="time")
     changes = levels.diff().add_suffix("_change")
     metrics = MetricTable(tuple(_sensor(name) for name in levels))
-    return Recording(path.name, pd.concat([changes, levels], axis=1), is_anomaly, metrics)
+    return Recording(path.name, pd.concat([changes, levels], axis=1), labels > 0, metrics)
 
 
 def _sensor(name: str) -> Metric:

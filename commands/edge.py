@@ -24,7 +24,8 @@ from edge.detector import detect
 from edge.exporter import EdgeMetrics
 from edge.incidents import Alerts
 from edge.paths import plots_prefix
-from edge.scores import score_dataset
+from edge.recording import outside
+from edge.scores import score_dataset, slot_times
 from edge.selection import NO_SAMPLE, Selection, in_slots
 from edge.sensitivity import blind_metrics, describe_blind
 from edge.sequences import N_STEPS
@@ -64,6 +65,7 @@ def run_train(options: argparse.Namespace) -> None:
     for name in testsets:
         evaluation.load_attacks(name)
     excluded = evaluation.load_attacks(options.trainset)
+    evaluation.warn_of_names(options.trainset)
     datasets = evaluation.load_datasets(testsets, options.trainset, options.interval)
     *_, (_, frame) = datasets.values()
     train(
@@ -258,6 +260,8 @@ def check_thresholds(options: argparse.Namespace) -> None:
         _warn_of_foreign_thresholds(options, thresholds, bundle)
         frame = load_records(options.trainset, options.interval)
         verdicts = detect(thresholds, frame, score_dataset(bundle, frame))
+        learnt = outside(slot_times(bundle, frame), bundle.left_out)
+        verdicts = [verdict for verdict, is_learnt in zip(verdicts, learnt, strict=True) if is_learnt]
     except ModuleNotFoundError as error:
         # People edit thresholds on the edge node, which has only requirements-edge.txt.
         logger.warning(

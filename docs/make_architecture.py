@@ -24,7 +24,15 @@ TOOLS = ("benchmarks", "lab", "simulators")
 EDGE_PATH = (
     ("[InfluxDB: metrics]", "get_samples", "format_record"),
     ("format_record", "write_dataset", "[dataset, CSV]", "load_records"),
-    ("load_records", "normalization_stats", "split_sequences", "fit", "save_bundle", "[bundle in model/]"),
+    (
+        "load_records",
+        "normalization_stats",
+        "split_sequences",
+        "fit",
+        "convert",
+        "save_bundle",
+        "[bundle in model/]",
+    ),
     ("[bundle in model/]", "load_bundle", "score"),
     ("load_records", "score", "propose_thresholds", "[thresholds file]", "Detector"),
     ("format_record", "score", "Detector", "Incidents", "[log]"),

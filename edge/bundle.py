@@ -76,44 +76,51 @@ def check_model_name(model_filename: str | Path) -> None:
         raise UserError(f"{model_filename}: a model file must end in .h5")
 
 
-def save_bundle(
-    model: keras.Model,
-    model_filename: str | Path,
-    stats: dict[str, float],
-    identity: dict[str, Any],
-    check_inputs: np.ndarray,
-) -> None:
-    """Write all files of a bundle. All are written before any is replaced; the identity is replaced last.
-
-    `identity` holds metrics, features, n_steps and a description of the training; checksums and versions are
-    added to it. Raises UserError if the LiteRT twin differs from the model on `check_inputs`.
-    """
+def convert(model: keras.Model, model_filename: str | Path, check_inputs: np.ndarray) -> bytes:
+    """The LiteRT twin of a network. Raises UserError if it differs from the model on `check_inputs`."""
     paths = bundle_paths(model_filename)
     # Beside the model, where the next training removes what a killed one left behind.
     with working_folder(paths.model) as folder:
         model.export(f"{folder}/network.tflite", format="litert", verbose=False)
         # The converter resets absl's level; Keras warns about the documented file format.
         logging.getLogger("absl").setLevel(logging.ERROR)
-        # Without the optimizer and our loss, keras.models.load_model() needs nothing of ours.
-        model.save(f"{folder}/network.h5", include_optimizer=False)
-        contents = {
-            paths.litert: (folder / "network.tflite").read_bytes(),
-            paths.model: (folder / "network.h5").read_bytes(),
-            paths.stats: json_bytes(stats),
-        }
-    expected = network.predict(model, check_inputs)
-    difference = float(np.abs(Predictor(contents[paths.litert])(check_inputs) - expected).max())
+        litert = (folder / "network.tflite").read_bytes()
+    difference = float(np.abs(Predictor(litert)(check_inputs) - network.predict(model, check_inputs)).max())
     if not difference <= LITERT_TOLERANCE:
         raise UserError(
             f"{paths.litert}: differs from the Keras model by {difference:.1e}, so nothing was saved;"
             " train on more records (--trainset) or for more --epochs"
         )
+    return litert
+
+
+def save_bundle(
+    model: keras.Model,
+    litert: bytes,
+    model_filename: str | Path,
+    stats: dict[str, float],
+    identity: dict[str, Any],
+) -> None:
+    """Write all files of a bundle. All are written before any is replaced; the identity is replaced last.
+
+    litert: the model's twin, of `convert`. identity: metrics, features, n_steps and a description of the
+    training; checksums and versions are added to it.
+    """
+    paths = bundle_paths(model_filename)
+    with working_folder(paths.model) as folder:
+        # Without the optimizer and our loss, keras.models.load_model() needs nothing of ours.
+        model.save(f"{folder}/network.h5", include_optimizer=False)
+        contents = {
+            paths.litert: litert,
+            paths.model: (folder / "network.h5").read_bytes(),
+            paths.stats: json_bytes(stats),
+        }
     contents[paths.identity] = json_bytes(
         {
             **identity,
             "sha256": {
                 "model": hashlib.sha256(contents[paths.model]).hexdigest(),
-                "litert": hashlib.sha256(contents[paths.litert]).hexdigest(),
+                "litert": hashlib.sha256(litert).hexdigest(),
                 "stats": _stats_sha256(stats),
             },
             "versions": {name: version(name) for name in ("tensorflow", "keras", "numpy")},

@@ -6,12 +6,13 @@ Each change comes at a random time and stays. The result is a curve for each met
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from common.alerts import WINDOW_RECORDS
 from edge.bundle import Bundle
-from edge.scores import RECORD_FACTOR, score
+from edge.scores import RECORD_FACTOR, SCORE_RECORDS, score
 from edge.sensitivity import BLIND_POINTS, WITHIN_RECORDS, Curve
 from nodes.metrics import FREE, Metric, MetricTable
 
@@ -22,73 +23,93 @@ FOUND_SHARE = 0.95
 STEPS = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)
 # The smallest size, as a share of the trained range; the largest, in ranges.
 SMALLEST, LARGEST = 0.04, 100.0
-# No threshold is this many times above the usual error.
+# Few thresholds are this many times above the usual error: larger sizes are tried in coarse steps.
 HOPELESS = 8.0
+COARSE_STEPS = (1.0, 2.0, 5.0)
 # Records before a change on which its verdicts depend.
-_BEFORE = WINDOW_RECORDS + 3
+_BEFORE = SCORE_RECORDS
+_BLOCK = _BEFORE + WINDOW_RECORDS
+# The busiest level of a metric, apart from single bursts.
+BUSY_QUANTILE = 0.99
 
 
-def measure(bundle: Bundle, values: np.ndarray, times: np.ndarray, seed: int = 101) -> dict[str, Curve]:
+def measure(
+    bundle: Bundle, values: np.ndarray, times: np.ndarray, held_out: np.ndarray, seed: int = 101
+) -> dict[str, Curve]:
     """Metric -> its curve, from normal records (n, features) in physical units, at `times` (n,) in ns.
 
-    Empty if there are too few consecutive records.
+    held_out: (n,), whether the network was not trained on a record; changes are put into those, or into any
+    if too few of them are consecutive. Empty if there are too few consecutive records at all.
     """
-    block = _BEFORE + WINDOW_RECORDS
-    steps = np.diff(times)
-    known = np.concatenate([[0], np.cumsum(np.isnan(values).any(axis=1))])
-    whole = [
-        start
-        for start in range(len(values) - block + 1)
-        if known[start + block] == known[start]
-        and (steps[start : start + block - 1] == bundle.interval_seconds * 1e9).all()
-    ]
-    if not whole:
+    starts = _starts(bundle, values[held_out], times[held_out])
+    rows = np.flatnonzero(held_out)
+    if not len(starts):
+        starts, rows = _starts(bundle, values, times), np.arange(len(values))
+    if not len(starts):
         return {}
-    rng = np.random.default_rng(seed)
-    starts = rng.choice(whole, TRIES, replace=len(whole) < TRIES)
-    rows = starts[:, None] + np.arange(block)
+    chosen = np.random.default_rng(seed).choice(starts, TRIES, replace=len(starts) < TRIES)
+    tries = rows[chosen[:, None] + np.arange(_BLOCK)]
     return {
-        name: _curve(bundle, metric, values[rows], times[rows]) for name, metric in bundle.metrics.items()
+        name: _curve(bundle, metric, values[tries], times[tries], _blind_above(bundle, metric, values))
+        for name, metric in bundle.metrics.items()
     }
 
 
-def _curve(bundle: Bundle, metric: Metric, values: np.ndarray, times: np.ndarray) -> Curve:
+def _starts(bundle: Bundle, values: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Where _BLOCK consecutive records without a missing value begin."""
+    if len(values) < _BLOCK:
+        return np.zeros(0, dtype=int)
+    is_known = ~np.isnan(values).any(axis=1)
+    is_next = np.diff(times) == bundle.interval_seconds * 1e9
+    whole = np.lib.stride_tricks.sliding_window_view(is_known, _BLOCK).all(axis=1)
+    return np.flatnonzero(whole & np.lib.stride_tricks.sliding_window_view(is_next, _BLOCK - 1).all(axis=1))
+
+
+def _blind_above(bundle: Bundle, metric: Metric, values: np.ndarray) -> float:
+    """30 points, or the busiest level of normal records (n, features)."""
+    if metric.unit == "%":
+        return BLIND_POINTS
+    levels = np.abs(values[:, bundle.features.index(metric.level)])
+    # Traffic may come so seldom that even this quantile is zero.
+    return float(f"{np.nanquantile(levels, BUSY_QUANTILE) or np.nanmax(levels):.3g}")
+
+
+def _curve(
+    bundle: Bundle, metric: Metric, values: np.ndarray, times: np.ndarray, blind_above: float
+) -> Curve:
     """The curve of one metric from tries: values (tries, records, features), times (tries, records)."""
     place = list(bundle.metrics).index(metric.name)
     usual = float(bundle.habits.rmse[place])
-    levels = values[..., bundle.features.index(metric.level)]
     width = bundle.stats[f"{metric.level}_max"] - bundle.stats[f"{metric.level}_min"]
     largest = 100.0 if metric.unit == "%" else LARGEST * width
-    sizes, errors = [], []
-    for size in _ladder(SMALLEST * width, largest):
+
+    def errors_of(size: float) -> list[float]:
+        """Within each of WITHIN_RECORDS, the error that at least FOUND_SHARE of the tries reach."""
         changed = with_change(bundle.metrics, metric, values, _BEFORE, size)
         scores = score(bundle, changed.reshape(-1, values.shape[-1]), times.reshape(-1))
         evidence = np.maximum(
             np.minimum(scores.window[:, place], scores.record[:, place] / RECORD_FACTOR),
             scores.lasting[:, place],
         ).reshape(times.shape)
-        # At least this share of the tries reaches the error.
-        worst = [
-            float(
-                np.quantile(
-                    evidence[:, _BEFORE : _BEFORE + polls].max(axis=1), 1 - FOUND_SHARE, method="lower"
-                )
-            )
-            for polls in WITHIN_RECORDS
-        ]
-        sizes.append(size)
-        errors.append(worst)
-        if worst[0] > HOPELESS * usual:
+        most = [evidence[:, _BEFORE : _BEFORE + polls].max(axis=1) for polls in WITHIN_RECORDS]
+        return [float(np.quantile(tries, 1 - FOUND_SHARE, method="lower")) for tries in most]
+
+    errors: dict[float, list[float]] = {}
+    for size in sorted({*_ladder(SMALLEST * width, largest, STEPS), blind_above}):
+        errors[size] = errors_of(size)
+        if errors[size][0] > HOPELESS * usual:
             break
-    blind_above = BLIND_POINTS if metric.unit == "%" else float(np.quantile(levels, 0.99))
+    for size in (*_ladder(max(errors), blind_above, COARSE_STEPS), blind_above):
+        if size > max(errors):
+            errors[size] = errors_of(size)
     # Nothing is found less well because it is larger.
-    grown = np.maximum.accumulate(np.array(errors), axis=0).T
-    return Curve(tuple(sizes), tuple(map(tuple, grown.tolist())), blind_above)
+    grown = np.maximum.accumulate(np.array(list(errors.values())), axis=0).T
+    return Curve(tuple(errors), tuple(map(tuple, grown.tolist())), blind_above)
 
 
-def _ladder(smallest: float, largest: float) -> list[float]:
+def _ladder(smallest: float, largest: float, steps: Sequence[float]) -> list[float]:
     powers = range(math.floor(math.log10(smallest)), math.ceil(math.log10(largest)) + 1)
-    sizes = [float(f"{step * 10.0**power:.3g}") for power in powers for step in STEPS]
+    sizes = [float(f"{step * 10.0**power:.3g}") for power in powers for step in steps]
     return [size for size in sizes if smallest <= size <= largest]
 
 

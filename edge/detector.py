@@ -28,7 +28,7 @@ from common.alerts import ALERT, ALERT_RECORDS, ANOMALY, UNKNOWN, WINDOW_RECORDS
 from common.times import format_time
 from common.values import mapping, number, whole
 from edge.bundle import Bundle
-from edge.scores import RECORD_FACTOR, Scores, score
+from edge.scores import RECORD_FACTOR, SCORE_RECORDS, Scores, score
 from edge.selection import NO_SAMPLE
 from nodes.metrics import METRICS, OVERALL, MetricTable
 from nodes.series import RECORD_SECONDS
@@ -152,7 +152,7 @@ class Detector:
         self.thresholds = thresholds
         self._bundle = bundle
         self._interval_ns = int(interval_seconds * 1e9)
-        self._window: deque[np.ndarray] = deque(maxlen=WINDOW_RECORDS)
+        self._window: deque[np.ndarray] = deque(maxlen=SCORE_RECORDS)
         self._row = Row()
         self._last_slot: int | None = None
 
@@ -201,7 +201,7 @@ class Detector:
         self._last_slot = slot
         self._window.append(np.array([columns[feature] for feature in metrics.features]))
         slots = np.arange(slot - len(self._window) + 1, slot + 1)
-        scores = score(self._bundle, np.array(self._window), slots * self._interval_ns)
+        scores = score(self._bundle, np.array(self._window), slots * self._interval_ns, WINDOW_RECORDS)
         values = {name: columns[column] for column, name in metrics.stored.items()}
         return _judge(time, values, scores, -1, self.thresholds, self._row)
 

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("find_anomalies")
 
+# Beside a dataset: its name -> the windows in which it was attacked.
+ATTACKS_FILE = "attacks.json"
+
 DEFAULT_PERCENTILE = 99.0
 _HEADINGS = {
     "records": "records",
@@ -55,7 +58,7 @@ def load_attacks(dataset: str | Path) -> list[tuple[int, int]]:
 
     The file maps a dataset's file name to a list of {"start": ..., "end": ...}.
     """
-    path = Path(dataset).parent / "attacks.json"
+    path = Path(dataset).parent / ATTACKS_FILE
     if not is_there(path):
         return []
     windows = loadDictJson(path).get(Path(dataset).name, [])
@@ -69,6 +72,17 @@ def load_attacks(dataset: str | Path) -> list[tuple[int, int]]:
             f"{path}: the windows of {Path(dataset).name} must be a list of"
             ' {"start": "2021-01-12T09:13:15Z", "end": "2021-01-12T09:31:15Z"}'
         ) from None
+
+
+def warn_of_names(dataset: str | Path) -> None:
+    """Log a warning for each name in the `attacks.json` beside a dataset that no file there has."""
+    path = Path(dataset).parent / ATTACKS_FILE
+    if not is_there(path):
+        return
+    there = {found.name for found in path.parent.iterdir()}
+    for name in loadDictJson(path):
+        if name not in there:
+            logger.warning("%s: there is no dataset %s beside it; correct the name", path, name)
 
 
 def is_same_node(

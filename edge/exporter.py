@@ -84,10 +84,14 @@ class EdgeMetrics(Exporter):
         for name, key in metrics.threshold_keys.items():
             self.threshold.labels(name).set(thresholds[key])
 
-    def show_sensitivity(self, curves: Mapping[str, Curve], thresholds: dict[str, float]) -> None:
+    def show_sensitivity(
+        self, curves: Mapping[str, Curve], thresholds: dict[str, float], metrics: MetricTable = METRICS
+    ) -> None:
         """Show what is found of each metric with the thresholds in force."""
+        self.smallest_change.clear()
+        self.blind.clear()
         for name, curve in curves.items():
-            threshold = thresholds[f"{name}_threshold"]
+            threshold = thresholds[metrics[name].threshold_key]
             self.smallest_change.labels(name).set(curve.smallest(threshold))
             self.blind.labels(name).set(curve.is_blind(threshold))
 

@@ -22,6 +22,11 @@ DURATIONS = (4, 8, 30)
 HOURS = 24
 # A change still lasts if the newest records are this share of it away from the middle.
 STILL = 0.5
+# The trained range follows a level that so many of the last 30 records reached: slowly, so that it does not
+# follow an attack before an alert.
+DRIFT_RECORDS = 8
+# Traffic that never stopped in the training set does not drift below this share of its lowest level.
+LEAST_SHARE = 0.5
 # Clocks change at whole quarters of an hour.
 _QUARTER_SECONDS = 900
 
@@ -67,13 +72,15 @@ class Habits:
         """What is usual for each level at `times` (n,) in ns, and how much it varies: (n, levels) each."""
         if not self.by_hour.any():
             return self.by_hour[:1], self.spread[:1]
-        seconds = local_seconds(times, self.zone)
+        _, seconds = local_days(times, self.zone)
         return between_hours(self.by_hour, seconds), between_hours(self.spread, seconds)
 
     def is_excused(self, times: np.ndarray, values: np.ndarray) -> np.ndarray:
         """Whether values (n, features) at `times` (n,) belong to a daily job: (n, features)."""
         excused = np.zeros(values.shape, dtype=bool)
-        seconds = local_seconds(times, self.zone) if self.jobs else None
+        if not self.jobs:
+            return excused
+        _, seconds = local_days(times, self.zone)
         for job in self.jobs:
             inside = (seconds - job.begin) % DAY_SECONDS <= (job.end - job.begin) % DAY_SECONDS
             for place, (low, high) in job.features.items():
@@ -83,17 +90,27 @@ class Habits:
     def within(
         self, times: np.ndarray, values: np.ndarray, lowest: np.ndarray, highest: np.ndarray
     ) -> np.ndarray:
-        """Values (n, features) at `times` (n,); a level beyond the trained range, but within the limits of
-        what lasts, is at the end of the range. lowest, highest: of the trained range, (features,).
+        """Values (n, features) of consecutive records at `times` (n,), as if the trained range had followed
+        levels that drift out of it, up to the limits of what lasts. lowest, highest: of it, (features,).
 
         A level that drifts leaves the range that a short recording showed, which is not wrong.
         """
         levels = values[:, self.places]
-        upward, downward = self._in_spreads(times, levels)
-        is_usual = (downward >= self.low[0]) & (upward <= self.high[0])
         low, high = lowest[list(self.places)], highest[list(self.places)]
+        usual, spread = self.usual(times)
+        highest_usual = usual + spread * self.high[0]
+        lowest_usual = usual + spread * self.low[0] if self.is_low_by_hour else self.low[0]
+        least = np.where(low > 0, LEAST_SHARE * low, -np.inf)
+        recently_high = reached(levels, DRIFT_RECORDS, DURATIONS[-1])
+        recently_low = -reached(-levels, DRIFT_RECORDS, DURATIONS[-1])
+        highest_now = np.maximum(high, np.minimum(recently_high, highest_usual))
+        lowest_now = np.minimum(low, np.maximum(recently_low, np.maximum(lowest_usual, least)))
         moved = values.copy()
-        moved[:, self.places] = np.where(is_usual, np.clip(levels, low, high), levels)
+        moved[:, self.places] = np.where(
+            levels > high,
+            high + np.maximum(levels - highest_now, 0.0),
+            np.where(levels < low, low - np.maximum(lowest_now - levels, 0.0), levels),
+        )
         return moved
 
     def lasting_errors(self, times: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -103,8 +120,11 @@ class Habits:
         limit, and 0 in the middle. Two of the three newest records must be at least half as far from the
         middle: the error ends soon after the change does.
         """
-        upward, downward = self._in_spreads(times, values[:, self.places])
-        upward, downward = upward - self.high_middle, downward - self.low_middle
+        levels = values[:, self.places]
+        usual, spread = self.usual(times)
+        upward = (levels - usual) / spread
+        downward = (upward if self.is_low_by_hour else levels) - self.low_middle
+        upward = upward - self.high_middle
         now_at_least, now_at_most = reached(upward, 2, 3), -reached(-downward, 2, 3)
         shares = np.zeros(upward.shape)
         for duration, low, high in zip(DURATIONS, self.low, self.high, strict=True):
@@ -113,12 +133,6 @@ class Habits:
             below = np.where(now_at_most <= STILL * at_most, at_most, 0.0) / (low - self.low_middle)
             shares = np.maximum(shares, np.maximum(above, below))
         return shares * self.rmse
-
-    def _in_spreads(self, times: np.ndarray, levels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Levels (n, levels) as `high` and as `low` count them."""
-        usual, spread = self.usual(times)
-        upward = (levels - usual) / spread
-        return upward, upward if self.is_low_by_hour else levels
 
     def in_units_of(self, rmse: np.ndarray) -> Habits:
         """The same habits with another `rmse` (levels,)."""
@@ -168,13 +182,16 @@ def habits_from_json(content: Any, places: tuple[int, ...], features: int) -> Ha
     jobs = []
     for job in given["daily_jobs"]:
         limits = {int(key): tuple(map(number, both)) for key, both in mapping(job["features"]).items()}
-        if any(len(both) != 2 for both in limits.values()):
+        if not all(len(both) == 2 and -np.inf < both[0] <= both[1] < np.inf for both in limits.values()):
             raise ValueError("a daily job without limits")
         if not all(0 <= place < features for place in limits):
             raise ValueError("a daily job of an unknown feature")
         jobs.append(DailyJob(text(job["metric"]), number(job["begin"]), number(job["end"]), limits))
+    zone = text(given["zone"])
+    if zone != "UTC":
+        ZoneInfo(zone)
     habits = Habits(
-        str(ZoneInfo(text(given["zone"]))),
+        zone,
         places,
         array("by_hour", HOURS, levels),
         array("spread", HOURS, levels),
@@ -186,8 +203,8 @@ def habits_from_json(content: Any, places: tuple[int, ...], features: int) -> Ha
         array("rmse", levels),
         tuple(jobs),
     )
-    if not (habits.spread > 0).all():
-        raise ValueError("a spread that is not above zero")
+    if not ((habits.spread > 0).all() and (habits.rmse > 0).all()):
+        raise ValueError("a spread or an rmse that is not above zero")
     if not ((habits.low < habits.low_middle).all() and (habits.high_middle < habits.high).all()):
         raise ValueError("limits that do not enclose the middle")
     return habits
@@ -219,8 +236,10 @@ def reached(levels: np.ndarray, records: int, duration: int) -> np.ndarray:
     return np.where(3 * known >= 2 * duration, result, -np.inf)
 
 
-def local_seconds(times: np.ndarray, zone: str) -> np.ndarray:
-    """Seconds since local midnight at `times` (n,) in ns; clocks that are put forward do not shift it."""
+def local_days(times: np.ndarray, zone: str) -> tuple[np.ndarray, np.ndarray]:
+    """The local day at `times` (n,) in ns, counted from 1970, and the seconds since its midnight by the clock
+    on the wall: (n,) each.
+    """
     quarters, index = np.unique(times // (_QUARTER_SECONDS * 10**9), return_inverse=True)
     if zone == "UTC":
         offsets = np.zeros(len(quarters))
@@ -232,7 +251,8 @@ def local_seconds(times: np.ndarray, zone: str) -> np.ndarray:
                 for quarter in quarters
             ]
         )
-    return (times / 1e9 + offsets[index]) % DAY_SECONDS
+    days, seconds = np.divmod(times / 1e9 + offsets[index], DAY_SECONDS)
+    return days.astype(int), seconds
 
 
 def between_hours(by_hour: np.ndarray, seconds: np.ndarray) -> np.ndarray:

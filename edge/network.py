@@ -97,10 +97,10 @@ def fit(
     inputs: np.ndarray,
     targets: np.ndarray,
     epochs: int,
-    val_split: float,
+    split: int,
     verbose: int,
 ) -> Any:
-    """Fit on sequences in time order; the last `val_split` of them are held out. Returns Keras's history.
+    """Fit on the sequences before `split`; the others are held out. Returns Keras's history.
 
     The loss divides a feature's squared error by its standard deviation. Without that, a feature that rests
     near 0 is hardly learnt; divided by its variance, little but its bursts is learnt. The learning rate stays
@@ -110,7 +110,6 @@ def fit(
     import keras
     from keras import ops
 
-    split = len(inputs) - int(len(inputs) * val_split)
     variances = targets[:split].var(axis=0)
     weights = 1.0 / np.sqrt(variances * variances.mean())
 

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import influx_utils
-from common.alerts import ALERT_RECORDS, WINDOW_RECORDS
+from common.alerts import ALERT_RECORDS
 from common.times import format_duration, format_time
 from common.values import mapping, whole
 from edge import samples
+from edge.scores import SCORE_RECORDS
 from edge.selection import Choice, Selection, Slot, in_slots
 from edge.timing import SampleClock
 from nodes.node import Node
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("find_anomalies")
 
-# Enough for a full window at each of the records that decide whether the first verdict is an alert.
-HISTORY_RECORDS = WINDOW_RECORDS + ALERT_RECORDS
+# Enough for whole scores of each of the records that decide whether the first verdict is an alert.
+HISTORY_RECORDS = SCORE_RECORDS + ALERT_RECORDS
 
 # A poll that has much to catch up on reads this much of it; InfluxDB answers that in a second.
 CHUNK_RECORDS, CHUNK_SECONDS = 240, 3600.0

@@ -15,7 +15,7 @@ import numpy as np
 from common.alerts import WINDOW_RECORDS
 from common.files import UserError
 from common.times import DAY_SECONDS, format_duration, format_time
-from edge.habits import DURATIONS, HOURS, DailyJob, Habits, between_hours, lasting, local_seconds
+from edge.habits import DURATIONS, HOURS, DailyJob, Habits, between_hours, lasting, local_days
 from nodes.metrics import MetricTable
 
 # A level is usual if it was reached in this many episodes: in a short recording, and in one of a day.
@@ -28,15 +28,19 @@ EPISODE_RECORDS = 1000
 # become rarer exponentially, one beyond the limit comes once in 25 recordings.
 TAIL_STEPS = 7.0
 TAIL_EPISODES = 2
-# It is at least this share further from the median: levels that have an end show no step.
-TAIL_ROOM = 0.2
+# It is at least and at most these shares further from the median: levels that have an end show no step, and
+# ones that came in a few sessions have all of their height for a step.
+TAIL_ROOM, MOST_TAIL_ROOM = 0.2, 1.0
 # The fewer times a level crosses its median, the less a recording shows how far it goes: the limit is further
 # out by this many ranges, divided by the crossings.
 CROSSING_RANGES = 20
+# A level that is so much of the time at its median, within NARROWEST, rests there and does not drift: so many
+# ranges at most.
+RESTING_SHARE, RESTING_RANGES = 0.25, 2.0
 # Records of one episode are at most this far apart, or a fortieth of the recording; one of twice this length
 # counts as two.
 EPISODE_GAP = 240
-# A daily job starts on this many days, within this time of day, and on half of all days.
+# A daily job starts on this many days, and on half of all days, and so far apart at most.
 JOB_DAYS = 3
 JOB_SPREAD_SECONDS = 45 * 60
 # It is expected this much earlier and later than seen.
@@ -51,7 +55,8 @@ SPREAD_SHARE = 0.4
 # The limit is further out by this many times the most that a whole day differed from the others.
 DAY_ROOM = 2.0
 # A shorter recording does not show that there is less to do at the weekend.
-WEEK_SECONDS = 7 * DAY_SECONDS
+WEEK_DAYS = 7
+WEEK_SECONDS = WEEK_DAYS * DAY_SECONDS
 # The narrowest limits, as a share of a level's range.
 NARROWEST = 0.01
 # Records just before and after a stretch are partly in it.
@@ -179,13 +184,13 @@ class _End:
     """The upper or the lower end of levels.
 
     heights: (n, levels), negated for the lower end. room: (levels,), by how much whole days may differ.
-    days, parts: (n,), the local day, and the part of it, both counted from 0.
+    days: (n,), the local day, counted from 0. seconds: (n,), of the local day.
     """
 
     heights: np.ndarray
     room: np.ndarray
     days: np.ndarray
-    parts: np.ndarray
+    seconds: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -200,16 +205,24 @@ class _Course:
 
 def _course_of(levels: np.ndarray, times: np.ndarray, zone: str, ignored: np.ndarray) -> _Course:
     """The course of levels (n, m); ignored: (n,), records that say nothing about it."""
-    seconds = local_seconds(times, zone)
-    parts = [_by_hour(level, ignored, times, seconds) for level in levels.T]
+    days, seconds = local_days(times, zone)
+    days -= days.min()
+    parts = [_by_hour(level, ignored, days, seconds) for level in levels.T]
     by_hour, spread, upward, room = (np.stack(arrays, axis=-1) for arrays in zip(*parts, strict=True))
-    is_week = bool(times[-1] - times[0] >= WEEK_SECONDS * 1e9)
-    days = np.round((times / 1e9 - seconds) / DAY_SECONDS).astype(int)
-    upper = _End(upward, room, days - days[0], (seconds // JOB_SPREAD_SECONDS).astype(int))
+    is_week = _is_week(times, days, ignored)
+    upper = _End(upward, room, days, seconds)
     lower = replace(upper, heights=-upward)
     if not is_week:
         lower = replace(upper, heights=-levels, room=np.zeros(len(room)))
     return _Course(by_hour, spread, (upper, lower), is_week)
+
+
+def _is_week(times: np.ndarray, days: np.ndarray, ignored: np.ndarray) -> bool:
+    """Whether a recording has seven whole days, and something of each day of the week."""
+    if len(times) < 2:
+        return False
+    span = (times[-1] - times[0] + np.median(np.diff(times))) / 1e9
+    return bool(span >= WEEK_SECONDS and len(np.unique(days[~ignored] % WEEK_DAYS)) == WEEK_DAYS)
 
 
 def _limits_and_middle(end: _End, ignored: np.ndarray, learn_all: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -246,7 +259,9 @@ def _limit(level: np.ndarray, duration: int, end: _End) -> float:
     is_above = means > np.median(means)
     crossings = max(int((is_above[1:] != is_above[:-1]).sum()), 1)
     width = np.subtract(*np.quantile(means, (0.99, 0.01)))
-    return _usual_height(lasts, end) + width * CROSSING_RANGES / crossings
+    rests = (np.abs(means - np.median(means)) <= NARROWEST * width).mean() >= RESTING_SHARE
+    room = min(CROSSING_RANGES / crossings, RESTING_RANGES if rests else np.inf)
+    return _usual_height(lasts, end) + width * room
 
 
 def _usual_height(level: np.ndarray, end: _End) -> float:
@@ -254,7 +269,8 @@ def _usual_height(level: np.ndarray, end: _End) -> float:
     episodes = int(np.clip(len(level) // EPISODE_RECORDS, FEWEST_EPISODES, MOST_EPISODES))
     height, more_often = (_height_of(level, count, end) for count in (episodes, TAIL_EPISODES * episodes))
     known = level[np.isfinite(level)]
-    return height + max(TAIL_STEPS * (height - more_often), TAIL_ROOM * (height - float(np.median(known))))
+    far = height - float(np.median(known))
+    return height + float(np.clip(TAIL_STEPS * (height - more_often), TAIL_ROOM * far, MOST_TAIL_ROOM * far))
 
 
 def _height_of(level: np.ndarray, episodes: int, end: _End) -> float:
@@ -270,12 +286,7 @@ def _height_of(level: np.ndarray, episodes: int, end: _End) -> float:
     most, height = 0, -np.inf
     # Ranks that grow by about a tenth: finer steps change nothing.
     for rank in np.unique(np.geomspace(1, len(ranked), 90).astype(int)):
-        highest = np.sort(ranked[:rank])
-        counts = np.zeros((end.days[-1] + 1, end.parts.max() + 1), dtype=int)
-        for first, last in _runs_of(highest, gap):
-            counts[end.days[first], end.parts[first]] += 1 + (last - first) // (2 * gap)
-        is_job = (counts > 0).sum(axis=0) >= JOB_DAYS
-        count = int(np.where(is_job, counts.max(axis=0), counts.sum(axis=0)).sum())
+        count = _count_of(_runs_of(np.sort(ranked[:rank]), gap), gap, end)
         if count > most:
             most, height = count, float(level[ranked[rank - 1]])
         if most >= episodes:
@@ -283,30 +294,47 @@ def _height_of(level: np.ndarray, episodes: int, end: _End) -> float:
     return height
 
 
+def _count_of(runs: list[tuple[int, int]], gap: int, end: _End) -> int:
+    """How many episodes runs of records make."""
+    counts = np.array([1 + (last - first) // (2 * gap) for first, last in runs])
+    begins = [first for first, _ in runs]
+    days, seconds = end.days[begins], end.seconds[begins]
+    is_near = _apart(seconds[:, None], seconds) <= JOB_SPREAD_SECONDS / 2
+    is_on = days[:, None] == np.unique(days)
+    is_job = ((is_near.astype(int) @ is_on) > 0).sum(axis=1) >= JOB_DAYS
+    on_days = (counts * is_job) @ is_on
+    return int(counts[~is_job].sum() + on_days.max())
+
+
+def _apart(seconds: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """How far two times of day are apart, in seconds."""
+    return np.abs((seconds - others + DAY_SECONDS / 2) % DAY_SECONDS - DAY_SECONDS / 2)
+
+
 def _by_hour(
-    level: np.ndarray, ignored: np.ndarray, times: np.ndarray, seconds: np.ndarray
+    level: np.ndarray, ignored: np.ndarray, days: np.ndarray, seconds: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
     """by_hour and spread (24,) of one level (n,), its height (n,), and by how much whole days differ.
 
-    seconds: of the local day, (n,). Each day is compared with the other days, as a day after the training
-    will be.
+    days: local, (n,). seconds: of the local day, (n,). Each day is compared with the other days, as a day
+    after the training will be.
     """
     no_course = np.zeros(HOURS), np.ones(HOURS), level, 0.0
-    days, day_places = np.unique(
-        np.round((times / 1e9 - seconds) / DAY_SECONDS).astype(int), return_inverse=True
-    )
+    names, day_places = np.unique(days, return_inverse=True)
     hours = (seconds // 3600).astype(int)
     is_known = ~np.isnan(level) & ~ignored
     if not is_known.any():
         return no_course
-    medians = np.full((len(days), HOURS), np.nan)
+    medians = np.full((len(names), HOURS), np.nan)
     known_hours = np.flatnonzero(is_known)
     cells = day_places[known_hours] * HOURS + hours[known_hours]
     order = np.argsort(cells, kind="stable")
     found, starts = np.unique(cells[order], return_index=True)
     for cell, part in zip(found, np.split(known_hours[order], starts[1:]), strict=True):
         medians.flat[cell] = np.median(level[part])
-    if (~np.isnan(medians)).sum(axis=0).min() < JOB_DAYS:
+    known_days = (~np.isnan(medians)).sum(axis=0)
+    # An outage may have taken an hour of one day.
+    if np.median(known_days) < JOB_DAYS or known_days.min() < JOB_DAYS - 1:
         return no_course
     of_others = np.zeros(len(level))
     by_others, by_none = np.zeros(medians.shape), np.zeros(medians.shape)
@@ -373,10 +401,8 @@ def _daily(runs: list[tuple[int, int]], times: np.ndarray, zone: str) -> list[li
     found = []
     left = list(runs)
     while left:
-        begins = local_seconds(times[[begin for begin, _ in left]], zone)
-        days = np.round((times[[begin for begin, _ in left]] / 1e9 - begins) / DAY_SECONDS)
-        apart = np.abs((begins - begins[0] + DAY_SECONDS / 2) % DAY_SECONDS - DAY_SECONDS / 2)
-        near = apart <= JOB_SPREAD_SECONDS
+        days, begins = local_days(times[[begin for begin, _ in left]], zone)
+        near = _apart(begins, begins[0]) <= JOB_SPREAD_SECONDS
         together = [run for run, is_near in zip(left, near, strict=True) if is_near]
         if len(set(days[near])) >= max(JOB_DAYS, days_of_recording / 2):
             found.append(together)
@@ -394,7 +420,7 @@ def _job(
     features: Sequence[int],
     values: np.ndarray,
 ) -> DailyJob:
-    begins, ends = (local_seconds(times[[run[end] for run in runs]], zone) for end in (0, 1))
+    begins, ends = (local_days(times[[run[end] for run in runs]], zone)[1] for end in (0, 1))
     # Begins may be on both sides of midnight.
     after = (begins - begins[0] + DAY_SECONDS / 2) % DAY_SECONDS - DAY_SECONDS / 2
     begin = begins[0] + after.min() - JOB_MARGIN_SECONDS

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 RECORD_FACTOR = 4.0
 PREDICTIONS = WINDOW_RECORDS - N_STEPS + 1
+# The scores of a record depend on so many: those of its window, and those in the window of each of them.
+SCORE_RECORDS = 2 * WINDOW_RECORDS - 1
 # An RMSE over fewer known predictions than this says too little.
 MIN_PREDICTIONS = PREDICTIONS // 3
 # Values further outside the trained range than this share of its width are not used as inputs.
@@ -46,30 +48,35 @@ class Scores:
     metrics: MetricTable = METRICS
 
 
-def score(bundle: Bundle, values: np.ndarray, times: np.ndarray | None = None) -> Scores:
+def score(
+    bundle: Bundle, values: np.ndarray, times: np.ndarray | None = None, newest: int | None = None
+) -> Scores:
     """Score consecutive records (n, features) in physical units, NaN where a value is missing.
 
-    times: (n,) in ns; only a bundle without habits needs none. Values that belong to a daily job count as
-    predicted.
+    times: (n,) in ns; only a bundle without habits needs none. newest: only so many records are scored, the
+    last ones. Values that belong to a daily job count as predicted.
 
     The inputs of the network are clipped to the trained range: a network that sees an attack predicts the
     attack. A missing input is replaced by its neighbour, and so is one far outside the range, or the records
     after an attack would be measured against it. A feature without a usable input gets its mean; if all its
     inputs are missing, its metric is unknown.
     """
-    actual = usual = normalised(bundle, values)
+    actual = moved = normalised(bundle, values)
     is_excused = np.zeros(values.shape, dtype=bool)
     if bundle.habits:
         lows, widths = feature_ranges(bundle.stats, bundle.features)
-        usual = normalised(bundle, bundle.habits.within(times, values, lows, lows + widths))
+        moved = normalised(bundle, bundle.habits.within(times, values, lows, lows + widths))
         is_excused = bundle.habits.is_excused(times, values)
-    is_far = (usual < -FAR_OUTSIDE) | (usual > 1.0 + FAR_OUTSIDE)
+    if newest is not None:
+        times = None if times is None else times[-newest:]
+        values, actual, moved, is_excused = (part[-newest:] for part in (values, actual, moved, is_excused))
+    is_far = (moved < -FAR_OUTSIDE) | (moved > 1.0 + FAR_OUTSIDE)
     inputs, _ = split_sequences(
-        np.where(is_far | is_excused, np.nan, np.clip(usual, 0.0, 1.0)), bundle.n_steps
+        np.where(is_far | is_excused, np.nan, np.clip(moved, 0.0, 1.0)), bundle.n_steps
     )
     predicted = np.full(actual.shape, np.nan)
     predicted[bundle.n_steps - 1 :] = bundle.predictor(_bridge(inputs, bundle.means))
-    judged = np.where(is_excused, predicted, usual)
+    judged = np.where(is_excused, predicted, moved)
     seen, _ = split_sequences(actual, bundle.n_steps)
     judged[bundle.n_steps - 1 :][np.isnan(seen).all(axis=1)] = np.nan
     squares = metric_square_errors(judged, predicted, bundle.metrics)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,15 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from common.files import UserError
-from common.times import format_duration
+from common.times import format_duration, format_time
 from edge import network
-from edge.bundle import Bundle, save_bundle
+from edge.bundle import Bundle, Predictor, convert, save_bundle
 from edge.changes import measure
 from edge.paths import DEFAULT_MODEL, plots_prefix
 from edge.pictures import plotAccLoss, plotMetric
 from edge.recording import Study, outside, study
 from edge.scores import Scores, score
-from edge.sensitivity import Curve
 from edge.sequences import metric_square_errors, normalization_stats, normalize, whole_sequences
 from nodes.metrics import METRICS, MetricTable
 from nodes.series import RECORD_SECONDS
@@ -38,6 +36,10 @@ ENOUGH_STEPS = 1000
 LEARNT_SHARE = 0.95
 # Fewer held-out sequences than this say little, so all sequences are used to judge the network.
 MIN_HELD_OUT = 100
+# Held-out records in a row: twice what it takes to try a change.
+HELD_OUT_RECORDS = 180
+# Its multiples, without their whole parts, are spread evenly, however many there are.
+GOLDEN_RATIO = 0.618034
 # A day of records, apart from a few gaps: less shows a network little of what is normal.
 ENOUGH_SECONDS = 0.9 * 86400
 # The percentile of the documented thresholds.
@@ -64,11 +66,12 @@ def train(
     """Train the network on normal records and save its bundle; returns the Keras model.
 
     train_dataset: resampled records in physical units, missing values as NaN. n_features: must be the
-    number of features of `metrics`. train_epochs: None for as many as enough_epochs() says. The last
-    `val_split` of the records, in time order, are held out. The curves of loss and accuracy are drawn into
-    `plot_dir`. excluded: windows (start, end) in ns that are not learnt. learn_all: learn all else, also what
-    is unlike the rest. zone: of the days and hours in which the node has its habits. Raises UserError, and
-    keeps an earlier bundle, for records that cannot be learnt from and for a network that has learnt nothing.
+    number of features of `metrics`. train_epochs: None for as many as enough_epochs() says. `val_split` of
+    the records are held out, in stretches at several times of day. The curves of loss and accuracy are drawn
+    into `plot_dir`. excluded: windows (start, end) in ns that are not learnt. learn_all: learn all else, also
+    what is unlike the rest. zone: of the days and hours in which the node has its habits. Raises UserError,
+    and keeps an earlier bundle, for records that cannot be learnt from and for a network that has learnt
+    nothing.
     """
     features = list(metrics.features)
     if n_features != len(features):
@@ -80,34 +83,41 @@ def train(
     interval_ns = int(interval_seconds * 1e9)
     times = train_dataset.index.as_unit("ns").asi8 // interval_ns * interval_ns
     studied = study(values, times, metrics, zone, excluded, learn_all)
-    _report_study(studied)
+    _report_study(studied, times, excluded)
     learnt = train_dataset[features].copy()
     learnt.loc[~studied.learnt] = np.nan
-    _check_trainable(learnt, features)
+    _check_trainable(learnt, features, is_in_part=True)
     stats = normalization_stats(learnt, features)
-    inputs, targets = _sequences(learnt, stats, n_steps, interval_seconds)
-    split = len(inputs) - int(len(inputs) * val_split)
+    inputs, targets, ends = _sequences(learnt, stats, n_steps, interval_seconds)
+    is_held = held_out(len(inputs), val_split)
+    # Those that are held out come last.
+    inputs, targets = (np.concatenate([part[~is_held], part[is_held]]) for part in (inputs, targets))
+    split = len(inputs) - int(is_held.sum())
     epochs = enough_epochs(split) if train_epochs is None else train_epochs
-    model, history = _fitted(inputs, targets, epochs, val_split, train_verbose)
+    model, history = _fitted(inputs, targets, epochs, split, train_verbose)
     report = _forecast_report(model, inputs, targets, split, metrics)
     _check_learnt(report)
+    litert = convert(model, model_filename, inputs[-2000:])
     means = targets[:split].mean(axis=0).astype(float).round(6)
     bundle = Bundle(
         metrics,
         n_steps,
         stats,
         means,
-        functools.partial(network.predict, model),
+        Predictor(litert),
         interval_seconds,
         habits=studied.habits,
         left_out=studied.windows,
     )
     habits = studied.habits.in_units_of(usual_rmse(score(bundle, values, times), times, studied.windows))
-    curves = _curves(
-        dataclasses.replace(bundle, habits=habits), learnt.to_numpy(dtype=float), times, val_split
+    held_records = np.zeros(len(learnt), dtype=bool)
+    held_records[ends[is_held]] = True
+    curves = measure(
+        dataclasses.replace(bundle, habits=habits), learnt.to_numpy(dtype=float), times, held_records
     )
     save_bundle(
         model,
+        litert,
         model_filename,
         stats,
         {
@@ -124,7 +134,6 @@ def train(
             "sensitivity": {name: curve.to_json() for name, curve in curves.items()},
             "left_out": [stretch.to_json() for stretch in studied.left_out],
         },
-        inputs[-2000:],
     )
     for metric in ("loss", "accuracy"):
         plotMetric(history, metric, f"{plot_dir}/")
@@ -134,8 +143,10 @@ def train(
 
 def _sequences(
     learnt: pd.DataFrame, stats: dict[str, dict[str, float]], n_steps: int, interval_seconds: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs (n, n_steps - 1, features) and targets (n, features) for the network, normalised."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Inputs (n, n_steps - 1, features) and targets (n, features) for the network, normalised, and the place
+    of each target among the records (n,).
+    """
     records = normalize(learnt.to_numpy(dtype=float), stats, list(learnt.columns))
     inputs, targets = (part.astype(np.float32) for part in whole_sequences(records, n_steps))
     if len(inputs) < 10 * n_steps:
@@ -150,16 +161,36 @@ def _sequences(
             len(inputs),
             format_duration(len(inputs) * interval_seconds),
         )
-    return inputs, targets
+    is_known = ~np.isnan(records).any(axis=1)
+    is_whole = np.lib.stride_tricks.sliding_window_view(is_known, n_steps).all(axis=1)
+    return inputs, targets, np.flatnonzero(is_whole) + n_steps - 1
+
+
+def held_out(sequences: int, share: float) -> np.ndarray:
+    """Whether each of so many sequences, in time order, is held out: (sequences,).
+
+    It is `share` of each of several equal parts, as many as have HELD_OUT_RECORDS of them: the end of the
+    last part, and another place of each other part, so that the places are not at the same times of day.
+    """
+    parts = max(int(sequences * share) // HELD_OUT_RECORDS, 1)
+    is_held = np.zeros(sequences, dtype=bool)
+    for number, part in enumerate(reversed(np.array_split(is_held, parts))):
+        count = int(len(part) * share)
+        end = len(part) - int(number * GOLDEN_RATIO % 1 * (len(part) - count))
+        part[end - count : end] = True
+    return is_held
 
 
 def _fitted(
-    inputs: np.ndarray, targets: np.ndarray, epochs: int, val_split: float, train_verbose: int
+    inputs: np.ndarray, targets: np.ndarray, epochs: int, split: int, train_verbose: int
 ) -> tuple[Any, Any]:
-    """The trained Keras model, and its history. Raises UserError if it has learnt nothing."""
+    """The trained Keras model, and its history; sequences from `split` on are held out.
+
+    Raises UserError if it has learnt nothing.
+    """
     network.import_keras().utils.set_random_seed(network.SEED)
     model = network.build(*inputs.shape[1:])
-    history = network.fit(model, inputs, targets, epochs, val_split, train_verbose)
+    history = network.fit(model, inputs, targets, epochs, split, train_verbose)
     if not np.isfinite(history.history["loss"][-1]):
         raise UserError("training diverged (the loss is not finite), so nothing was saved; check the dataset")
     network.check_not_collapsed(model, *inputs.shape[1:])
@@ -172,7 +203,12 @@ def enough_epochs(sequences: int) -> int:
     return max(DEFAULT_EPOCHS, -(-ENOUGH_STEPS // steps))
 
 
-def _check_trainable(frame: pd.DataFrame, features: Sequence[str]) -> None:
+def _check_trainable(frame: pd.DataFrame, features: Sequence[str], is_in_part: bool = False) -> None:
+    """Raise UserError for a feature that has no value, or only one. is_in_part: without what is left out."""
+    where, remedy = "", "collect a longer time in which it changes"
+    if is_in_part:
+        where = " apart from what is left out"
+        remedy = f"if that is normal, train with --learn_all; or {remedy}"
     for feature in features:
         values = frame[feature].dropna()
         if values.empty:
@@ -181,13 +217,20 @@ def _check_trainable(frame: pd.DataFrame, features: Sequence[str]) -> None:
             )
         if values.min() == values.max():
             raise UserError(
-                f"the training set (--trainset) has the constant value {values.iloc[0]:g} for {feature},"
-                " which cannot be learnt; collect a longer time in which it changes"
+                f"the training set (--trainset) has the constant value {values.iloc[0]:g} for"
+                f" {feature}{where}, which cannot be learnt; {remedy}"
             )
 
 
-def _report_study(studied: Study) -> None:
+def _report_study(studied: Study, times: np.ndarray, excluded: Sequence[tuple[int, int]]) -> None:
     """Log what is not learnt, and the daily jobs."""
+    for start, end in excluded:
+        count = int(((times >= start) & (times < end)).sum())
+        window = f"{format_time(start)} to {format_time(end)}"
+        if count:
+            logger.info("left out of the training set by attacks.json: %s, %d records", window, count)
+        else:
+            logger.warning("the training set has no record from %s; correct attacks.json beside it", window)
     for job in studied.habits.jobs:
         begin, end = (
             f"{int(seconds // 3600):02}:{int(seconds % 3600 // 60):02}" for seconds in (job.begin, job.end)
@@ -209,12 +252,6 @@ def usual_rmse(scores: Scores, times: np.ndarray, left_out: Sequence[tuple[int, 
     """The window RMSE of each metric, (metrics,), that one in a hundred records learnt exceeds."""
     window = scores.window[outside(times, left_out), :-1]
     return np.nanpercentile(window, USUAL_PERCENTILE, axis=0)
-
-
-def _curves(bundle: Bundle, learnt: np.ndarray, times: np.ndarray, val_split: float) -> dict[str, Curve]:
-    """What the model finds, measured on the held-out records; on all, if too few are held out."""
-    split = len(learnt) - int(len(learnt) * val_split)
-    return measure(bundle, learnt[split:], times[split:]) or measure(bundle, learnt, times)
 
 
 def _check_learnt(report: dict[str, dict[str, float]]) -> None:

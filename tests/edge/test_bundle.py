@@ -18,7 +18,7 @@ import pytest
 
 from common.files import UserError
 from common.times import parse_time
-from edge.bundle import Bundle, BundlePaths, Predictor, bundle_paths, load_bundle, save_bundle
+from edge.bundle import Bundle, BundlePaths, Predictor, bundle_paths, convert, load_bundle, save_bundle
 from edge.datasets import loadDataset
 from edge.recording import Stretch
 from edge.scores import score_dataset
@@ -357,7 +357,7 @@ def test_a_twin_that_differs_from_the_model_is_not_saved_over_a_good_bundle(
         " train on more records (--trainset) or for more --epochs"
     )
     with pytest.raises(UserError, match=refusal(message)):
-        save_bundle(small, bundle_copy, {}, {}, unknown)
+        convert(small, bundle_copy, unknown)
     assert contents(bundle_copy.parent) == before
 
 
@@ -367,7 +367,7 @@ def test_what_a_training_makes_on_the_way_lies_beside_the_model(
     # A training that is killed leaves what the next one removes, and nothing elsewhere.
     monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
     inputs = np.random.default_rng(15).random((10, 3, 12), dtype=np.float32)
-    save_bundle(small, bundle_copy, {}, {}, inputs)
+    save_bundle(small, convert(small, bundle_copy, inputs), bundle_copy, {}, {})
     assert sorted(contents(bundle_copy.parent)) == sorted(FILES)
 
 
@@ -379,7 +379,7 @@ def test_a_bundle_of_which_one_file_cannot_be_written_leaves_the_good_one_whole(
     # JSON has no NaN, so the statistics cannot be written.
     stats["cpu_user_rate_min"] = math.nan
     with pytest.raises((UserError, ValueError)):
-        save_bundle(small, bundle_copy, stats, {}, np.zeros((2, 3, 12), dtype=np.float32))
+        save_bundle(small, b"", bundle_copy, stats, {})
     assert [name for name, content in contents(bundle_copy.parent).items() if content != before[name]] == []
 
 

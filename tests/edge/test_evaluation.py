@@ -18,7 +18,7 @@ from edge import evaluation
 from edge.bundle import load_bundle
 from edge.datasets import load_records
 from edge.detector import Verdict
-from edge.evaluation import is_same_node, load_attacks, summarise, table
+from edge.evaluation import is_same_node, load_attacks, summarise, table, warn_of_names
 from edge.scores import Scores, score_dataset
 from edge.thresholds import load_thresholds, propose_thresholds, read_proposals
 from tests.support.verdict_patterns import SECOND, START, verdicts_of, window
@@ -261,6 +261,21 @@ def test_attack_windows_are_read_from_beside_the_dataset(tmp_path: Path) -> None
 def test_a_dataset_without_windows_has_no_attacks(text: str | None, tmp_path: Path) -> None:
     dataset = tmp_path / "some.csv" if text is None else write_attacks(tmp_path, text)
     assert load_attacks(dataset) == []
+
+
+def test_a_name_that_no_dataset_has_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    dataset = write_attacks(tmp_path, '{"normall.csv": [], "some.csv": [], "a\\u0000/b": []}')
+    dataset.touch()
+    warn_of_names(dataset)
+    path = tmp_path / "attacks.json"
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{path}: there is no dataset normall.csv beside it; correct the name",
+        f"{path}: there is no dataset a\0/b beside it; correct the name",
+    ]
+    path.unlink()
+    caplog.clear()
+    warn_of_names(dataset)
+    assert caplog.records == []
 
 
 GOOD = '"2026-03-02T00:00:00Z"'

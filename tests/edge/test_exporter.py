@@ -56,6 +56,11 @@ def test_what_prometheus_scrapes() -> None:
         "find_anomalies_spool_depth": 0,
     }
     assert {name: found.get(name) for name in expected} == expected
+    # Another model has no curve of the memory.
+    metrics.show_sensitivity({"cpu": curves["cpu"]}, {"cpu_threshold": 0.5})
+    found = scrape(port)
+    assert found['find_anomalies_smallest_change{metric="cpu"}'] == 2.0
+    assert not any("smallest_change" in name or "blind" in name for name in found if "mem" in name)
 
 
 def test_what_serves_nothing_loads_no_http_server() -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Callable, Sequence
+from datetime import date
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -25,7 +26,7 @@ from edge.habits import (
     between_hours,
     habits_from_json,
     lasting,
-    local_seconds,
+    local_days,
 )
 from edge.scores import score, score_dataset
 from nodes.metrics import METRICS, getFeatures
@@ -252,16 +253,25 @@ def test_what_is_usual_in_an_hour_is_no_error_in_it_and_one_in_another() -> None
 )
 def test_seconds_since_local_midnight(zone: str, moment: str, local: str) -> None:
     hours, minutes, seconds = map(float, local.split(":"))
-    found = local_seconds(at("2026-07-01T12:00:00Z", moment), zone)
+    _, found = local_days(at("2026-07-01T12:00:00Z", moment), zone)
     assert found[1] == hours * 3600 + minutes * 60 + seconds
 
 
-def test_local_seconds_are_those_of_the_clocks_on_any_day() -> None:
+def test_local_days_and_seconds_are_those_of_the_clocks_on_any_day() -> None:
     moments = np.random.default_rng(6).integers(START, START + 400 * 86400 * SECOND, 200)
-    for zone in ("Europe/Berlin", "Australia/Lord_Howe", "America/St_Johns"):
+    # 12 hours before and after UTC are half a day.
+    for zone in (
+        "Europe/Berlin",
+        "Australia/Lord_Howe",
+        "America/St_Johns",
+        "Pacific/Auckland",
+        "Etc/GMT+12",
+    ):
         clocks = pd.to_datetime(moments, utc=True).tz_convert(ZoneInfo(zone))
+        days, seconds = local_days(moments, zone)
         expected = [clock.hour * 3600 + clock.minute * 60 + clock.second for clock in clocks]
-        assert np.floor(local_seconds(moments, zone)).tolist() == expected
+        assert np.floor(seconds).tolist() == expected
+        assert days.tolist() == [clock.toordinal() - date(1970, 1, 1).toordinal() for clock in clocks]
 
 
 @pytest.mark.parametrize(
@@ -362,36 +372,63 @@ def test_jobs_of_several_metrics_and_features_are_each_excused() -> None:
 # --- what is within the habits, but beyond the trained range --------------------------------------
 
 
+def seen(habits: Habits, levels: Sequence[float], lowest: float = 0.0) -> list[float]:
+    """Levels as they are judged, if the trained range is from `lowest` to 10."""
+    values = np.array(levels, dtype=float)[:, None]
+    return habits.within(slots(len(values)), values, np.array([lowest]), np.full(1, 10.0))[:, 0].tolist()
+
+
 @pytest.mark.parametrize(
-    ("value", "usual", "expected"),
+    ("drifted_to", "usual", "value", "expected"),
     [
         # Trained on 0 to 10; what lasts for 4 records is usual from -2 to 12.
-        (5.0, 0.0, 5.0),
-        (10.0, 0.0, 10.0),
-        (11.0, 0.0, 10.0),
-        (12.0, 0.0, 10.0),
-        (12.1, 0.0, 12.1),
-        (-1.0, 0.0, 0.0),
-        (-2.0, 0.0, 0.0),
-        (-2.1, 0.0, -2.1),
-        (NAN, 0.0, NAN),
+        (5.0, 0.0, 5.0, 5.0),
+        (5.0, 0.0, 11.0, 11.0),
+        (5.0, 0.0, -1.0, -1.0),
+        (11.0, 0.0, 11.0, 10.0),
+        (11.0, 0.0, 10.5, 10.0),
+        (11.0, 0.0, 12.0, 11.0),
+        (11.0, 0.0, 9.0, 9.0),
+        (11.0, 0.0, -1.0, -1.0),
+        (-1.0, 0.0, -1.0, 0.0),
+        (-1.0, 0.0, -3.0, -2.0),
+        (-1.0, 0.0, 11.0, 11.0),
+        # Not further than that.
+        (20.0, 0.0, 20.0, 18.0),
+        (-20.0, 0.0, -20.0, -18.0),
+        (11.0, 0.0, NAN, NAN),
         # 3 more at this hour: from 1 to 15.
-        (15.0, 3.0, 10.0),
-        (15.1, 3.0, 15.1),
-        (-1.0, 3.0, -1.0),
-        # A level at home in its range stays there, however unusual it is.
-        (0.5, 3.0, 0.5),
+        (14.0, 3.0, 14.0, 10.0),
+        (16.0, 3.0, 16.0, 11.0),
+        (-1.0, 3.0, -1.0, -1.0),
     ],
 )
-def test_a_level_that_is_usual_counts_as_in_the_trained_range(
-    value: float, usual: float, expected: float
+def test_the_trained_range_follows_a_level_that_drifts(
+    drifted_to: float, usual: float, value: float, expected: float
 ) -> None:
     habits = one_level((-2, 0, 0), (12, 5, 5), 4.0, np.full((24, 1), usual))
-    values = np.array([[value, value]])
-    moved = habits.within(slots(1), values, np.zeros(2), np.full(2, 10.0))
-    # The other feature is no level.
-    np.testing.assert_array_equal(moved, [[expected, value]])
-    np.testing.assert_array_equal(values, [[value, value]])
+    found = seen(habits, [5.0] * 21 + [drifted_to] * 8 + [value])
+    np.testing.assert_array_equal(found[-1], expected)
+
+
+def test_the_range_follows_after_eight_records_and_goes_back_when_they_are_thirty_records_old() -> None:
+    habits = one_level((-2, 0, 0), (12, 6, 6), 4.0)
+    jump = seen(habits, [5.0] * 30 + [11.0] * 9 + [5.0] * 21 + [11.0] * 2)
+    assert jump[30:39] == [11.0] * 7 + [10.0] * 2
+    # The two and seven of the nine are among the last 30, then six.
+    assert jump[60:] == [10.0, 10.0]
+    assert seen(habits, [5.0] * 30 + [11.0] * 9 + [5.0] * 23 + [11.0])[-1] == 11.0
+    # At the start nothing is known of the records before.
+    assert seen(habits, [11.0] * 21) == [11.0] * 19 + [10.0] * 2
+
+
+@pytest.mark.parametrize(
+    ("drifted_to", "expected"), [(0.9, 1.0), (0.5, 1.0), (0.4, pytest.approx(0.9)), (0.0, 0.5)]
+)
+def test_traffic_that_never_stopped_does_not_drift_to_zero(drifted_to: float, expected: float) -> None:
+    # Trained on 1 to 10; by its limits alone, -2 is usual.
+    habits = one_level((-2, 0, 0), (12, 6, 6), 4.0)
+    assert seen(habits, [5.0] * 20 + [drifted_to] * 10, lowest=1.0)[-1] == expected
 
 
 # --- JSON ----------------------------------------------------------------------------------------
@@ -494,6 +531,8 @@ def test_a_part_of_habits_that_is_missing_or_of_another_kind_is_refused(key: str
         {"spread": [[1.0]] * 23 + [[0.0]]},
         {"is_low_by_hour": 1},
         {"rmse": [INF]},
+        {"rmse": [0.0]},
+        {"rmse": [-0.1]},
         {"by_hour": [[0.0]] * 23},
         {"by_hour": [[0.0]] * 23 + [[0.0, 0.0]]},
         {"by_hour": [[0.0]] * 23 + [[-INF]]},
@@ -518,6 +557,10 @@ def test_a_part_of_habits_that_is_missing_or_of_another_kind_is_refused(key: str
         with_job(features={"0": [50.0, 60.0, 70.0]}),
         with_job(features={"0": 50.0}),
         with_job(features={"0": [50.0, "70"]}),
+        with_job(features={"0": [50.0, NAN]}),
+        with_job(features={"0": [70.0, 50.0]}),
+        with_job(features={"0": [-INF, 70.0]}),
+        with_job(features={"0": [50.0, INF]}),
         with_job(features={"12": [50.0, 70.0]}),
         with_job(features={"-1": [50.0, 70.0]}),
         {"daily_jobs": [5]},
@@ -709,10 +752,10 @@ def test_a_drift_just_beyond_the_trained_range_is_in_it_for_the_network() -> Non
     squares = score(bundle, values, slots(60)).record[40, 7] ** 2
     # The level counts as 53 of 53, the change as 54 of 53.
     assert squares == pytest.approx((0.5**2 + (54 / 53 - 0.5) ** 2) / 2)
-    # From 55.1 on it is not usual, and counts as it is.
+    # The range follows up to 55, and 55.1 is 0.1 more.
     values[30:, MEM] = 55.1
     squares = score(bundle, values, slots(60)).record[40, 7] ** 2
-    assert squares == pytest.approx(((55.1 / 53 - 0.5) ** 2 + (54 / 53 - 0.5) ** 2) / 2)
+    assert squares == pytest.approx(((53.1 / 53 - 0.5) ** 2 + (54 / 53 - 0.5) ** 2) / 2)
 
 
 # --- one by one and at once ----------------------------------------------------------------------

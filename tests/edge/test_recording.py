@@ -75,8 +75,9 @@ def studied(
     assert found.habits.places == LEVELS
     assert not found.habits.rmse.any()
     assert found.habits.zone == zone
-    stored = json.loads(json.dumps(found.habits.to_json(), allow_nan=False))
-    assert habits_from_json(stored, LEVELS, 5).to_json() == found.habits.to_json()
+    in_units = found.habits.in_units_of(np.ones(3)).to_json()
+    stored = json.loads(json.dumps(in_units, allow_nan=False))
+    assert habits_from_json(stored, LEVELS, 5).to_json() == in_units
     return found
 
 
@@ -224,6 +225,30 @@ def test_a_level_that_drifts_has_wide_limits() -> None:
     assert 25.0 < found.habits.low[2, 2] < 35.0
 
 
+@pytest.mark.parametrize(
+    ("sessions", "limit"),
+    [
+        # Each session crosses the median twice: the limit is 20 / 24 of the range of 60 kB/s further out, and
+        # a fifth of it, since ten sessions are as high as five.
+        ((300, 900, 2700, 5300, 6500, 7100, 9300, 10_700, 12_000, 13_900, 15_000, 16_400), 122_000.0),
+        # Ten sessions never came: as far again as the sessions reach, and 20 / 12 of the range.
+        ((2700, 5300, 9300, 10_700, 12_000, 13_900), 220_000.0),
+        # Two are not usual. No more than two ranges, however few crossings there are.
+        ((2700, 9300), 120_000.0),
+    ],
+)
+def test_the_limit_of_traffic_that_rests_at_zero_is_not_far_above_its_sessions(
+    sessions: Sequence[int], limit: float
+) -> None:
+    levels = life()
+    levels[:, 1] = 0.0
+    for first in sessions:
+        levels[first : first + 120, 1] = 60_000.0
+    found = studied(levels)
+    assert found.learnt.all()
+    assert found.habits.high[:, 1].tolist() == pytest.approx([limit] * 3)
+
+
 def test_stretches_that_are_near_are_one() -> None:
     for apart, stretches in ((30, 1), (60, 2)):
         levels = life(1.0)
@@ -295,6 +320,8 @@ def with_job(begins: Sequence[int], records: int = 40, days: float = 3.0, column
         ([480, DAY + 508, 2 * DAY + 460], (6900, 7200 + 420 + 600)),
         # Around midnight: 23:50, 00:02 and 23:57.
         ([5720, 2 * DAY + 8, 3 * DAY - 12], (85_800, 86_400 + 120 + 600)),
+        # At 03:00, 2 minutes earlier, and 3 minutes later: on both sides of four times 45 minutes.
+        ([720, DAY + 712, 2 * DAY + 732], (10_680, 10_800 + 180 + 600)),
     ],
 )
 def test_load_of_each_day_is_a_daily_job_and_no_stretch(begins: list[int], seconds: tuple[int, int]) -> None:
@@ -378,7 +405,7 @@ def test_a_forgotten_attack_beside_a_daily_job_is_left_out() -> None:
 @pytest.mark.parametrize(("job_days", "is_job"), [(range(4), True), (range(0, 6, 2), False)])
 def test_a_daily_job_comes_on_half_of_all_days(job_days: Sequence[int], is_job: bool) -> None:
     # Seven days of one record a minute.
-    levels = np.repeat(life(7 / 4 + 0.01)[: 7 * 1440], 1, axis=0)
+    levels = life(7 / 4)
     for day in job_days:
         levels[day * 1440 + 120 : day * 1440 + 140, 0] = 92.0
     found = study(features_of(levels), times_of(len(levels), step_seconds=60), TABLE)
@@ -441,6 +468,42 @@ def test_a_level_that_wanders_has_no_hours_of_its_own() -> None:
     steps = np.random.default_rng(8).normal(0, 0.1, len(levels))
     levels[:, 0] += np.cumsum(steps)
     assert not studied(levels, learn_all=True).habits.by_hour.any()
+
+
+@pytest.mark.parametrize(("zone", "hours"), [("Pacific/Fiji", 12), ("Etc/GMT+12", -12)])
+def test_days_and_jobs_are_those_of_a_zone_that_is_half_a_day_from_utc(zone: str, hours: int) -> None:
+    levels = with_job([480, DAY + 500, 2 * DAY + 470])
+    levels[:, 1] *= 2 + np.sin(2 * np.pi * np.arange(len(levels)) / DAY)
+    found = studied(levels, zone)
+    assert found.left_out == []
+    (job,) = found.habits.jobs
+    assert job.begin == pytest.approx((470 * 15 - 600 + hours * 3600) % 86_400, abs=30 * 15)
+    assert found.habits.by_hour[:, 1].argmax() == pytest.approx((6 + hours) % 24, abs=1)
+
+
+def test_an_outage_of_some_hours_does_not_cost_the_hours_of_the_day() -> None:
+    levels = life()
+    levels[:, 0] += 10 * np.sin(2 * np.pi * np.arange(len(levels)) / DAY)
+    levels[DAY + 10 * HOUR : DAY + 13 * HOUR] = NAN
+    expected = 20 + 10 * np.sin(2 * np.pi * (np.arange(24) + 0.5) / 24)
+    np.testing.assert_allclose(studied(levels).habits.by_hour[:, 0], expected, atol=1.0)
+    # Of two days there is nothing to compare the third with.
+    levels[10 * HOUR : 13 * HOUR] = NAN
+    assert not studied(levels).habits.by_hour.any()
+
+
+@pytest.mark.parametrize(
+    ("days", "gap", "is_whole"), [(7.0, 0, True), (7 - 1 / DAY, 0, False), (8.0, 1, False), (8.0, 0.5, True)]
+)
+def test_less_than_usual_by_the_hour_takes_a_whole_week(days: float, gap: float, is_whole: bool) -> None:
+    levels = life(days)
+    levels[:, 0] += 10 * np.sin(2 * np.pi * np.arange(len(levels)) / DAY)
+    # Saturday, or half of it, was not recorded.
+    levels[5 * DAY : int((5 + gap) * DAY)] = NAN
+    times = times_of(len(levels))
+    known = ~np.isnan(levels[:, 0])
+    found = study(features_of(levels[known]), times[known], TABLE)
+    assert found.habits.is_low_by_hour is is_whole
 
 
 def test_two_days_say_nothing_about_the_hours() -> None:

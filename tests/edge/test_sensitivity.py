@@ -46,8 +46,9 @@ def bundle(limit: float, rmse: float) -> Bundle:
     return Bundle(METRICS, 4, stats, np.full(12, 0.5), half, habits=habits(limit, rmse))
 
 
-def normal(count: int) -> tuple[np.ndarray, np.ndarray]:
-    return np.full((count, 12), 0.5), np.arange(count) * SLOT
+def normal(count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Values, times, and that all records are held out."""
+    return np.full((count, 12), 0.5), np.arange(count) * SLOT, np.ones(count, dtype=bool)
 
 
 # --- a change ------------------------------------------------------------------------------------
@@ -90,8 +91,10 @@ def test_a_curve_has_the_errors_that_changes_reach() -> None:
         assert in_30 == pytest.approx(size / 4)
         if size == 0.5:
             break
-    # What is far above any threshold is not tried: 1.0 has an error of 0.25.
+    # What is larger than the busiest level, and far above any threshold, is not tried.
     assert curve.sizes[-1] == 1.0
+    # The busiest level of the CPU is 30 points, although 1.0 is found with any threshold.
+    assert curves["cpu"].sizes[-1] == 30.0
 
 
 def test_a_level_that_lasts_counts_from_its_third_record() -> None:
@@ -101,36 +104,67 @@ def test_a_level_that_lasts_counts_from_its_third_record() -> None:
 
 
 def test_a_metric_in_percent_is_blind_above_30_points_and_others_above_their_busiest_level() -> None:
-    values, times = normal(200)
-    values[:, FEATURES.index("bytes_received_rate")] = 0.7
-    curves = measure(bundle(limit=0.1, rmse=1.0), values, times)
+    values, times, held_out = normal(400)
+    received, sent = (FEATURES.index(f"bytes_{kind}_rate") for kind in ("received", "transmitted"))
+    # Busy before, and what is held out is idle; or busy in one record only.
+    held_out[:200] = False
+    values[:, [received, sent]] = 0.0
+    values[:200, received] = 0.7123
+    values[7, sent] = 0.6
+    curves = measure(bundle(limit=0.1, rmse=1.0), values, times, held_out)
     assert curves["cpu"].blind_above == 30.0
-    assert curves["net_down"].blind_above == pytest.approx(0.7)
+    assert curves["net_down"].blind_above == 0.712
+    assert 0.712 in curves["net_down"].sizes
+    assert curves["net_up"].blind_above == 0.6
+
+
+def test_changes_are_put_into_records_that_are_held_out_if_enough_of_them_are_in_a_row() -> None:
+    values, times, _ = normal(400)
+    values[:200, FEATURES.index("bytes_received_rate")] = 0.45
+    model = bundle(limit=0.1, rmse=1.0)
+
+    def found(held_out: np.ndarray) -> float:
+        curve = measure(model, values, times, held_out)["net_down"]
+        return dict(zip(curve.sizes, curve.errors[0], strict=True))[0.1]
+
+    # 0.5 + 0.1 is at the limit, 0.45 + 0.1 half as far. Two held-out stretches are as good as one.
+    places = np.arange(400)
+    assert found(places >= 200) == pytest.approx(1.0)
+    assert found((places >= 200) & (places != 300)) == pytest.approx(1.0)
+    assert found(places < 200) == pytest.approx(0.5)
+    # No 89 of them in a row.
+    assert found(places // 88 % 2 == 0) == pytest.approx(0.5)
+    assert found(places < 0) == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(
     "spoil",
     [
-        lambda values, times: (values[:62], times[:62]),
-        # No 63 records in a row are whole, or evenly apart.
-        lambda values, times: (np.where(np.arange(len(values))[:, None] % 62 == 61, np.nan, values), times),
-        lambda values, times: (values, times + SLOT * (np.arange(len(times)) // 62)),
+        lambda values, times: (values[:88], times[:88]),
+        lambda values, times: (values[:0], times[:0]),
+        # No 89 records in a row are whole, or evenly apart.
+        lambda values, times: (np.where(np.arange(len(values))[:, None] % 88 == 87, np.nan, values), times),
+        lambda values, times: (values, times + SLOT * (np.arange(len(times)) // 88)),
     ],
 )
 def test_nothing_is_measured_without_enough_records_in_a_row(spoil: Callable) -> None:
-    values, times = normal(200)
-    assert measure(bundle(limit=0.1, rmse=1.0), *spoil(values, times)) == {}
-    assert measure(bundle(limit=0.1, rmse=1.0), values[:63], times[:63]) != {}
+    values, times, held_out = normal(200)
+    values, times = spoil(values, times)
+    assert measure(bundle(limit=0.1, rmse=1.0), values, times, held_out[: len(times)]) == {}
+    assert measure(bundle(limit=0.1, rmse=1.0), *normal(89)) != {}
 
 
-def test_what_is_found_in_fewer_than_95_percent_of_the_tries_is_not_found() -> None:
-    # The level is at its limit, or so low that the change does not reach it, each for a third of the time.
-    values, times = normal(3000)
-    values[1000:, FEATURES.index("bytes_received_rate")] = 0.45
-    curve = measure(bundle(limit=0.1, rmse=1.0), values, times)["net_down"]
-    found = dict(zip(curve.sizes, curve.errors[0], strict=True))
-    # 0.45 + 0.1 is 0.05 above the middle, half as far as the limit.
-    assert found[0.1] == pytest.approx(0.5)
+@pytest.mark.parametrize(("low_tries", "error"), [(1, 1.0), (3, 0.5)])
+def test_what_is_found_in_fewer_than_95_percent_of_the_tries_is_not_found(
+    low_tries: int, error: float
+) -> None:
+    # There are exactly 40 places for the 40 tries. In the last ones the level is lower: 0.45 + 0.1 is 0.05
+    # above the middle, half as far as the limit.
+    values, times, held_out = normal(40 * 90)
+    values[89::90] = math.nan
+    values[(40 - low_tries) * 90 :, FEATURES.index("bytes_received_rate")] -= 0.05
+    curve = measure(bundle(limit=0.1, rmse=1.0), values, times, held_out)["net_down"]
+    assert dict(zip(curve.sizes, curve.errors[0], strict=True))[0.1] == pytest.approx(error)
 
 
 # --- what a curve says ---------------------------------------------------------------------------

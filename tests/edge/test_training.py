@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import math
@@ -24,7 +23,7 @@ from edge.habits import DailyJob, Habits
 from edge.network import check_not_collapsed
 from edge.recording import Stretch, Study, study
 from edge.scores import score_dataset, slot_times
-from edge.training import _check_learnt, _forecast_report, _report_study, enough_epochs, train
+from edge.training import _check_learnt, _forecast_report, _report_study, enough_epochs, held_out, train
 from nodes.metrics import METRICS
 from tests.support.refusals import refusal
 from tests.support.training import FEATURES, LIVING_STD, Trained, contents, spread
@@ -285,8 +284,9 @@ def test_what_is_unlike_the_rest_is_not_learnt_named_and_found_again(
 
 
 CONSTANT = (
-    "the training set (--trainset) has the constant value 0 for mem_rate, which cannot be learnt;"
-    " collect a longer time in which it changes"
+    "the training set (--trainset) has the constant value 0 for mem_rate apart from what is left out, which"
+    " cannot be learnt; if that is normal, train with --learn_all; or collect a longer time in which it"
+    " changes"
 )
 
 
@@ -311,6 +311,35 @@ def test_what_is_unlike_the_rest_and_what_a_person_named_is_not_learnt_unless_al
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("sequences", "share", "parts"),
+    [
+        # A short recording has one stretch, at its end; three days have 9, one in each 8 hours.
+        (1797, 0.1, 1),
+        (17_277, 0.1, 9),
+        (17_277, 0.0, 0),
+        (9, 0.1, 0),
+    ],
+)
+def test_what_is_held_out_comes_from_several_times_of_day(sequences: int, share: float, parts: int) -> None:
+    is_held = held_out(sequences, share)
+    assert is_held.shape == (sequences,)
+    places = np.flatnonzero(is_held)
+    stretches = np.split(places, np.flatnonzero(np.diff(places) > 1) + 1) if len(places) else []
+    assert len(stretches) == parts
+    for number, stretch in enumerate(stretches):
+        assert sequences * number / parts - parts <= stretch[0]
+        assert stretch[-1] < sequences * (number + 1) / parts + parts
+        assert len(stretch) == pytest.approx(sequences * share / parts, abs=1)
+        # Two tries of a change, of 89 records each.
+        assert len(stretch) >= 178
+    if parts:
+        assert is_held[-1]
+    # No two begin within half an hour of the same time of day.
+    begins = np.sort([stretch[0] * 15 % 86_400 for stretch in stretches])
+    assert (np.diff(begins) > 1800).all()
+
+
 def test_the_training_says_what_it_leaves_out_and_what_to_do(
     trained: Trained, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -329,6 +358,10 @@ def test_the_training_says_what_it_leaves_out_and_what_to_do(
     )
 
 
+# Five records, an hour apart.
+TIMES = np.arange(5) * 3600 * 10**9
+
+
 def test_the_training_names_twenty_stretches_and_counts_the_others(caplog: pytest.LogCaptureFixture) -> None:
     minute = 60 * 10**9
     stretches = [Stretch(i * 100 * minute, (i * 100 + 5) * minute, ("cpu",)) for i in range(23)]
@@ -336,7 +369,7 @@ def test_the_training_names_twenty_stretches_and_counts_the_others(caplog: pytes
     nothing = np.zeros((24, 0))
     habits = Habits("Europe/Rome", (), *[nothing] * 6, False, nothing, jobs)
     with caplog.at_level("INFO"):
-        _report_study(Study(np.ones(5, dtype=bool), [Stretch(0, minute, ()), *stretches], habits))
+        _report_study(Study(np.ones(5, dtype=bool), [Stretch(0, minute, ()), *stretches], habits), TIMES, [])
     messages = [record.getMessage() for record in caplog.records]
     assert messages[:2] == [
         "daily job: cpu from 23:40 to 00:20 Europe/Rome",
@@ -347,12 +380,26 @@ def test_the_training_names_twenty_stretches_and_counts_the_others(caplog: pytes
     assert sum(message.startswith(left_out) for message in messages) == 20
     assert messages[22] == "and 3 more"
     assert len(messages) == 24
-    # What a person named is known to the person.
-    caplog.clear()
-    _report_study(
-        Study(np.ones(5, dtype=bool), [Stretch(0, minute, ())], dataclasses.replace(habits, jobs=()))
-    )
-    assert caplog.records == []
+
+
+def test_the_training_says_which_records_attacks_json_leaves_out(caplog: pytest.LogCaptureFixture) -> None:
+    nothing = np.zeros((24, 0))
+    studied = Study(np.ones(5, dtype=bool), [], Habits("UTC", (), *[nothing] * 6, False, nothing))
+    hour = 3600 * 10**9
+    with caplog.at_level("INFO"):
+        _report_study(studied, TIMES, [(hour, 3 * hour), (5 * hour, 9 * hour)])
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        (
+            "INFO",
+            "left out of the training set by attacks.json: 1970-01-01T01:00:00Z to 1970-01-01T03:00:00Z,"
+            " 2 records",
+        ),
+        (
+            "WARNING",
+            "the training set has no record from 1970-01-01T05:00:00Z to 1970-01-01T09:00:00Z; correct"
+            " attacks.json beside it",
+        ),
+    ]
 
 
 def test_the_habits_of_a_bundle_are_those_of_its_recording_in_units_of_its_network(trained: Trained) -> None:
