@@ -30,7 +30,7 @@ TAIL_STEPS = 7.0
 TAIL_EPISODES = 2
 # It is at least and at most these shares further from the median: levels that have an end show no step, and
 # ones that came in a few sessions have all of their height for a step.
-TAIL_ROOM, MOST_TAIL_ROOM = 0.2, 1.0
+TAIL_ROOM, MOST_TAIL_ROOM = 0.2, 2.0
 # The fewer times a level crosses its median, the less a recording shows how far it goes: the limit is further
 # out by this many ranges, divided by the crossings.
 CROSSING_RANGES = 20
