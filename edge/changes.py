@@ -5,8 +5,9 @@ Each change comes at a random time and stays. The result is a curve for each met
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -49,10 +50,27 @@ def measure(
         return {}
     chosen = np.random.default_rng(seed).choice(starts, TRIES, replace=len(starts) < TRIES)
     tries = rows[chosen[:, None] + np.arange(_BLOCK)]
+    bundle = dataclasses.replace(bundle, predictor=_remembering(bundle.predictor))
     return {
         name: _curve(bundle, metric, values[tries], times[tries], _blind_above(bundle, metric, values))
         for name, metric in bundle.metrics.items()
     }
+
+
+def _remembering(predictor: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+    """A predictor for inputs (n, steps, features) of which most are those of the first call."""
+    first: list[np.ndarray] = []
+
+    def predict(inputs: np.ndarray) -> np.ndarray:
+        if not first:
+            first.extend((inputs, predictor(inputs)))
+        predicted = first[1].copy()
+        is_new = (inputs != first[0]).any(axis=(1, 2))
+        if is_new.any():
+            predicted[is_new] = predictor(inputs[is_new])
+        return predicted
+
+    return predict
 
 
 def _starts(bundle: Bundle, values: np.ndarray, times: np.ndarray) -> np.ndarray:
