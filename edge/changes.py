@@ -31,7 +31,7 @@ COARSE_STEPS = (1.0, 2.0, 5.0)
 _BEFORE = SCORE_RECORDS
 _BLOCK = _BEFORE + WINDOW_RECORDS
 # The busiest level of a metric, apart from single bursts.
-BUSY_QUANTILE = 0.99
+BUSIEST_SHARE = 0.99
 
 
 def measure(
@@ -58,16 +58,17 @@ def measure(
 
 
 def _remembering(predictor: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
-    """A predictor for inputs (n, steps, features) of which most are those of the first call."""
-    first: list[np.ndarray] = []
+    """A predictor for inputs (n, steps, features), most of which are those of the call before."""
+    before: list[np.ndarray] = []
 
     def predict(inputs: np.ndarray) -> np.ndarray:
-        if not first:
-            first.extend((inputs, predictor(inputs)))
-        predicted = first[1].copy()
-        is_new = (inputs != first[0]).any(axis=(1, 2))
+        if not before:
+            before[:] = inputs, predictor(inputs)
+        predicted = before[1].copy()
+        is_new = (inputs != before[0]).any(axis=(1, 2))
         if is_new.any():
             predicted[is_new] = predictor(inputs[is_new])
+        before[:] = inputs, predicted
         return predicted
 
     return predict
@@ -89,7 +90,7 @@ def _blind_above(bundle: Bundle, metric: Metric, values: np.ndarray) -> float:
         return BLIND_POINTS
     levels = np.abs(values[:, bundle.features.index(metric.level)])
     # Traffic may come so seldom that even this quantile is zero.
-    return float(f"{np.nanquantile(levels, BUSY_QUANTILE) or np.nanmax(levels):.3g}")
+    return float(f"{np.nanquantile(levels, BUSIEST_SHARE) or np.nanmax(levels):.3g}")
 
 
 def _curve(

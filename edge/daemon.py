@@ -169,7 +169,9 @@ class Daemon:
         self.delivery.look_after_store()
         self.watch.refresh()
         self._exporter.show_thresholds(self.watch.thresholds, self._node_metrics)
-        self._exporter.show_sensitivity(self.watch.bundle.curves, self.watch.thresholds)
+        self._exporter.show_sensitivity(
+            self.watch.bundle.curves, self.watch.thresholds, self.watch.bundle.metrics
+        )
         self._exporter.foreign_thresholds.set(self.watch.has_foreign_thresholds)
         try:
             if not self._is_connected:

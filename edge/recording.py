@@ -55,8 +55,7 @@ SPREAD_SHARE = 0.4
 # The limit is further out by this many times the most that a whole day differed from the others.
 DAY_ROOM = 2.0
 # A shorter recording does not show that there is less to do at the weekend.
-WEEK_DAYS = 7
-WEEK_SECONDS = WEEK_DAYS * DAY_SECONDS
+WEEK_SECONDS = 7 * DAY_SECONDS
 # The narrowest limits, as a share of a level's range.
 NARROWEST = 0.01
 # Records just before and after a stretch are partly in it.
@@ -222,7 +221,7 @@ def _is_week(times: np.ndarray, days: np.ndarray, ignored: np.ndarray) -> bool:
     if len(times) < 2:
         return False
     span = (times[-1] - times[0] + np.median(np.diff(times))) / 1e9
-    return bool(span >= WEEK_SECONDS and len(np.unique(days[~ignored] % WEEK_DAYS)) == WEEK_DAYS)
+    return bool(span >= WEEK_SECONDS and len(np.unique(days[~ignored] % 7)) == 7)
 
 
 def _limits_and_middle(end: _End, ignored: np.ndarray, learn_all: bool) -> tuple[np.ndarray, np.ndarray]:

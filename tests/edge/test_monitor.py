@@ -191,12 +191,12 @@ def test_a_poll_is_one_request(influxd: Influxd, database: Database) -> None:
 
 def test_the_first_poll_judges_the_history_and_gives_the_newest_verdict_alone(database: Database) -> None:
     edge = Edge(database.client, anomalies=range(20))
-    edge.scrape(*range(-45, 20))
+    edge.scrape(*range(-75, 20))
     assert edge.monitor.reader.newest_sample is None
     assert edge.poll(20 + LATER) == [(19, [])]
-    # 36 slots back from the moment of the query, of which some seconds may have passed since.
+    # 65 slots back from the moment of the query, of which some seconds may have passed since.
     assert edge.judged == list(range(edge.judged[0], 20))
-    assert edge.judged[0] in (-16, -15, -14)
+    assert edge.judged[0] in (-45, -44, -43)
     assert len(edge.monitor.history) == len(edge.judged) - 1
     assert edge.monitor.reader.newest_sample == edge.at(19.94)
 
@@ -486,8 +486,8 @@ def test_records_that_are_too_old_are_given_up_and_the_window_before_the_others_
     edge.scrape(*range(4, 300))
     # 1800 s are 120 slots before the newest sample, in slot 299.
     assert edge.poll(300 + LATER) == [(slot, []) for slot in range(179, 300)]
-    # 36 slots fill the window.
-    assert edge.judged == list(range(143, 300))
+    # 65 slots fill what scores depend on.
+    assert edge.judged == list(range(114, 300))
     assert edge.judge.forgotten == 1
     assert "are not judged: they are further back than --catch_up allows" in caplog.text
     edge.scrape(300)
