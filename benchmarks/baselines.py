@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from common.alerts import ALERT_RECORDS, WINDOW_RECORDS
+from common.alerts import ALERT_RECORDS
 from edge.bundle import Bundle, load_bundle
 from edge.changes import FOUND_SHARE, TRIES, with_change
 from edge.datasets import load_records
@@ -31,7 +31,7 @@ from edge.evaluation import DEFAULT_PERCENTILE
 from edge.network import SEED
 from edge.paths import DEFAULT_MODEL
 from edge.recording import outside
-from edge.scores import RECORD_FACTOR, Scores, normalised, score, slot_times
+from edge.scores import RECORD_FACTOR, SCORE_RECORDS, Scores, normalised, score, slot_times
 from edge.sequences import N_STEPS, feature_ranges, normalize, whole_sequences
 from edge.thresholds import propose_thresholds
 from edge.training import train, usual_rmse
@@ -177,7 +177,8 @@ def scores_of(bundle: Bundle, predict: Predict, values: np.ndarray, times: np.nd
     """The scores of consecutive records (n, features) at `times` (n,) in ns, by any predictor."""
     if bundle.habits:
         lows, widths = feature_ranges(bundle.stats, bundle.features)
-        values_seen = bundle.habits.within(times, values, lows, lows + widths)
+        is_excused = bundle.habits.is_excused(times, values)
+        values_seen = bundle.habits.within(times, values, is_excused, lows, lows + widths)
     else:
         values_seen = values
     records = normalised(bundle, values_seen)[bundle.n_steps - 1 :]
@@ -208,7 +209,7 @@ def smallest_changes(judge: Judge, frame: pd.DataFrame) -> dict[str, float | Non
     """
     bundle = judge.bundle
     values, times = _records_of(bundle, frame)
-    block = WINDOW_RECORDS + bundle.n_steps - 1 + ALERT_RECORDS
+    block = SCORE_RECORDS + ALERT_RECORDS
     blocks = np.lib.stride_tricks.sliding_window_view(np.isnan(values).any(axis=1), block)
     starts = np.random.default_rng(SEED).choice(np.flatnonzero(~blocks.any(axis=1)), TRIES)
     rows = starts[:, None] + np.arange(block)

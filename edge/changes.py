@@ -62,7 +62,7 @@ def _remembering(predictor: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.
     before: list[np.ndarray] = []
 
     def predict(inputs: np.ndarray) -> np.ndarray:
-        if not before:
+        if not before or before[0].shape != inputs.shape:
             before[:] = inputs, predictor(inputs)
         predicted = before[1].copy()
         is_new = (inputs != before[0]).any(axis=(1, 2))

@@ -51,6 +51,7 @@ class EdgeMetrics(Exporter):
             "smallest_change", "Smallest change found within 4 records, in the unit of the metric", "metric"
         )
         self.blind = gauge("blind", "1 while not even a doubling, or 30 points, is found", "metric")
+        self._with_curve: set[str] = set()
         self.drift = gauge("drift", "1 while what is normal for this metric has changed", "metric")
         age = gauge("seconds_since_last_good_poll", "Time since the last good poll, or since the start")
         age.set_function(lambda: time.monotonic() - self._last_good_poll)
@@ -88,8 +89,10 @@ class EdgeMetrics(Exporter):
         self, curves: Mapping[str, Curve], thresholds: dict[str, float], metrics: MetricTable = METRICS
     ) -> None:
         """Show what is found of each metric with the thresholds in force."""
-        self.smallest_change.clear()
-        self.blind.clear()
+        if curves.keys() != self._with_curve:
+            self._with_curve = set(curves)
+            self.smallest_change.clear()
+            self.blind.clear()
         for name, curve in curves.items():
             threshold = thresholds[metrics[name].threshold_key]
             self.smallest_change.labels(name).set(curve.smallest(threshold))

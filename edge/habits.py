@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
+from common.alerts import ALERT_RECORDS, MANY_RECORDS
 from common.times import DAY_SECONDS
 from common.values import mapping, number, text
 
@@ -22,9 +23,9 @@ DURATIONS = (4, 8, 30)
 HOURS = 24
 # A change still lasts if the newest records are this share of it away from the middle.
 STILL = 0.5
-# The trained range follows a level that so many of the last 30 records reached: slowly, so that it does not
-# follow an attack before an alert.
-DRIFT_RECORDS = 8
+# The trained range follows a level that so many of the last 30 records reached: more than it takes to make an
+# alert of an attack, in a row or not.
+DRIFT_RECORDS = MANY_RECORDS + ALERT_RECORDS
 # Traffic that never stopped in the training set does not drift below this share of its lowest level.
 LEAST_SHARE = 0.5
 # Clocks change at whole quarters of an hour.
@@ -88,28 +89,36 @@ class Habits:
         return excused
 
     def within(
-        self, times: np.ndarray, values: np.ndarray, lowest: np.ndarray, highest: np.ndarray
+        self,
+        times: np.ndarray,
+        values: np.ndarray,
+        is_excused: np.ndarray,
+        lowest: np.ndarray,
+        highest: np.ndarray,
     ) -> np.ndarray:
         """Values (n, features) of consecutive records at `times` (n,), as if the trained range had followed
-        levels that drift out of it, up to the limits of what lasts. lowest, highest: of it, (features,).
+        levels that drift out of it, up to the limits of what lasts.
 
-        A level that drifts leaves the range that a short recording showed, which is not wrong.
+        is_excused: (n, features), values of a daily job, which is no drift. lowest, highest: of the trained
+        range, (features,). A level that drifts leaves the range that a short recording showed, which is not
+        wrong. After a gap, nothing tells a drift from a jump, and the range follows at once.
         """
         levels = values[:, self.places]
         low, high = lowest[list(self.places)], highest[list(self.places)]
         usual, spread = self.usual(times)
         highest_usual = usual + spread * self.high[0]
         lowest_usual = usual + spread * self.low[0] if self.is_low_by_hour else self.low[0]
-        least = np.where(low > 0, LEAST_SHARE * low, -np.inf)
-        recently_high = reached(levels, DRIFT_RECORDS, DURATIONS[-1])
-        recently_low = -reached(-levels, DRIFT_RECORDS, DURATIONS[-1])
+        drifting = np.where(is_excused[:, self.places], np.nan, levels)
+        recently_high = reached(drifting, DRIFT_RECORDS, DURATIONS[-1], fewest=1)
+        recently_low = -reached(-drifting, DRIFT_RECORDS, DURATIONS[-1], fewest=1)
         highest_now = np.maximum(high, np.minimum(recently_high, highest_usual))
-        lowest_now = np.minimum(low, np.maximum(recently_low, np.maximum(lowest_usual, least)))
+        lowest_now = np.minimum(low, np.maximum(recently_low, lowest_usual))
+        above = high + np.maximum(levels - highest_now, 0.0)
+        below = low - np.maximum(lowest_now - levels, 0.0)
+        has_stopped = (low > 0) & (levels < LEAST_SHARE * low)
         moved = values.copy()
         moved[:, self.places] = np.where(
-            levels > high,
-            high + np.maximum(levels - highest_now, 0.0),
-            np.where(levels < low, low - np.maximum(lowest_now - levels, 0.0), levels),
+            levels > high, above, np.where((levels < low) & ~has_stopped, below, levels)
         )
         return moved
 
@@ -221,11 +230,11 @@ def lasting(levels: np.ndarray, duration: int) -> np.ndarray:
     return reached(levels, duration - (duration - 1) // 3, duration)
 
 
-def reached(levels: np.ndarray, records: int, duration: int) -> np.ndarray:
+def reached(levels: np.ndarray, records: int, duration: int, fewest: int | None = None) -> np.ndarray:
     """The level (n, m) that so many of the last `duration` records of `levels` (n, m) reach.
 
-    Where some are missing, it is the same share of those that are known, rounded up. Where fewer than two
-    thirds are known, the result is minus infinity.
+    Where some are missing, it is the same share of those that are known, rounded up. Where fewer than
+    `fewest` are known (two thirds, unless given), the result is minus infinity.
     """
     padded = np.concatenate([np.full((duration - 1, levels.shape[1]), np.nan), levels])
     # NaN comes last.
@@ -233,7 +242,7 @@ def reached(levels: np.ndarray, records: int, duration: int) -> np.ndarray:
     known = duration - np.isnan(windows).sum(axis=-1)
     place = known - -(-records * known // duration)
     result = np.take_along_axis(windows, np.maximum(place, 0)[..., None], axis=-1)[..., 0]
-    return np.where(3 * known >= 2 * duration, result, -np.inf)
+    return np.where(known >= (-(-2 * duration // 3) if fewest is None else fewest), result, -np.inf)
 
 
 def local_days(times: np.ndarray, zone: str) -> tuple[np.ndarray, np.ndarray]:

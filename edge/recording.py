@@ -49,6 +49,8 @@ JOB_MARGIN_SECONDS = 10 * 60
 JOB_MARGIN = 0.25
 # What is usual depends on the hour if that explains this share of the differences between other days' hours.
 HOUR_SHARE = 0.25
+# So many hours may be known on one day fewer.
+OUTAGE_HOURS = 6
 # This share of the records in an hour are less than its spread away from what is usual. A daily job of half
 # an hour must not be part of the spread.
 SPREAD_SHARE = 0.4
@@ -208,7 +210,7 @@ def _course_of(levels: np.ndarray, times: np.ndarray, zone: str, ignored: np.nda
     days -= days.min()
     parts = [_by_hour(level, ignored, days, seconds) for level in levels.T]
     by_hour, spread, upward, room = (np.stack(arrays, axis=-1) for arrays in zip(*parts, strict=True))
-    is_week = _is_week(times, days, ignored)
+    is_week = _is_week(times, days, ~ignored & ~np.isnan(levels).all(axis=1))
     upper = _End(upward, room, days, seconds)
     lower = replace(upper, heights=-upward)
     if not is_week:
@@ -216,12 +218,17 @@ def _course_of(levels: np.ndarray, times: np.ndarray, zone: str, ignored: np.nda
     return _Course(by_hour, spread, (upper, lower), is_week)
 
 
-def _is_week(times: np.ndarray, days: np.ndarray, ignored: np.ndarray) -> bool:
-    """Whether a recording has seven whole days, and something of each day of the week."""
+def _is_week(times: np.ndarray, days: np.ndarray, is_known: np.ndarray) -> bool:
+    """Whether a recording has seven whole days, and half a day or more of each day of the week.
+
+    times: (n,) in ns. days: (n,). is_known: (n,), whether a record has values that count.
+    """
     if len(times) < 2:
         return False
-    span = (times[-1] - times[0] + np.median(np.diff(times))) / 1e9
-    return bool(span >= WEEK_SECONDS and len(np.unique(days[~ignored] % 7)) == 7)
+    interval = np.median(np.diff(times)) / 1e9
+    span = (times[-1] - times[0]) / 1e9 + interval
+    known = np.bincount(days[is_known] % 7, minlength=7) * interval
+    return bool(span >= WEEK_SECONDS and known.min() >= DAY_SECONDS / 2)
 
 
 def _limits_and_middle(end: _End, ignored: np.ndarray, learn_all: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -269,7 +276,9 @@ def _usual_height(level: np.ndarray, end: _End) -> float:
     height, more_often = (_height_of(level, count, end) for count in (episodes, TAIL_EPISODES * episodes))
     known = level[np.isfinite(level)]
     far = height - float(np.median(known))
-    return height + float(np.clip(TAIL_STEPS * (height - more_often), TAIL_ROOM * far, MOST_TAIL_ROOM * far))
+    room = max(TAIL_STEPS * (height - more_often), TAIL_ROOM * far)
+    # Few episodes may be below the median.
+    return height + (min(room, MOST_TAIL_ROOM * far) if far > 0 else room)
 
 
 def _height_of(level: np.ndarray, episodes: int, end: _End) -> float:
@@ -332,8 +341,8 @@ def _by_hour(
     for cell, part in zip(found, np.split(known_hours[order], starts[1:]), strict=True):
         medians.flat[cell] = np.median(level[part])
     known_days = (~np.isnan(medians)).sum(axis=0)
-    # An outage may have taken an hour of one day.
-    if np.median(known_days) < JOB_DAYS or known_days.min() < JOB_DAYS - 1:
+    # An outage may have taken some hours of one day.
+    if known_days.min() < JOB_DAYS - 1 or (known_days < JOB_DAYS).sum() > OUTAGE_HOURS:
         return no_course
     of_others = np.zeros(len(level))
     by_others, by_none = np.zeros(medians.shape), np.zeros(medians.shape)

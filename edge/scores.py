@@ -65,8 +65,8 @@ def score(
     is_excused = np.zeros(values.shape, dtype=bool)
     if bundle.habits:
         lows, widths = feature_ranges(bundle.stats, bundle.features)
-        moved = normalised(bundle, bundle.habits.within(times, values, lows, lows + widths))
         is_excused = bundle.habits.is_excused(times, values)
+        moved = normalised(bundle, bundle.habits.within(times, values, is_excused, lows, lows + widths))
     if newest is not None:
         times = None if times is None else times[-newest:]
         values, actual, moved, is_excused = (part[-newest:] for part in (values, actual, moved, is_excused))

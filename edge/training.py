@@ -86,7 +86,7 @@ def train(
     _report_study(studied, times, excluded)
     learnt = train_dataset[features].copy()
     learnt.loc[~studied.learnt] = np.nan
-    _check_trainable(learnt, features, is_in_part=True)
+    _check_trainable(learnt, features, studied)
     stats = normalization_stats(learnt, features)
     inputs, targets, ends = _sequences(learnt, stats, n_steps, interval_seconds)
     is_held = held_out(len(inputs), val_split)
@@ -203,12 +203,13 @@ def enough_epochs(sequences: int) -> int:
     return max(DEFAULT_EPOCHS, -(-ENOUGH_STEPS // steps))
 
 
-def _check_trainable(frame: pd.DataFrame, features: Sequence[str], is_in_part: bool = False) -> None:
-    """Raise UserError for a feature that has no value, or only one. is_in_part: without what is left out."""
+def _check_trainable(frame: pd.DataFrame, features: Sequence[str], studied: Study | None = None) -> None:
+    """Raise UserError for a feature that has no value, or only one. studied: tells what was left out."""
     where, remedy = "", "collect a longer time in which it changes"
-    if is_in_part:
+    if studied and studied.left_out:
         where = " apart from what is left out"
-        remedy = f"if that is normal, train with --learn_all; or {remedy}"
+        if any(stretch.metrics for stretch in studied.left_out):
+            remedy = f"if that is normal, train with --learn_all; or {remedy}"
     for feature in features:
         values = frame[feature].dropna()
         if values.empty:

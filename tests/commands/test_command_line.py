@@ -778,6 +778,21 @@ def test_check_thresholds_shows_each_beside_its_proposal_and_what_it_flags(tmp_p
     assert sum("mem" in named for named in causes) > 100
 
 
+def test_check_thresholds_counts_only_what_was_learnt(tmp_path: Path) -> None:
+    for ending in (".h5", ".json", ".tflite"):
+        shutil.copy(ROOT / f"model/5g_edge_autoencoder{ending}", tmp_path / f"edge{ending}")
+    shutil.copy(ROOT / "data/normalization_stats.json", tmp_path / "edge_normalization_stats.json")
+    ((start, end),) = attack_windows("data/cpu_attack.csv")
+    identity = tmp_path / "edge.json"
+    stretch = {"start": format_time(start), "end": format_time(end), "metrics": ["cpu"]}
+    identity.write_text(json.dumps(json.loads(identity.read_text()) | {"left_out": [stretch]}))
+    done = run("--check_thresholds", "--model", tmp_path / "edge.h5", "--trainset", "data/cpu_attack.csv")
+    assert done.returncode == 0
+    # Of 1920 records, 72 are in the attack, and the window of 29 more reaches into it.
+    assert done.stdout.splitlines()[-1].endswith(f"% of {1920 - 72 - 29} records")
+    assert re.search(r"^cpu_threshold .* 0\.\d+%$", done.stdout, re.MULTILINE)
+
+
 def test_thresholds_of_another_model_are_said_when_checked_and_at_a_replay(tmp_path: Path) -> None:
     file = tmp_path / "thresholds.json"
     shutil.copy(ROOT / "data/thresholds.json", file)

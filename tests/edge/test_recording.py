@@ -498,12 +498,20 @@ def test_an_outage_of_some_hours_does_not_cost_the_hours_of_the_day() -> None:
 def test_less_than_usual_by_the_hour_takes_a_whole_week(days: float, gap: float, is_whole: bool) -> None:
     levels = life(days)
     levels[:, 0] += 10 * np.sin(2 * np.pi * np.arange(len(levels)) / DAY)
-    # Saturday, or half of it, was not recorded.
+    # Saturday, or half of it, was not recorded; records without values fill the gap.
     levels[5 * DAY : int((5 + gap) * DAY)] = NAN
-    times = times_of(len(levels))
-    known = ~np.isnan(levels[:, 0])
-    found = study(features_of(levels[known]), times[known], TABLE)
+    found = study(features_of(levels), times_of(len(levels)), TABLE)
     assert found.habits.is_low_by_hour is is_whole
+
+
+def test_a_level_with_a_daily_course_is_learnt_whole_at_another_interval() -> None:
+    # Half a minute; low at six o'clock each day, which is no daily job.
+    records = np.arange(3 * 2880)
+    levels = life(1.5)
+    levels[:, 0] = 20 - 10 * np.sin(2 * np.pi * records / 2880) + 3 * np.sin(2 * np.pi * records / 10)
+    found = study(features_of(levels), times_of(len(levels), step_seconds=30), TABLE)
+    assert found.left_out == []
+    assert found.habits.jobs == ()
 
 
 def test_two_days_say_nothing_about_the_hours() -> None:
