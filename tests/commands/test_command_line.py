@@ -782,10 +782,10 @@ def test_check_thresholds_counts_only_what_was_learnt(tmp_path: Path) -> None:
     for ending in (".h5", ".json", ".tflite"):
         shutil.copy(ROOT / f"model/5g_edge_autoencoder{ending}", tmp_path / f"edge{ending}")
     shutil.copy(ROOT / "data/normalization_stats.json", tmp_path / "edge_normalization_stats.json")
-    ((start, end),) = attack_windows("data/cpu_attack.csv")
+    (attack,) = json.loads((ROOT / "data/attacks.json").read_text())["cpu_attack.csv"]
     identity = tmp_path / "edge.json"
-    stretch = {"start": format_time(start), "end": format_time(end), "metrics": ["cpu"]}
-    identity.write_text(json.dumps(json.loads(identity.read_text()) | {"left_out": [stretch]}))
+    left_out = [{"start": attack["start"], "end": attack["end"], "metrics": ["cpu"]}]
+    identity.write_text(json.dumps(json.loads(identity.read_text()) | {"left_out": left_out}))
     done = run("--check_thresholds", "--model", tmp_path / "edge.h5", "--trainset", "data/cpu_attack.csv")
     assert done.returncode == 0
     # Of 1920 records, 72 are in the attack, and the window of 29 more reaches into it.
