@@ -39,7 +39,7 @@ CROSSING_RANGES = 20
 RESTING_SHARE, RESTING_RANGES = 0.25, 2.0
 # Records of one episode are at most this far apart, or a fortieth of the recording; one of twice this length
 # counts as two.
-EPISODE_GAP = 240
+EPISODE_SECONDS = 3600
 # A daily job starts on this many days, and on half of all days, and so far apart at most.
 JOB_DAYS = 3
 JOB_SPREAD_SECONDS = 45 * 60
@@ -185,13 +185,15 @@ class _End:
     """The upper or the lower end of levels.
 
     heights: (n, levels), negated for the lower end. room: (levels,), by how much whole days may differ.
-    days: (n,), the local day, counted from 0. seconds: (n,), of the local day.
+    days: (n,), the local day, counted from 0. seconds: (n,), of the local day. gap: records of one episode
+    are at most so many apart.
     """
 
     heights: np.ndarray
     room: np.ndarray
     days: np.ndarray
     seconds: np.ndarray
+    gap: int
 
 
 @dataclass(frozen=True)
@@ -211,11 +213,17 @@ def _course_of(levels: np.ndarray, times: np.ndarray, zone: str, ignored: np.nda
     parts = [_by_hour(level, ignored, days, seconds) for level in levels.T]
     by_hour, spread, upward, room = (np.stack(arrays, axis=-1) for arrays in zip(*parts, strict=True))
     is_week = _is_week(times, days, ~ignored & ~np.isnan(levels).all(axis=1))
-    upper = _End(upward, room, days, seconds)
+    in_episode = int(EPISODE_SECONDS / _interval(times))
+    upper = _End(upward, room, days, seconds, max(min(len(times) // 40, in_episode), 4))
     lower = replace(upper, heights=-upward)
     if not is_week:
         lower = replace(upper, heights=-levels, room=np.zeros(len(room)))
     return _Course(by_hour, spread, (upper, lower), is_week)
+
+
+def _interval(times: np.ndarray) -> float:
+    """Seconds from one record to the next; infinite for a single record."""
+    return float(np.median(np.diff(times))) / 1e9 if len(times) > 1 else np.inf
 
 
 def _is_week(times: np.ndarray, days: np.ndarray, is_known: np.ndarray) -> bool:
@@ -223,9 +231,7 @@ def _is_week(times: np.ndarray, days: np.ndarray, is_known: np.ndarray) -> bool:
 
     times: (n,) in ns. days: (n,). is_known: (n,), whether a record has values that count.
     """
-    if len(times) < 2:
-        return False
-    interval = np.median(np.diff(times)) / 1e9
+    interval = _interval(times)
     span = (times[-1] - times[0]) / 1e9 + interval
     known = np.bincount(days[is_known] % 7, minlength=7) * interval
     return bool(span >= WEEK_SECONDS and known.min() >= DAY_SECONDS / 2)
@@ -288,13 +294,12 @@ def _height_of(level: np.ndarray, episodes: int, end: _End) -> float:
     they are a daily job, which is not usual at other times. If there are never so many, it is the height of
     the most.
     """
-    gap = int(np.clip(len(level) // 40, 4, EPISODE_GAP))
     known = np.flatnonzero(np.isfinite(level))
     ranked = known[np.argsort(-level[known], kind="stable")]
     most, height = 0, -np.inf
     # Ranks that grow by about a tenth: finer steps change nothing.
     for rank in np.unique(np.geomspace(1, len(ranked), 90).astype(int)):
-        count = _count_of(_runs_of(np.sort(ranked[:rank]), gap), gap, end)
+        count = _count_of(_runs_of(np.sort(ranked[:rank]), end.gap), end)
         if count > most:
             most, height = count, float(level[ranked[rank - 1]])
         if most >= episodes:
@@ -302,9 +307,9 @@ def _height_of(level: np.ndarray, episodes: int, end: _End) -> float:
     return height
 
 
-def _count_of(runs: list[tuple[int, int]], gap: int, end: _End) -> int:
+def _count_of(runs: list[tuple[int, int]], end: _End) -> int:
     """How many episodes runs of records make."""
-    counts = np.array([1 + (last - first) // (2 * gap) for first, last in runs])
+    counts = np.array([1 + (last - first) // (2 * end.gap) for first, last in runs])
     begins = [first for first, _ in runs]
     days, seconds = end.days[begins], end.seconds[begins]
     is_near = _apart(seconds[:, None], seconds) <= JOB_SPREAD_SECONDS / 2
