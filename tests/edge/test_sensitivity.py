@@ -20,20 +20,31 @@ from edge.sensitivity import (
     describe_blind,
     describe_size,
 )
-from nodes.metrics import METRICS
+from nodes.metrics import METRICS, MetricTable
 
 SLOT = 15_000_000_000
 FEATURES = list(METRICS.features)
 PLACES = tuple(FEATURES.index(metric.level) for metric in METRICS.values())
 
 
-def habits(limit: float, rmse: float) -> Habits:
+def habits(limit: float, rmse: float, places: tuple[int, ...] = PLACES) -> Habits:
     """A level may last up to `limit` above and below 0.5; there its error is `rmse`."""
-    shape = (len(DURATIONS), len(PLACES))
-    middle = np.full(len(PLACES), 0.5)
-    hours = np.zeros((HOURS, len(PLACES)))
+    shape = (len(DURATIONS), len(places))
+    middle = np.full(len(places), 0.5)
+    hours = np.zeros((HOURS, len(places)))
     ends = np.full(shape, 0.5 + limit), middle, np.full(shape, 0.5 - limit), middle
-    return Habits("UTC", PLACES, hours, hours + 1, *ends, False, np.full(len(PLACES), rmse))
+    return Habits("UTC", places, hours, hours + 1, *ends, False, np.full(len(places), rmse))
+
+
+def of_received(limit: float, rmse: float) -> Bundle:
+    """As `bundle`, for a node of which only the bytes received are watched."""
+    metrics = MetricTable((METRICS["net_down"],))
+
+    def half(inputs: np.ndarray) -> np.ndarray:
+        return np.full((len(inputs), 1), 0.5)
+
+    stats = {"bytes_received_rate_min": 0.0, "bytes_received_rate_max": 1.0}
+    return Bundle(metrics, 4, stats, np.full(1, 0.5), half, habits=habits(limit, rmse, (0,)))
 
 
 def bundle(limit: float, rmse: float) -> Bundle:
@@ -119,9 +130,9 @@ def test_a_metric_in_percent_is_blind_above_30_points_and_others_above_their_bus
 
 
 def test_changes_are_put_into_records_that_are_held_out_if_enough_of_them_are_in_a_row() -> None:
-    values, times, _ = normal(400)
-    values[:200, FEATURES.index("bytes_received_rate")] = 0.45
-    model = bundle(limit=0.1, rmse=1.0)
+    values, times = np.full((400, 1), 0.5), np.arange(400) * SLOT
+    values[:200] = 0.45
+    model = of_received(limit=0.1, rmse=1.0)
 
     def found(held_out: np.ndarray) -> float:
         curve = measure(model, values, times, held_out)["net_down"]
