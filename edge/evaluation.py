@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,9 +60,7 @@ def load_attacks(dataset: str | Path) -> list[tuple[int, int]]:
     The file maps a dataset's file name to a list of {"start": ..., "end": ...}.
     """
     path = Path(dataset).parent / ATTACKS_FILE
-    if not is_there(path):
-        return []
-    windows = loadDictJson(path).get(Path(dataset).name, [])
+    windows = _attacks_file(path).get(Path(dataset).name, [])
     try:
         attacks = [(parse_time(window["start"]), parse_time(window["end"])) for window in windows]
         if any(start >= end for start, end in attacks):
@@ -77,12 +76,14 @@ def load_attacks(dataset: str | Path) -> list[tuple[int, int]]:
 def warn_of_names(dataset: str | Path) -> None:
     """Log a warning for each name in the `attacks.json` beside a dataset that no file there has."""
     path = Path(dataset).parent / ATTACKS_FILE
-    if not is_there(path):
-        return
-    there = {found.name for found in path.parent.iterdir()}
-    for name in loadDictJson(path):
-        if name not in there:
+    for name in _attacks_file(path):
+        if name not in os.listdir(path.parent):
             logger.warning("%s: there is no dataset %s beside it; correct the name", path, name)
+
+
+def _attacks_file(path: Path) -> dict[str, Any]:
+    """The content of an `attacks.json`; nothing if there is none."""
+    return loadDictJson(path) if is_there(path) else {}
 
 
 def is_same_node(

@@ -312,16 +312,16 @@ def _count_of(runs: list[tuple[int, int]], end: _End) -> int:
     counts = np.array([1 + (last - first) // (2 * end.gap) for first, last in runs])
     begins = [first for first, _ in runs]
     days, seconds = end.days[begins], end.seconds[begins]
-    is_near = _apart(seconds[:, None], seconds) <= JOB_SPREAD_SECONDS / 2
+    is_near = np.abs(_later(seconds[:, None], seconds)) <= JOB_SPREAD_SECONDS / 2
     is_on = days[:, None] == np.unique(days)
     is_job = ((is_near.astype(int) @ is_on) > 0).sum(axis=1) >= JOB_DAYS
     on_days = (counts * is_job) @ is_on
     return int(counts[~is_job].sum() + on_days.max())
 
 
-def _apart(seconds: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """How far two times of day are apart, in seconds."""
-    return np.abs((seconds - others + DAY_SECONDS / 2) % DAY_SECONDS - DAY_SECONDS / 2)
+def _later(seconds: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """How much later than the other a time of day is, in seconds; negative if it is earlier."""
+    return (seconds - others + DAY_SECONDS / 2) % DAY_SECONDS - DAY_SECONDS / 2
 
 
 def _by_hour(
@@ -415,7 +415,7 @@ def _daily(runs: list[tuple[int, int]], times: np.ndarray, zone: str) -> list[li
     left = list(runs)
     while left:
         days, begins = local_days(times[[begin for begin, _ in left]], zone)
-        near = _apart(begins, begins[0]) <= JOB_SPREAD_SECONDS
+        near = np.abs(_later(begins, begins[0])) <= JOB_SPREAD_SECONDS
         together = [run for run, is_near in zip(left, near, strict=True) if is_near]
         if len(set(days[near])) >= max(JOB_DAYS, days_of_recording / 2):
             found.append(together)
@@ -435,8 +435,7 @@ def _job(
 ) -> DailyJob:
     begins, ends = (local_days(times[[run[end] for run in runs]], zone)[1] for end in (0, 1))
     # Begins may be on both sides of midnight.
-    after = (begins - begins[0] + DAY_SECONDS / 2) % DAY_SECONDS - DAY_SECONDS / 2
-    begin = begins[0] + after.min() - JOB_MARGIN_SECONDS
+    begin = begins[0] + _later(begins, begins[0]).min() - JOB_MARGIN_SECONDS
     lasted = max((end - begin) % DAY_SECONDS for end in ends) + JOB_MARGIN_SECONDS
     limits = {}
     for place in features:
