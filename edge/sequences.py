@@ -78,8 +78,15 @@ def split_sequences(sequences: np.ndarray, n_steps: int) -> tuple[np.ndarray, np
 def whole_sequences(records: np.ndarray, n_steps: int) -> tuple[np.ndarray, np.ndarray]:
     """The same as split_sequences, without the sequences in which a value is missing."""
     inputs, targets = split_sequences(records, n_steps)
-    whole = ~(np.isnan(inputs).any(axis=(1, 2)) | np.isnan(targets).any(axis=1))
+    whole = whole_ends(records, n_steps) - n_steps + 1
     return inputs[whole], targets[whole]
+
+
+def whole_ends(records: np.ndarray, n_steps: int) -> np.ndarray:
+    """The place of the last record of each sequence in which no value of records (n, features) is missing."""
+    inputs, targets = split_sequences(records, n_steps)
+    is_whole = ~(np.isnan(inputs).any(axis=(1, 2)) | np.isnan(targets).any(axis=1))
+    return np.flatnonzero(is_whole) + n_steps - 1
 
 
 def metric_square_errors(

@@ -19,7 +19,7 @@ from edge.paths import DEFAULT_MODEL, plots_prefix
 from edge.pictures import plotAccLoss, plotMetric
 from edge.recording import Study, outside, study
 from edge.scores import Scores, score
-from edge.sequences import metric_square_errors, normalization_stats, normalize, whole_sequences
+from edge.sequences import metric_square_errors, normalization_stats, normalize, whole_ends, whole_sequences
 from nodes.metrics import METRICS, MetricTable
 from nodes.series import RECORD_SECONDS
 
@@ -161,9 +161,7 @@ def _sequences(
             len(inputs),
             format_duration(len(inputs) * interval_seconds),
         )
-    is_known = ~np.isnan(records).any(axis=1)
-    is_whole = np.lib.stride_tricks.sliding_window_view(is_known, n_steps).all(axis=1)
-    return inputs, targets, np.flatnonzero(is_whole) + n_steps - 1
+    return inputs, targets, whole_ends(records, n_steps)
 
 
 def held_out(sequences: int, share: float) -> np.ndarray:
