@@ -213,6 +213,11 @@ def load_bundle(model_filename: str | Path, metrics: MetricTable = METRICS, n_st
             raise ValueError("curves of other metrics")
     except (KeyError, OSError, TypeError, ValueError) as error:
         raise UserError(f"{paths.identity}: has unusable contents ({error}); {remedy}") from None
+    if habits is None:
+        logger.warning(
+            "%s: has no habits, so a change that lasts is found only when it begins; train again",
+            paths.identity,
+        )
     predictor = _runnable(network, n_steps - 1, len(features))
     if predictor is None:
         raise UserError(f"{paths.litert}: is damaged, or not a network for these features; {remedy}")

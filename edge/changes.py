@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from common.alerts import WINDOW_RECORDS
+from common.alerts import ALERT_RECORDS, WINDOW_RECORDS
 from edge.bundle import Bundle
 from edge.scores import RECORD_FACTOR, SCORE_RECORDS, score
-from edge.sensitivity import BLIND_POINTS, WITHIN_RECORDS, Curve
+from edge.sensitivity import AGES, BLIND_POINTS, Curve
 from nodes.metrics import FREE, Metric, MetricTable
 
 TRIES = 40
@@ -103,14 +103,15 @@ def _curve(
     largest = 100.0 if metric.unit == "%" else LARGEST * width
 
     def errors_of(size: float) -> list[float]:
-        """Within each of WITHIN_RECORDS, the error that at least FOUND_SHARE of the tries reach."""
+        """At each of AGES, the error that at least FOUND_SHARE of the tries reach."""
         changed = with_change(bundle.metrics, metric, values, _BEFORE, size)
         scores = score(bundle, changed.reshape(-1, values.shape[-1]), times.reshape(-1))
         evidence = np.maximum(
             np.minimum(scores.window[:, place], scores.record[:, place] / RECORD_FACTOR),
             scores.lasting[:, place],
         ).reshape(times.shape)
-        most = [evidence[:, _BEFORE : _BEFORE + polls].max(axis=1) for polls in WITHIN_RECORDS]
+        ends = [_BEFORE + age for age in AGES]
+        most = [evidence[:, end - ALERT_RECORDS : end].max(axis=1) for end in ends]
         return [float(np.quantile(tries, 1 - FOUND_SHARE, method="lower")) for tries in most]
 
     errors: dict[float, list[float]] = {}

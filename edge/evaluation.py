@@ -25,7 +25,7 @@ from edge.detector import Verdict, detect
 from edge.paths import DEFAULT_MODEL, plots_prefix
 from edge.recording import outside
 from edge.scores import Scores, score_dataset, slot_times
-from edge.sensitivity import WITHIN_RECORDS, blind_metrics, describe_blind, describe_size
+from edge.sensitivity import AGES, blind_metrics, describe_blind, describe_size
 from edge.thresholds import load_thresholds, propose_thresholds, update_thresholds
 from nodes.metrics import METRICS, MetricTable
 from nodes.series import RECORD_SECONDS
@@ -61,16 +61,18 @@ def load_attacks(dataset: str | Path) -> list[tuple[int, int]]:
     """
     path = Path(dataset).parent / ATTACKS_FILE
     windows = _attacks_file(path).get(Path(dataset).name, [])
+    fault = (
+        f"{path}: the windows of {Path(dataset).name} must be a list of"
+        ' {"start": "2021-01-12T09:13:15Z", "end": "2021-01-12T09:31:15Z"}'
+    )
     try:
         attacks = [(parse_time(window["start"]), parse_time(window["end"])) for window in windows]
-        if any(start >= end for start, end in attacks):
-            raise ValueError("a window ends before it starts")
-        return attacks
     except (AttributeError, KeyError, TypeError, ValueError):
-        raise UserError(
-            f"{path}: the windows of {Path(dataset).name} must be a list of"
-            ' {"start": "2021-01-12T09:13:15Z", "end": "2021-01-12T09:31:15Z"}'
-        ) from None
+        raise UserError(fault) from None
+    for number, (start, end) in enumerate(attacks, start=1):
+        if start >= end:
+            raise UserError(f"{fault}; window {number} does not end after its start")
+    return attacks
 
 
 def warn_of_names(dataset: str | Path) -> None:
@@ -310,7 +312,7 @@ def learnt_thresholds(
 
 
 def found_columns(bundle: Bundle, thresholds: dict[str, float]) -> tuple[str, dict[str, str]]:
-    """Heading and cells of a table: the smallest changes that are found within each of WITHIN_RECORDS.
+    """Heading and cells of a table: the smallest changes that are found at each of AGES.
 
     The cells are by metric, and `overall`; without curves, all are empty.
     """
@@ -318,12 +320,13 @@ def found_columns(bundle: Bundle, thresholds: dict[str, float]) -> tuple[str, di
         return "", dict.fromkeys(bundle.metrics.threshold_keys, "")
     cells = {}
     for name, key in bundle.metrics.threshold_keys.items():
-        sizes = ["-"] * len(WITHIN_RECORDS)
+        sizes = ["-"] * len(AGES)
         if name in bundle.curves:
-            smallest = (bundle.curves[name].smallest(thresholds[key], polls) for polls in WITHIN_RECORDS)
+            smallest = (bundle.curves[name].smallest(thresholds[key], age) for age in AGES)
             sizes = [describe_size(size, bundle.metrics[name]) for size in smallest]
         cells[name] = "".join(f" {size:>16}" for size in sizes)
-    return "".join(f" {f'found in {polls}':>16}" for polls in WITHIN_RECORDS), cells
+    headings = f"found in {AGES[0]}", f"still after {AGES[1]}"
+    return "".join(f" {heading:>16}" for heading in headings), cells
 
 
 def sensitivity(bundle: Bundle, thresholds: dict[str, float]) -> dict[str, dict[str, Any]]:
@@ -332,7 +335,8 @@ def sensitivity(bundle: Bundle, thresholds: dict[str, float]) -> dict[str, dict[
     for name, curve in bundle.curves.items():
         metric = bundle.metrics[name]
         threshold = thresholds[metric.threshold_key]
-        sizes = {f"found_in_{polls}": curve.smallest(threshold, polls) for polls in WITHIN_RECORDS}
+        keys = f"found_in_{AGES[0]}", f"still_found_after_{AGES[1]}"
+        sizes = {key: curve.smallest(threshold, age) for key, age in zip(keys, AGES, strict=True)}
         report[name] = {
             "unit": metric.unit,
             **{key: size if np.isfinite(size) else None for key, size in sizes.items()},

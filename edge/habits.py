@@ -21,7 +21,7 @@ from common.values import mapping, number, text
 # In records: about as long as it takes to wake a person, twice that, and the whole window.
 DURATIONS = (4, 8, 30)
 HOURS = 24
-# A change still lasts if the newest records are this share of it away from the middle.
+# A record belongs to the change of now if the newest records are this share of it away from the middle.
 STILL = 0.5
 # The trained range follows a level that so many of the last 30 records reached: more than it takes to make an
 # alert of an attack, in a row or not.
@@ -126,8 +126,8 @@ class Habits:
         """How far levels are beyond what lasts as long habitually: (n, levels).
 
         values: (n, features) of consecutive records; NaN does not count as beyond. `rmse` is reached at the
-        limit, and 0 in the middle. Two of the three newest records must be at least half as far from the
-        middle: the error ends soon after the change does.
+        limit, and 0 in the middle. Records that are more than twice as far from the middle as two of the
+        three newest ones belong to a change that has ended, and do not count: the error ends soon after it.
         """
         levels = values[:, self.places]
         usual, spread = self.usual(times)
@@ -137,9 +137,8 @@ class Habits:
         now_at_least, now_at_most = reached(upward, 2, 3), -reached(-downward, 2, 3)
         shares = np.zeros(upward.shape)
         for duration, low, high in zip(DURATIONS, self.low, self.high, strict=True):
-            at_least, at_most = lasting(upward, duration), -lasting(-downward, duration)
-            above = np.where(now_at_least >= STILL * at_least, at_least, 0.0) / (high - self.high_middle)
-            below = np.where(now_at_most <= STILL * at_most, at_most, 0.0) / (low - self.low_middle)
+            above = lasting(upward, duration, now_at_least / STILL) / (high - self.high_middle)
+            below = -lasting(-downward, duration, -now_at_most / STILL) / (low - self.low_middle)
             shares = np.maximum(shares, np.maximum(above, below))
         return shares * self.rmse
 
@@ -195,7 +194,10 @@ def habits_from_json(content: Any, places: tuple[int, ...], features: int) -> Ha
             raise ValueError("a daily job without limits")
         if not all(0 <= place < features for place in limits):
             raise ValueError("a daily job of an unknown feature")
-        jobs.append(DailyJob(text(job["metric"]), number(job["begin"]), number(job["end"]), limits))
+        begin, end = number(job["begin"]), number(job["end"])
+        if not (0 <= begin < DAY_SECONDS and 0 <= end < DAY_SECONDS):
+            raise ValueError("a daily job without a time of day")
+        jobs.append(DailyJob(text(job["metric"]), begin, end, limits))
     zone = text(given["zone"])
     if zone != "UTC":
         ZoneInfo(zone)
@@ -225,21 +227,32 @@ def _flag(value: Any) -> bool:
     return value
 
 
-def lasting(levels: np.ndarray, duration: int) -> np.ndarray:
-    """The level (n, m) that two thirds of the last `duration` records reach: 21 of the last 30."""
-    return reached(levels, duration - (duration - 1) // 3, duration)
+def lasting(levels: np.ndarray, duration: int, at_most: np.ndarray | None = None) -> np.ndarray:
+    """The level (n, m) that two thirds of the last `duration` records reach: 21 of the last 30.
+
+    at_most: (n, m), for each record, above which level those before it do not count.
+    """
+    return reached(levels, duration - (duration - 1) // 3, duration, at_most=at_most)
 
 
-def reached(levels: np.ndarray, records: int, duration: int, fewest: int | None = None) -> np.ndarray:
+def reached(
+    levels: np.ndarray,
+    records: int,
+    duration: int,
+    fewest: int | None = None,
+    at_most: np.ndarray | None = None,
+) -> np.ndarray:
     """The level (n, m) that so many of the last `duration` records of `levels` (n, m) reach.
 
     Where some are missing, it is the same share of those that are known, rounded up. Where fewer than
-    `fewest` are known (two thirds, unless given), the result is minus infinity.
+    `fewest` are known (two thirds, unless given), the result is minus infinity. at_most: as in lasting().
     """
     padded = np.concatenate([np.full((duration - 1, levels.shape[1]), np.nan), levels])
     # NaN comes last.
     windows = np.sort(np.lib.stride_tricks.sliding_window_view(padded, duration, axis=0), axis=-1)
     known = duration - np.isnan(windows).sum(axis=-1)
+    if at_most is not None:
+        known -= (windows > at_most[..., None]).sum(axis=-1)
     place = known - -(-records * known // duration)
     result = np.take_along_axis(windows, np.maximum(place, 0)[..., None], axis=-1)[..., 0]
     return np.where(known >= (-(-2 * duration // 3) if fewest is None else fewest), result, -np.inf)

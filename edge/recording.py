@@ -122,8 +122,9 @@ def study(
     """Find what is unlike the rest of a recording, its daily jobs, and the habits of the rest.
 
     values: (n, features) of consecutive records in physical units. times: (n,) in ns. zone: of the days and
-    hours. excluded: windows (start, end) in ns that are not learnt. learn_all: learn all else. The `rmse` of
-    the habits is 0: it is known when the network is trained. Raises UserError if nothing is left of a level.
+    hours. excluded: windows (start, end) in ns that are not learnt. learn_all: all else is learnt, apart from
+    daily jobs. The `rmse` of the habits is 0: it is known when the network is trained. Raises UserError if
+    nothing is left of a level.
     """
     places = tuple(metrics.features.index(row.level) for row in metrics.values())
     is_excluded = np.zeros(len(times), dtype=bool)
@@ -132,10 +133,21 @@ def study(
     levels = np.where(is_excluded[:, None], np.nan, values[:, places])
     unlike = np.zeros(levels.shape, dtype=bool)
     # What the first round finds no longer widens the limits of the second.
-    for _ in range(0 if learn_all or len(times) < SHORTEST else 2):
+    for _ in range(0 if len(times) < SHORTEST else 2):
         ignored = is_excluded | unlike.any(axis=1)
         unlike = _unlike(_course_of(levels, times, zone, ignored), ignored) & ~is_excluded[:, None]
-    ignored = is_excluded | unlike.any(axis=1)
+    jobs: list[DailyJob] = []
+    ignored = is_excluded.copy()
+    for place, metric in enumerate(metrics.values()):
+        features = metrics.feature_places[metric.name]
+        for runs in _daily(_runs(unlike[:, place], WINDOW_RECORDS), times, zone):
+            jobs.append(_job(metric.name, runs, times, zone, features, values))
+            for begin, end in runs:
+                unlike[begin : end + 1, place] = False
+                ignored[begin : end + 1] = True
+    stretches = [] if learn_all else _runs(unlike.any(axis=1), WINDOW_RECORDS)
+    for begin, end in stretches:
+        ignored[begin : end + 1] = True
     for place in places:
         if np.isnan(values[~ignored, place]).all():
             raise UserError(
@@ -146,13 +158,6 @@ def study(
     (high, high_middle), (low, low_middle) = (
         _limits_and_middle(end, ignored, learn_all) for end in course.ends
     )
-    jobs: list[DailyJob] = []
-    for place, metric in enumerate(metrics.values()):
-        features = metrics.feature_places[metric.name]
-        for runs in _daily(_runs(unlike[:, place], WINDOW_RECORDS), times, zone):
-            jobs.append(_job(metric.name, runs, times, zone, features, values))
-            for begin, end in runs:
-                unlike[begin : end + 1, place] = False
     habits = Habits(
         zone,
         places,
@@ -171,7 +176,7 @@ def study(
         Stretch(
             int(times[begin]), int(times[end]), tuple(names[unlike[begin : end + 1].any(axis=0)].tolist())
         )
-        for runs in (_runs(unlike.any(axis=1), WINDOW_RECORDS), _runs(is_excluded, 1))
+        for runs in (stretches, _runs(is_excluded, 1))
         for begin, end in runs
     ]
     return Study(~ignored, sorted(left_out, key=lambda stretch: stretch.start), habits)
@@ -415,13 +420,13 @@ def _daily(runs: list[tuple[int, int]], times: np.ndarray, zone: str) -> list[li
     left = list(runs)
     while left:
         days, begins = local_days(times[[begin for begin, _ in left]], zone)
-        near = np.abs(_later(begins, begins[0])) <= JOB_SPREAD_SECONDS
-        together = [run for run, is_near in zip(left, near, strict=True) if is_near]
-        if len(set(days[near])) >= max(JOB_DAYS, days_of_recording / 2):
-            found.append(together)
-            left = [run for run in left if run not in together]
-        else:
-            left = left[1:]
+        near = np.abs(_later(begins[:, None], begins)) <= JOB_SPREAD_SECONDS
+        days_near = [len(set(days[is_near])) for is_near in near]
+        if max(days_near) < max(JOB_DAYS, days_of_recording / 2):
+            break
+        is_near = near[int(np.argmax(days_near))]
+        found.append([run for run, is_part in zip(left, is_near, strict=True) if is_part])
+        left = [run for run, is_part in zip(left, is_near, strict=True) if not is_part]
     return found
 
 

@@ -15,8 +15,8 @@ from common.alerts import ALERT_RECORDS, WINDOW_RECORDS
 from common.values import mapping, number
 from nodes.metrics import Metric, MetricTable
 
-# Within so many records: an alert's, and a window's.
-WITHIN_RECORDS = (ALERT_RECORDS, WINDOW_RECORDS)
+# A change is looked at when it is so many records old: an alert's, and a window's.
+AGES = (ALERT_RECORDS, WINDOW_RECORDS)
 # A metric in percent is blind if no change of so many points is found, another one if no doubling is.
 BLIND_POINTS = 30.0
 
@@ -25,27 +25,27 @@ BLIND_POINTS = 30.0
 class Curve:
     """The errors that changes of one metric reach.
 
-    sizes: of the changes, growing, in the unit of its level. errors: for each of WITHIN_RECORDS, the error
-    that is reached within so many records in 95 % of the tries, for each size. blind_above: the metric is
-    blind if no smaller change is found.
+    sizes: of the changes, growing, in the unit of its level. errors: for each of AGES, the error that one of
+    the last ALERT_RECORDS records up to that age reaches in 95 % of the tries, for each size. blind_above:
+    the metric is blind if no smaller change is found.
     """
 
     sizes: tuple[float, ...]
     errors: tuple[tuple[float, ...], ...]
     blind_above: float
 
-    def smallest(self, threshold: float, records: int = ALERT_RECORDS) -> float:
-        """The smallest size found within so many `records` (one of WITHIN_RECORDS); infinite if none is."""
+    def smallest(self, threshold: float, age: int = ALERT_RECORDS) -> float:
+        """The smallest size that is found at this `age`, one of AGES; infinite if none is."""
         found = (
             size
-            for size, error in zip(self.sizes, self.errors[WITHIN_RECORDS.index(records)], strict=True)
+            for size, error in zip(self.sizes, self.errors[AGES.index(age)], strict=True)
             if error > threshold
         )
         return next(found, math.inf)
 
     def is_blind(self, threshold: float) -> bool:
-        """Whether not even a doubling, or 30 points, is found within a window."""
-        return self.smallest(threshold, WINDOW_RECORDS) > self.blind_above
+        """Whether not even a doubling, or 30 points, is found at any of AGES."""
+        return min(self.smallest(threshold, age) for age in AGES) > self.blind_above
 
     def to_json(self) -> dict[str, Any]:
         """The content for `curves_from_json`."""
@@ -59,7 +59,7 @@ def curves_from_json(content: Any) -> dict[str, Curve]:
     for name, given in mapping(content).items():
         sizes = tuple(map(number, mapping(given)["sizes"]))
         errors = tuple(tuple(map(number, row)) for row in given["errors"])
-        if [len(row) for row in errors] != [len(sizes)] * len(WITHIN_RECORDS):
+        if [len(row) for row in errors] != [len(sizes)] * len(AGES):
             raise ValueError("errors of other sizes")
         curves[name] = Curve(sizes, errors, number(given["blind_above"]))
     return curves
@@ -82,9 +82,9 @@ def describe_blind(
     found = []
     for name in blind:
         curve, threshold = curves[name], thresholds[metrics[name].threshold_key]
-        smallest = describe_size(curve.smallest(threshold, WINDOW_RECORDS), metrics[name])
+        smallest = describe_size(min(curve.smallest(threshold, age) for age in AGES), metrics[name])
         missed = describe_size(float(f"{curve.blind_above:.2g}"), metrics[name])
-        found.append(f"{name} misses a lasting {missed}, and finds {smallest}")
+        found.append(f"{name} misses {missed}, and finds {smallest}")
     return f"blind: {'; '.join(found)}; lower the threshold, or train on steadier records"
 
 

@@ -981,8 +981,8 @@ def test_a_signal_ends_a_running_daemon_in_order(influxd: Influxd, database: Dat
         "the model was trained on records of 15 s, --interval is 1 s: changes between records differ"
     )
     blind = [
-        "blind: net_5g_up misses a lasting +3300 B/s, and finds +4000 B/s; lower the threshold, or train on"
-        " steadier records"
+        "blind: net_5g_down misses +67000 B/s, and finds +70000 B/s; net_5g_up misses +3300 B/s, and finds"
+        " +4000 B/s; lower the threshold, or train on steadier records"
     ]
     assert logged("".join(said)) == [other_interval, watching, *blind, silence]
     assert rest == ""

@@ -271,14 +271,17 @@ def test_a_bundle_of_before_is_one_of_the_documented_metrics(bundle_copy: Path) 
     assert load_bundle(bundle_copy).metrics == METRICS
 
 
-def test_a_bundle_of_before_has_no_habits_and_judges_by_the_network_alone(
-    bundle_copy: Path, trained: Trained
+def test_a_bundle_of_before_has_no_habits_says_so_and_judges_by_the_network_alone(
+    bundle_copy: Path, trained: Trained, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = bundle_copy.with_name("edge.json")
     identity = json.loads(path.read_text())
     del identity["habits"], identity["left_out"]
     path.write_text(json.dumps(identity))
     before, now = load_bundle(bundle_copy), load_bundle(trained.model_file)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{path}: has no habits, so a change that lasts is found only when it begins; train again"
+    ]
     assert (before.habits, before.left_out) == (None, ())
     assert before.identity == now.identity
     found = score_dataset(before, trained.frame)

@@ -318,6 +318,13 @@ def test_a_bad_window_is_refused_in_one_line(windows: str, tmp_path: Path) -> No
         load_attacks(dataset)
 
 
+def test_a_window_that_is_reversed_is_named_by_its_number(tmp_path: Path) -> None:
+    good, reversed_ = f'{{"start": {GOOD}, "end": {LATER}}}', f'{{"start": {LATER}, "end": {GOOD}}}'
+    dataset = write_attacks(tmp_path, f'{{"some.csv": [{good}, {reversed_}]}}')
+    with pytest.raises(UserError, match="; window 2 does not end after its start$"):
+        load_attacks(dataset)
+
+
 def test_an_attacks_file_that_is_not_json_is_refused_in_one_line(tmp_path: Path) -> None:
     dataset = write_attacks(tmp_path, '{"some.csv": [\n')
     expected = f"{tmp_path / 'attacks.json'}, line 2: not valid JSON (Expecting value); fix that line"

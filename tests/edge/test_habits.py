@@ -174,8 +174,22 @@ def test_the_error_of_a_huge_change_ends_with_the_second_record_after_it(huge: f
 @pytest.mark.parametrize(("rest", "is_left"), [(10.0, True), (9.9, False)])
 def test_a_change_of_which_less_than_half_is_left_is_over(rest: float, is_left: bool) -> None:
     found = errors(one_level(), [0.0] * 30 + [20.0] * 40 + [rest] * 3)
-    # 21 of the last 30 are still at 20, ten times the limit; if that is over, 6 of the last 8 are at 9.9.
-    assert found[72] == pytest.approx(5.0 if is_left else 0.5 * 9.9 / 4)
+    # 27 of the last 30 are still at 20, ten times the limit; if that is over, only the last three count.
+    assert found[72] == pytest.approx(5.0 if is_left else 0.5 * 9.9 / 8)
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize("attacked", range(1, 31))
+def test_what_is_left_of_an_attack_makes_nothing_last_that_does_not_last_alone(
+    sign: float, attacked: int
+) -> None:
+    # 2.4 is beyond the limit of 30 records, but it lasts for three of five only.
+    ordinary = [2.4, 0.4, 2.4, 2.4, 0.4] * 8
+    alone = errors(one_level(), [sign * level for level in ordinary])
+    assert max(alone) == pytest.approx(0.5 * 2.4 / 8)
+    after = errors(one_level(), [sign * level for level in [20.0] * attacked + ordinary])[attacked:]
+    # The third record after it is the last one of which two of three newest are not ordinary.
+    assert max(after[2:]) < 0.5
 
 
 def test_a_change_lasts_over_a_gap_and_ends_in_a_longer_one() -> None:
@@ -573,6 +587,10 @@ def test_a_part_of_habits_that_is_missing_or_of_another_kind_is_refused(key: str
         with_job(begin=...),
         with_job(begin="02:00"),
         with_job(begin=True),
+        with_job(begin=-1.0),
+        with_job(begin=NAN),
+        with_job(begin=86_400.0),
+        with_job(end=1e9),
         with_job(end=None),
         with_job(features=...),
         with_job(features=[0]),

@@ -392,6 +392,27 @@ def test_what_comes_on_two_days_or_at_other_times_is_left_out(begins: list[int])
     check_calm_limits(found)
 
 
+@pytest.mark.parametrize("minutes", [(0, 30, 50), (30, 0, 50), (50, 30, 0), (0, 50, 30)])
+def test_the_order_of_the_days_does_not_matter_to_a_daily_job(minutes: Sequence[int]) -> None:
+    # All begin within 45 minutes of 02:30.
+    begins = [day * DAY + 2 * HOUR + 4 * minute for day, minute in enumerate(minutes)]
+    found = studied(with_job(begins))
+    assert [job.metric for job in found.habits.jobs] == ["cpu"]
+    assert found.left_out == []
+
+
+def test_all_of_a_stretch_that_is_named_is_not_learnt() -> None:
+    levels = life()
+    for begin in (8640, 8660, 8680):
+        levels[begin, 0] = 98.0
+    found = studied(levels)
+    (stretch,) = found.left_out
+    first, last = ((time - START) // 15 // SECOND for time in (stretch.start, stretch.end))
+    assert first <= 8638
+    assert last >= 8682
+    assert np.flatnonzero(~found.learnt).tolist() == list(range(first, last + 1))
+
+
 def test_a_forgotten_attack_beside_a_daily_job_is_left_out() -> None:
     levels = with_job([480, DAY + 500, 2 * DAY + 470])
     levels[8640:8712, 0] = 98.0
@@ -567,11 +588,26 @@ def test_all_is_learnt_on_request_but_for_what_a_person_named() -> None:
     levels = with_job([480, DAY + 500, 2 * DAY + 470])
     levels[8640:8712, 0] = 98.0
     found = studied(levels, learn_all=True)
-    assert found.learnt.all()
-    assert (found.left_out, found.habits.jobs) == ([], ())
+    assert found.learnt[8640:8712].all()
+    assert found.left_out == []
+    assert (found.habits.high[:, 0] > 98.0).all()
     found = studied(levels, learn_all=True, excluded=[window(8640, 8712)])
-    assert np.flatnonzero(~found.learnt).tolist() == list(range(8640, 8712))
+    assert not found.learnt[8640:8712].any()
+    assert found.learnt[8712:].sum() + found.learnt[:8640].sum() > 17_000
     assert [one.metrics for one in found.left_out] == [()]
+
+
+def test_a_daily_job_stays_one_if_all_is_learnt() -> None:
+    begins = [480, DAY + 500, 2 * DAY + 470]
+    levels = with_job(begins)
+    levels[8640:8712, 2] += 15.0
+    usual, all_learnt = studied(levels), studied(levels, learn_all=True)
+    assert [job.metric for job in usual.habits.jobs] == ["cpu"]
+    assert all_learnt.habits.jobs == usual.habits.jobs
+    assert all_learnt.left_out == []
+    for begin in begins:
+        assert not all_learnt.learnt[begin : begin + 40].any()
+    check_calm_limits(all_learnt)
 
 
 def test_a_stretch_in_words_and_in_json() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Callable
@@ -108,6 +109,23 @@ def test_a_curve_has_the_errors_that_changes_reach() -> None:
     assert curves["cpu"].sizes[-1] == 30.0
 
 
+def test_a_change_that_is_found_only_when_it_begins_is_not_still_found() -> None:
+    # The CPU's rate is predicted well, and its level not at all: only the first record of a change shows.
+    model = bundle(limit=1e9, rmse=0.0)
+    place = FEATURES.index("cpu_user_percentage")
+
+    def follows(inputs: np.ndarray) -> np.ndarray:
+        predicted = np.full((len(inputs), 12), 0.5)
+        predicted[:, place] = inputs[:, -1, place]
+        return predicted
+
+    curve = measure(dataclasses.replace(model, predictor=follows), *normal(200))["cpu"]
+    size = curve.sizes.index(0.2)
+    # Of two features, each has an error of 0.2 in the first record; inputs are known up to 1.25.
+    assert curve.errors[0][size] == pytest.approx(min(0.2 / 4, 0.2 * math.sqrt(1 / 27)), rel=0.01)
+    assert curve.errors[1][size] == pytest.approx(0.0, abs=1e-9)
+
+
 def test_a_level_that_lasts_counts_from_its_third_record() -> None:
     # The limit is 0.1 away; a change of s that lasts has an error of 10 s.
     curve = measure(bundle(limit=0.1, rmse=1.0), *normal(200))["net_down"]
@@ -204,8 +222,8 @@ def test_blind_metrics_are_named_in_one_line_with_what_is_found() -> None:
     limits = {"cpu_threshold": 0.05, "net_up_threshold": 0.3, "mem_threshold": 9.0}
     assert blind_metrics(curves, limits, METRICS) == ["net_up", "mem"]
     assert describe_blind(curves, limits, METRICS) == (
-        "blind: net_up misses a lasting +3 B/s, and finds +4 B/s; mem misses a lasting +3 points, and finds"
-        " nothing; lower the threshold, or train on steadier records"
+        "blind: net_up misses +3 B/s, and finds +4 B/s; mem misses +3 points, and finds nothing; lower the"
+        " threshold, or train on steadier records"
     )
     assert describe_blind({"cpu": CURVE}, limits, METRICS) is None
 
