@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks.strangers import Counts, load_recording, main
+from edge import training
 
 pytestmark = pytest.mark.long
 
@@ -104,8 +105,10 @@ def test_what_is_no_folder_of_recordings_is_refused_in_one_line(
 
 
 def test_the_product_comes_first_and_finds_a_sensor_that_leaves_its_range(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # A fifth of the steps, which is enough for one change of this size.
+    monkeypatch.setattr(training, "ENOUGH_STEPS", 200)
     write_recording(tmp_path / "0.csv")
     assert main(["--skab", str(tmp_path)]) == 0
     printed = capsys.readouterr()
