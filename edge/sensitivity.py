@@ -45,7 +45,11 @@ class Curve:
 
     def is_blind(self, threshold: float) -> bool:
         """Whether not even a doubling, or 30 points, is found at any of AGES."""
-        return min(self.smallest(threshold, age) for age in AGES) > self.blind_above
+        return self.smallest_at_any_age(threshold) > self.blind_above
+
+    def smallest_at_any_age(self, threshold: float) -> float:
+        """The smallest size that is found at one of AGES at least; infinite if none is."""
+        return min(self.smallest(threshold, age) for age in AGES)
 
     def to_json(self) -> dict[str, Any]:
         """The content for `curves_from_json`."""
@@ -82,7 +86,7 @@ def describe_blind(
     found = []
     for name in blind:
         curve, threshold = curves[name], thresholds[metrics[name].threshold_key]
-        smallest = describe_size(min(curve.smallest(threshold, age) for age in AGES), metrics[name])
+        smallest = describe_size(curve.smallest_at_any_age(threshold), metrics[name])
         missed = describe_size(float(f"{curve.blind_above:.2g}"), metrics[name])
         found.append(f"{name} misses {missed}, and finds {smallest}")
     return f"blind: {'; '.join(found)}; lower the threshold, or train on steadier records"
