@@ -177,8 +177,8 @@ def iterative_statuses(
         midnights.append(last_midnight(midnights[-1] + DAY_SECONDS + DAY_SECONDS // 2, settings.zone))
     for midnight, until in zip(midnights, midnights[1:], strict=False):
         trained = fit_series(series, detector, replace(settings, until=midnight))
-        part = (at_once.buckets.starts >= midnight) & (at_once.buckets.starts < until)
-        scores.append(trained.model.judge(at_once.buckets[part]).score)
+        day = judge(trained, series.between(0, until), midnight).after(midnight)
+        scores.append(day.scored.score)
     return statuses(np.concatenate(scores))
 
 

@@ -1,16 +1,13 @@
 """What is usual for a port, and how far from it is an anomaly: six detectors, one form of model.
 
-A detector knows two things about a point: its place in the week and its traffic. So everything it learns is
-a table: a forecaster learns the usual week, an outlier model also a curve of scores. The stored model is that
-table. Nothing else is needed to apply it, and a point's verdict depends on no other point.
+A detector learns the usual week, as a table over the slots of the week, and how far values are from what is
+expected in service: what `levels.py` follows. A forecaster has a limit for each hour of the day, an outlier model
+also a curve of scores over the errors. Three things are common to all, each chosen by measuring on recordings from
+others (docs/ports.md):
 
-Three things are common to all detectors, each chosen by measuring (`python -m benchmarks.ports`):
-
-- They learn from whole weeks, counted back from the end of training. Each week's own level is subtracted, and
-  values are cut to a range around the median week. So neither anomalies nor growth are learnt.
-- The limit comes from honest errors: those of a week that was left out of the fit, with the level of the week
-  before it, as in service. Errors of points that the model was fitted to are far too small.
-- Nothing is fed back. A forecast that starts from the newest points follows the anomaly and sees nothing.
+- Errors are those of service: each of the last weeks is followed with a usual week that did not see it.
+- What was anomalous in the training span, and weeks that were different, are neither learnt nor counted as errors.
+- Levels are not learnt: the usual week is what is left when the level of each day is subtracted.
 """
 
 from __future__ import annotations
@@ -23,24 +20,37 @@ from typing import Protocol
 import numpy as np
 
 from common.files import UserError
-from ports.preparation import WEEK_MINUTES, Buckets, Preparation, Scaler, known_medians
+from ports.levels import AGES, LEVEL_MINUTES, NEWEST_WEIGHT, Memory, follow
+from ports.preparation import Buckets, Preparation, Scaler
+from ports.weeks import (
+    TOO_MANY_UNKNOWN,
+    WEEK_DAYS,
+    different,
+    first_slot,
+    median_week,
+    spread,
+    usual_week,
+    week_of,
+    week_rows,
+)
 
-WEEK_DAYS = 7
 MIN_DAYS = 28
-# A point this many spreads off is unusual. A spread is 1.4826 MAD: the standard deviation of normal errors.
+HOURS = 24
+# A value this many spreads off is unusual.
 SPREADS = 4.0
-MAD_TO_DEVIATION = 1.4826
-# On the model's scale. A point nearer than this is never an anomaly, however regular the port is.
-MIN_LIMIT = 0.2
-# Values further off are cut before a model sees them.
+# On the model's scale. A value nearer than this is never an anomaly, however regular the port is.
+MIN_LIMIT = 0.15
+# An hour has at least this share of the spread of all hours, and its own is known from so many errors.
+LEAST_SPREAD, HOUR_ERRORS = 0.5, 20
+# The errors of so many weeks count; at least this share of them must be known.
+ERROR_WEEKS = 6
+MIN_KNOWN_SHARE = 0.25
+# The first pass finds what is anomalous, the second one does without it.
+PASSES = 2
+# Values further off are cut before a library sees them.
 CUT_SPREADS = 3.0
 HELD_OUT_WEEKS = 2
-# The share of the errors behind a limit that must be known.
-MIN_KNOWN_SHARE = 0.25
-MEDIAN_PASSES = 3
 FOREST_SEED = 0
-
-_TOO_MANY_UNKNOWN = "has weeks with too few samples; record it for longer"
 
 STL_SEASONAL = 35
 # LOESS is evaluated at this many points of a week, and interpolated between them.
@@ -50,7 +60,8 @@ TREES, LEAF_SAMPLES, TREE_SHARE = 20, 5, 0.5
 ISOLATION_TREES, ISOLATION_SAMPLES, ISOLATION_QUANTILE = 50, 128, 0.995
 SVM_NU, SVM_GAMMA, SVM_QUANTILE = 0.01, 0.1, 0.998
 CURVE_POINTS = 65
-HOURS_IN_WEEK = 168
+# A curve reaches so many limits far.
+CURVE_REACH = 2.0
 
 
 class TooShortError(UserError):
@@ -69,78 +80,62 @@ class Scored:
     high: np.ndarray
 
 
-class Model(Protocol):
-    """What a detector has learnt of one series."""
-
-    def judge(self, buckets: Buckets) -> Scored:
-        """Say what is expected in each bucket, and how far off its traffic is."""
-        ...
-
-
 @dataclass(frozen=True)
-class Forecast:
-    """usual: the expected value at each slot of the week (slots,), on the scaler's scale. limit: a value
-    further from it than this is an anomaly.
+class Curve:
+    """The scores of an outlier model. grid: errors, in limits (points,), ascending. scores: of each, (points,),
+    which do not fall to either side of the lowest one.
     """
 
-    scaler: Scaler
-    usual: np.ndarray
-    limit: float
-
-    def judge(self, buckets: Buckets) -> Scored:
-        """Each point alone; the score of an unknown one is unknown."""
-        expected = self.usual[buckets.slots]
-        score = np.abs(self.scaler.transform(buckets.traffic) - expected) / self.limit
-        bounds = (
-            self.scaler.inverse(value) for value in (expected, expected - self.limit, expected + self.limit)
-        )
-        return Scored(score, *bounds)
-
-
-@dataclass(frozen=True)
-class Outlier:
-    """usual: what is subtracted from a value at each slot of the week (slots,). grid: what may
-    remain (points,). scores: the score of each point of the grid (rows, points), in one row for the whole
-    week or one for each hour of it; 1 is the limit.
-
-    The expected value is the middle of the accepted range, since an outlier model has no forecast.
-    """
-
-    scaler: Scaler
-    usual: np.ndarray
     grid: np.ndarray
     scores: np.ndarray
 
-    def judge(self, buckets: Buckets) -> Scored:
-        """Each point alone; the score of an unknown one is unknown."""
-        usual = self.usual[buckets.slots]
-        rows = buckets.slots * len(self.scores) // len(self.usual)
-        score = _read_off(self.grid, self.scores, self.scaler.transform(buckets.traffic) - usual, rows)
-        accepted = np.array([_accepted(self.grid, scores) for scores in self.scores])
-        low, middle, high = (self.scaler.inverse(usual + value) for value in accepted[rows].T)
-        return Scored(score, middle, low, high)
+    def accepted(self) -> tuple[float, float]:
+        """The lowest and the highest error with a score of at most 1; an end that is still accepted is infinite."""
+        inside = np.flatnonzero(self.scores <= 1.0)
+        first, last = inside[0], inside[-1]
+        low, high = -np.inf, np.inf
+        if first > 0:
+            low = float(np.interp(1.0, self.scores[[first, first - 1]], self.grid[[first, first - 1]]))
+        if last + 1 < len(self.grid):
+            high = float(np.interp(1.0, self.scores[[last, last + 1]], self.grid[[last, last + 1]]))
+        return low, high
 
 
-def _accepted(grid: np.ndarray, scores: np.ndarray) -> tuple[float, float, float]:
-    """The range in which the score is at most 1, as low, middle and high; linear between points of the grid.
+@dataclass(frozen=True)
+class Model:
+    """What a detector has learnt of one series, on the scaler's scale.
 
-    If an end of the grid is still accepted, that bound is infinite and the middle is the point with the
-    lowest score.
+    usual: the usual week without its level (slots,). limits: (24,), how far from what is expected a value may
+    be at each hour of the day, one bucket after an ordinary one. memory: how these widen. curve: the scores
+    of an outlier model; without one, the score is the error in limits.
     """
-    inside = np.flatnonzero(scores <= 1.0)
-    best = float(grid[np.argmin(scores)])
-    if not len(inside):
-        return best, best, best
-    first, last = inside[0], inside[-1]
-    low, high = -np.inf, np.inf
-    if first > 0:
-        low = float(np.interp(1.0, scores[[first, first - 1]], grid[[first, first - 1]]))
-    if last + 1 < len(grid):
-        high = float(np.interp(1.0, scores[[last, last + 1]], grid[[last, last + 1]]))
-    return low, (low + high) / 2 if np.isfinite(low + high) else best, high
+
+    scaler: Scaler
+    usual: np.ndarray
+    limits: np.ndarray
+    memory: Memory
+    curve: Curve | None = None
+
+    def judge(self, buckets: Buckets) -> Scored:
+        """Judge consecutive buckets; those of the first day are unknown, since they show the level."""
+        usual = self.usual[buckets.slots]
+        deviations = self.scaler.transform(buckets.traffic) - usual
+        limits = self.limits[buckets.slots * WEEK_DAYS * HOURS // len(self.usual) % HOURS]
+        low, high = self.curve.accepted() if self.curve else (-1.0, 1.0)
+        lows, highs = np.minimum(low * limits, -MIN_LIMIT), np.maximum(high * limits, MIN_LIMIT)
+        followed = follow(deviations, lows, highs, self.memory, buckets.minutes)
+        errors = deviations - followed.expected
+        score = np.abs(errors) / (limits * followed.wider)
+        if self.curve:
+            is_near = (errors >= lows * followed.wider) & (errors <= highs * followed.wider)
+            score = np.interp(errors / (limits * followed.wider), self.curve.grid, self.curve.scores)
+            score = np.where(np.isnan(errors), np.nan, np.where(is_near, np.minimum(score, 1.0), score))
+        expected = usual + followed.expected
+        bounds = (expected, expected + lows * followed.wider, expected + highs * followed.wider)
+        return Scored(score, *(self.scaler.inverse(bound) for bound in bounds))
 
 
-# --- weeks ---------------------------------------------------------------------------------------
+# --- learning ------------------------------------------------------------------------------------
 
 
 def fit(detector: str, buckets: Buckets, preparation: Preparation) -> Model:
@@ -150,6 +145,25 @@ def fit(detector: str, buckets: Buckets, preparation: Preparation) -> Model:
     Raises UserError for an unknown detector, for a span with too few samples, and for traffic
     that never changes.
     """
+    _check(detector, buckets)
+    scaler = preparation.fit_scaler(buckets.traffic[~np.isnan(buckets.traffic)])
+    values, minutes = scaler.transform(buckets.traffic), buckets.minutes
+    learner, is_learnt = DETECTORS[detector], np.ones(len(values), dtype=bool)
+    for number in range(1, PASSES + 1):
+        weeks = week_rows(np.where(is_learnt, values, np.nan), buckets.slots, minutes)
+        _, levels = usual_week(weeks)
+        learn = learner.learn if number == PASSES else _median
+        usual, of_weeks = learn(weeks - levels, first_slot(buckets.slots, minutes), preparation)
+        service = _Service.of(values, is_learnt, buckets, of_weeks)
+        if number < PASSES:
+            is_learnt = ~service.is_anomalous()
+    curve = learner.curve(service.errors / service.limits[service.hours]) if learner.curve else None
+    return Model(
+        scaler, np.roll(usual, first_slot(buckets.slots, minutes)), service.limits, service.memory, curve
+    )
+
+
+def _check(detector: str, buckets: Buckets) -> None:
     if detector not in DETECTORS:
         raise UserError(f"there is no detector {detector!r}; choose from {', '.join(DETECTORS)}")
     days = len(buckets.starts) * buckets.minutes / 1440
@@ -166,125 +180,165 @@ def fit(detector: str, buckets: Buckets, preparation: Preparation) -> Model:
         raise UserError(
             f"its traffic is always {known[0]:g} bytes, so nothing can be learnt; do not record it"
         )
-    scaler = preparation.fit_scaler(known)
-    weeks = week_rows(scaler.transform(buckets.traffic), buckets.slots, buckets.minutes)
-    return DETECTORS[detector](weeks, first_slot(buckets), scaler, preparation)
 
 
-def week_rows(values: np.ndarray, slots: np.ndarray, minutes: int) -> np.ndarray:
-    """Arrange values (n,) by their slots, as (weeks, slots). The last week ends with the last value; NaN is
-    unknown.
+@dataclass(frozen=True)
+class _Service:
+    """The last weeks of a training span, as they would have been judged.
 
-    Where the clocks go forward a slot has no value; where they go back the later value counts.
+    deviations: from a usual week that did not see them (n,). hours: of the day (n,). errors: one bucket after
+    an ordinary one (n,); NaN where it does not count. limits (24,), memory: as in Model.
     """
-    slots_in_week = WEEK_MINUTES // minutes
-    weeks = -(-len(values) // slots_in_week)
-    rows = np.full((weeks, slots_in_week), np.nan)
-    rows[weeks - 1 - (len(values) - 1 - np.arange(len(values))) // slots_in_week, slots] = values
-    return rows
+
+    deviations: np.ndarray
+    hours: np.ndarray
+    minutes: int
+    is_different: np.ndarray
+    errors: np.ndarray
+    limits: np.ndarray
+    memory: Memory
+
+    @classmethod
+    def of(
+        cls, values: np.ndarray, is_learnt: np.ndarray, buckets: Buckets, of_weeks: np.ndarray
+    ) -> _Service:
+        """of_weeks: the usual week for each week (weeks, slots), NaN for a week that is not judged."""
+        import pandas as pd
+
+        slots = of_weeks.shape[1]
+        week = week_of(len(values), slots)
+        places = (buckets.slots - first_slot(buckets.slots, buckets.minutes)) % slots
+        deviations = values - of_weeks[week, places]
+        day = LEVEL_MINUTES // buckets.minutes
+        ordinary = pd.Series(np.where(is_learnt, deviations, np.nan))
+        level = ordinary.rolling(day, min_periods=day // 4).median().shift(1)
+        apart = (ordinary - level).to_numpy()
+        is_different = different(apart, week)[week]
+        apart = np.where(is_different, np.nan, apart)
+        newest = pd.Series(apart).ewm(alpha=NEWEST_WEIGHT, adjust=False, ignore_na=True).mean().to_numpy()
+        left, spreads, errors = [], [], apart
+        for age in AGES:
+            before = np.concatenate([np.full(age, np.nan), newest[:-age]])
+            left.append(_share_left(apart, before))
+            of_age = apart - left[-1] * before
+            spreads.append(spread(of_age))
+            errors = of_age if age == AGES[0] else errors
+        if np.isnan(errors).mean() > 1 - MIN_KNOWN_SHARE * min(1.0, ERROR_WEEKS / len(of_weeks)):
+            raise UserError(TOO_MANY_UNKNOWN)
+        widest = np.maximum.accumulate(spreads)
+        hours = buckets.slots * WEEK_DAYS * HOURS // slots % HOURS
+        memory = Memory(np.array(left), widest / max(widest[0], MIN_LIMIT / SPREADS))
+        return cls(deviations, hours, buckets.minutes, is_different, errors, _limits(errors, hours), memory)
+
+    def is_anomalous(self) -> np.ndarray:
+        """Which values (n,) are anomalous, or of a week that was different."""
+        limits = self.limits[self.hours]
+        first = int(np.argmax(~np.isnan(self.deviations)))
+        followed = follow(self.deviations[first:], -limits[first:], limits[first:], self.memory, self.minutes)
+        found = self.is_different.copy()
+        found[first:] |= followed.is_anomalous
+        return found
 
 
-def first_slot(buckets: Buckets) -> int:
-    """The first slot of the week that ends with the last bucket."""
-    slots = WEEK_MINUTES // buckets.minutes
-    return int(buckets.slots[-1] + 1) % slots
+def _share_left(apart: np.ndarray, before: np.ndarray) -> float:
+    """The share of deviations `before` (n,) that is left in `apart` (n,), without those far off."""
+    furthest = SPREADS * spread(apart)
+    counts = (np.abs(apart) < furthest) & (np.abs(before) < furthest)
+    apart, before = apart[counts], before[counts]
+    square = float(before @ before)
+    return float(np.clip(apart @ before / square, 0.0, 1.0)) if square else 0.0
 
 
-def usual_week(weeks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The median week (slots,), and how far each week lies above it (weeks,).
-
-    A slot that is never known is interpolated between its neighbours.
-    """
-    levels = np.zeros(len(weeks))
-    for _ in range(MEDIAN_PASSES):
-        usual = _bridged(known_medians((weeks - levels[:, None]).T))
-        levels = _bridged(known_medians(weeks - usual))
-    return usual, levels
-
-
-def _bridged(values: np.ndarray) -> np.ndarray:
-    """With unknown values interpolated between their neighbours; at the ends, the nearest known value."""
-    known = np.flatnonzero(~np.isnan(values))
-    if not len(known):
-        raise UserError(_TOO_MANY_UNKNOWN)
-    return np.interp(np.arange(len(values)), known, values[known])
+def _limits(errors: np.ndarray, hours: np.ndarray) -> np.ndarray:
+    """The limit of each hour of the day (24,), from errors (n,) at `hours` (n,): those of it and the hours beside it."""
+    of_all = spread(errors)
+    spreads = []
+    for hour in range(HOURS):
+        near = errors[np.isin((hours - hour) % HOURS, (HOURS - 1, 0, 1))]
+        is_enough = (~np.isnan(near)).sum() >= HOUR_ERRORS
+        spreads.append(max(spread(near) if is_enough else of_all, LEAST_SPREAD * of_all))
+    return np.maximum(SPREADS * np.array(spreads), MIN_LIMIT)
 
 
-def _cut(weeks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Weeks (weeks, slots) without their levels, gaps filled with the usual, outliers cut; and the levels."""
-    usual, levels = usual_week(weeks)
-    rest = weeks - levels[:, None] - usual
-    furthest = CUT_SPREADS * _spread(rest)
-    return usual + np.clip(np.nan_to_num(rest), -furthest, furthest), levels
+# --- the usual week ------------------------------------------------------------------------------
+
+# From level-free weeks (weeks, slots), NaN where unknown, the slot with which they begin, and the preparation:
+# the usual week (slots,), and one for each week that did not see it (weeks, slots), NaN for weeks not judged.
+Learn = Callable[[np.ndarray, int, Preparation], tuple[np.ndarray, np.ndarray]]
 
 
-def _spread(errors: np.ndarray) -> float:
-    known = errors[~np.isnan(errors)]
-    return MAD_TO_DEVIATION * float(np.median(np.abs(known - np.median(known))))
-
-
-def _limit(errors: np.ndarray) -> float:
-    """|median| + SPREADS x 1.4826 MAD of honest errors."""
-    if np.isnan(errors).mean() > 1 - MIN_KNOWN_SHARE:
-        raise UserError(_TOO_MANY_UNKNOWN)
-    return max(abs(float(np.nanmedian(errors))) + SPREADS * _spread(errors), MIN_LIMIT)
-
-
-def _levels_before(levels: np.ndarray) -> np.ndarray:
-    """The level that was known when each week began (weeks, 1): that of the week before it."""
-    return np.concatenate([levels[:1], levels[:-1]])[:, None]
-
-
-# --- forecasters ---------------------------------------------------------------------------------
-
-
-def _profile(weeks: np.ndarray, first: int, scaler: Scaler, preparation: Preparation) -> Forecast:
+def _median(level_free: np.ndarray, first: int, preparation: Preparation) -> tuple[np.ndarray, np.ndarray]:
     """The median week."""
-    usual, levels = usual_week(weeks)
-    return Forecast(scaler, usual + levels[-1], _limit(_median_errors(weeks, levels)))
+    usual, of_weeks = median_week(level_free), np.full(level_free.shape, np.nan)
+    for week in range(max(len(level_free) - ERROR_WEEKS, 0), len(level_free)):
+        of_weeks[week] = median_week(np.delete(level_free, week, axis=0))
+    return usual, of_weeks
 
 
-def _median_errors(weeks: np.ndarray, levels: np.ndarray) -> np.ndarray:
-    """Errors against the median of the other weeks and the level of the week before: (weeks - 1, slots)."""
-    level_free = weeks - levels[:, None]
-    others = [known_medians(np.delete(level_free, week, axis=0).T) for week in range(len(weeks))]
-    return (weeks - _levels_before(levels) - np.array(others))[1:]
+def _random_forest(
+    level_free: np.ndarray, first: int, preparation: Preparation
+) -> tuple[np.ndarray, np.ndarray]:
+    """Trees on time of day and weekday; a week is judged by trees that did not see its points (out of bag)."""
+    from sklearn.ensemble import RandomForestRegressor
+
+    weeks, slots = level_free.shape
+    times = np.roll(_times_of(slots, preparation), -first, axis=0)
+    forest = RandomForestRegressor(
+        TREES, min_samples_leaf=LEAF_SAMPLES, max_samples=TREE_SHARE, oob_score=True, random_state=FOREST_SEED
+    )
+    forest.fit(np.tile(times, (weeks, 1)), _filled(level_free).ravel())
+    of_weeks = forest.oob_prediction_.reshape(weeks, slots)
+    of_weeks[: max(weeks - ERROR_WEEKS, 0)] = np.nan
+    return forest.predict(times), of_weeks
 
 
-def _held_out(
-    weeks: np.ndarray, first: int, scaler: Scaler, shape_of: Callable[[np.ndarray], np.ndarray]
-) -> Forecast:
-    """A forecast whose limit comes from the last HELD_OUT_WEEKS, which a first fit did not see.
+def _times_of(slots: int, preparation: Preparation) -> np.ndarray:
+    """Time of day and weekday of each slot of the week (slots, 2)."""
+    in_day = slots // WEEK_DAYS
+    time_of_day = np.arange(slots) % in_day
+    if preparation.is_hourly:
+        time_of_day = time_of_day * HOURS // in_day
+    return np.column_stack([time_of_day, np.arange(slots) // in_day])
 
-    shape_of: makes the usual week (slots,) from level-free weeks (weeks, slots) in order of time.
+
+def _held_out(shape_of: Callable[[np.ndarray], np.ndarray]) -> Learn:
+    """A learner whose last HELD_OUT_WEEKS are judged by a first fit without them.
+
+    shape_of: makes the usual week (slots,) from level-free weeks without gaps (weeks, slots).
     """
 
-    def shape(learnt: np.ndarray) -> np.ndarray:
-        return np.roll(shape_of(np.roll(_cut(learnt)[0], -first, axis=1)), first)
+    def learn(level_free: np.ndarray, first: int, preparation: Preparation) -> tuple[np.ndarray, np.ndarray]:
+        of_weeks = np.full(level_free.shape, np.nan)
+        of_weeks[-HELD_OUT_WEEKS:] = shape_of(_filled(level_free[:-HELD_OUT_WEEKS]))
+        return shape_of(_filled(level_free)), of_weeks
 
-    held_out = shape(weeks[:-HELD_OUT_WEEKS])
-    errors = weeks - held_out - _levels_before(_bridged(known_medians(weeks - held_out)))
-    limit = _limit(errors[-HELD_OUT_WEEKS:])
-    usual = shape(weeks)
-    return Forecast(scaler, usual + _bridged(known_medians(weeks - usual))[-1], limit)
+    return learn
 
 
-def _stl(weeks: np.ndarray, first: int, scaler: Scaler, preparation: Preparation) -> Forecast:
+def _filled(level_free: np.ndarray) -> np.ndarray:
+    """Level-free weeks with gaps filled by the median week, and outliers cut."""
+    usual = median_week(level_free)
+    rest = level_free - usual
+    furthest = CUT_SPREADS * spread(rest)
+    return usual + np.clip(np.nan_to_num(rest), -furthest, furthest)
+
+
+def _stl_week(level_free: np.ndarray) -> np.ndarray:
     """The last seasonal cycle of a seasonal-trend decomposition by LOESS (Cleveland et al. 1990)."""
-    return _held_out(weeks, first, scaler, lambda level_free: decompose(level_free)[1][-1])
+    return decompose(level_free)[1][-1]
 
 
 def decompose_buckets(buckets: Buckets, preparation: Preparation) -> tuple[np.ndarray, ...]:
     """Value, trend (with the level), season and residual of each bucket (n,), on the model's scale."""
     scaler = preparation.fit_scaler(buckets.traffic[~np.isnan(buckets.traffic)])
     values = scaler.transform(buckets.traffic)
-    level_free, levels = _cut(week_rows(values, buckets.slots, buckets.minutes))
-    first = first_slot(buckets)
-    trend, season, _ = (
-        np.roll(part, first, axis=1) for part in decompose(np.roll(level_free, -first, axis=1))
-    )
-    week = len(levels) - 1 - np.arange(len(values))[::-1] // level_free.shape[1]
-    trend, season = (trend + levels[:, None])[week, buckets.slots], season[week, buckets.slots]
+    weeks = week_rows(values, buckets.slots, buckets.minutes)
+    _, levels = usual_week(weeks)
+    trend, season, _ = decompose(_filled(weeks - levels))
+    slots = weeks.shape[1]
+    places = (buckets.slots - first_slot(buckets.slots, buckets.minutes)) % slots
+    week = week_of(len(values), slots)
+    trend, season = (trend + levels)[week, places], season[week, places]
     return values, trend, season, values - trend - season
 
 
@@ -301,11 +355,6 @@ def decompose(level_free: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarra
         low_pass_jump=slots // STL_LOW_PASS_JUMP,
     ).fit()
     return tuple(part.reshape(level_free.shape) for part in (parts.trend, parts.seasonal, parts.resid))
-
-
-def _sarimax(weeks: np.ndarray, first: int, scaler: Scaler, preparation: Preparation) -> Forecast:
-    """The forecast of a week: the mean week as exogenous variable, and errors that are ARMA(1, 1)."""
-    return _held_out(weeks, first, scaler, _sarimax_week)
 
 
 def _sarimax_week(level_free: np.ndarray) -> np.ndarray:
@@ -325,30 +374,7 @@ def _sarimax_week(level_free: np.ndarray) -> np.ndarray:
     return usual + fitted.forecast(len(usual))
 
 
-def _random_forest(weeks: np.ndarray, first: int, scaler: Scaler, preparation: Preparation) -> Forecast:
-    """Trees on time of day and weekday; errors are those of trees that did not see the point (out of bag)."""
-    from sklearn.ensemble import RandomForestRegressor
-
-    level_free, levels = _cut(weeks)
-    times = _times_of(weeks.shape[1], preparation)
-    forest = RandomForestRegressor(
-        TREES, min_samples_leaf=LEAF_SAMPLES, max_samples=TREE_SHARE, oob_score=True, random_state=FOREST_SEED
-    )
-    forest.fit(np.tile(times, (len(weeks), 1)), level_free.ravel())
-    errors = weeks - _levels_before(levels) - forest.oob_prediction_.reshape(weeks.shape)
-    return Forecast(scaler, forest.predict(times) + levels[-1], _limit(errors[1:]))
-
-
-def _times_of(slots: int, preparation: Preparation) -> np.ndarray:
-    """Time of day and weekday of each slot of the week (slots, 2)."""
-    in_day = slots // WEEK_DAYS
-    time_of_day = np.arange(slots) % in_day
-    if preparation.is_hourly:
-        time_of_day = time_of_day * 24 // in_day
-    return np.column_stack([time_of_day, np.arange(slots) // in_day])
-
-
-# --- outlier models ------------------------------------------------------------------------------
+# --- curves of outlier models --------------------------------------------------------------------
 
 
 class _Estimator(Protocol):
@@ -357,91 +383,62 @@ class _Estimator(Protocol):
     def score_samples(self, points: np.ndarray) -> np.ndarray: ...
 
 
-def _isolation_forest(weeks: np.ndarray, first: int, scaler: Scaler, preparation: Preparation) -> Outlier:
+def _isolation_forest(errors: np.ndarray) -> Curve:
     """The fewer random cuts isolate a point, the more unusual it is (Liu et al. 2008)."""
     from sklearn.ensemble import IsolationForest
 
     estimator = IsolationForest(
         n_estimators=ISOLATION_TREES, max_samples=ISOLATION_SAMPLES, random_state=FOREST_SEED
     )
-    return _outlier(weeks, scaler, preparation, estimator, ISOLATION_QUANTILE)
+    return _curve(errors, estimator, ISOLATION_QUANTILE)
 
 
-def _one_class_svm(weeks: np.ndarray, first: int, scaler: Scaler, preparation: Preparation) -> Outlier:
+def _one_class_svm(errors: np.ndarray) -> Curve:
     """The boundary around all but `nu` of the points (Scholkopf et al. 2001)."""
     from sklearn.svm import OneClassSVM
 
-    return _outlier(weeks, scaler, preparation, OneClassSVM(nu=SVM_NU, gamma=SVM_GAMMA), SVM_QUANTILE)
+    return _curve(errors, OneClassSVM(nu=SVM_NU, gamma=SVM_GAMMA), SVM_QUANTILE)
 
 
-def _outlier(
-    weeks: np.ndarray, scaler: Scaler, preparation: Preparation, estimator: _Estimator, quantile: float
-) -> Outlier:
-    """A point is its error against the median week, in spreads; the workshop's is value, hour and weekday."""
-    if preparation.is_hourly:
-        hours = np.column_stack([np.arange(HOURS_IN_WEEK) % 24, np.arange(HOURS_IN_WEEK) // 24])
-        lowest, highest = np.nanmin(weeks), np.nanmax(weeks)
-        # The range of the values, and half of it on either side.
-        reach = (3 * lowest - highest) / 2, (3 * highest - lowest) / 2
-        grid, scores = _curves(weeks, hours, estimator, quantile, reach)
-        return Outlier(scaler, np.zeros(weeks.shape[1]), grid, scores)
-    usual, levels = usual_week(weeks)
-    errors = _median_errors(weeks, levels)
-    unit = max(_spread(errors), MIN_LIMIT / SPREADS)
-    # Every training set has anomalies: an error beyond SPREADS is not learnt, and counts as an anomaly.
-    learnt = np.where(np.abs(errors) <= SPREADS * unit, errors / unit, np.nan)
-    reach = -2 * SPREADS, 2 * SPREADS
-    grid, scores = _curves(learnt, np.empty((1, 0)), estimator, quantile, reach)
-    distance = np.abs(grid)
-    scores = np.where(distance > SPREADS, np.maximum(scores, distance / SPREADS), scores)
-    scores = np.where(distance * unit <= MIN_LIMIT, np.minimum(scores, 1.0), scores)
-    return Outlier(scaler, usual + levels[-1], grid * unit, scores)
-
-
-def _curves(
-    values: np.ndarray,
-    times: np.ndarray,
-    estimator: _Estimator,
-    quantile: float,
-    reach: tuple[float, float],
-) -> tuple[np.ndarray, np.ndarray]:
-    """Fit to values (weeks, slots), each with the row of `times` (rows, columns) that its slot belongs to.
-
-    Returns a grid (points,) over `reach`, denser where there are many values, and the scores on it (rows,
-    points): 0 for the most ordinary value, 1 at the given quantile of all values.
-    """
-    is_known = ~np.isnan(values)
-    slots = values.shape[1]
-    rows = np.broadcast_to(np.arange(slots) * len(times) // slots, values.shape)[is_known]
-    values = values[is_known]
-    estimator.fit(np.column_stack([values, times[rows]]))
-    even = np.linspace(*reach, CURVE_POINTS)
-    grid = np.concatenate([even, np.quantile(values, np.linspace(0, 1, CURVE_POINTS))])
+def _curve(errors: np.ndarray, estimator: _Estimator, quantile: float) -> Curve:
+    """The scores of errors (n,), in limits: 0 for the most ordinary one, 1 at the given quantile of all."""
+    # An error beyond the limit is not learnt, and counts as an anomaly.
+    seen = errors[np.abs(errors) <= 1.0]
+    estimator.fit(SPREADS * seen[:, None])
+    even = np.linspace(-CURVE_REACH, CURVE_REACH, CURVE_POINTS)
     # The model's file stores 32-bit floats, in which two points must not become one.
-    grid = np.unique(grid.astype(np.float32)).astype(float)
-    points = np.column_stack([np.tile(grid, len(times)), np.repeat(times, len(grid), axis=0)])
-    scores = -estimator.score_samples(points).reshape(len(times), len(grid))
-    seen = _read_off(grid, scores, values, rows)
-    lowest = seen.min()
-    width = np.quantile(seen, quantile) - lowest
-    # If all values score the same, none is more unusual than another.
-    return grid, (scores - lowest) / width if width > 1e-9 else np.zeros_like(scores)
+    grid = np.unique(
+        np.concatenate([even, np.quantile(seen, np.linspace(0, 1, CURVE_POINTS))]).astype(np.float32)
+    )
+    grid = grid.astype(float)
+    scores = -estimator.score_samples(SPREADS * grid[:, None])
+    of_seen = np.interp(seen, grid, scores)
+    lowest = of_seen.min()
+    width = np.quantile(of_seen, quantile) - lowest
+    # If all errors score the same, none is more unusual than another.
+    scores = (scores - lowest) / width if width > 1e-9 else np.zeros_like(scores)
+    distance = np.abs(grid)
+    scores = np.where(distance > 1.0, np.maximum(scores, distance), scores)
+    # Further off is not less unusual.
+    middle = int(np.argmin(scores))
+    scores[middle:] = np.maximum.accumulate(scores[middle:])
+    scores[: middle + 1] = np.maximum.accumulate(scores[middle::-1])[::-1]
+    return Curve(grid, scores)
 
 
-def _read_off(grid: np.ndarray, scores: np.ndarray, values: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """The score of each value (n,) by the curve of its row (n,); beyond the grid, the score at its end."""
-    read = np.full(len(values), np.nan)
-    for row in np.unique(rows):
-        here = rows == row
-        read[here] = np.interp(values[here], grid, scores[row])
-    return read
+@dataclass(frozen=True)
+class Detector:
+    """How a detector learns the usual week, and the scores of errors, (n,) in limits, if it is an outlier model."""
+
+    learn: Learn
+    curve: Callable[[np.ndarray], Curve] | None = None
 
 
-DETECTORS: dict[str, Callable[[np.ndarray, int, Scaler, Preparation], Model]] = {
-    "profile": _profile,
-    "stl": _stl,
-    "sarimax": _sarimax,
-    "random-forest": _random_forest,
-    "isolation-forest": _isolation_forest,
-    "one-class-svm": _one_class_svm,
+DETECTORS = {
+    "profile": Detector(_median),
+    "stl": Detector(_held_out(_stl_week)),
+    "sarimax": Detector(_held_out(_sarimax_week)),
+    "random-forest": Detector(_random_forest),
+    "isolation-forest": Detector(_median, _isolation_forest),
+    "one-class-svm": Detector(_median, _one_class_svm),
 }

@@ -14,7 +14,7 @@ from ports.faults import faults_of
 from ports.parallel import Cluster, in_parallel
 from ports.series import KnownAnomaly
 from ports.sources import Loaded, Source, known_of, samples_of
-from ports.verdicts import CONTEXT_BUCKETS, PortAnomaly, Verdicts, judge
+from ports.verdicts import PortAnomaly, Verdicts, judge, judged_from
 
 # The file of judged times is no larger, even with a million series.
 JUDGED_BYTES = 100_000_000
@@ -169,8 +169,8 @@ def _tasks(
     for name, paths in with_model.items():
         trained, fault = _load_models(name, paths)
         since = [judged.get((name, one.detector), one.end) for one in trained]
-        context = max((CONTEXT_BUCKETS + 1) * one.minutes * 60 for one in trained) if trained else 0
-        start = min(since, default=0) - context
+        starts = (judged_from(one, time) - one.minutes * 60 for one, time in zip(trained, since, strict=True))
+        start = min(starts, default=0)
         end = settings.until or source.now() or 0
         yield JudgingTask(
             name=name,

@@ -13,12 +13,13 @@ import numpy as np
 from common.files import UserError, is_there, read_file, replace_file
 from common.times import format_time, parse_time
 from common.values import is_number
-from ports.detectors import DETECTORS, HOURS_IN_WEEK, Forecast, Model, Outlier
+from ports.detectors import DETECTORS, HOURS, Curve, Model
+from ports.levels import AGES, Memory
 from ports.preparation import BUCKET_MINUTES, PREPARATIONS, WEEK_MINUTES, Scaler, check_zone
 from ports.series import NAME
 
 # Raised whenever the program would judge differently with an older file.
-FORMAT = 1
+FORMAT = 2
 ENDING = ".npz"
 # Many times the size of the largest model.
 MODEL_BYTES = 100_000_000
@@ -71,11 +72,14 @@ def pack(trained: Trained) -> bytes:
         "versions": trained.versions,
         "scaler": asdict(model.scaler),
     }
-    arrays = {"usual": model.usual}
-    if isinstance(model, Forecast):
-        about["limit"] = model.limit
-    else:
-        arrays |= {"grid": model.grid, "scores": model.scores}
+    arrays = {
+        "usual": model.usual,
+        "limits": model.limits,
+        "left": model.memory.left,
+        "wider": model.memory.wider,
+    }
+    if model.curve:
+        arrays |= {"grid": model.curve.grid, "scores": model.curve.scores}
     content = io.BytesIO()
     text = np.frombuffer(json.dumps(about, allow_nan=False).encode(), dtype=np.uint8)
     np.savez_compressed(
@@ -120,16 +124,20 @@ def load(path: Path) -> Trained:
 def _trained(about: dict, arrays: dict[str, np.ndarray]) -> Trained:
     """Put a model together. Raises any kind of error if its parts do not fit."""
     scaler = Scaler(**about["scaler"])
-    usual = arrays.pop("usual")
-    model = Forecast(scaler, usual, about["limit"]) if "limit" in about else Outlier(scaler, usual, **arrays)
+    usual, limits, left, wider = (arrays.pop(name) for name in ("usual", "limits", "left", "wider"))
+    model = Model(scaler, usual, limits, Memory(left, wider), Curve(**arrays) if arrays else None)
     check_zone(about["zone"])
     is_whole = (
         about["format"] == FORMAT
         and _has_valid_entries(about)
         and _is_scaler(scaler)
         and usual.shape == (WEEK_MINUTES // about["minutes"],)
-        and all(np.isfinite(array).all() for array in (usual, *arrays.values()))
-        and (_is_curve(model) if isinstance(model, Outlier) else not arrays and _is_limit(model.limit))
+        and limits.shape == (HOURS,)
+        and left.shape == wider.shape == (len(AGES),)
+        and all(np.isfinite(array).all() for array in (usual, limits, left, wider))
+        and (limits > 0).all()
+        and (wider > 0).all()
+        and (model.curve is None or _is_curve(model.curve))
     )
     if not is_whole:
         raise ValueError("not a whole model")
@@ -168,12 +176,12 @@ def _is_scaler(scaler: Scaler) -> bool:
     return scaler.kind == "standard" or scaler.kind == "log" and scaler.offset > 0
 
 
-def _is_limit(limit: object) -> bool:
-    return is_number(limit) and limit > 0
-
-
-def _is_curve(model: Outlier) -> bool:
-    """Whether the grid ascends, with one row of scores for the whole week or one for each hour of it."""
-    points = len(model.grid)
-    is_ascending = points > 1 and bool((model.grid[:-1] <= model.grid[1:]).all())
-    return is_ascending and model.scores.shape in ((1, points), (HOURS_IN_WEEK, points))
+def _is_curve(curve: Curve) -> bool:
+    """Whether it has finite scores over a grid that ascends, some of which are accepted."""
+    points = len(curve.grid)
+    return (
+        points > 1
+        and curve.scores.shape == (points,)
+        and bool(np.isfinite(curve.grid).all() and np.isfinite(curve.scores).all())
+        and bool((curve.grid[:-1] <= curve.grid[1:]).all() and (curve.scores <= 1.0).any())
+    )

@@ -16,7 +16,7 @@ import numpy as np
 
 from common.alerts import ALERT, ANOMALY, UNKNOWN
 from common.files import UserError, replace_file
-from ports.detectors import Outlier
+
 from ports.series import SAMPLE_SECONDS, KnownAnomaly
 from ports.verdicts import Verdicts
 
@@ -76,7 +76,7 @@ def draw_series(verdicts: Verdicts, known: Sequence[KnownAnomaly]) -> Figure:
     trained, times = verdicts.trained, _times(verdicts.times)
     if not len(times):
         raise UserError(f"{trained.series}: no bucket has ended, so there is nothing to draw")
-    is_outlier = isinstance(trained.model, Outlier)
+    is_outlier = trained.model.curve is not None
     figure = Figure(figsize=(13, 9.5 if is_outlier else 5.5))
     top, bottom, right = (0.92, 0.065, 0.915) if is_outlier else (0.865, 0.11, 0.965)
     figure.subplots_adjust(left=LEFT, top=top, bottom=bottom, right=right, hspace=0.07)

@@ -9,15 +9,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from common.alerts import ALERT, ANOMALY, CONTEXT_RECORDS, MANY_RECORDS, Row
+from common.alerts import ALERT, ANOMALY, MANY_RECORDS, Row
 from common.times import format_time
 from ports.detectors import Scored
+from ports.levels import LEVEL_MINUTES
 from ports.models import Trained
 from ports.preparation import PREPARATIONS, Buckets
 from ports.series import Series, port_tags
 
-# A verdict depends on this many earlier buckets.
-CONTEXT_BUCKETS = CONTEXT_RECORDS
+# Judging begins so long before the end of training: the first day shows the level, and an anomaly of the second
+# and third one does not count.
+LEAD_MINUTES = 3 * LEVEL_MINUTES
 
 
 @dataclass(frozen=True)
@@ -105,17 +107,21 @@ class Verdicts:
             )
 
 
+def judged_from(trained: Trained, since: int) -> int:
+    """The time (seconds since 1970) with which the buckets begin on which verdicts after `since` depend."""
+    bucket_seconds = trained.minutes * 60
+    return min(since, trained.end) // bucket_seconds * bucket_seconds - LEAD_MINUTES * 60
+
+
 def judge(trained: Trained, series: Series, since: int) -> Verdicts:
     """Judge all buckets that end after `since` (seconds since 1970), and the buckets that lead up to them.
 
-    The verdicts after `since` equal those from all samples if `series` begins CONTEXT_BUCKETS + 1 buckets
-    earlier; the one more is there because a part of the first bucket may be missing. (The workshop's
+    The verdicts on what is after the training do not depend on `since`, if `series` begins a bucket before
+    `judged_from`; the one more is there because a part of the first bucket may be missing. (The workshop's
     preparation takes gaps for zeroes: for it, this holds only if no gap is that long.)
     """
-    bucket_seconds = trained.minutes * 60
-    earliest = since // bucket_seconds * bucket_seconds - (CONTEXT_BUCKETS + 1) * bucket_seconds
     buckets = PREPARATIONS[trained.preparation].buckets(series, trained.minutes, trained.zone)
-    buckets = buckets[buckets.starts > earliest]
+    buckets = buckets[buckets.starts >= judged_from(trained, since)]
     scored = trained.model.judge(buckets)
     return Verdicts(trained, buckets, scored, statuses(scored.score))
 

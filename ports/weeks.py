@@ -1,0 +1,95 @@
+"""Values arranged as weeks: the usual week, the level of each day, and weeks that were different."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from common.files import UserError
+from ports.preparation import WEEK_MINUTES, known_medians
+
+WEEK_DAYS = 7
+MEDIAN_PASSES = 3
+# The usual week is averaged over each value and so many of its neighbours on either side.
+NEIGHBOURS = 1
+# A day's level is known from this share of its values.
+DAY_SHARE = 0.25
+# A week whose errors spread so many times as far as those of half of the weeks was different.
+DIFFERENT = 1.5
+MAD_TO_DEVIATION = 1.4826
+
+TOO_MANY_UNKNOWN = "has weeks with too few samples; record it for longer"
+
+
+def week_rows(values: np.ndarray, slots: np.ndarray, minutes: int) -> np.ndarray:
+    """Arrange values (n,) as weeks in order of time, (weeks, slots), by their slots (n,) of the week; NaN is
+    unknown. The last week ends with the last value, and begins with the slot `first_slot`.
+
+    Where the clocks go forward a slot has no value; where they go back the later value counts.
+    """
+    slots_in_week = WEEK_MINUTES // minutes
+    week = week_of(len(values), slots_in_week)
+    rows = np.full((week[-1] + 1, slots_in_week), np.nan)
+    rows[week, (slots - first_slot(slots, minutes)) % slots_in_week] = values
+    return rows
+
+
+def first_slot(slots: np.ndarray, minutes: int) -> int:
+    """The slot with which a week begins that ends with the last of `slots` (n,)."""
+    return int(slots[-1] + 1) % (WEEK_MINUTES // minutes)
+
+
+def week_of(count: int, slots_in_week: int) -> np.ndarray:
+    """The row of each of so many values in week_rows: (count,)."""
+    weeks = -(-count // slots_in_week)
+    return weeks - 1 - (count - 1 - np.arange(count)) // slots_in_week
+
+
+def usual_week(weeks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The median week without its level (slots,), and the level at each value (weeks, slots)."""
+    levels = _day_levels(weeks)
+    for _ in range(MEDIAN_PASSES):
+        usual = median_week(weeks - levels)
+        levels = _day_levels(weeks - usual)
+    return usual, levels
+
+
+def median_week(level_free: np.ndarray) -> np.ndarray:
+    """The median of each slot (slots,), averaged over its neighbours; a slot never known lies between them."""
+    usual = bridged(known_medians(level_free.T))
+    return np.mean([np.roll(usual, step) for step in range(-NEIGHBOURS, NEIGHBOURS + 1)], axis=0)
+
+
+def _day_levels(rest: np.ndarray) -> np.ndarray:
+    """The median of each day of (weeks, slots), interpolated between the middles of the days: (weeks, slots)."""
+    days = rest.reshape(len(rest) * WEEK_DAYS, -1)
+    per_day = days.shape[1]
+    is_known = (~np.isnan(days)).sum(axis=1) >= DAY_SHARE * per_day
+    if not is_known.any():
+        raise UserError(TOO_MANY_UNKNOWN)
+    middles = np.arange(len(days)) * per_day + (per_day - 1) / 2
+    levels = np.interp(np.arange(rest.size), middles[is_known], known_medians(days)[is_known])
+    return levels.reshape(rest.shape)
+
+
+def bridged(values: np.ndarray) -> np.ndarray:
+    """With unknown values interpolated between their neighbours; at the ends, the nearest known value."""
+    known = np.flatnonzero(~np.isnan(values))
+    if not len(known):
+        raise UserError(TOO_MANY_UNKNOWN)
+    return np.interp(np.arange(len(values)), known, values[known])
+
+
+def spread(errors: np.ndarray) -> float:
+    """1.4826 MAD: the standard deviation of normal errors. NaN if none is known."""
+    known = errors[~np.isnan(errors)]
+    return MAD_TO_DEVIATION * float(np.median(np.abs(known - np.median(known)))) if len(known) else np.nan
+
+
+def different(errors: np.ndarray, weeks: np.ndarray) -> np.ndarray:
+    """Whether the errors (n,) of a week spread much further than those of half of the weeks: (weeks,).
+
+    weeks: the week of each error (n,), counted from 0.
+    """
+    spreads = np.array([spread(errors[weeks == week]) for week in range(weeks[-1] + 1)])
+    known = np.sort(spreads[~np.isnan(spreads)])
+    return spreads > DIFFERENT * known[(len(known) - 1) // 2] if len(known) else np.isnan(spreads)
