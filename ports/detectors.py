@@ -19,6 +19,7 @@ from typing import Protocol
 
 import numpy as np
 
+from common.alerts import ALERT_RECORDS
 from common.files import UserError
 from ports.levels import AGES, LEVEL_MINUTES, NEWEST_WEIGHT, Memory, follow
 from ports.preparation import Buckets, Preparation, Scaler
@@ -37,19 +38,22 @@ from ports.weeks import (
 MIN_DAYS = 28
 HOURS = 24
 # A value this many spreads off is unusual.
-SPREADS = 4.0
+SPREADS = 4.5
 # On the model's scale. A value nearer than this is never an anomaly, however regular the port is.
-MIN_LIMIT = 0.15
+MIN_LIMIT = 0.25
 # An hour has at least this share of the spread of all hours, and its own is known from so many errors.
 LEAST_SPREAD, HOUR_ERRORS = 0.5, 20
 # The errors of so many weeks count; at least this share of them must be known.
 ERROR_WEEKS = 6
 MIN_KNOWN_SHARE = 0.25
+# Rows of anomalies that even the calmest week has are ordinary, also if they are so many times as far off.
+CALM_REACH = 3.0
 # The first pass finds what is anomalous, the second one does without it.
 PASSES = 2
 # Values further off are cut before a library sees them.
 CUT_SPREADS = 3.0
-HELD_OUT_WEEKS = 2
+# The weeks whose errors count are left out of a fit in so many parts.
+HELD_OUT_PARTS = 3
 FOREST_SEED = 0
 
 STL_SEASONAL = 35
@@ -106,13 +110,14 @@ class Model:
     """What a detector has learnt of one series, on the scaler's scale.
 
     usual: the usual week without its level (slots,). limits: (24,), how far from what is expected a value may
-    be at each hour of the day, one bucket after an ordinary one. memory: how these widen. curve: the scores
-    of an outlier model; without one, the score is the error in limits.
+    be at each hour of the day, one bucket after an ordinary one. reach: (2,), by how much more below and above.
+    memory: how these widen. curve: the scores of an outlier model; without one, the score is the error in limits.
     """
 
     scaler: Scaler
     usual: np.ndarray
     limits: np.ndarray
+    reach: np.ndarray
     memory: Memory
     curve: Curve | None = None
 
@@ -122,13 +127,15 @@ class Model:
         deviations = self.scaler.transform(buckets.traffic) - usual
         limits = self.limits[buckets.slots * WEEK_DAYS * HOURS // len(self.usual) % HOURS]
         low, high = self.curve.accepted() if self.curve else (-1.0, 1.0)
-        lows, highs = np.minimum(low * limits, -MIN_LIMIT), np.maximum(high * limits, MIN_LIMIT)
+        lows = np.minimum(low * limits, -MIN_LIMIT) * self.reach[0]
+        highs = np.maximum(high * limits, MIN_LIMIT) * self.reach[1]
         followed = follow(deviations, lows, highs, self.memory, buckets.minutes)
         errors = deviations - followed.expected
-        score = np.abs(errors) / (limits * followed.wider)
+        in_limits = errors / (limits * followed.wider * np.where(errors > 0, self.reach[1], self.reach[0]))
+        score = np.abs(in_limits)
         if self.curve:
             is_near = (errors >= lows * followed.wider) & (errors <= highs * followed.wider)
-            score = np.interp(errors / (limits * followed.wider), self.curve.grid, self.curve.scores)
+            score = np.interp(in_limits, self.curve.grid, self.curve.scores)
             score = np.where(np.isnan(errors), np.nan, np.where(is_near, np.minimum(score, 1.0), score))
         expected = usual + followed.expected
         bounds = (expected, expected + lows * followed.wider, expected + highs * followed.wider)
@@ -158,9 +165,8 @@ def fit(detector: str, buckets: Buckets, preparation: Preparation) -> Model:
         if number < PASSES:
             is_learnt = ~service.is_anomalous()
     curve = learner.curve(service.errors / service.limits[service.hours]) if learner.curve else None
-    return Model(
-        scaler, np.roll(usual, first_slot(buckets.slots, minutes)), service.limits, service.memory, curve
-    )
+    usual = np.roll(usual, first_slot(buckets.slots, minutes))
+    return Model(scaler, usual, service.limits, service.reach(), service.memory, curve)
 
 
 def _check(detector: str, buckets: Buckets) -> None:
@@ -186,13 +192,14 @@ def _check(detector: str, buckets: Buckets) -> None:
 class _Service:
     """The last weeks of a training span, as they would have been judged.
 
-    deviations: from a usual week that did not see them (n,). hours: of the day (n,). errors: one bucket after
+    deviations: from a usual week that did not see them (n,). hours: of the day (n,). week: of each (n,). errors: one bucket after
     an ordinary one (n,); NaN where it does not count. limits (24,), memory: as in Model.
     """
 
     deviations: np.ndarray
     hours: np.ndarray
     minutes: int
+    week: np.ndarray
     is_different: np.ndarray
     errors: np.ndarray
     limits: np.ndarray
@@ -227,17 +234,33 @@ class _Service:
             raise UserError(TOO_MANY_UNKNOWN)
         widest = np.maximum.accumulate(spreads)
         hours = buckets.slots * WEEK_DAYS * HOURS // slots % HOURS
-        memory = Memory(np.array(left), widest / max(widest[0], MIN_LIMIT / SPREADS))
-        return cls(deviations, hours, buckets.minutes, is_different, errors, _limits(errors, hours), memory)
+        memory = Memory(np.array(left), np.maximum(widest / max(widest[0], MIN_LIMIT / SPREADS), 1.0))
+        limits = _limits(errors, hours)
+        return cls(deviations, hours, buckets.minutes, week, is_different, errors, limits, memory)
 
     def is_anomalous(self) -> np.ndarray:
         """Which values (n,) are anomalous, or of a week that was different."""
+        return self.is_different | self._followed()[0]
+
+    def reach(self) -> np.ndarray:
+        """By how much further values may be below and above (2,), since rows of anomalies are ordinary."""
+        _, in_limits = self._followed()
+        furthest = []
+        for side in (-in_limits, in_limits):
+            rows = np.lib.stride_tricks.sliding_window_view(np.nan_to_num(side), ALERT_RECORDS).min(axis=1)
+            week = self.week[ALERT_RECORDS - 1 :]
+            furthest.append(min(rows[week == one].max() for one in np.unique(week[~np.isnan(side[ALERT_RECORDS - 1 :])])))
+        return np.maximum(CALM_REACH * np.array(furthest), 1.0)
+
+    def _followed(self) -> tuple[np.ndarray, np.ndarray]:
+        """Which values (n,) are anomalous, and how many limits they are off (n,)."""
         limits = self.limits[self.hours]
         first = int(np.argmax(~np.isnan(self.deviations)))
         followed = follow(self.deviations[first:], -limits[first:], limits[first:], self.memory, self.minutes)
-        found = self.is_different.copy()
-        found[first:] |= followed.is_anomalous
-        return found
+        is_anomalous, in_limits = np.zeros(len(limits), dtype=bool), np.full(len(limits), np.nan)
+        is_anomalous[first:] = followed.is_anomalous
+        in_limits[first:] = (self.deviations[first:] - followed.expected) / (limits[first:] * followed.wider)
+        return is_anomalous, in_limits
 
 
 def _share_left(apart: np.ndarray, before: np.ndarray) -> float:
@@ -254,7 +277,7 @@ def _limits(errors: np.ndarray, hours: np.ndarray) -> np.ndarray:
     of_all = spread(errors)
     spreads = []
     for hour in range(HOURS):
-        near = errors[np.isin((hours - hour) % HOURS, (HOURS - 1, 0, 1))]
+        near = errors[(hours - hour + 1) % HOURS <= 2]
         is_enough = (~np.isnan(near)).sum() >= HOUR_ERRORS
         spreads.append(max(spread(near) if is_enough else of_all, LEAST_SPREAD * of_all))
     return np.maximum(SPREADS * np.array(spreads), MIN_LIMIT)
@@ -302,14 +325,18 @@ def _times_of(slots: int, preparation: Preparation) -> np.ndarray:
 
 
 def _held_out(shape_of: Callable[[np.ndarray], np.ndarray]) -> Learn:
-    """A learner whose last HELD_OUT_WEEKS are judged by a first fit without them.
+    """A learner that judges each of the last ERROR_WEEKS by a fit without it.
 
     shape_of: makes the usual week (slots,) from level-free weeks without gaps (weeks, slots).
     """
 
     def learn(level_free: np.ndarray, first: int, preparation: Preparation) -> tuple[np.ndarray, np.ndarray]:
         of_weeks = np.full(level_free.shape, np.nan)
-        of_weeks[-HELD_OUT_WEEKS:] = shape_of(_filled(level_free[:-HELD_OUT_WEEKS]))
+        weeks = np.arange(max(len(level_free) - ERROR_WEEKS, 0), len(level_free))
+        for part in range(HELD_OUT_PARTS):
+            others = level_free.copy()
+            others[weeks[part::HELD_OUT_PARTS]] = np.nan
+            of_weeks[weeks[part::HELD_OUT_PARTS]] = shape_of(_filled(others))
         return shape_of(_filled(level_free)), of_weeks
 
     return learn

@@ -82,7 +82,13 @@ def bridged(values: np.ndarray) -> np.ndarray:
 def spread(errors: np.ndarray) -> float:
     """1.4826 MAD: the standard deviation of normal errors. NaN if none is known."""
     known = errors[~np.isnan(errors)]
-    return MAD_TO_DEVIATION * float(np.median(np.abs(known - np.median(known)))) if len(known) else np.nan
+    return MAD_TO_DEVIATION * _median(np.abs(known - _median(known))) if len(known) else np.nan
+
+
+def _median(known: np.ndarray) -> float:
+    """The median of values without NaN: NumPy's takes four times as long for some hundreds."""
+    ordered = np.sort(known)
+    return float(ordered[(len(known) - 1) // 2] + ordered[len(known) // 2]) / 2
 
 
 def different(errors: np.ndarray, weeks: np.ndarray) -> np.ndarray:
