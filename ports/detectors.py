@@ -1,12 +1,13 @@
 """What is usual for a port, and how far from it is an anomaly: six detectors, one form of model.
 
 A detector learns the usual week, as a table over the slots of the week, and how far values are from what is
-expected in service: what `levels.py` follows. A forecaster has a limit for each hour of the day, an outlier model
-also a curve of scores over the errors. Three things are common to all, each chosen by measuring on recordings from
-others (docs/ports.md):
+expected in service, which `levels.py` follows. A forecaster has a limit for each hour of the day, an outlier
+model also a curve of scores over the errors. Three things are common to all, each chosen by measuring on
+recordings from others (docs/ports.md):
 
 - Errors are those of service: each of the last weeks is followed with a usual week that did not see it.
-- What was anomalous in the training span, and weeks that were different, are neither learnt nor counted as errors.
+- What was anomalous in the training span, and weeks that were different, are neither learnt nor counted as
+  errors.
 - Levels are not learnt: the usual week is what is left when the level of each day is subtracted.
 """
 
@@ -82,15 +83,15 @@ class Scored:
 
 @dataclass(frozen=True)
 class Curve:
-    """The scores of an outlier model. grid: errors, in limits (points,), ascending. scores: of each, (points,),
-    which do not fall to either side of the lowest one.
+    """The scores of an outlier model. grid: errors, in limits (points,), ascending. scores: of each
+    (points,), which do not fall to either side of the lowest one.
     """
 
     grid: np.ndarray
     scores: np.ndarray
 
     def accepted(self) -> tuple[float, float]:
-        """The lowest and the highest error with a score of at most 1; an end that is still accepted is infinite."""
+        """The lowest and the highest error with a score of at most 1; infinite where the end is accepted."""
         inside = np.flatnonzero(self.scores <= 1.0)
         first, last = inside[0], inside[-1]
         low, high = -np.inf, np.inf
@@ -250,7 +251,10 @@ def _share_left(apart: np.ndarray, before: np.ndarray) -> float:
 
 
 def _limits(errors: np.ndarray, hours: np.ndarray) -> np.ndarray:
-    """The limit of each hour of the day (24,), from errors (n,) at `hours` (n,): those of it and the hours beside it."""
+    """The limit of each hour of the day (24,), from the errors (n,) in it and in the hours beside it.
+
+    hours: the hour of each error (n,).
+    """
     of_all = spread(errors)
     spreads = []
     for hour in range(HOURS):
@@ -262,8 +266,9 @@ def _limits(errors: np.ndarray, hours: np.ndarray) -> np.ndarray:
 
 # --- the usual week ------------------------------------------------------------------------------
 
-# From level-free weeks (weeks, slots), NaN where unknown, the slot with which they begin, and the preparation:
-# the usual week (slots,), and one for each week that did not see it (weeks, slots), NaN for weeks not judged.
+# From level-free weeks (weeks, slots), NaN where unknown, the slot with which they begin, and the
+# preparation: the usual week (slots,), and for each week one that did not see it (weeks, slots), NaN for
+# weeks that are not judged.
 Learn = Callable[[np.ndarray, int, Preparation], tuple[np.ndarray, np.ndarray]]
 
 
@@ -278,7 +283,7 @@ def _median(level_free: np.ndarray, first: int, preparation: Preparation) -> tup
 def _random_forest(
     level_free: np.ndarray, first: int, preparation: Preparation
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Trees on time of day and weekday; a week is judged by trees that did not see its points (out of bag)."""
+    """Trees on time of day and weekday; a week is judged by trees that did not see it (out of bag)."""
     from sklearn.ensemble import RandomForestRegressor
 
     weeks, slots = level_free.shape
@@ -428,7 +433,7 @@ def _curve(errors: np.ndarray, estimator: _Estimator, quantile: float) -> Curve:
 
 @dataclass(frozen=True)
 class Detector:
-    """How a detector learns the usual week, and the scores of errors, (n,) in limits, if it is an outlier model."""
+    """How a detector learns the usual week and, for an outlier model, scores from errors (n,) in limits."""
 
     learn: Learn
     curve: Callable[[np.ndarray], Curve] | None = None

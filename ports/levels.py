@@ -1,8 +1,8 @@
 """The level that a port is at: it follows within hours what is ordinary, and follows no anomaly.
 
-A value is expected where the usual week is, plus the median level of the last day, plus what is left of how far
-the newest ordinary value was off. A value that is judged anomalous counts for none of these: an anomaly of some
-hours is compared with what was before it. What lasts longer is the new level.
+A value is expected where the usual week is, plus the median level of the last day, plus what is left of how
+far the newest ordinary value was off. A value that is judged anomalous counts for none of these: an anomaly
+of some hours is compared with what was before it. What lasts longer is the new level.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ from ports.models import Trained
 from ports.preparation import PREPARATIONS, Buckets
 from ports.series import Series, port_tags
 
-# Judging begins so long before the end of training: the first day shows the level, and an anomaly of the second
-# and third one does not count.
+# Judging begins so long before the end of training: the first day shows the level, and an anomaly of the
+# second and third one does not count.
 LEAD_MINUTES = 3 * LEVEL_MINUTES
 
 
