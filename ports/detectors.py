@@ -228,7 +228,7 @@ class _Service:
             raise UserError(TOO_MANY_UNKNOWN)
         widest = np.maximum.accumulate(spreads)
         hours = buckets.slots * WEEK_DAYS * HOURS // slots % HOURS
-        memory = Memory(np.array(left), widest / max(widest[0], MIN_LIMIT / SPREADS))
+        memory = Memory(np.array(left), np.maximum(widest / max(widest[0], MIN_LIMIT / SPREADS), 1.0))
         return cls(deviations, hours, buckets.minutes, is_different, errors, _limits(errors, hours), memory)
 
     def is_anomalous(self) -> np.ndarray:
