@@ -24,6 +24,7 @@ from common.files import UserError
 from ports.levels import AGES, LEVEL_MINUTES, NEWEST_WEIGHT, Memory, follow
 from ports.preparation import Buckets, Preparation, Scaler
 from ports.weeks import (
+    DAY_SHARE,
     TOO_MANY_UNKNOWN,
     WEEK_DAYS,
     different,
@@ -212,7 +213,7 @@ class _Service:
         deviations = values - of_weeks[week, places]
         day = LEVEL_MINUTES // buckets.minutes
         ordinary = pd.Series(np.where(is_learnt, deviations, np.nan))
-        level = ordinary.rolling(day, min_periods=day // 4).median().shift(1)
+        level = ordinary.rolling(day, min_periods=int(DAY_SHARE * day)).median().shift(1)
         apart = (ordinary - level).to_numpy()
         is_different = different(apart, week)[week]
         apart = np.where(is_different, np.nan, apart)
@@ -283,7 +284,7 @@ def _median(level_free: np.ndarray, first: int, preparation: Preparation) -> tup
 def _random_forest(
     level_free: np.ndarray, first: int, preparation: Preparation
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Trees on time of day and weekday; a week is judged by trees that did not see it (out of bag)."""
+    """Trees on time of day and weekday; a point is judged by trees that did not see it (out of bag)."""
     from sklearn.ensemble import RandomForestRegressor
 
     weeks, slots = level_free.shape
