@@ -14,7 +14,7 @@ from common.times import format_time
 from ports.detectors import Scored
 from ports.levels import LEVEL_MINUTES
 from ports.models import Trained
-from ports.preparation import PREPARATIONS, Buckets
+from ports.preparation import PREPARATIONS, WEEK_MINUTES, Buckets
 from ports.series import Series, port_tags
 
 # Judging begins so long before the end of training: the first day shows the level, and an anomaly of the
@@ -121,9 +121,27 @@ def judge(trained: Trained, series: Series, since: int) -> Verdicts:
     preparation takes gaps for zeroes: for it, this holds only if no gap is that long.)
     """
     buckets = PREPARATIONS[trained.preparation].buckets(series, trained.minutes, trained.zone)
-    buckets = buckets[buckets.starts >= judged_from(trained, since)]
+    buckets = _begun_at(buckets, judged_from(trained, since))
     scored = trained.model.judge(buckets)
     return Verdicts(trained, buckets, scored, statuses(scored.score))
+
+
+def _begun_at(buckets: Buckets, start: int) -> Buckets:
+    """The buckets from `start` (seconds since 1970) on. Up to a day of unknown ones comes before the first
+    sample: where samples before a gap are not read, the first day must not begin after it.
+    """
+    buckets = buckets[buckets.starts >= start]
+    if not len(buckets.starts):
+        return buckets
+    first, seconds = int(buckets.starts[0]), buckets.minutes * 60
+    missing = np.arange(max(start, first - LEVEL_MINUTES * 60), first, seconds)
+    slots = (buckets.slots[0] - (first - missing) // seconds) % (WEEK_MINUTES // buckets.minutes)
+    return Buckets(
+        buckets.minutes,
+        np.concatenate([missing, buckets.starts]),
+        np.concatenate([np.full(len(missing), np.nan), buckets.traffic]),
+        np.concatenate([slots, buckets.slots]),
+    )
 
 
 def statuses(score: np.ndarray, many: int = MANY_RECORDS) -> np.ndarray:
