@@ -308,14 +308,17 @@ def _times_of(slots: int, preparation: Preparation) -> np.ndarray:
 
 
 def _held_out(shape_of: Callable[[np.ndarray], np.ndarray]) -> Learn:
-    """A learner whose last HELD_OUT_WEEKS are judged by a first fit without them.
+    """A learner whose last HELD_OUT_WEEKS that are known by half are judged by a first fit without them.
 
     shape_of: makes the usual week (slots,) from level-free weeks without gaps (weeks, slots).
     """
 
     def learn(level_free: np.ndarray, first: int, preparation: Preparation) -> tuple[np.ndarray, np.ndarray]:
         of_weeks = np.full(level_free.shape, np.nan)
-        of_weeks[-HELD_OUT_WEEKS:] = shape_of(_filled(level_free[:-HELD_OUT_WEEKS]))
+        # Nothing is known of a week that was different, so it cannot be judged.
+        is_known = np.isnan(level_free).mean(axis=1) <= 0.5
+        held_out = np.flatnonzero(is_known)[-HELD_OUT_WEEKS:]
+        of_weeks[held_out] = shape_of(_filled(np.delete(level_free, held_out, axis=0)))
         return shape_of(_filled(level_free)), of_weeks
 
     return learn
