@@ -92,4 +92,5 @@ def different(errors: np.ndarray, weeks: np.ndarray) -> np.ndarray:
     """
     spreads = np.array([spread(errors[weeks == week]) for week in range(weeks[-1] + 1)])
     known = np.sort(spreads[~np.isnan(spreads)])
-    return spreads > DIFFERENT * known[(len(known) - 1) // 2] if len(known) else np.isnan(spreads)
+    of_half = known[(len(known) - 1) // 2] if len(known) else np.nan
+    return spreads > DIFFERENT * of_half
