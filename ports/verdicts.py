@@ -108,17 +108,23 @@ class Verdicts:
 
 
 def judged_from(trained: Trained, since: int) -> int:
-    """The time (seconds since 1970) with which the buckets begin on which verdicts after `since` depend."""
-    bucket_seconds = trained.minutes * 60
-    return min(since, trained.end) // bucket_seconds * bucket_seconds - LEAD_MINUTES * 60
+    """The time (seconds since 1970) with which the buckets begin on which verdicts after `since` depend.
+
+    It is the same for each `since` that is less than a day before the end of training: a level that is
+    followed from elsewhere may be another one for ever, on a port that goes to and fro between two. Of what a
+    job missed before, each whole day is one more.
+    """
+    bucket_seconds, day_seconds = trained.minutes * 60, LEVEL_MINUTES * 60
+    missed = max(trained.end - since, 0) // day_seconds * day_seconds
+    return trained.end // bucket_seconds * bucket_seconds - missed - LEAD_MINUTES * 60
 
 
 def judge(trained: Trained, series: Series, since: int) -> Verdicts:
     """Judge all buckets that end after `since` (seconds since 1970), and the buckets that lead up to them.
 
-    The verdicts on what is after the training do not depend on `since`, if `series` begins a bucket before
-    `judged_from`; the one more is there because a part of the first bucket may be missing. (The workshop's
-    preparation takes gaps for zeroes: for it, this holds only if no gap is that long.)
+    They depend on nothing before `judged_from`, but for the bucket before it, a part of which may count
+    towards the first one. (The workshop's preparation takes gaps for zeroes: for it, this holds only if no
+    gap is that long.)
     """
     buckets = PREPARATIONS[trained.preparation].buckets(series, trained.minutes, trained.zone)
     buckets = _begun_at(buckets, judged_from(trained, since))
