@@ -1,12 +1,13 @@
 """What is usual for a port, and how far from it is an anomaly: six detectors, one form of model.
 
 A detector learns the usual week, as a table over the slots of the week, and how far values are from what is
-expected in service: what `levels.py` follows. A forecaster has a limit for each hour of the day, an outlier model
-also a curve of scores over the errors. Three things are common to all, each chosen by measuring on recordings from
-others (docs/ports.md):
+expected in service, which `levels.py` follows. A forecaster has a limit for each hour of the day, an outlier
+model also a curve of scores over the errors. Three things are common to all, each chosen by measuring on
+recordings from others (docs/ports.md):
 
 - Errors are those of service: each of the last weeks is followed with a usual week that did not see it.
-- What was anomalous in the training span, and weeks that were different, are neither learnt nor counted as errors.
+- What was anomalous in the training span, and weeks that were different, are neither learnt nor counted as
+  errors.
 - Levels are not learnt: the usual week is what is left when the level of each day is subtracted.
 """
 
@@ -24,6 +25,7 @@ from common.files import UserError
 from ports.levels import AGES, LEVEL_MINUTES, NEWEST_WEIGHT, Memory, follow
 from ports.preparation import Buckets, Preparation, Scaler
 from ports.weeks import (
+    DAY_SHARE,
     TOO_MANY_UNKNOWN,
     WEEK_DAYS,
     different,
@@ -86,15 +88,15 @@ class Scored:
 
 @dataclass(frozen=True)
 class Curve:
-    """The scores of an outlier model. grid: errors, in limits (points,), ascending. scores: of each, (points,),
-    which do not fall to either side of the lowest one.
+    """The scores of an outlier model. grid: errors, in limits (points,), ascending. scores: of each
+    (points,), which do not fall to either side of the lowest one.
     """
 
     grid: np.ndarray
     scores: np.ndarray
 
     def accepted(self) -> tuple[float, float]:
-        """The lowest and the highest error with a score of at most 1; an end that is still accepted is infinite."""
+        """The lowest and the highest error with a score of at most 1; infinite where the end is accepted."""
         inside = np.flatnonzero(self.scores <= 1.0)
         first, last = inside[0], inside[-1]
         low, high = -np.inf, np.inf
@@ -218,7 +220,7 @@ class _Service:
         deviations = values - of_weeks[week, places]
         day = LEVEL_MINUTES // buckets.minutes
         ordinary = pd.Series(np.where(is_learnt, deviations, np.nan))
-        level = ordinary.rolling(day, min_periods=day // 4).median().shift(1)
+        level = ordinary.rolling(day, min_periods=int(DAY_SHARE * day)).median().shift(1)
         apart = (ordinary - level).to_numpy()
         is_different = different(apart, week)[week]
         apart = np.where(is_different, np.nan, apart)
@@ -249,7 +251,9 @@ class _Service:
         for side in (-in_limits, in_limits):
             rows = np.lib.stride_tricks.sliding_window_view(np.nan_to_num(side), ALERT_RECORDS).min(axis=1)
             week = self.week[ALERT_RECORDS - 1 :]
-            furthest.append(min(rows[week == one].max() for one in np.unique(week[~np.isnan(side[ALERT_RECORDS - 1 :])])))
+            furthest.append(
+                min(rows[week == one].max() for one in np.unique(week[~np.isnan(side[ALERT_RECORDS - 1 :])]))
+            )
         return np.maximum(CALM_REACH * np.array(furthest), 1.0)
 
     def _followed(self) -> tuple[np.ndarray, np.ndarray]:
@@ -273,7 +277,10 @@ def _share_left(apart: np.ndarray, before: np.ndarray) -> float:
 
 
 def _limits(errors: np.ndarray, hours: np.ndarray) -> np.ndarray:
-    """The limit of each hour of the day (24,), from errors (n,) at `hours` (n,): those of it and the hours beside it."""
+    """The limit of each hour of the day (24,), from the errors (n,) in it and in the hours beside it.
+
+    hours: the hour of each error (n,).
+    """
     of_all = spread(errors)
     spreads = []
     for hour in range(HOURS):
@@ -285,8 +292,9 @@ def _limits(errors: np.ndarray, hours: np.ndarray) -> np.ndarray:
 
 # --- the usual week ------------------------------------------------------------------------------
 
-# From level-free weeks (weeks, slots), NaN where unknown, the slot with which they begin, and the preparation:
-# the usual week (slots,), and one for each week that did not see it (weeks, slots), NaN for weeks not judged.
+# From level-free weeks (weeks, slots), NaN where unknown, the slot with which they begin, and the
+# preparation: the usual week (slots,), and for each week one that did not see it (weeks, slots), NaN for
+# weeks that are not judged.
 Learn = Callable[[np.ndarray, int, Preparation], tuple[np.ndarray, np.ndarray]]
 
 
@@ -301,7 +309,7 @@ def _median(level_free: np.ndarray, first: int, preparation: Preparation) -> tup
 def _random_forest(
     level_free: np.ndarray, first: int, preparation: Preparation
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Trees on time of day and weekday; a week is judged by trees that did not see its points (out of bag)."""
+    """Trees on time of day and weekday; a point is judged by trees that did not see it (out of bag)."""
     from sklearn.ensemble import RandomForestRegressor
 
     weeks, slots = level_free.shape
@@ -332,11 +340,12 @@ def _held_out(shape_of: Callable[[np.ndarray], np.ndarray]) -> Learn:
 
     def learn(level_free: np.ndarray, first: int, preparation: Preparation) -> tuple[np.ndarray, np.ndarray]:
         of_weeks = np.full(level_free.shape, np.nan)
-        weeks = np.arange(max(len(level_free) - ERROR_WEEKS, 0), len(level_free))
-        for part in range(HELD_OUT_PARTS):
-            others = level_free.copy()
-            others[weeks[part::HELD_OUT_PARTS]] = np.nan
-            of_weeks[weeks[part::HELD_OUT_PARTS]] = shape_of(_filled(others))
+        # Nothing is known of a week that was different, so it cannot be judged.
+        weeks = np.flatnonzero(np.isnan(level_free).mean(axis=1) <= 0.5)[-ERROR_WEEKS:]
+        for first_week in range(HELD_OUT_PARTS):
+            held_out, others = weeks[first_week::HELD_OUT_PARTS], level_free.copy()
+            others[held_out] = np.nan
+            of_weeks[held_out] = shape_of(_filled(others))
         return shape_of(_filled(level_free)), of_weeks
 
     return learn
@@ -455,7 +464,7 @@ def _curve(errors: np.ndarray, estimator: _Estimator, quantile: float) -> Curve:
 
 @dataclass(frozen=True)
 class Detector:
-    """How a detector learns the usual week, and the scores of errors, (n,) in limits, if it is an outlier model."""
+    """How a detector learns the usual week and, for an outlier model, scores from errors (n,) in limits."""
 
     learn: Learn
     curve: Callable[[np.ndarray], Curve] | None = None

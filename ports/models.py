@@ -137,6 +137,7 @@ def _trained(about: dict, arrays: dict[str, np.ndarray]) -> Trained:
         and all(np.isfinite(array).all() for array in (usual, limits, left, wider))
         and (limits > 0).all()
         and (wider > 0).all()
+        and (model.curve is None) == (DETECTORS[about["detector"]].curve is None)
         and (model.curve is None or _is_curve(model.curve))
     )
     if not is_whole:
