@@ -70,7 +70,7 @@ def simple() -> Trained:
     usual = np.tile(np.linspace(-1.0, 1.0, 24), 7)
     limits = np.linspace(0.25, 0.5, HOURS)
     memory = Memory(np.array([0.75, 0.5, 0.25, 0.125, 0.0]), np.array([1.0, 1.0, 1.25, 1.5, 2.0]))
-    model = Model(Scaler("log", 1000.0, 1.0), usual, limits, memory)
+    model = Model(Scaler("log", 1000.0, 1.0), usual, limits, np.array([1.0, 1.5]), memory)
     return Trained("a_1_in", "profile", "default", 60, "UTC", 1_672_617_600, 1_678_060_800, {}, model)
 
 
@@ -96,7 +96,7 @@ def refusal(content: bytes, folder: Path, detector: str = "profile") -> str:
 def arrays_of(model: Model) -> list[np.ndarray]:
     memory, curve = model.memory, model.curve
     of_curve = [curve.grid, curve.scores] if curve else []
-    return [model.usual, model.limits, memory.left, memory.wider, *of_curve]
+    return [model.usual, model.limits, model.reach, memory.left, memory.wider, *of_curve]
 
 
 DAMAGED = "is damaged, or not a model; train it again"
@@ -158,6 +158,7 @@ def test_what_is_kept_can_be_read_by_whoever_looks(trained: dict[str, Trained]) 
     assert kept == {
         "usual": ((672,), np.float32),
         "limits": ((24,), np.float32),
+        "reach": ((2,), np.float32),
         "left": ((5,), np.float32),
         "wider": ((5,), np.float32),
     }
@@ -256,9 +257,11 @@ def npy(array: np.ndarray) -> bytes:
 
 
 def with_one(name: str, value: float) -> dict[str, np.ndarray]:
-    """An array whose third entry is this value."""
-    array = {"usual": np.full(168, 15.0), "limits": np.full(HOURS, 0.4)}.get(name, np.full(len(AGES), 0.5))
-    array[2] = value
+    """An array whose last entry is this value."""
+    array = {"usual": np.full(168, 15.0), "limits": np.full(HOURS, 0.4), "reach": np.ones(2)}.get(
+        name, np.full(len(AGES), 0.5)
+    )
+    array[-1] = value
     return {name: array}
 
 
@@ -287,12 +290,12 @@ def test_what_is_altered_by_nothing_is_still_a_model(tmp_path: Path) -> None:
         pytest.param(altered(arrays={"about": text_array("\xff\xfe")}), id="no JSON"),
         *(
             pytest.param(altered(arrays=with_one(name, value)), id=f"{name} {value}")
-            for name in ("usual", "limits", "left", "wider")
+            for name in ("usual", "limits", "reach", "left", "wider")
             for value in (np.nan, np.inf, -np.inf)
         ),
         *(
             pytest.param(altered(arrays=with_one(name, value)), id=f"{name} {value}")
-            for name in ("limits", "wider")
+            for name in ("limits", "reach", "wider")
             for value in (0.0, -0.4)
         ),
         *(
@@ -302,6 +305,8 @@ def test_what_is_altered_by_nothing_is_still_a_model(tmp_path: Path) -> None:
                 ("limits", 23),
                 ("limits", 168),
                 ("limits", (1, 24)),
+                ("reach", 1),
+                ("reach", 3),
                 ("left", 4),
                 ("left", ()),
                 ("wider", 6),
@@ -310,7 +315,7 @@ def test_what_is_altered_by_nothing_is_still_a_model(tmp_path: Path) -> None:
         ),
         *(
             pytest.param(altered(arrays={name: None}), id=f"no {name}")
-            for name in ("limits", "left", "wider")
+            for name in ("limits", "reach", "left", "wider")
         ),
         pytest.param(altered(arrays={"usual": np.full(167, 15.0)}), id="a slot is missing"),
         pytest.param(altered(arrays={"usual": np.full((7, 24), 15.0)}), id="days"),
@@ -431,7 +436,7 @@ def test_a_model_of_before_levels_were_followed_is_to_be_trained_again(tmp_path:
     # A file of format 1 had the usual week with its level, and one limit for all hours.
     content = altered(
         {"format": 1, "limit": 0.4},
-        {"usual": np.full(168, 15.0, np.float32), "limits": None, "left": None, "wider": None},
+        {"usual": np.full(168, 15.0, np.float32), "limits": None, "reach": None, "left": None, "wider": None},
     )
     assert refusal(content, tmp_path) == "is a model of another version (format 1); train it again"
 
@@ -564,7 +569,7 @@ abouts = st.fixed_dictionaries(
 )
 shapes = st.sampled_from([(0,), (1,), (3,), (5,), (24,), (168,), (1, 3), (168, 3), (1, 0), (0, 3), (3, 1)])
 arrays = st.dictionaries(
-    st.sampled_from(["usual", "limits", "left", "wider", "grid", "scores", "more"]),
+    st.sampled_from(["usual", "limits", "reach", "left", "wider", "grid", "scores", "more"]),
     st.builds(np.full, shapes, st.floats() | st.sampled_from([0.0, 15.0])),
     max_size=2,
 )
