@@ -195,8 +195,8 @@ class _Service:
     """The last weeks of a training span, as they would have been judged.
 
     deviations: from a usual week that did not see them (n,). hours: of the day (n,). row: how many anomalies
-    in a row are an alert. week: of each value (n,). errors: one bucket after an ordinary one (n,); NaN where it
-    does not count. limits (24,), memory: as in Model.
+    in a row are an alert. week: of each value (n,). errors: one bucket after an ordinary one (n,); NaN where
+    it does not count. limits (24,), memory: as in Model.
     """
 
     deviations: np.ndarray
