@@ -51,8 +51,8 @@ def shares_left(
 ) -> list[float]:
     """The traffic in each of `anomalies` as a share of what was expected there, NaN if it is not known.
 
-    Expected is the usual week at the level of the time beside the anomaly, without all `known` anomalies: what
-    a detector had expected would depend on whether it found the anomaly.
+    Expected is the usual week at the level of the time beside the anomaly, without all `known` anomalies.
+    What a detector expects would depend on whether it finds the anomaly.
     """
     starts, seconds = buckets.starts, buckets.minutes * 60
     deviations = model.scaler.transform(buckets.traffic) - model.usual[buckets.slots]
@@ -68,7 +68,7 @@ def shares_left(
 
 
 def _level_beside(deviations: np.ndarray, starts: np.ndarray, anomaly: KnownAnomaly) -> float:
-    """The median of the deviations (n,) of buckets that begin at `starts` beside the anomaly; NaN if none is known."""
+    """The median deviation (n,) of buckets, by their starts (n,), beside the anomaly; NaN if unknown."""
     for minutes in (BESIDE_MINUTES, LEVEL_MINUTES):
         beside = (starts >= anomaly.start - 60 * minutes) & (starts < anomaly.end + 60 * minutes)
         known = deviations[beside & ~np.isnan(deviations)]

@@ -2,8 +2,8 @@
 
 A drop or flood lasts as long as an alert's row, which is an hour with buckets of 15 minutes. It is alerted if
 each of its values is beyond the limit, and limits widen with the time since the newest ordinary value. Errors
-help or hinder: a size is given that is alerted in about FOUND_SHARE of the cases, at the level of the last day
-of training.
+help or hinder: a size is given that is alerted in about FOUND_SHARE of the cases, at the level of the last
+day of training.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ PARTS = {
 class Sensitivity:
     """What a model would alert at each hour of the week, from Monday at midnight.
 
-    drop: the smallest loss that is alerted, as a share of the traffic (168,); NaN where no loss is. flood: the
-    smallest multiple of the traffic that is alerted (168,); NaN where there is nothing to multiply. blind: why a
+    drop: the smallest loss that is alerted, as a share of the traffic (168,); NaN where no loss is. flood:
+    the smallest multiple of it that is alerted (168,); NaN where there is nothing to multiply. blind: why a
     loss of half is missed in most of the traffic, in a few words; None if it is not.
     """
 
@@ -59,9 +59,17 @@ class Sensitivity:
 
     def parts(self) -> dict[str, tuple[float | None, float | None]]:
         """For each of PARTS the drop and the flood that are alerted in half of its hours, None for NaN."""
-        return {
-            part: (_middle(self.drop[hours]), _middle(self.flood[hours])) for part, hours in PARTS.items()
-        }
+        return {part: (middle(self.drop[hours]), middle(self.flood[hours])) for part, hours in PARTS.items()}
+
+    def describe(self, minutes: int) -> str:
+        """What is alerted in each part of the week, in one line; minutes: of a bucket."""
+        length = ALERT_RECORDS * minutes
+        span = f"{length} minutes" if length < 60 else "an hour" if length == 60 else f"{length / 60:g} hours"
+        texts = {part: size_text(*sizes) for part, sizes in self.parts().items()}
+        if len(set(texts.values())) == 1:
+            texts = {"at any time": next(iter(texts.values()))}
+        line = f"alerts {span} of " + ", ".join(f"{size} {part}" for part, size in texts.items())
+        return f"{line}; blind: {self.blind}" if self.blind else line
 
     def to_json(self) -> dict[str, Any]:
         """For the model's file; NaN is null."""
@@ -146,7 +154,12 @@ def _known(value: float) -> float | None:
     return None if np.isnan(value) else value
 
 
-def _middle(values: np.ndarray) -> float | None:
-    """What is enough in half of the hours; NaN is more than any number."""
-    middle = float(np.sort(values)[(len(values) - 1) // 2])
-    return _known(middle)
+def middle(values: np.ndarray) -> float | None:
+    """What is enough in half of the cases (n,), None if nothing is; NaN is more than any number."""
+    return _known(float(np.sort(values)[(len(values) - 1) // 2]))
+
+
+def size_text(drop: float | None, flood: float | None) -> str:
+    """The smallest drop and flood for a person to read, like `-38 % or x1.6`."""
+    loss = "no loss" if drop is None else f"-{100 * drop:.0f} %"
+    return loss if flood is None else f"{loss} or x{flood:.1f}"
