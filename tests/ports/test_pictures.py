@@ -17,16 +17,11 @@ from matplotlib.dates import num2date
 from matplotlib.figure import Figure
 
 from common.files import UserError
-from ports.detectors import Forecast, Outlier, Scored
+from ports.comparison_picture import draw_comparison, plot_comparison
+from ports.detectors import Curve, Model, Scored
+from ports.levels import AGES, Memory
 from ports.models import Trained
-from ports.pictures import (
-    draw_comparison,
-    draw_decomposition,
-    draw_series,
-    plot_comparison,
-    plot_decomposition,
-    plot_series,
-)
+from ports.pictures import draw_decomposition, draw_series, plot_decomposition, plot_series
 from ports.preparation import Buckets, Scaler
 from ports.series import KnownAnomaly, Series
 from ports.verdicts import Verdicts, judge
@@ -36,8 +31,9 @@ NAN, INF = math.nan, math.inf
 # Of one Mbit/s in five minutes.
 MEGA = 1e6 * 300 / 8
 SCALER = Scaler("log", 1.0, 1.0)
-FORECAST = Forecast(SCALER, np.zeros(672), 1.0)
-OUTLIER = Outlier(SCALER, np.zeros(672), np.array([-1.0, 1.0]), np.ones((1, 2)))
+MEMORY = Memory(np.zeros(len(AGES)), np.ones(len(AGES)))
+FORECAST = Model(SCALER, np.zeros(672), np.ones(24), MEMORY)
+OUTLIER = replace(FORECAST, curve=Curve(np.array([-1.0, 1.0]), np.ones(2)))
 STATUSES = {"n": "normal", "a": "anomaly", "!": "alert", "?": "unknown"}
 
 
@@ -58,7 +54,7 @@ def drawn(
     low: float | Sequence[float] = 0.5,
     high: float | Sequence[float] = 2.0,
     score: Sequence[float] | None = None,
-    model: Forecast | Outlier = FORECAST,
+    model: Model = FORECAST,
     start: int = START,
 ) -> Verdicts:
     """Verdicts of consecutive quarters of an hour, all rates in Mbit/s."""
@@ -153,7 +149,15 @@ def test_a_steady_megabit_is_drawn_as_one_whatever_the_preparation(
     series = Series("1_8_out", START + 300 * np.arange(1, 289), np.full(288, MEGA))
     usual = np.full(7 * 1440 // minutes, math.log(2e6))
     trained = Trained(
-        "1_8_out", "profile", preparation, minutes, "Europe/Rome", 0, START, {}, Forecast(SCALER, usual, 9.0)
+        "1_8_out",
+        "profile",
+        preparation,
+        minutes,
+        "Europe/Rome",
+        0,
+        START,
+        {},
+        replace(FORECAST, usual=usual, limits=np.full(24, 9.0)),
     )
     (axis,) = draw_series(judge(trained, series, START), []).axes
     assert axis.get_ylabel() == f"traffic [Mbit/s over {over} min]"
@@ -279,7 +283,7 @@ def test_where_all_is_known_nothing_is_grey() -> None:
 @pytest.mark.parametrize("model", [FORECAST, OUTLIER])
 @pytest.mark.parametrize(("rate", "expected"), [(NAN, 1.0), (0.0, 0.0)])
 def test_a_picture_can_be_drawn_of_nothing_known_and_of_nothing_at_all(
-    rate: float, expected: float, model: Forecast | Outlier, tmp_path: Path
+    rate: float, expected: float, model: Model, tmp_path: Path
 ) -> None:
     pattern = "????" if rate != rate else "nnnn"
     plot_series(drawn([rate] * 4, pattern, expected, 0.0, INF, [rate] * 4, model), [], tmp_path / "a.png")
@@ -287,7 +291,7 @@ def test_a_picture_can_be_drawn_of_nothing_known_and_of_nothing_at_all(
 
 
 @pytest.mark.parametrize("model", [FORECAST, OUTLIER])
-def test_without_a_bucket_there_is_no_picture(model: Forecast | Outlier) -> None:
+def test_without_a_bucket_there_is_no_picture(model: Model) -> None:
     with pytest.raises(UserError, match=r"^1_8_out: no bucket has ended, so there is nothing to draw$"):
         draw_series(drawn([], model=model), [])
 
