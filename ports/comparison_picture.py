@@ -27,8 +27,8 @@ def plot_comparison(comparison: dict[str, Any], filename: str | Path) -> None:
 
     comparison["detectors"]: name -> `anomaly_recall` and `alert_recall` (0 to 1) and `false_alerts` (per port
     and month), each None if unknown; `iterative`, the same three with a model trained each night;
-    `fit_seconds` and `score_seconds` per model. Perhaps `sizes`: for each size of anomaly its `kind` and `size`,
-    how many are `known`, and the `alert_recall` of the models that are trained each night.
+    `fit_seconds` and `score_seconds` per model. Perhaps `sizes`: for each size of anomaly its `kind` and
+    `size`, how many are `known`, and the `alert_recall` of the models that are trained each night.
     """
     write_figure(draw_comparison(comparison), filename)
 

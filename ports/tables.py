@@ -85,10 +85,11 @@ def by_series(comparison: Mapping[str, Any]) -> str:
     """How many series each detector is best on, and the series on which the choice matters most."""
     detectors, series = comparison["detectors"], comparison["by_series"]
     default = next(iter(detectors))
-    best = ", ".join(f"{detector} on {figures['best']}" for detector, figures in detectors.items())
+    best = ", ".join(f"{detector} {figures['best']}" for detector, figures in detectors.items())
     shown = sorted(series, key=lambda name: (-_gain(series[name], default), name))[:MOST_SERIES]
     lines = [
-        f"best of all, or as good, on how many of {len(series)} series: {best}",
+        f"on how many of {len(series)} series each detector is best, or as good as the best",
+        best,
         "",
         f"{'':<18}  {'':>5}  {'best, trained each night':^46}  {default:^19}",
         f"{'series':<18}  {'known':>5}  {'detector':<25}" + f"  {'alert':>6}  {'false alert':>11}" * 2,
