@@ -17,7 +17,7 @@ from common.times import DAY_SECONDS, last_midnight
 from ports import comparison_picture, detectors, pictures, tables
 from ports.detection import Detection, are_met, detection
 from ports.faults import Fault, Lines, faults_of
-from ports.kinds import SIZES, Size, shares_left, size_of
+from ports.kinds import ANOMALY_SIZES, Size, shares_left, size_of
 from ports.parallel import Cluster, in_parallel
 from ports.preparation import PREPARATIONS
 from ports.sensitivity import PARTS, Sensitivity, middle
@@ -158,9 +158,11 @@ def iterative_statuses(
 ) -> np.ndarray:
     """As in service: from `split` on, a model is trained each midnight and judges the day that follows.
 
-    If it cannot be trained in a night, the last one goes on. Raises UserError in the first night.
+    at_once: verdicts after `split`; the statuses are those of its buckets. If a model cannot be trained in a
+    night, the last one goes on. Raises UserError in the first night.
     """
-    scores, trained = [], None
+    # If samples are missing before midnight, the last buckets are unknown, and only the next day shows them.
+    scores, trained = np.full(len(at_once.times), np.nan), None
     midnights = [split]
     while midnights[-1] < series.times[-1]:
         # A day may have 23 or 25 hours.
@@ -172,8 +174,8 @@ def iterative_statuses(
             if trained is None:
                 raise
         day = judge(trained, series.between(0, until), midnight).after(midnight)
-        scores.append(day.scored.score)
-    return statuses(np.concatenate(scores))
+        scores[np.searchsorted(at_once.times, day.times)] = day.scored.score
+    return statuses(scores)
 
 
 def _plot_decomposition(series: Series, settings: TrainingSettings, filename: Path) -> None:
@@ -293,7 +295,7 @@ def _by_size(per_series: Sequence[ComparedSeries], detector: str) -> list[dict[s
         for pair in zip(one.sizes, one.results[detector].alerted, strict=True)
     ]
     rows = []
-    for size in SIZES:
+    for size in ANOMALY_SIZES:
         alerted = [is_alerted for of, is_alerted in found if of == size]
         recall = round(sum(alerted) / len(alerted), 4) if alerted else None
         rows.append({"kind": size.kind, "size": size.name, "known": len(alerted), "alert_recall": recall})

@@ -27,7 +27,7 @@ class Size:
     most: float
 
 
-SIZES = (
+ANOMALY_SIZES = (
     Size(DROP, "0-10 % left", 0.0, 0.1),
     Size(DROP, "10-40 % left", 0.1, 0.4),
     Size(PARTIAL, "40-65 % left", 0.4, 0.65),
@@ -38,12 +38,12 @@ SIZES = (
     Size(FLOOD, "above x2.5", 2.5, np.inf),
 )
 # What is neither more nor less than expected, and of what nobody knows how much was expected.
-_AS_USUAL = next(size for size in SIZES if size.kind == OTHER)
+_AS_USUAL = next(size for size in ANOMALY_SIZES if size.kind == OTHER)
 
 
 def size_of(share: float) -> Size:
     """The size of an anomaly with this share of the expected traffic; NaN is unknown."""
-    return next((size for size in SIZES if size.least <= share < size.most), _AS_USUAL)
+    return next((size for size in ANOMALY_SIZES if size.least <= share < size.most), _AS_USUAL)
 
 
 def shares_left(

@@ -2,7 +2,7 @@
 
 A drop or flood lasts as long as an alert's row, which is an hour with buckets of 15 minutes. It is alerted if
 each of its values is beyond the limit, and limits widen with the time since the newest ordinary value. Errors
-help or hinder: a size is given that is alerted in about FOUND_SHARE of the cases, at the level of the last
+help or hinder: a size is given that is alerted in about ALERTED_SHARE of the cases, at the level of the last
 day of training.
 """
 
@@ -22,10 +22,10 @@ from ports.levels import LEVEL_MINUTES
 from ports.preparation import Buckets, Scaler
 from ports.weeks import WEEK_DAYS
 
-FOUND_SHARE = 0.9
+ALERTED_SHARE = 0.9
 # Errors are as good as independent on noisy ports. There, each value of the row is beyond its limit in
-# FOUND_SHARE ** (1 / ALERT_RECORDS) of the cases if it is expected so many spreads beyond it.
-SURE_SPREADS = NormalDist().inv_cdf(FOUND_SHARE ** (1 / ALERT_RECORDS))
+# ALERTED_SHARE ** (1 / ALERT_RECORDS) of the cases if it is expected so many spreads beyond it.
+SURE_SPREADS = NormalDist().inv_cdf(ALERTED_SHARE ** (1 / ALERT_RECORDS))
 # A port is blind if a loss of half is missed in the hours in which it carries most of its traffic.
 HALF = 0.5
 WEEK_HOURS = WEEK_DAYS * HOURS

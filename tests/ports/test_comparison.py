@@ -279,6 +279,19 @@ def test_iterative_verdicts_are_those_of_a_job_each_night_and_hour() -> None:
     assert expected.count("alert") == 5
 
 
+def test_a_gap_over_midnight_is_unknown_and_moves_no_verdict() -> None:
+    times, traffic = samples(31)
+    change(times, traffic, "2023-02-01T10:00", "2023-02-01T12:00", 5.0)
+    is_gap = (times > moment("2023-01-31T23:00")) & (times <= moment("2023-02-01T01:00"))
+    series = Series("1_1_out", times[~is_gap], traffic[~is_gap])
+    split = moment("2023-01-31T00:00")
+    at_once = judge(fit_series(series, "profile", replace(TRAINING, until=split)), series, split).after(split)
+    said = iterative_statuses(series, "profile", TRAINING, split, at_once)
+    assert len(said) == len(at_once.times) == 2 * 96
+    assert (said[92:100] == "unknown").all() and (said == "unknown").sum() == 8
+    assert np.flatnonzero(said == "alert").tolist() == list(range(96 + 43, 96 + 48))
+
+
 def test_evaluate_compares_all_detectors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -56,7 +56,7 @@ def same(values: np.ndarray, one: float) -> bool:
 
 def test_a_size_is_beyond_the_limit_of_the_fourth_value_by_what_errors_may_hinder() -> None:
     # An error is below 1.9432 spreads in 0.9 ** (1 / 4) = 97.4 % of the cases; a limit is 4 spreads.
-    # 1.5 x (0.4 + 1.9432 x 0.1) = 0.8915, a factor of 2.4387: 1000 / 2.4387 - 1 = 409.1 of 999 bytes are left.
+    # 1.5 x (0.4 + 1.9432 x 0.1) = 0.8915, a factor of 2.4387: 1000 / 2.4387 - 1 = 409.1 bytes of 999 remain.
     found = told(MODEL)
     assert same(found.drop, 0.5905)
     assert same(found.flood, 2.4402)
@@ -102,7 +102,7 @@ def test_where_even_no_traffic_is_ordinary_no_loss_is_alerted() -> None:
 
 
 def test_the_level_is_that_of_the_last_day() -> None:
-    # An offset that matters: with 3 bytes, a factor of 2.1021 is 4 / 2.1021 - 1 = 0.9029 bytes, a loss of 69.9 %.
+    # An offset that matters: of 3 bytes, 4 / 2.1021 - 1 = 0.9029 remain, which is a loss of 69.9 %.
     model = replace(STEADY, limits=np.full(24, 0.5))
     assert same(told(model, 999.0, 999.0, 3.0).drop, 0.699)
     # A day without samples shows no level.
@@ -246,7 +246,7 @@ def test_a_damaged_one_is_refused(wrong: dict) -> None:
 
 
 def alerted_share(seed: int, detector: str, part: float) -> tuple[float, float]:
-    """Of drops and of floods of this part of the size that is said, one every 26 hours, the share that is alerted."""
+    """Of drops and of floods of this part of the size that is said, one each 26 hours: the share alerted."""
     port = simulate_port(seed, days=84, holidays=(), anomalies_per_week=0.0)
     series = Series("1_1_out", port.times, port.traffic)
     end = int(port.times[0]) + 63 * DAY
