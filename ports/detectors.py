@@ -124,14 +124,19 @@ class Model:
     memory: Memory
     curve: Curve | None = None
 
+    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """How far below (negative) and above what is expected a value may be at each hour of the day (24,)."""
+        low, high = self.curve.accepted() if self.curve else (-1.0, 1.0)
+        lows, highs = np.minimum(low * self.limits, -MIN_LIMIT), np.maximum(high * self.limits, MIN_LIMIT)
+        return self.reach[0] * lows, self.reach[1] * highs
+
     def judge(self, buckets: Buckets) -> Scored:
         """Judge consecutive buckets; those of the first day are unknown, since they show the level."""
         usual = self.usual[buckets.slots]
         deviations = self.scaler.transform(buckets.traffic) - usual
-        limits = self.limits[buckets.slots * WEEK_DAYS * HOURS // len(self.usual) % HOURS]
-        low, high = self.curve.accepted() if self.curve else (-1.0, 1.0)
-        lows = np.minimum(low * limits, -MIN_LIMIT) * self.reach[0]
-        highs = np.maximum(high * limits, MIN_LIMIT) * self.reach[1]
+        hours = buckets.slots * WEEK_DAYS * HOURS // len(self.usual) % HOURS
+        limits = self.limits[hours]
+        lows, highs = (bounds[hours] for bounds in self.bounds())
         followed = follow(deviations, lows, highs, self.memory, buckets.minutes)
         errors = deviations - followed.expected
         in_limits = errors / (limits * followed.wider * np.where(errors > 0, self.reach[1], self.reach[0]))

@@ -76,8 +76,8 @@ class Report:
     times of before, updated by this run. anomalies: the new ones, by time. newest: series judged without a
     fault -> time of the newest sample, None without one. silent: those of them that have stopped -> one line.
     faults: series -> one line. untrained: series without a model. no_ports: tags of series that belong to no
-    port. statuses: status -> how many new buckets have it. trained_until: end of training of the newest
-    model, seconds since 1970; 0 without one.
+    port. blind: series and why, of each blind model. statuses: status -> how many new buckets have it.
+    trained_until: end of training of the newest model, seconds since 1970; 0 without one.
     """
 
     count: int
@@ -89,6 +89,7 @@ class Report:
     faults: dict[str, str] = field(default_factory=dict)
     untrained: list[str] = field(default_factory=list)
     no_ports: Sequence[str] = ()
+    blind: list[tuple[str, str]] = field(default_factory=list)
     statuses: dict[str, int] = field(
         default_factory=lambda: dict.fromkeys((NORMAL, ANOMALY, ALERT, UNKNOWN), 0)
     )
@@ -102,6 +103,8 @@ class Report:
             self.newest[found.name] = found.newest
         for verdicts in found.verdicts:
             key = found.name, verdicts.trained.detector
+            if (told := verdicts.trained.sensitivity) and told.blind:
+                self.blind.append((found.name, told.blind))
             new = verdicts.after(self.judged.get(key, verdicts.trained.end))
             self.anomalies += new.anomalies()
             for status in self.statuses:
