@@ -483,6 +483,15 @@ OPTIONS = (
         metavar="N",
     ),
     Option(
+        "drift_hours",
+        "training",
+        (PORTS_TRAIN,),
+        "how many hours an anomaly of a port lasts until it counts as the new level, 4 to 24",
+        default=12,
+        kind=_number(int, 4, 24),
+        metavar="N",
+    ),
+    Option(
         "evaluate",
         "evaluation",
         (TRAIN,),

@@ -20,7 +20,7 @@ from typing import Protocol
 import numpy as np
 
 from common.files import UserError
-from ports.levels import AGES, LEVEL_MINUTES, NEWEST_WEIGHT, Memory, follow
+from ports.levels import AGES, DRIFT_MINUTES, LEVEL_MINUTES, NEWEST_WEIGHT, Memory, follow
 from ports.preparation import Buckets, Preparation, Scaler
 from ports.weeks import (
     TOO_MANY_UNKNOWN,
@@ -71,13 +71,20 @@ class TooShortError(UserError):
 @dataclass(frozen=True)
 class Scored:
     """The scores of n points. score (n,): above 1 is an anomaly, NaN is unknown. expected, low, high (n,):
-    bytes, infinite where there is no bound.
+    bytes, infinite where there is no bound. new_levels: as in Followed.
     """
 
     score: np.ndarray
     expected: np.ndarray
     low: np.ndarray
     high: np.ndarray
+    new_levels: tuple[tuple[int, int], ...] = ()
+
+    def from_index(self, index: int) -> Scored:
+        """Without the first so many points."""
+        parts = (values[index:] for values in (self.score, self.expected, self.low, self.high))
+        taken = tuple((at - index, before) for at, before in self.new_levels if at >= index)
+        return Scored(*parts, taken)
 
 
 @dataclass(frozen=True)
@@ -107,7 +114,8 @@ class Model:
 
     usual: the usual week without its level (slots,). limits: (24,), how far from what is expected a value may
     be at each hour of the day, one bucket after an ordinary one. memory: how these widen. curve: the scores
-    of an outlier model; without one, the score is the error in limits.
+    of an outlier model; without one, the score is the error in limits. drift_minutes: what lasts so long is
+    the new level.
     """
 
     scaler: Scaler
@@ -115,6 +123,7 @@ class Model:
     limits: np.ndarray
     memory: Memory
     curve: Curve | None = None
+    drift_minutes: int = DRIFT_MINUTES
 
     def judge(self, buckets: Buckets) -> Scored:
         """Judge consecutive buckets; those of the first day are unknown, since they show the level."""
@@ -123,7 +132,7 @@ class Model:
         limits = self.limits[buckets.slots * WEEK_DAYS * HOURS // len(self.usual) % HOURS]
         low, high = self.curve.accepted() if self.curve else (-1.0, 1.0)
         lows, highs = np.minimum(low * limits, -MIN_LIMIT), np.maximum(high * limits, MIN_LIMIT)
-        followed = follow(deviations, lows, highs, self.memory, buckets.minutes)
+        followed = follow(deviations, lows, highs, self.memory, buckets.minutes, self.drift_minutes)
         errors = deviations - followed.expected
         score = np.abs(errors) / (limits * followed.wider)
         if self.curve:
@@ -132,14 +141,16 @@ class Model:
             score = np.where(np.isnan(errors), np.nan, np.where(is_near, np.minimum(score, 1.0), score))
         expected = usual + followed.expected
         bounds = (expected, expected + lows * followed.wider, expected + highs * followed.wider)
-        return Scored(score, *(self.scaler.inverse(bound) for bound in bounds))
+        return Scored(score, *(self.scaler.inverse(bound) for bound in bounds), followed.new_levels)
 
 
 # --- learning ------------------------------------------------------------------------------------
 
 
-def fit(detector: str, buckets: Buckets, preparation: Preparation) -> Model:
-    """Learn from the buckets of a training span.
+def fit(
+    detector: str, buckets: Buckets, preparation: Preparation, drift_minutes: int = DRIFT_MINUTES
+) -> Model:
+    """Learn from the buckets of a training span. drift_minutes: what lasts so long is the new level.
 
     Raises TooShortError for a span shorter than MIN_DAYS, counted in whole buckets from its first sample.
     Raises UserError for an unknown detector, for a span with too few samples, and for traffic
@@ -156,11 +167,10 @@ def fit(detector: str, buckets: Buckets, preparation: Preparation) -> Model:
         usual, of_weeks = learn(weeks - levels, first_slot(buckets.slots, minutes), preparation)
         service = _Service.of(values, is_learnt, buckets, of_weeks)
         if number < PASSES:
-            is_learnt = ~service.is_anomalous()
+            is_learnt = ~service.is_anomalous(drift_minutes)
     curve = learner.curve(service.errors / service.limits[service.hours]) if learner.curve else None
-    return Model(
-        scaler, np.roll(usual, first_slot(buckets.slots, minutes)), service.limits, service.memory, curve
-    )
+    usual = np.roll(usual, first_slot(buckets.slots, minutes))
+    return Model(scaler, usual, service.limits, service.memory, curve, drift_minutes)
 
 
 def _check(detector: str, buckets: Buckets) -> None:
@@ -227,14 +237,15 @@ class _Service:
             raise UserError(TOO_MANY_UNKNOWN)
         widest = np.maximum.accumulate(spreads)
         hours = buckets.slots * WEEK_DAYS * HOURS // slots % HOURS
-        memory = Memory(np.array(left), widest / max(widest[0], MIN_LIMIT / SPREADS))
+        memory = Memory(np.array(left), np.maximum(widest / max(widest[0], MIN_LIMIT / SPREADS), 1.0))
         return cls(deviations, hours, buckets.minutes, is_different, errors, _limits(errors, hours), memory)
 
-    def is_anomalous(self) -> np.ndarray:
+    def is_anomalous(self, drift_minutes: int) -> np.ndarray:
         """Which values (n,) are anomalous, or of a week that was different."""
         limits = self.limits[self.hours]
         first = int(np.argmax(~np.isnan(self.deviations)))
-        followed = follow(self.deviations[first:], -limits[first:], limits[first:], self.memory, self.minutes)
+        bounds = -limits[first:], limits[first:]
+        followed = follow(self.deviations[first:], *bounds, self.memory, self.minutes, drift_minutes)
         found = self.is_different.copy()
         found[first:] |= followed.is_anomalous
         return found

@@ -13,8 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 
 LEVEL_MINUTES = 1440
-# What lasts so long is the new level.
+# What lasts so long is the new level, unless training says otherwise.
 DRIFT_MINUTES = 720
+# The least and the most that it may be: an alert takes four buckets of up to an hour, and judging begins
+# three days before the end of the training.
+DRIFT_HOURS = (4, 24)
 # How much is left of a deviation is known after so many buckets, and interpolated between them.
 AGES = (1, 2, 4, 8, 16)
 # An anomaly has ended when a value is this share of the limit away from what was expected before it.
@@ -43,13 +46,15 @@ class Followed:
     """What was expected of n deviations from the usual week, all (n,), NaN for those of the first day.
 
     level: the median of the day before. expected: with what was left of the newest deviation. wider: by how
-    much limits were wider. is_anomalous: whether the value does not count.
+    much limits were wider. is_anomalous: whether the value does not count. new_levels: for each new level the
+    index of the value with which it was taken, and how many values before that it had begun.
     """
 
     level: np.ndarray
     expected: np.ndarray
     wider: np.ndarray
     is_anomalous: np.ndarray
+    new_levels: tuple[tuple[int, int], ...]
 
 
 class _LastDay:
@@ -77,21 +82,26 @@ class _LastDay:
 
 
 def follow(
-    deviations: np.ndarray, low: np.ndarray, high: np.ndarray, memory: Memory, minutes: int
+    deviations: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    memory: Memory,
+    minutes: int,
+    drift_minutes: int = DRIFT_MINUTES,
 ) -> Followed:
     """Follow deviations (n,) from the usual week, in consecutive buckets of so many minutes.
 
     low, high: (n,), how far below (negative) and above what is expected a value may be, one bucket after an
-    ordinary one.
+    ordinary one. drift_minutes: what lasts so long is the new level.
     """
-    last_day, drift = _LastDay(LEVEL_MINUTES // minutes), DRIFT_MINUTES // minutes
+    last_day, drift = _LastDay(LEVEL_MINUTES // minutes), drift_minutes // minutes
     first = min(LEVEL_MINUTES // minutes, len(deviations))
     for value in deviations[:first].tolist():
         last_day.add(value)
     left, wider = memory.of_ages(memory.left), memory.of_ages(memory.wider)
     oldest = AGES[-1]
-    newest, age, waiting = 0.0, oldest, []
-    rows = []
+    newest, age, waiting, began = 0.0, oldest, [], 0
+    rows, new_levels = [], []
     lows, highs = low.tolist(), high.tolist()
     for index, value in enumerate(deviations[first:].tolist(), start=first):
         level = last_day.median()
@@ -105,6 +115,7 @@ def follow(
         error = value - expected
         bound = (highs[index] if error > 0 else lows[index]) * wide
         if error / bound > (ENDED if waiting else 1.0):
+            began = began if waiting else index
             waiting.append(value)
             if len(waiting) < drift:
                 rows[-1] = (level, expected, wide, True)
@@ -112,6 +123,7 @@ def follow(
                 continue
             for one in waiting:
                 last_day.add(one)
+            new_levels.append((index, index - began))
             newest, age, waiting = 0.0, 0, []
             continue
         last_day.add(value)
@@ -122,4 +134,5 @@ def follow(
     unknown = np.full(first, np.nan)
     parts = np.array(rows, dtype=float).reshape(-1, 4).T
     level, expected, widths = (np.concatenate([unknown, part]) for part in parts[:3])
-    return Followed(level, expected, widths, np.concatenate([np.zeros(first, dtype=bool), parts[3] > 0]))
+    is_anomalous = np.concatenate([np.zeros(first, dtype=bool), parts[3] > 0])
+    return Followed(level, expected, widths, is_anomalous, tuple(new_levels))

@@ -1,12 +1,13 @@
-"""What the hourly job logs about each run: a fault once when it begins, and once when it has ended."""
+"""What the hourly job logs: a fault or an incident once when it begins, and once when it has ended."""
 
 from __future__ import annotations
 
 import logging
 
-from common.times import DAY_SECONDS, format_time
+from common.times import DAY_SECONDS, format_duration, format_time
 from ports.detectors import MIN_DAYS
-from ports.faults import SeriesNotices, some_of
+from ports.faults import Lines, SeriesNotices, some_of
+from ports.incidents import ALL, DEVICE, LEVEL, NO_TRAFFIC, PORT, TRAFFIC, UNSEEN, PortIncident
 from ports.judging import JudgingSettings, Report
 from ports.samples import PORT_TRAFFIC
 from ports.sources import describe_no_ports
@@ -36,9 +37,27 @@ class PortNotices:
             f"all series of {PORT_TRAFFIC} now have the tags of a port",
         )
         self._silence.show(report.silent, report.newest)
+        self._tell(report)
         self._note("untrained", self._untrained(report), "every series has a model now")
         self._note("stale", _stale(report), "the newest model is no longer too old")
         logger.info("%s", report.summary())
+
+    def _tell(self, report: Report) -> None:
+        """Log what has opened and closed: a line for many ports at once, and for each other series."""
+        belonging = report.state.shared.belonging
+        # A new level has a line of its own, which also says that the incident is over.
+        told = [change for change in report.changes if change[1].end not in (LEVEL, NO_TRAFFIC, TRAFFIC)]
+        of_many = [change for change in told if change[1].scope != PORT]
+        of_one = [change for change in told if change[1].scope == PORT and change[1].key not in belonging]
+        lines = Lines(logging.WARNING, "whose incident has opened or closed")
+        for time, incident in (*of_many, *of_one):
+            lines.add(f"{describe_incident(time, incident)}{self._by(incident.detector)}")
+        for new_level in report.new_levels:
+            lines.add(f"{new_level}{self._by(new_level.detector)}")
+        lines.end()
+
+    def _by(self, detector: str) -> str:
+        return f" ({detector})" if len(self._settings.detectors) > 1 else ""
 
     def _note(self, topic: str, line: str | None, mended: str) -> None:
         if line:
@@ -61,6 +80,34 @@ class PortNotices:
             f"{len(names)} of {report.count} series have no model in {self._settings.models} yet and are not"
             f" judged: {some_of(names)}; {remedy}"
         )
+
+
+def describe_incident(time: int, incident: PortIncident) -> str:
+    """The line to log when an incident opens or closes, with the end of the bucket that did it (seconds since
+    1970).
+    """
+    subject = {PORT: incident.name, DEVICE: f"device {incident.name}", ALL: "all devices"}[incident.scope]
+    ports = "" if incident.scope == PORT else f", {incident.ports} ports at once"
+    moment, since = (format_time(seconds * 10**9) for seconds in (time, incident.since))
+    peak = f"{_amount(incident.traffic)} instead of {_amount(incident.expected)}"
+    if not incident.end:
+        return f"{moment} incident opens: {subject}{ports}, since {since}: {peak}"
+    lasted = format_duration(incident.until - incident.since)
+    balance = "lost" if incident.surplus_bytes < 0 else "surplus"
+    unseen = "; it is unknown now" if incident.end == UNSEEN else ""
+    return (
+        f"{moment} incident closes: {subject}{ports}, for {lasted} since {since};"
+        f" {balance} {_amount(abs(incident.surplus_bytes))}; peak score {incident.score:.1f}: {peak}{unseen}"
+    )
+
+
+def _amount(count: float) -> str:
+    """Such as 2.88 MB."""
+    units = ["B", "kB", "MB", "GB", "TB", "PB"]
+    while count >= 999.5 and len(units) > 1:
+        count /= 1000
+        del units[0]
+    return f"{count:.3g} {units[0]}"
 
 
 def _stale(report: Report) -> str | None:

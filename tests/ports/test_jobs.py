@@ -28,11 +28,12 @@ from lab.influxd import Influxd, free_port
 from ports import detectors, models
 from ports.faults import faults_of
 from ports.hourly import seconds_to_next
-from ports.judging import JudgingSettings, judge_new, load_judged
+from ports.judging import JudgingSettings, judge_new
 from ports.parallel import Cluster, in_parallel, pack_project
 from ports.samples import Limits
 from ports.sources import Database as Source
 from ports.sources import UnavailableError
+from ports.state import JobState, load_state
 from ports.training import TrainingSettings, train
 from tests.support.influx import Database, connect
 from tests.support.port_series import DAY, START, change, moment, samples, write
@@ -575,7 +576,7 @@ def test_a_broken_state_file_is_named(content: str, said: str, tmp_path: Path) -
     path = tmp_path / "ports.json"
     path.write_text(content)
     with pytest.raises(UserError, match=re.escape(said)):
-        load_judged(path)
+        load_state(path)
 
 
 def test_what_is_no_regular_file_is_named_and_not_waited_for(
@@ -591,7 +592,7 @@ def test_what_is_no_regular_file_is_named_and_not_waited_for(
     state = tmp_path / "ports.json"
     state.symlink_to(state)
     with pytest.raises(UserError, match="cannot be read"):
-        load_judged(state)
+        load_state(state)
 
 
 def test_a_port_that_has_been_silent_for_four_weeks_has_gone(
@@ -755,7 +756,7 @@ def test_twenty_thousand_ports_without_a_model_are_one_line_and_nothing_of_them_
         until = moment("2023-02-02")
         source = Source(client, database.name, "found", until)
         settings = JudgingSettings("model/ports", ("profile",), until, Cluster(1))
-        assert judge_new(source, settings, {}).count == 20_001
+        assert judge_new(source, settings, JobState()).count == 20_001
     of_one_port = [query for query in session.queries if '"device"::tag = ' in query]
     assert of_one_port
     assert all("core_1" in query for query in of_one_port)
