@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from common.alerts import ALERT, ALERT_RECORDS, ANOMALY, UNKNOWN, WINDOW_RECORDS, Row
+from common.alerts import ALERT, ALERT_RECORDS, ANOMALY, CONTEXT_RECORDS, UNKNOWN, WINDOW_RECORDS, Row
 from common.times import format_time
 from common.values import mapping, number, text, whole
 from ports.levels import LEVEL_MINUTES
@@ -181,7 +181,10 @@ def observe(verdicts: Verdicts, after: int, watched: Watched) -> Observed:
     # Nearly all series are calm nearly always.
     is_calm = watched.open is None and watched.kind is None and not has_level
     if is_calm and not (verdicts.statuses[first:] == ALERT).any():
-        return Observed(watched)
+        # No row reaches back so far.
+        end = watched.closed + CONTEXT_RECORDS * verdicts.trained.minutes * 60
+        is_over = len(verdicts.times) > 0 and end < verdicts.times[-1]
+        return Observed(Watched() if is_over else watched)
     observer = _Observer(verdicts, watched)
     for index in range(len(verdicts.times)):
         observer.count(index)
@@ -204,6 +207,7 @@ class _Observer:
 
     def __init__(self, verdicts: Verdicts, watched: Watched) -> None:
         self._verdicts, self._watched = verdicts, watched
+        self._ends = verdicts.times.tolist()
         self._levels = dict(verdicts.scored.new_levels)
         self._row = Row()
         self._anomalies: list[int] = []
@@ -227,7 +231,7 @@ class _Observer:
         """Observe the next new bucket."""
         is_held = self._is_held(index)
         if is_held:
-            self._no_alerts.add(int(self._verdicts.times[index]))
+            self._no_alerts.add(self._ends[index])
         status = self._verdicts.statuses[index]
         if self._watched.open is None:
             if status == ALERT and not is_held:
@@ -246,7 +250,7 @@ class _Observer:
         row, incident = self._row, None
         count = row.anomalies if row.anomalies >= ALERT_RECORDS else row.recent
         for one in self._anomalies[-count:]:
-            if self._verdicts.times[one] > self._watched.closed and not self._is_held(one):
+            if self._ends[one] > self._watched.closed and not self._is_held(one):
                 incident = self._with(incident, one, index)
         self._set(open=incident, minutes=self._verdicts.trained.minutes, quiet=0)
         self._changes.append((incident.opened, incident))
@@ -254,12 +258,12 @@ class _Observer:
     def _with(self, incident: PortIncident | None, index: int, now: int) -> PortIncident:
         """The incident with one more anomaly; without one, a new one that opens `now` (an index)."""
         verdicts = self._verdicts
-        end = int(verdicts.times[index])
+        end = self._ends[index]
         traffic, expected = float(verdicts.buckets.traffic[index]), float(verdicts.scored.expected[index])
         score, surplus = float(verdicts.scored.score[index]), (traffic - expected) * _samples(verdicts)
         if incident is None:
             series, detector = verdicts.trained.series, verdicts.trained.detector
-            opened, since = int(verdicts.times[now]), end - verdicts.trained.minutes * 60
+            opened, since = self._ends[now], end - verdicts.trained.minutes * 60
             return PortIncident(PORT, series, detector, opened, since, end, score, traffic, expected, surplus)
         incident = replace(incident, until=end, surplus_bytes=incident.surplus_bytes + surplus)
         if score > incident.score:
@@ -272,7 +276,7 @@ class _Observer:
     def _close(self, index: int, end: str) -> None:
         if self._watched.open:
             closed = replace(self._watched.open, end=end)
-            self._changes.append((int(self._verdicts.times[index]), closed))
+            self._changes.append((self._ends[index], closed))
             self._set(open=None, quiet=0, closed=closed.until)
 
     # --- lasting levels ----

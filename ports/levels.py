@@ -121,6 +121,8 @@ def follow(
                 rows[-1] = (level, expected, wide, True)
                 last_day.add(np.nan)
                 continue
+            # What was before is no longer the level, however long ago it was.
+            last_day = _LastDay(LEVEL_MINUTES // minutes)
             for one in waiting:
                 last_day.add(one)
             new_levels.append((index, index - began))
