@@ -28,7 +28,7 @@ ENDS = (USUAL, LEVEL, NO_TRAFFIC, TRAFFIC, UNSEEN)
 # So many buckets without samples end every row and every alert of many, and close an incident.
 UNSEEN_BUCKETS = WINDOW_RECORDS + ALERT_RECORDS
 # What an incident is of.
-SCOPES = PORT, DEVICE, ALL = "port", "device", "all"
+SCOPES = OF_PORT, OF_DEVICE, OF_ALL = "port", "device", "all"
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,10 @@ class PortIncident:
     @property
     def tags(self) -> dict[str, str]:
         """The tags of its point in InfluxDB."""
-        place = {PORT: lambda: port_tags(self.name), DEVICE: lambda: {"device": self.name}, ALL: dict}
-        return {"scope": self.scope, **place[self.scope](), "detector": self.detector}
+        place = port_tags(self.name) if self.scope == OF_PORT else {}
+        if self.scope == OF_DEVICE:
+            place = {"device": self.name}
+        return {"scope": self.scope, **place, "detector": self.detector}
 
     @property
     def fields(self) -> dict[str, float | str]:
@@ -92,7 +94,7 @@ class PortIncident:
         scope, name, detector = (text(mapping(state)[key]) for key in ("scope", "name", "detector"))
         times = [whole(state[key]) for key in ("opened", "since", "until")]
         figures = [number(state[key]) for key in ("score", "traffic", "expected", "surplus_bytes")]
-        is_name = bool(NAME.fullmatch(name)) if scope == PORT else scope in SCOPES
+        is_name = bool(NAME.fullmatch(name)) if scope == OF_PORT else scope in SCOPES
         end = state["end"]
         if not is_name or end not in (None, *ENDS) or not all(0 < time < LATEST for time in times):
             raise ValueError("not an incident")
@@ -264,7 +266,9 @@ class _Observer:
         if incident is None:
             series, detector = verdicts.trained.series, verdicts.trained.detector
             opened, since = self._ends[now], end - verdicts.trained.minutes * 60
-            return PortIncident(PORT, series, detector, opened, since, end, score, traffic, expected, surplus)
+            return PortIncident(
+                OF_PORT, series, detector, opened, since, end, score, traffic, expected, surplus
+            )
         incident = replace(incident, until=end, surplus_bytes=incident.surplus_bytes + surplus)
         if score > incident.score:
             incident = replace(incident, score=score, traffic=traffic, expected=expected)

@@ -16,7 +16,7 @@ from ports.parallel import Cluster, in_parallel
 from ports.series import KnownAnomaly, port_tags
 from ports.shared import Change
 from ports.sources import Loaded, Source, known_of, samples_of
-from ports.state import JobState, Watch
+from ports.state import JobState, ModelKey
 from ports.verdicts import PortAnomaly, Verdicts, judge, judged_from
 
 # A series without a sample for this long is unknown.
@@ -189,7 +189,10 @@ def silent_series(newest: Mapping[str, int | None], now: int) -> dict[str, str]:
 
 
 def _tasks(
-    source: Source, settings: JudgingSettings, judged: Mapping[Watch, int], with_model: dict[str, list[Path]]
+    source: Source,
+    settings: JudgingSettings,
+    judged: Mapping[ModelKey, int],
+    with_model: dict[str, list[Path]],
 ) -> Iterator[JudgingTask]:
     # Workers may have another working directory.
     plot_dir = str(Path(settings.plot_dir).resolve()) if settings.plot_dir else None

@@ -7,7 +7,7 @@ import logging
 from common.times import DAY_SECONDS, format_duration, format_time
 from ports.detectors import MIN_DAYS
 from ports.faults import Lines, SeriesNotices, some_of
-from ports.incidents import ALL, DEVICE, LEVEL, NO_TRAFFIC, PORT, TRAFFIC, UNSEEN, PortIncident
+from ports.incidents import LEVEL, NO_TRAFFIC, OF_ALL, OF_DEVICE, OF_PORT, TRAFFIC, UNSEEN, PortIncident
 from ports.judging import JudgingSettings, Report
 from ports.samples import PORT_TRAFFIC
 from ports.sources import describe_no_ports
@@ -47,8 +47,8 @@ class PortNotices:
         belonging = report.state.shared.belonging
         # A new level has a line of its own, which also says that the incident is over.
         told = [change for change in report.changes if change[1].end not in (LEVEL, NO_TRAFFIC, TRAFFIC)]
-        of_many = [change for change in told if change[1].scope != PORT]
-        of_one = [change for change in told if change[1].scope == PORT and change[1].key not in belonging]
+        of_many = [change for change in told if change[1].scope != OF_PORT]
+        of_one = [change for change in told if change[1].scope == OF_PORT and change[1].key not in belonging]
         lines = Lines(logging.WARNING, "whose incident has opened or closed")
         for time, incident in (*of_many, *of_one):
             lines.add(f"{describe_incident(time, incident)}{self._by(incident.detector)}")
@@ -86,8 +86,10 @@ def describe_incident(time: int, incident: PortIncident) -> str:
     """The line to log when an incident opens or closes, with the end of the bucket that did it (seconds since
     1970).
     """
-    subject = {PORT: incident.name, DEVICE: f"device {incident.name}", ALL: "all devices"}[incident.scope]
-    ports = "" if incident.scope == PORT else f", {incident.ports} ports at once"
+    subject = {OF_PORT: incident.name, OF_DEVICE: f"device {incident.name}", OF_ALL: "all devices"}[
+        incident.scope
+    ]
+    ports = "" if incident.scope == OF_PORT else f", {incident.ports} ports at once"
     moment, since = (format_time(seconds * 10**9) for seconds in (time, incident.since))
     peak = f"{_amount(incident.traffic)} instead of {_amount(incident.expected)}"
     if not incident.end:

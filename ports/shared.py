@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from ports.incidents import ALL, DEVICE, PortIncident
+from ports.incidents import OF_ALL, OF_DEVICE, PortIncident
 from ports.series import port_tags
 
 MIN_PORTS = 3
@@ -25,14 +25,14 @@ class Shared:
     """The open incidents of many ports, and those of series.
 
     open: the open incidents of series, as they opened. members: open incident of many ports -> those of
-    series that it is made of, the open ones as they opened.
+    series that it is made of by their keys, the open ones as they opened.
 
         shared = Shared()
         shared.observe(changes, judged)    # what opens and closes
     """
 
     open: dict[tuple, PortIncident] = field(default_factory=dict)
-    members: dict[PortIncident, tuple[PortIncident, ...]] = field(default_factory=dict)
+    members: dict[PortIncident, dict[tuple, PortIncident]] = field(default_factory=dict)
     # The keys of all that belonged to one of many ports in the newest call.
     belonging: set[tuple] = field(default_factory=set, compare=False)
 
@@ -42,7 +42,7 @@ class Shared:
         judged: detector -> device and port of all series that it judges.
         """
         found: list[Change] = []
-        self.belonging = {one.key for members in self.members.values() for one in members}
+        self.belonging = {key for members in self.members.values() for key in members}
         by_time: dict[int, list[PortIncident]] = {}
         for time, incident in sorted(changes, key=lambda change: (change[0], change[1].key)):
             by_time.setdefault(time, []).append(incident)
@@ -61,20 +61,18 @@ class Shared:
         else:
             self.open[incident.key] = incident
         for shared, members in self.members.items():
-            rest = tuple(one for one in members if one.key != incident.key)
-            is_new = len(rest) == len(members)
-            if not is_new or _belongs(incident, shared):
-                self.members[shared] = (*rest, incident)
+            if incident.key in members or _belongs(incident, shared):
+                members[incident.key] = incident
                 self.belonging.add(incident.key)
 
     def _closed(self, time: int) -> list[Change]:
         closed = []
         for shared, members in list(self.members.items()):
-            if all(one.end for one in members):
+            if all(one.end for one in members.values()):
                 del self.members[shared]
                 # The end of the last one.
-                last = max(members, key=lambda one: (one.until, one.key))
-                closed.append((time, replace(_combined(shared, members), end=last.end)))
+                last = max(members.values(), key=lambda one: (one.until, one.key))
+                closed.append((time, replace(_combined(shared, members.values()), end=last.end)))
         return closed
 
     def _opened(self, time: int, detector: str, judged: set[tuple[str, str]]) -> list[Change]:
@@ -85,27 +83,27 @@ class Shared:
         ]
         devices = {device for device, _ in _ports(recent)}
         is_most = len(devices) > 1 and _is_many(recent, judged) and 2 * len(_ports(recent)) > len(judged)
-        if is_most and (ALL, "") not in up:
-            return [self._open(time, ALL, "", recent)]
+        if is_most and (OF_ALL, "") not in up:
+            return [self._open(time, OF_ALL, "", recent)]
         found = []
         for device in sorted(devices):
             of_device = [one for one in recent if _port(one)[0] == device and one.key not in self.belonging]
             is_many = _is_many(of_device, {port for port in judged if port[0] == device})
-            if is_many and (DEVICE, device) not in up:
-                found.append(self._open(time, DEVICE, device, of_device))
+            if is_many and (OF_DEVICE, device) not in up:
+                found.append(self._open(time, OF_DEVICE, device, of_device))
         return found
 
     def _open(self, time: int, scope: str, name: str, of: list[PortIncident]) -> Change:
         shared = _combined(replace(of[0], scope=scope, name=name, opened=time), of)
-        self.members[shared] = tuple(of)
-        self.belonging |= {one.key for one in of}
+        self.members[shared] = {one.key: one for one in of}
+        self.belonging |= self.members[shared].keys()
         return time, shared
 
 
 def _belongs(incident: PortIncident, shared: PortIncident) -> bool:
     return (
         incident.detector == shared.detector
-        and (shared.scope == ALL or _port(incident)[0] == shared.name)
+        and (shared.scope == OF_ALL or _port(incident)[0] == shared.name)
         and 0 <= incident.opened - shared.opened <= SAME_SECONDS
     )
 

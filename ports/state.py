@@ -19,7 +19,7 @@ STATE_BYTES = 100_000_000
 INCIDENTS = "incidents"
 
 # A series and a detector.
-Watch = tuple[str, str]
+ModelKey = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class JobState:
     there is something. shared: the incidents of many ports.
     """
 
-    judged: dict[Watch, int] = field(default_factory=dict)
-    watched: dict[Watch, Watched] = field(default_factory=dict)
+    judged: dict[ModelKey, int] = field(default_factory=dict)
+    watched: dict[ModelKey, Watched] = field(default_factory=dict)
     shared: Shared = field(default_factory=Shared)
 
     def open_incidents(self) -> Counter[tuple[str, str]]:
@@ -41,7 +41,8 @@ class JobState:
 
     def copy(self) -> JobState:
         """A copy that a run can change."""
-        shared = Shared(dict(self.shared.open), dict(self.shared.members))
+        members = {one: dict(parts) for one, parts in self.shared.members.items()}
+        shared = Shared(dict(self.shared.open), members)
         return JobState(dict(self.judged), dict(self.watched), shared)
 
 
@@ -85,22 +86,26 @@ def save_state(state: JobState, filename: Path) -> None:
             "series": watched,
             "open": [asdict(one) for one in state.shared.open.values()],
             "shared": [
-                {"incident": asdict(one), "members": [asdict(member) for member in members]}
+                {"incident": asdict(one), "members": [asdict(member) for member in members.values()]}
                 for one, members in state.shared.members.items()
             ],
         }
     saveDictJson(content, filename)
 
 
-def _watch(key: str) -> Watch:
+def _watch(key: str) -> ModelKey:
     series, _, detector = key.rpartition(" ")
     return series, detector
 
 
 def _shared(kept: dict[str, Any]) -> Shared:
-    still_open = [PortIncident.restored(one) for one in kept["open"]]
     members = {
-        PortIncident.restored(one["incident"]): tuple(PortIncident.restored(part) for part in one["members"])
+        PortIncident.restored(one["incident"]): _by_key(one["members"])
         for one in map(mapping, kept["shared"])
     }
-    return Shared({one.key: one for one in still_open}, members)
+    return Shared(_by_key(kept["open"]), members)
+
+
+def _by_key(incidents: Any) -> dict[tuple, PortIncident]:
+    restored = (PortIncident.restored(one) for one in incidents)
+    return {one.key: one for one in restored}

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from ports.incidents import ALL, DEVICE, PORT, UNSEEN, USUAL, PortIncident
+from ports.incidents import OF_ALL, OF_DEVICE, OF_PORT, UNSEEN, USUAL, PortIncident
 from ports.notices import describe_incident
 from ports.shared import Change, Shared
 from tests.support.port_series import START
@@ -21,7 +21,7 @@ def incident(
 ) -> PortIncident:
     """An incident of a series that has just opened, after an hour of anomalies."""
     return PortIncident(
-        PORT, name, "profile", opened, opened - HOUR, opened, score, 10.0 * score, 1000.0, surplus
+        OF_PORT, name, "profile", opened, opened - HOUR, opened, score, 10.0 * score, 1000.0, surplus
     )
 
 
@@ -63,7 +63,7 @@ def test_from_three_ports_and_half_of_the_judged_ones_on_it_is_one_incident(
     names: tuple[str, ...], judged: int, is_many: bool
 ) -> None:
     found = observed(Shared(), opens(*names), ports("a", judged) | ports("b", 20))
-    assert [one.scope for _, one in found] == [DEVICE] * is_many
+    assert [one.scope for _, one in found] == [OF_DEVICE] * is_many
 
 
 @pytest.mark.parametrize(("later", "is_many"), [(0, True), (HOUR - BUCKET, True), (HOUR, False)])
@@ -85,7 +85,7 @@ def test_it_has_the_ports_bytes_and_the_peak_of_all_and_closes_with_the_last() -
     ]
     ((time, opened),) = observed(shared, first, ports("a", 6))
     assert (time, opened.opened) == (START + HOUR + 2 * BUCKET,) * 2
-    assert (opened.scope, opened.name, opened.ports) == (DEVICE, "a", 3)
+    assert (opened.scope, opened.name, opened.ports) == (OF_DEVICE, "a", 3)
     assert (opened.since, opened.until) == (START, START + HOUR + 2 * BUCKET)
     assert (opened.surplus_bytes, opened.score, opened.traffic) == (-350.0, 5.0, 50.0)
     assert shared.belonging == {one.key for _, one in first}
@@ -152,11 +152,11 @@ def test_the_end_is_that_of_the_last_one() -> None:
         (("a_1_in", "b_1_in"), []),
         # Two of four are not most.
         (("a_1_in", "a_2_in", "b_1_in", "b_2_in"), []),
-        (("a_1_in", "a_2_in", "b_1_in", "b_2_in", "b_4_in"), [ALL]),
-        (("a_1_in", "a_2_in", "a_3_in", "b_1_in", "b_2_in", "b_3_in"), [ALL]),
-        (("a_1_in", "a_2_in", "a_3_in", "a_4_in", "b_1_in"), [ALL]),
+        (("a_1_in", "a_2_in", "b_1_in", "b_2_in", "b_4_in"), [OF_ALL]),
+        (("a_1_in", "a_2_in", "a_3_in", "b_1_in", "b_2_in", "b_3_in"), [OF_ALL]),
+        (("a_1_in", "a_2_in", "a_3_in", "a_4_in", "b_1_in"), [OF_ALL]),
         # One device is not all of them.
-        (("a_1_in", "a_2_in", "a_3_in", "a_4_in"), [DEVICE]),
+        (("a_1_in", "a_2_in", "a_3_in", "a_4_in"), [OF_DEVICE]),
     ],
 )
 def test_most_ports_of_several_devices_are_one_incident_of_all(names: tuple[str, ...], scopes: list) -> None:
@@ -176,7 +176,7 @@ def test_an_incident_of_all_has_no_device_and_says_how_many_ports() -> None:
     # While it is open, another device has its own.
     own = opens("d_1_in", "d_2_in", "d_3_in", at=START + 4 * HOUR)
     found = observed(shared, own, judged | ports("d", 4))
-    assert [(one.scope, one.name) for _, one in found] == [(DEVICE, "d")]
+    assert [(one.scope, one.name) for _, one in found] == [(OF_DEVICE, "d")]
 
 
 # --- hour by hour --------------------------------------------------------------------------------
@@ -198,4 +198,4 @@ def test_run_by_run_the_incidents_are_those_of_all_at_once(seed: int) -> None:
         part = [change for change in changes if begin < change[0] <= begin + HOUR]
         found += observed(shared, part, judged)
     assert found == at_once
-    assert {one.scope for _, one in at_once} >= {DEVICE}
+    assert {one.scope for _, one in at_once} >= {OF_DEVICE}

@@ -9,25 +9,25 @@ from pathlib import Path
 import pytest
 
 from common.files import UserError
-from ports.incidents import PORT, TRAFFIC, USUAL, PortIncident, Watched
+from ports.incidents import OF_PORT, TRAFFIC, USUAL, PortIncident, Watched
 from ports.shared import Shared
 from ports.state import JobState, load_state, save_state
 from tests.support.port_series import START
 
-OPEN = PortIncident(PORT, "a 1_1_in", "profile", START + 3600, START, START + 7200, 2.5, 10.0, 100.0, -5.5)
+OPEN = PortIncident(OF_PORT, "a 1_1_in", "profile", START + 3600, START, START + 7200, 2.5, 10.0, 100.0, -5.5)
 
 
 def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     path = tmp_path / "ports.json"
     shared = PortIncident("device", "a 1", "profile", *OPEN_FIGURES)
-    members = (OPEN, PortIncident(PORT, "a 1_2_in", "profile", *OPEN_FIGURES, 1, USUAL))
+    members = (OPEN, PortIncident(OF_PORT, "a 1_2_in", "profile", *OPEN_FIGURES, 1, USUAL))
     state = JobState(
         {("a 1_1_in", "profile"): START, ("b_1_in", "stl"): START + 900},
         {
             ("a 1_1_in", "profile"): Watched(OPEN, 15, 2, START),
             ("b_1_in", "stl"): Watched(kind=TRAFFIC, floor=0.5, calm=3, calm_since=START),
         },
-        Shared({OPEN.key: OPEN}, {shared: members}),
+        Shared({OPEN.key: OPEN}, {shared: {one.key: one for one in members}}),
     )
     save_state(state, path)
     assert load_state(path) == state
