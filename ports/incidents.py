@@ -23,8 +23,9 @@ from ports.verdicts import Verdicts
 
 # How an incident ended: as usual again; with a new level of some traffic, of none, or of traffic where there
 # was none; unseen, because its series has no samples or no model any more.
-USUAL, LEVEL, NO_TRAFFIC, TRAFFIC, UNSEEN = "usual", "new level", "no traffic", "traffic", "unknown"
-ENDS = (USUAL, LEVEL, NO_TRAFFIC, TRAFFIC, UNSEEN)
+USUAL, UNSEEN = "usual", "unknown"
+LEVELS = LEVEL, NO_TRAFFIC, TRAFFIC = "new level", "no traffic", "traffic"
+ENDS = (USUAL, *LEVELS, UNSEEN)
 # So many buckets without samples end every row and every alert of many, and close an incident.
 UNSEEN_BUCKETS = WINDOW_RECORDS + ALERT_RECORDS
 # What an incident is of.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from common.alerts import ALERT, ANOMALY, NORMAL, UNKNOWN
@@ -133,7 +133,7 @@ class Report:
             closed = unseen(watched, self.state.judged.get(watch, 0), now)
             if closed:
                 self.changes.append(closed)
-                self.state.watched[watch] = Watched(closed=closed[1].until, kind=watched.kind)
+                self.state.watched[watch] = replace(watched, open=None, quiet=0, closed=closed[1].until)
         self.changes += self.state.shared.observe(self.changes, self._ports)
         self.changes.sort(key=lambda change: (change[0], change[1].key, change[1].end is not None))
         self.anomalies.sort(key=lambda anomaly: (anomaly.time, anomaly.series, anomaly.detector))

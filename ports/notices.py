@@ -6,8 +6,8 @@ import logging
 
 from common.times import DAY_SECONDS, format_duration, format_time
 from ports.detectors import MIN_DAYS
-from ports.faults import Lines, SeriesNotices, some_of
-from ports.incidents import LEVEL, NO_TRAFFIC, OF_ALL, OF_DEVICE, OF_PORT, TRAFFIC, UNSEEN, PortIncident
+from ports.faults import MOST_LINES, SeriesNotices, some_of
+from ports.incidents import LEVELS, OF_ALL, OF_DEVICE, OF_PORT, UNSEEN, PortIncident
 from ports.judging import JudgingSettings, Report
 from ports.samples import PORT_TRAFFIC
 from ports.sources import describe_no_ports
@@ -45,16 +45,21 @@ class PortNotices:
     def _tell(self, report: Report) -> None:
         """Log what has opened and closed: a line for many ports at once, and for each other series."""
         belonging = report.state.shared.belonging
+        of_many = [change for change in report.changes if change[1].scope != OF_PORT]
         # A new level has a line of its own, which also says that the incident is over.
-        told = [change for change in report.changes if change[1].end not in (LEVEL, NO_TRAFFIC, TRAFFIC)]
-        of_many = [change for change in told if change[1].scope != OF_PORT]
-        of_one = [change for change in told if change[1].scope == OF_PORT and change[1].key not in belonging]
-        lines = Lines(logging.WARNING, "whose incident has opened or closed")
-        for time, incident in (*of_many, *of_one):
-            lines.add(f"{describe_incident(time, incident)}{self._by(incident.detector)}")
-        for new_level in report.new_levels:
-            lines.add(f"{new_level}{self._by(new_level.detector)}")
-        lines.end()
+        of_one = [
+            (time, one)
+            for time, one in report.changes
+            if one.scope == OF_PORT and one.key not in belonging and one.end not in LEVELS
+        ]
+        lines = [
+            f"{describe_incident(time, one)}{self._by(one.detector)}" for time, one in (*of_many, *of_one)
+        ]
+        lines += [f"{new_level}{self._by(new_level.detector)}" for new_level in report.new_levels]
+        for line in lines[:MOST_LINES]:
+            logger.warning("%s", line)
+        if len(lines) > MOST_LINES:
+            logger.warning("and %d more lines about incidents", len(lines) - MOST_LINES)
 
     def _by(self, detector: str) -> str:
         return f" ({detector})" if len(self._settings.detectors) > 1 else ""

@@ -134,10 +134,11 @@ def test_hour_by_hour_trained_each_night_and_at_once_agree(
     ports = [point for point in hourly if point["scope"] == "port"]
     assert device["surplus_bytes"] == pytest.approx(sum(point["surplus_bytes"] for point in ports), abs=1)
     # Two opened in an hour of their own; the device is one line when it opens, and its dead port one more.
-    assert [line.partition(", since")[0] for line in lines] == [
+    assert [line.partition(", since")[0].partition(" since 2023-02-01T22:00:00Z;")[0] for line in lines] == [
         "2023-02-01T23:00:00Z incident opens: core_1_in",
         "2023-02-01T23:00:00Z incident opens: core_3_in",
         "2023-02-01T23:30:00Z incident opens: device core, 3 ports at once",
+        "2023-02-02T10:00:00Z incident closes: device core, 3 ports at once, for 12 h",
         "core_3_in: has had no traffic since 2023-02-01T22:00:00Z",
     ]
     (tmp_path / "state/ports.json").unlink()
@@ -145,8 +146,11 @@ def test_hour_by_hour_trained_each_night_and_at_once_agree(
     assert run("test", TRAINED + 47 * 3600) == 0
     assert incidents(database) == hourly
     # All at once, the device is one line, and so is the port.
-    assert [line.partition(", since")[0] for line in told(caplog)] == [
+    assert [
+        line.partition(", since")[0].partition(" since 2023-02-01T22:00:00Z;")[0] for line in told(caplog)
+    ] == [
         "2023-02-01T23:30:00Z incident opens: device core, 3 ports at once",
+        "2023-02-02T10:00:00Z incident closes: device core, 3 ports at once, for 12 h",
         "core_3_in: has had no traffic since 2023-02-01T22:00:00Z",
     ]
     # And the same with another model from midnight on, in another state and another measurement.
