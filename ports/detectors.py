@@ -1,12 +1,13 @@
 """What is usual for a port, and how far from it is an anomaly: six detectors, one form of model.
 
 A detector learns the usual week, as a table over the slots of the week, and how far values are from what is
-expected in service: what `levels.py` follows. A forecaster has a limit for each hour of the day, an outlier model
-also a curve of scores over the errors. Three things are common to all, each chosen by measuring on recordings from
-others (docs/ports.md):
+expected in service, which `levels.py` follows. A forecaster has a limit for each hour of the day, an outlier
+model also a curve of scores over the errors. Three things are common to all, each chosen by measuring on
+recordings from others (docs/ports.md):
 
 - Errors are those of service: each of the last weeks is followed with a usual week that did not see it.
-- What was anomalous in the training span, and weeks that were different, are neither learnt nor counted as errors.
+- What was anomalous in the training span, and weeks that were different, are neither learnt nor counted as
+  errors.
 - Levels are not learnt: the usual week is what is left when the level of each day is subtracted.
 """
 
@@ -23,6 +24,7 @@ from common.files import UserError
 from ports.levels import AGES, DRIFT_MINUTES, LEVEL_MINUTES, NEWEST_WEIGHT, Memory, follow
 from ports.preparation import Buckets, Preparation, Scaler
 from ports.weeks import (
+    DAY_SHARE,
     TOO_MANY_UNKNOWN,
     WEEK_DAYS,
     different,
@@ -37,19 +39,22 @@ from ports.weeks import (
 MIN_DAYS = 28
 HOURS = 24
 # A value this many spreads off is unusual.
-SPREADS = 4.0
+SPREADS = 4.5
 # On the model's scale. A value nearer than this is never an anomaly, however regular the port is.
-MIN_LIMIT = 0.15
+MIN_LIMIT = 0.25
 # An hour has at least this share of the spread of all hours, and its own is known from so many errors.
 LEAST_SPREAD, HOUR_ERRORS = 0.5, 20
 # The errors of so many weeks count; at least this share of them must be known.
 ERROR_WEEKS = 6
 MIN_KNOWN_SHARE = 0.25
+# Rows of anomalies that even the calmest week has are ordinary, also if they are so many times as far off.
+CALM_REACH = 3.0
 # The first pass finds what is anomalous, the second one does without it.
 PASSES = 2
 # Values further off are cut before a library sees them.
 CUT_SPREADS = 3.0
-HELD_OUT_WEEKS = 2
+# The weeks whose errors count are left out of a fit in so many parts.
+HELD_OUT_PARTS = 3
 FOREST_SEED = 0
 
 STL_SEASONAL = 35
@@ -89,15 +94,15 @@ class Scored:
 
 @dataclass(frozen=True)
 class Curve:
-    """The scores of an outlier model. grid: errors, in limits (points,), ascending. scores: of each, (points,),
-    which do not fall to either side of the lowest one.
+    """The scores of an outlier model. grid: errors, in limits (points,), ascending. scores: of each
+    (points,), which do not fall to either side of the lowest one.
     """
 
     grid: np.ndarray
     scores: np.ndarray
 
     def accepted(self) -> tuple[float, float]:
-        """The lowest and the highest error with a score of at most 1; an end that is still accepted is infinite."""
+        """The lowest and the highest error with a score of at most 1; infinite where the end is accepted."""
         inside = np.flatnonzero(self.scores <= 1.0)
         first, last = inside[0], inside[-1]
         low, high = -np.inf, np.inf
@@ -113,14 +118,15 @@ class Model:
     """What a detector has learnt of one series, on the scaler's scale.
 
     usual: the usual week without its level (slots,). limits: (24,), how far from what is expected a value may
-    be at each hour of the day, one bucket after an ordinary one. memory: how these widen. curve: the scores
-    of an outlier model; without one, the score is the error in limits. drift_minutes: what lasts so long is
-    the new level.
+    be at each hour of the day, one bucket after an ordinary one. reach: (2,), how many limits below and above
+    that is. memory: how these widen. curve: the scores of an outlier model; without one, the score is the
+    error in limits. drift_minutes: what lasts so long is the new level.
     """
 
     scaler: Scaler
     usual: np.ndarray
     limits: np.ndarray
+    reach: np.ndarray
     memory: Memory
     curve: Curve | None = None
     drift_minutes: int = DRIFT_MINUTES
@@ -131,13 +137,15 @@ class Model:
         deviations = self.scaler.transform(buckets.traffic) - usual
         limits = self.limits[buckets.slots * WEEK_DAYS * HOURS // len(self.usual) % HOURS]
         low, high = self.curve.accepted() if self.curve else (-1.0, 1.0)
-        lows, highs = np.minimum(low * limits, -MIN_LIMIT), np.maximum(high * limits, MIN_LIMIT)
+        lows = np.minimum(low * limits, -MIN_LIMIT) * self.reach[0]
+        highs = np.maximum(high * limits, MIN_LIMIT) * self.reach[1]
         followed = follow(deviations, lows, highs, self.memory, buckets.minutes, self.drift_minutes)
         errors = deviations - followed.expected
-        score = np.abs(errors) / (limits * followed.wider)
+        in_limits = errors / (limits * followed.wider * np.where(errors > 0, self.reach[1], self.reach[0]))
+        score = np.abs(in_limits)
         if self.curve:
             is_near = (errors >= lows * followed.wider) & (errors <= highs * followed.wider)
-            score = np.interp(errors / (limits * followed.wider), self.curve.grid, self.curve.scores)
+            score = np.interp(in_limits, self.curve.grid, self.curve.scores)
             score = np.where(np.isnan(errors), np.nan, np.where(is_near, np.minimum(score, 1.0), score))
         expected = usual + followed.expected
         bounds = (expected, expected + lows * followed.wider, expected + highs * followed.wider)
@@ -165,12 +173,13 @@ def fit(
         _, levels = usual_week(weeks)
         learn = learner.learn if number == PASSES else _median
         usual, of_weeks = learn(weeks - levels, first_slot(buckets.slots, minutes), preparation)
-        service = _Service.of(values, is_learnt, buckets, of_weeks)
+        service = _Service.of(values, is_learnt, buckets, preparation.alert_records(minutes), of_weeks)
         if number < PASSES:
             is_learnt = ~service.is_anomalous(drift_minutes)
     curve = learner.curve(service.errors / service.limits[service.hours]) if learner.curve else None
     usual = np.roll(usual, first_slot(buckets.slots, minutes))
-    return Model(scaler, usual, service.limits, service.memory, curve, drift_minutes)
+    reach = service.reach(drift_minutes)
+    return Model(scaler, usual, service.limits, reach, service.memory, curve, drift_minutes)
 
 
 def _check(detector: str, buckets: Buckets) -> None:
@@ -196,13 +205,16 @@ def _check(detector: str, buckets: Buckets) -> None:
 class _Service:
     """The last weeks of a training span, as they would have been judged.
 
-    deviations: from a usual week that did not see them (n,). hours: of the day (n,). errors: one bucket after
-    an ordinary one (n,); NaN where it does not count. limits (24,), memory: as in Model.
+    deviations: from a usual week that did not see them (n,). hours: of the day (n,). row: how many anomalies
+    in a row are an alert. week: of each value (n,). errors: one bucket after an ordinary one (n,); NaN where
+    it does not count. limits (24,), memory: as in Model.
     """
 
     deviations: np.ndarray
     hours: np.ndarray
     minutes: int
+    row: int
+    week: np.ndarray
     is_different: np.ndarray
     errors: np.ndarray
     limits: np.ndarray
@@ -210,7 +222,7 @@ class _Service:
 
     @classmethod
     def of(
-        cls, values: np.ndarray, is_learnt: np.ndarray, buckets: Buckets, of_weeks: np.ndarray
+        cls, values: np.ndarray, is_learnt: np.ndarray, buckets: Buckets, row: int, of_weeks: np.ndarray
     ) -> _Service:
         """of_weeks: the usual week for each week (weeks, slots), NaN for a week that is not judged."""
         import pandas as pd
@@ -221,7 +233,7 @@ class _Service:
         deviations = values - of_weeks[week, places]
         day = LEVEL_MINUTES // buckets.minutes
         ordinary = pd.Series(np.where(is_learnt, deviations, np.nan))
-        level = ordinary.rolling(day, min_periods=day // 4).median().shift(1)
+        level = ordinary.rolling(day, min_periods=int(DAY_SHARE * day)).median().shift(1)
         apart = (ordinary - level).to_numpy()
         is_different = different(apart, week)[week]
         apart = np.where(is_different, np.nan, apart)
@@ -238,17 +250,35 @@ class _Service:
         widest = np.maximum.accumulate(spreads)
         hours = buckets.slots * WEEK_DAYS * HOURS // slots % HOURS
         memory = Memory(np.array(left), np.maximum(widest / max(widest[0], MIN_LIMIT / SPREADS), 1.0))
-        return cls(deviations, hours, buckets.minutes, is_different, errors, _limits(errors, hours), memory)
+        limits = _limits(errors, hours)
+        return cls(deviations, hours, buckets.minutes, row, week, is_different, errors, limits, memory)
 
     def is_anomalous(self, drift_minutes: int) -> np.ndarray:
         """Which values (n,) are anomalous, or of a week that was different."""
+        return self.is_different | self._followed(drift_minutes)[0]
+
+    def reach(self, drift_minutes: int) -> np.ndarray:
+        """How many limits values may be below and above (2,): 1, or more where each week has rows of
+        anomalies, which are ordinary then.
+        """
+        _, in_limits = self._followed(drift_minutes)
+        week, furthest = self.week[self.row - 1 :], []
+        for side in (-in_limits, in_limits):
+            rows = np.lib.stride_tricks.sliding_window_view(side, self.row).min(axis=1)
+            of_weeks = [rows[(week == one) & ~np.isnan(rows)] for one in np.unique(week)]
+            furthest.append(min((of_week.max() for of_week in of_weeks if len(of_week)), default=0.0))
+        return np.maximum(CALM_REACH * np.array(furthest), 1.0)
+
+    def _followed(self, drift_minutes: int) -> tuple[np.ndarray, np.ndarray]:
+        """Which values (n,) are anomalous, and how many limits they are off (n,)."""
         limits = self.limits[self.hours]
         first = int(np.argmax(~np.isnan(self.deviations)))
         bounds = -limits[first:], limits[first:]
         followed = follow(self.deviations[first:], *bounds, self.memory, self.minutes, drift_minutes)
-        found = self.is_different.copy()
-        found[first:] |= followed.is_anomalous
-        return found
+        is_anomalous, in_limits = np.zeros(len(limits), dtype=bool), np.full(len(limits), np.nan)
+        is_anomalous[first:] = followed.is_anomalous
+        in_limits[first:] = (self.deviations[first:] - followed.expected) / (limits[first:] * followed.wider)
+        return is_anomalous, in_limits
 
 
 def _share_left(apart: np.ndarray, before: np.ndarray) -> float:
@@ -261,11 +291,14 @@ def _share_left(apart: np.ndarray, before: np.ndarray) -> float:
 
 
 def _limits(errors: np.ndarray, hours: np.ndarray) -> np.ndarray:
-    """The limit of each hour of the day (24,), from errors (n,) at `hours` (n,): those of it and the hours beside it."""
+    """The limit of each hour of the day (24,), from the errors (n,) in it and in the hours beside it.
+
+    hours: the hour of each error (n,).
+    """
     of_all = spread(errors)
     spreads = []
     for hour in range(HOURS):
-        near = errors[np.isin((hours - hour) % HOURS, (HOURS - 1, 0, 1))]
+        near = errors[(hours - hour + 1) % HOURS <= 2]
         is_enough = (~np.isnan(near)).sum() >= HOUR_ERRORS
         spreads.append(max(spread(near) if is_enough else of_all, LEAST_SPREAD * of_all))
     return np.maximum(SPREADS * np.array(spreads), MIN_LIMIT)
@@ -273,8 +306,9 @@ def _limits(errors: np.ndarray, hours: np.ndarray) -> np.ndarray:
 
 # --- the usual week ------------------------------------------------------------------------------
 
-# From level-free weeks (weeks, slots), NaN where unknown, the slot with which they begin, and the preparation:
-# the usual week (slots,), and one for each week that did not see it (weeks, slots), NaN for weeks not judged.
+# From level-free weeks (weeks, slots), NaN where unknown, the slot with which they begin, and the
+# preparation: the usual week (slots,), and for each week one that did not see it (weeks, slots), NaN for
+# weeks that are not judged.
 Learn = Callable[[np.ndarray, int, Preparation], tuple[np.ndarray, np.ndarray]]
 
 
@@ -289,7 +323,7 @@ def _median(level_free: np.ndarray, first: int, preparation: Preparation) -> tup
 def _random_forest(
     level_free: np.ndarray, first: int, preparation: Preparation
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Trees on time of day and weekday; a week is judged by trees that did not see its points (out of bag)."""
+    """Trees on time of day and weekday; a point is judged by trees that did not see it (out of bag)."""
     from sklearn.ensemble import RandomForestRegressor
 
     weeks, slots = level_free.shape
@@ -313,14 +347,19 @@ def _times_of(slots: int, preparation: Preparation) -> np.ndarray:
 
 
 def _held_out(shape_of: Callable[[np.ndarray], np.ndarray]) -> Learn:
-    """A learner whose last HELD_OUT_WEEKS are judged by a first fit without them.
+    """A learner that judges each of the last ERROR_WEEKS by a fit without it.
 
     shape_of: makes the usual week (slots,) from level-free weeks without gaps (weeks, slots).
     """
 
     def learn(level_free: np.ndarray, first: int, preparation: Preparation) -> tuple[np.ndarray, np.ndarray]:
         of_weeks = np.full(level_free.shape, np.nan)
-        of_weeks[-HELD_OUT_WEEKS:] = shape_of(_filled(level_free[:-HELD_OUT_WEEKS]))
+        # Nothing is known of a week that was different, so it cannot be judged.
+        weeks = np.flatnonzero(np.isnan(level_free).mean(axis=1) <= 0.5)[-ERROR_WEEKS:]
+        for first_week in range(HELD_OUT_PARTS):
+            held_out, others = weeks[first_week::HELD_OUT_PARTS], level_free.copy()
+            others[held_out] = np.nan
+            of_weeks[held_out] = shape_of(_filled(others))
         return shape_of(_filled(level_free)), of_weeks
 
     return learn
@@ -439,7 +478,7 @@ def _curve(errors: np.ndarray, estimator: _Estimator, quantile: float) -> Curve:
 
 @dataclass(frozen=True)
 class Detector:
-    """How a detector learns the usual week, and the scores of errors, (n,) in limits, if it is an outlier model."""
+    """How a detector learns the usual week and, for an outlier model, scores from errors (n,) in limits."""
 
     learn: Learn
     curve: Callable[[np.ndarray], Curve] | None = None

@@ -1,8 +1,8 @@
 """What verdicts of ports add up to: incidents that open and close once, and lasting new levels.
 
 An incident of a series opens with an alert, and began with the first of the anomalies that made it one. It
-closes like one of the edge: once ALERT_RECORDS buckets in a row are not anomalies and no alert is up. It also
-closes when its level is the new one. `shared.py` makes one incident of those of many ports.
+closes like one of the edge: once as many buckets in a row as make an alert are not anomalies, and no alert is
+up. It also closes when its level is the new one. `shared.py` makes one incident of those of many ports.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from common.alerts import ALERT, ALERT_RECORDS, ANOMALY, CONTEXT_RECORDS, UNKNOW
 from common.times import format_time
 from common.values import mapping, number, text, whole
 from ports.levels import LEVEL_MINUTES
-from ports.preparation import NEXT_TO_NOTHING
+from ports.preparation import NEXT_TO_NOTHING, PREPARATIONS
 from ports.series import LATEST, NAME, SAMPLE_SECONDS, port_tags
 from ports.verdicts import Verdicts
 
@@ -212,7 +212,9 @@ class _Observer:
         self._verdicts, self._watched = verdicts, watched
         self._ends = verdicts.times.tolist()
         self._levels = dict(verdicts.scored.new_levels)
-        self._row = Row()
+        preparation = PREPARATIONS[verdicts.trained.preparation]
+        self._records = preparation.alert_records(verdicts.trained.minutes)
+        self._row = Row(records=self._records)
         self._anomalies: list[int] = []
         self._changes: list[tuple[int, PortIncident]] = []
         self._new_levels: list[NewLevel] = []
@@ -244,14 +246,14 @@ class _Observer:
         # What was wrong may continue unseen while a row goes on.
         elif is_held or not self._row.anomalies:
             self._set(quiet=self._watched.quiet + 1)
-            if self._watched.quiet >= ALERT_RECORDS and (is_held or not self._row.is_up):
+            if self._watched.quiet >= self._records and (is_held or not self._row.is_up):
                 self._close(index, USUAL)
         self._follow_level(index)
 
     def _open(self, index: int) -> None:
         """Open an incident with the anomalies that make this bucket an alert."""
         row, incident = self._row, None
-        count = row.anomalies if row.anomalies >= ALERT_RECORDS else row.recent
+        count = row.anomalies if row.anomalies >= self._records else row.recent
         for one in self._anomalies[-count:]:
             if self._ends[one] > self._watched.closed and not self._is_held(one):
                 incident = self._with(incident, one, index)

@@ -1,8 +1,8 @@
 """The level that a port is at: it follows within hours what is ordinary, and follows no anomaly.
 
-A value is expected where the usual week is, plus the median level of the last day, plus what is left of how far
-the newest ordinary value was off. A value that is judged anomalous counts for none of these: an anomaly of some
-hours is compared with what was before it. What lasts longer is the new level.
+A value is expected where the usual week is, plus the median level of the last day, plus what is left of how
+far the newest ordinary value was off. A value that is judged anomalous counts for none of these: an anomaly
+of some hours is compared with what was before it. What lasts longer is the new level.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ports.weeks import DAY_SHARE
+
 LEVEL_MINUTES = 1440
 # What lasts so long is the new level, unless training says otherwise.
 DRIFT_MINUTES = 720
-# The least and the most that it may be: an alert takes four buckets of up to an hour, and judging begins
-# three days before the end of the training.
-DRIFT_HOURS = (4, 24)
+# The least and the most that it may be: a level is known from DAY_SHARE of a day, so that much must be of the
+# new level, or be left of the old one until then.
+DRIFT_HOURS = (6, 18)
 # How much is left of a deviation is known after so many buckets, and interpolated between them.
 AGES = (1, 2, 4, 8, 16)
 # An anomaly has ended when a value is this share of the limit away from what was expected before it.
@@ -43,7 +45,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Followed:
-    """What was expected of n deviations from the usual week, all (n,), NaN for those of the first day.
+    """What was expected of n deviations from the usual week, all (n,), NaN where the level is unknown.
 
     level: the median of the day before. expected: with what was left of the newest deviation. wider: by how
     much limits were wider. is_anomalous: whether the value does not count. new_levels: for each new level the
@@ -64,6 +66,7 @@ class _LastDay:
         self._values = [np.nan] * count
         self._sorted: list[float] = []
         self._oldest = 0
+        self._median = np.nan
 
     def add(self, value: float) -> None:
         old, self._values[self._oldest] = self._values[self._oldest], value
@@ -74,11 +77,11 @@ class _LastDay:
             insort(self._sorted, value)
 
     def median(self) -> float:
-        """Zero if nothing is known."""
+        """Where fewer than DAY_SHARE of the values are known, the median of before; NaN without one."""
         count = len(self._sorted)
-        if not count:
-            return 0.0
-        return (self._sorted[(count - 1) // 2] + self._sorted[count // 2]) / 2
+        if count >= DAY_SHARE * len(self._values):
+            self._median = (self._sorted[(count - 1) // 2] + self._sorted[count // 2]) / 2
+        return self._median
 
 
 def follow(
@@ -92,19 +95,22 @@ def follow(
     """Follow deviations (n,) from the usual week, in consecutive buckets of so many minutes.
 
     low, high: (n,), how far below (negative) and above what is expected a value may be, one bucket after an
-    ordinary one. drift_minutes: what lasts so long is the new level.
+    ordinary one. The level is unknown on the first day, and until DAY_SHARE of a day is known. drift_minutes:
+    what lasts so long is the new level.
     """
-    last_day, drift = _LastDay(LEVEL_MINUTES // minutes), drift_minutes // minutes
-    first = min(LEVEL_MINUTES // minutes, len(deviations))
-    for value in deviations[:first].tolist():
-        last_day.add(value)
+    day, drift = LEVEL_MINUTES // minutes, drift_minutes // minutes
+    last_day = _LastDay(day)
     left, wider = memory.of_ages(memory.left), memory.of_ages(memory.wider)
     oldest = AGES[-1]
     newest, age, waiting, began = 0.0, oldest, [], 0
     rows, new_levels = [], []
     lows, highs = low.tolist(), high.tolist()
-    for index, value in enumerate(deviations[first:].tolist(), start=first):
-        level = last_day.median()
+    for index, value in enumerate(deviations.tolist()):
+        level = last_day.median() if index >= day else np.nan
+        if level != level:
+            rows.append((level, level, level, False))
+            last_day.add(value)
+            continue
         age += 1
         # Nothing is left of what was longer ago.
         expected, wide = (level + left[age] * newest, wider[age]) if age <= oldest else (level, wider[oldest])
@@ -122,7 +128,7 @@ def follow(
                 last_day.add(np.nan)
                 continue
             # What was before is no longer the level, however long ago it was.
-            last_day = _LastDay(LEVEL_MINUTES // minutes)
+            last_day = _LastDay(day)
             for one in waiting:
                 last_day.add(one)
             new_levels.append((index, index - began))
@@ -130,11 +136,7 @@ def follow(
             continue
         last_day.add(value)
         deviation = value - level
-        is_next = age == 1 and not waiting
-        newest = newest + NEWEST_WEIGHT * (deviation - newest) if is_next else deviation
+        newest = newest + NEWEST_WEIGHT * (deviation - newest) if age == 1 else deviation
         age, waiting = 0, []
-    unknown = np.full(first, np.nan)
-    parts = np.array(rows, dtype=float).reshape(-1, 4).T
-    level, expected, widths = (np.concatenate([unknown, part]) for part in parts[:3])
-    is_anomalous = np.concatenate([np.zeros(first, dtype=bool), parts[3] > 0])
-    return Followed(level, expected, widths, is_anomalous, tuple(new_levels))
+    level, expected, widths, is_anomalous = np.array(rows, dtype=float).reshape(-1, 4).T
+    return Followed(level, expected, widths, is_anomalous > 0, tuple(new_levels))

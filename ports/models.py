@@ -76,6 +76,7 @@ def pack(trained: Trained) -> bytes:
     arrays = {
         "usual": model.usual,
         "limits": model.limits,
+        "reach": model.reach,
         "left": model.memory.left,
         "wider": model.memory.wider,
     }
@@ -125,9 +126,10 @@ def load(path: Path) -> Trained:
 def _trained(about: dict, arrays: dict[str, np.ndarray]) -> Trained:
     """Put a model together. Raises any kind of error if its parts do not fit."""
     scaler = Scaler(**about["scaler"])
-    usual, limits, left, wider = (arrays.pop(name) for name in ("usual", "limits", "left", "wider"))
+    names = ("usual", "limits", "reach", "left", "wider")
+    usual, limits, reach, left, wider = (arrays.pop(name) for name in names)
     curve, drift_minutes = Curve(**arrays) if arrays else None, about["drift_minutes"]
-    model = Model(scaler, usual, limits, Memory(left, wider), curve, drift_minutes)
+    model = Model(scaler, usual, limits, reach, Memory(left, wider), curve, drift_minutes)
     check_zone(about["zone"])
     is_whole = (
         about["format"] == FORMAT
@@ -135,10 +137,13 @@ def _trained(about: dict, arrays: dict[str, np.ndarray]) -> Trained:
         and _is_scaler(scaler)
         and usual.shape == (WEEK_MINUTES // about["minutes"],)
         and limits.shape == (HOURS,)
+        and reach.shape == (2,)
         and left.shape == wider.shape == (len(AGES),)
-        and all(np.isfinite(array).all() for array in (usual, limits, left, wider))
+        and all(np.isfinite(array).all() for array in (usual, limits, reach, left, wider))
         and (limits > 0).all()
+        and (reach >= 1).all()
         and (wider > 0).all()
+        and (model.curve is None) == (DETECTORS[about["detector"]].curve is None)
         and (model.curve is None or _is_curve(model.curve))
     )
     if not is_whole:

@@ -54,13 +54,13 @@ def usual_week(weeks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def median_week(level_free: np.ndarray) -> np.ndarray:
-    """The median of each slot (slots,), averaged over its neighbours; a slot never known lies between them."""
+    """The median of each slot (slots,), averaged over its neighbours; one never known lies between them."""
     usual = bridged(known_medians(level_free.T))
     return np.mean([np.roll(usual, step) for step in range(-NEIGHBOURS, NEIGHBOURS + 1)], axis=0)
 
 
 def _day_levels(rest: np.ndarray) -> np.ndarray:
-    """The median of each day of (weeks, slots), interpolated between the middles of the days: (weeks, slots)."""
+    """The median of each day, interpolated between the middles of the days; both (weeks, slots)."""
     days = rest.reshape(len(rest) * WEEK_DAYS, -1)
     per_day = days.shape[1]
     is_known = (~np.isnan(days)).sum(axis=1) >= DAY_SHARE * per_day
@@ -82,7 +82,13 @@ def bridged(values: np.ndarray) -> np.ndarray:
 def spread(errors: np.ndarray) -> float:
     """1.4826 MAD: the standard deviation of normal errors. NaN if none is known."""
     known = errors[~np.isnan(errors)]
-    return MAD_TO_DEVIATION * float(np.median(np.abs(known - np.median(known)))) if len(known) else np.nan
+    return MAD_TO_DEVIATION * _median(np.abs(known - _median(known))) if len(known) else np.nan
+
+
+def _median(known: np.ndarray) -> float:
+    """The median of values without NaN: NumPy's takes four times as long for some hundreds."""
+    ordered = np.sort(known)
+    return float(ordered[(len(known) - 1) // 2] + ordered[len(known) // 2]) / 2
 
 
 def different(errors: np.ndarray, weeks: np.ndarray) -> np.ndarray:
@@ -92,4 +98,5 @@ def different(errors: np.ndarray, weeks: np.ndarray) -> np.ndarray:
     """
     spreads = np.array([spread(errors[weeks == week]) for week in range(weeks[-1] + 1)])
     known = np.sort(spreads[~np.isnan(spreads)])
-    return spreads > DIFFERENT * known[(len(known) - 1) // 2] if len(known) else np.isnan(spreads)
+    of_half = known[(len(known) - 1) // 2] if len(known) else np.nan
+    return spreads > DIFFERENT * of_half

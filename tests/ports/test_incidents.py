@@ -26,7 +26,7 @@ from ports.incidents import (
     observe,
     unseen,
 )
-from ports.levels import AGES, Memory, follow
+from ports.levels import AGES, DRIFT_HOURS, Memory, follow
 from ports.models import Trained
 from ports.notices import describe_incident
 from ports.preparation import Buckets
@@ -276,8 +276,19 @@ def test_a_level_that_lasts_is_new_in_the_bucket_that_completes_it() -> None:
     # Unknown ones do not count.
     assert levels(np.concatenate([zeros, low[:10], [math.nan] * 3, low[:38]])) == ((146, 50),)
     assert levels(np.concatenate([zeros, low[:47], zeros[:5], low[:47]])) == ()
-    assert levels(np.concatenate([zeros, low]), 240) == ((111, 15),)
-    assert levels(np.concatenate([zeros, low]), 1440) == ((191, 95),)
+    assert levels(np.concatenate([zeros, low]), 360) == ((119, 23),)
+    assert levels(np.concatenate([zeros, low]), 1080) == ((167, 71),)
+
+
+@pytest.mark.parametrize("hours", DRIFT_HOURS)
+@pytest.mark.parametrize("minutes", [5, 15, 60])
+def test_the_level_is_new_after_the_least_and_the_most_hours(hours: int, minutes: int) -> None:
+    day, drift = 1440 // minutes, 60 * hours // minutes
+    deviations = np.concatenate([np.zeros(day), np.full(2 * day, -1.0)])
+    ones, limits = np.ones(len(AGES)), np.full(3 * day, 0.5)
+    followed = follow(deviations, -limits, limits, Memory(0 * ones, ones), minutes, 60 * hours)
+    assert followed.level[day:].tolist() == [0.0] * drift + [-1.0] * (2 * day - drift)
+    assert followed.is_anomalous.sum() == drift - 1
 
 
 def test_a_new_level_is_said_once_and_ends_the_incident(trained: Trained) -> None:
