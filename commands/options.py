@@ -483,6 +483,15 @@ OPTIONS = (
         metavar="N",
     ),
     Option(
+        "drift_hours",
+        "training",
+        (PORTS_TRAIN,),
+        "how many hours an anomaly of a port lasts until it counts as the new level, 6 to 18",
+        default=12,
+        kind=_number(int, 6, 18),
+        metavar="N",
+    ),
+    Option(
         "evaluate",
         "evaluation",
         (TRAIN,),

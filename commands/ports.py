@@ -31,6 +31,7 @@ def run_ports_train(options: argparse.Namespace) -> None:
         zone=options.timezone,
         train_days=options.train_days,
         until=options.until,
+        drift_minutes=60 * options.drift_hours,
     )
     cluster = parallel.Cluster(options.jobs, options.scheduler)
     with _port_faults(options):
@@ -59,7 +60,7 @@ def run_ports_test(options: argparse.Namespace) -> None:
         lambda: _port_source(options, options.influx_measurement),
         lambda: _port_faults(options),
         # Samples in a folder are judged again on each run, from the end of the training.
-        judged_file=None if options.ports_dir else Path(options.state_dir) / "ports.json",
+        state_file=None if options.ports_dir else Path(options.state_dir) / "ports.json",
         metrics=metrics,
         ending=ending,
     )

@@ -42,7 +42,7 @@ PORTS_PATH = (
     ("[InfluxDB: port_traffic]", "get_port_samples", "Series"),
     ("[folder of CSV files]", "read_series", "Series"),
     ("Series", "Preparation", "fit_series", "[models in model/ports]", "judge"),
-    ("Preparation", "judge", "Row", "insert_port_anomalies", "[InfluxDB: anomalies]"),
+    ("Preparation", "judge", "Row", "insert_port_points", "[InfluxDB: anomalies]"),
 )
 
 

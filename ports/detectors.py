@@ -21,7 +21,7 @@ from typing import Protocol
 import numpy as np
 
 from common.files import UserError
-from ports.levels import AGES, LEVEL_MINUTES, NEWEST_WEIGHT, Memory, follow
+from ports.levels import AGES, DRIFT_MINUTES, LEVEL_MINUTES, NEWEST_WEIGHT, Memory, follow
 from ports.preparation import Buckets, Preparation, Scaler
 from ports.weeks import (
     DAY_SHARE,
@@ -77,13 +77,20 @@ class TooShortError(UserError):
 @dataclass(frozen=True)
 class Scored:
     """The scores of n points. score (n,): above 1 is an anomaly, NaN is unknown. expected, low, high (n,):
-    bytes, infinite where there is no bound.
+    bytes, infinite where there is no bound. new_levels: as in Followed.
     """
 
     score: np.ndarray
     expected: np.ndarray
     low: np.ndarray
     high: np.ndarray
+    new_levels: tuple[tuple[int, int], ...] = ()
+
+    def from_index(self, index: int) -> Scored:
+        """Without the first so many points."""
+        parts = (values[index:] for values in (self.score, self.expected, self.low, self.high))
+        taken = tuple((at - index, before) for at, before in self.new_levels if at >= index)
+        return Scored(*parts, taken)
 
 
 @dataclass(frozen=True)
@@ -114,7 +121,7 @@ class Model:
     usual: the usual week without its level (slots,). limits: (24,), how far from what is expected a value may
     be at each hour of the day, one bucket after an ordinary one. reach: (2,), how many limits below and above
     that is. memory: how these widen. curve: the scores of an outlier model; without one, the score is the
-    error in limits.
+    error in limits. drift_minutes: what lasts so long is the new level.
     """
 
     scaler: Scaler
@@ -123,6 +130,7 @@ class Model:
     reach: np.ndarray
     memory: Memory
     curve: Curve | None = None
+    drift_minutes: int = DRIFT_MINUTES
 
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
         """How far below (negative) and above what is expected a value may be at each hour of the day (24,)."""
@@ -137,7 +145,7 @@ class Model:
         hours = buckets.slots * WEEK_DAYS * HOURS // len(self.usual) % HOURS
         limits = self.limits[hours]
         lows, highs = (bounds[hours] for bounds in self.bounds())
-        followed = follow(deviations, lows, highs, self.memory, buckets.minutes)
+        followed = follow(deviations, lows, highs, self.memory, buckets.minutes, self.drift_minutes)
         errors = deviations - followed.expected
         in_limits = errors / (limits * followed.wider * np.where(errors > 0, self.reach[1], self.reach[0]))
         score = np.abs(in_limits)
@@ -147,14 +155,16 @@ class Model:
             score = np.where(np.isnan(errors), np.nan, np.where(is_near, np.minimum(score, 1.0), score))
         expected = usual + followed.expected
         bounds = (expected, expected + lows * followed.wider, expected + highs * followed.wider)
-        return Scored(score, *(self.scaler.inverse(bound) for bound in bounds))
+        return Scored(score, *(self.scaler.inverse(bound) for bound in bounds), followed.new_levels)
 
 
 # --- learning ------------------------------------------------------------------------------------
 
 
-def fit(detector: str, buckets: Buckets, preparation: Preparation) -> Model:
-    """Learn from the buckets of a training span.
+def fit(
+    detector: str, buckets: Buckets, preparation: Preparation, drift_minutes: int = DRIFT_MINUTES
+) -> Model:
+    """Learn from the buckets of a training span. drift_minutes: what lasts so long is the new level.
 
     Raises TooShortError for a span shorter than MIN_DAYS, counted in whole buckets from its first sample.
     Raises UserError for an unknown detector, for a span with too few samples, and for traffic
@@ -171,10 +181,11 @@ def fit(detector: str, buckets: Buckets, preparation: Preparation) -> Model:
         usual, of_weeks = learn(weeks - levels, first_slot(buckets.slots, minutes), preparation)
         service = _Service.of(values, is_learnt, buckets, preparation.alert_records(minutes), of_weeks)
         if number < PASSES:
-            is_learnt = ~service.is_anomalous()
+            is_learnt = ~service.is_anomalous(drift_minutes)
     curve = learner.curve(service.errors / service.limits[service.hours]) if learner.curve else None
     usual = np.roll(usual, first_slot(buckets.slots, minutes))
-    return Model(scaler, usual, service.limits, service.reach(), service.memory, curve)
+    reach = service.reach(drift_minutes)
+    return Model(scaler, usual, service.limits, reach, service.memory, curve, drift_minutes)
 
 
 def _check(detector: str, buckets: Buckets) -> None:
@@ -248,15 +259,15 @@ class _Service:
         limits = _limits(errors, hours)
         return cls(deviations, hours, buckets.minutes, row, week, is_different, errors, limits, memory)
 
-    def is_anomalous(self) -> np.ndarray:
+    def is_anomalous(self, drift_minutes: int) -> np.ndarray:
         """Which values (n,) are anomalous, or of a week that was different."""
-        return self.is_different | self._followed()[0]
+        return self.is_different | self._followed(drift_minutes)[0]
 
-    def reach(self) -> np.ndarray:
+    def reach(self, drift_minutes: int) -> np.ndarray:
         """How many limits values may be below and above (2,): 1, or more where each week has rows of
         anomalies, which are ordinary then.
         """
-        _, in_limits = self._followed()
+        _, in_limits = self._followed(drift_minutes)
         week, furthest = self.week[self.row - 1 :], []
         for side in (-in_limits, in_limits):
             rows = np.lib.stride_tricks.sliding_window_view(side, self.row).min(axis=1)
@@ -264,11 +275,12 @@ class _Service:
             furthest.append(min((of_week.max() for of_week in of_weeks if len(of_week)), default=0.0))
         return np.maximum(CALM_REACH * np.array(furthest), 1.0)
 
-    def _followed(self) -> tuple[np.ndarray, np.ndarray]:
+    def _followed(self, drift_minutes: int) -> tuple[np.ndarray, np.ndarray]:
         """Which values (n,) are anomalous, and how many limits they are off (n,)."""
         limits = self.limits[self.hours]
         first = int(np.argmax(~np.isnan(self.deviations)))
-        followed = follow(self.deviations[first:], -limits[first:], limits[first:], self.memory, self.minutes)
+        bounds = -limits[first:], limits[first:]
+        followed = follow(self.deviations[first:], *bounds, self.memory, self.minutes, drift_minutes)
         is_anomalous, in_limits = np.zeros(len(limits), dtype=bool), np.full(len(limits), np.nan)
         is_anomalous[first:] = followed.is_anomalous
         in_limits[first:] = (self.deviations[first:] - followed.expected) / (limits[first:] * followed.wider)

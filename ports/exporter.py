@@ -31,6 +31,9 @@ class PortMetrics(Exporter):
             "detector",
             "direction",
         )
+        self.incidents = gauge(
+            "ports_incidents_open", "Open incidents: of a port, a device or all devices", "scope", "detector"
+        )
         self.series = gauge("ports_series", "Series in the last good run: judged, unknown, ...", "state")
         self.seconds = gauge("ports_last_good_run_seconds", "How long the last good run took")
         age = gauge("ports_seconds_since_last_good_run", "Time since the last good run, or since the start")
@@ -48,6 +51,9 @@ class PortMetrics(Exporter):
         }
         for state, count in states.items():
             self.series.labels(state).set(count)
+        self.incidents.clear()
+        for (scope, detector), count in report.state.open_incidents().items():
+            self.incidents.labels(scope, detector).set(count)
         for anomaly in report.anomalies:
             labels = anomaly.detector, anomaly.tags["direction"]
             self.anomalies.labels(*labels).inc()

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from common.files import UserError
 from ports.exporter import PortMetrics
-from ports.judging import JudgingSettings, Report, judge_new, load_judged, save_judged
+from ports.judging import JudgingSettings, Report, judge_new
 from ports.notices import PortNotices
 from ports.sources import Source, UnavailableError
+from ports.state import JobState, load_state, save_state
 from service.log import Notices
 from service.loop import Turn
 from service.systemd import Ending, watchdog_seconds
@@ -42,8 +43,9 @@ class HourlyJob:
     """Judges what is new and stores it. If the server goes away in between, the next run only stores.
 
     open_source: lists the series. faults_of_server: turns what a server raises into an UnavailableError.
-    judged_file: keeps the time up to which each series was judged; without it, judging starts at the end of
-    training. clock: seconds since 1970. monotonic: seconds that a correction of the clock does not change.
+    state_file: keeps the time up to which each series was judged, and open incidents; without it, judging
+    starts at the end of training. clock: seconds since 1970. monotonic: seconds that a correction of the
+    clock does not change.
 
         job = HourlyJob(settings, lambda: Folder("data/ports"), contextlib.nullcontext)
         loop.run(job.turn, ending)    # two minutes past every hour
@@ -54,7 +56,7 @@ class HourlyJob:
         settings: JudgingSettings,
         open_source: Callable[[], Source],
         faults_of_server: Callable[[], AbstractContextManager[None]],
-        judged_file: Path | None = None,
+        state_file: Path | None = None,
         metrics: PortMetrics | None = None,
         ending: Ending | None = None,
         clock: Callable[[], float] = time.time,
@@ -62,10 +64,10 @@ class HourlyJob:
     ) -> None:
         self._settings = settings
         self._open_source, self._faults_of_server = open_source, faults_of_server
-        self._judged_file = judged_file
+        self._state_file = state_file
         self._metrics, self._ending = metrics or PortMetrics(), ending or Ending()
         self._clock, self._monotonic = clock, monotonic
-        self._judged = load_judged(judged_file) if judged_file else {}
+        self._state = load_state(state_file) if state_file else JobState()
         # What was judged but could not be stored.
         self._waiting: tuple[Source, Report] | None = None
         self._port_notices, self._notices = PortNotices(settings), Notices()
@@ -104,19 +106,19 @@ class HourlyJob:
         try:
             with self._faults_of_server(), self._ending.deferred():
                 # If this is cut short, the next run writes the same points again, which changes nothing.
-                source.store(report.anomalies)
-                if self._judged_file:
-                    save_judged(report.judged, self._judged_file)
+                source.store(report.anomalies, [incident for _, incident in report.changes])
+                if self._state_file:
+                    save_state(report.state, self._state_file)
         except UnavailableError:
             self._waiting = found
             raise
-        self._judged = report.judged
+        self._state = report.state
         return report
 
     def _judge(self) -> tuple[Source, Report]:
         self._next_run = self._monotonic() + seconds_to_next(self._clock())
         with self._faults_of_server():
             source = self._open_source()
-            report = judge_new(source, self._settings, self._judged)
+            report = judge_new(source, self._settings, self._state)
         self._port_notices.show(report)
         return source, report

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from common.alerts import ALERT, ANOMALY, NORMAL, UNKNOWN
-from common.files import UserError, is_there, loadDictJson, saveDictJson
-from common.times import format_time, parse_time
+from common.files import UserError
+from common.times import format_time
 from ports import models, pictures
 from ports.faults import faults_of
+from ports.incidents import NewLevel, Watched, observe, unseen
 from ports.parallel import Cluster, in_parallel
-from ports.series import KnownAnomaly
+from ports.series import KnownAnomaly, port_tags
+from ports.shared import Change
 from ports.sources import Loaded, Source, known_of, samples_of
+from ports.state import JobState, ModelKey
 from ports.verdicts import PortAnomaly, Verdicts, judge, judged_from
 
-# The file of judged times is no larger, even with a million series.
-JUDGED_BYTES = 100_000_000
 # A series without a sample for this long is unknown.
 SILENCE_SECONDS = 2 * 3600
-
-# (series, detector) -> the end of the last judged bucket, seconds since 1970.
-JudgedUntil = Mapping[tuple[str, str], int]
 
 
 @dataclass(frozen=True)
@@ -72,18 +70,21 @@ class JudgedSeries:
 class Report:
     """What one run found.
 
-    count: number of series. now: seconds since 1970; None for samples recorded at another time. judged: the
-    times of before, updated by this run. anomalies: the new ones, by time. newest: series judged without a
-    fault -> time of the newest sample, None without one. silent: those of them that have stopped -> one line.
-    faults: series -> one line. untrained: series without a model. no_ports: tags of series that belong to no
-    port. blind: series and why, of each blind model. statuses: status -> how many new buckets have it.
-    trained_until: end of training of the newest model, seconds since 1970; 0 without one.
+    count: number of series. now: seconds since 1970; None for samples recorded at another time. state: the
+    one of before, updated by this run. anomalies: the new ones, by time. changes: what opened and closed, by
+    time. new_levels: those that were taken. newest: series judged without a fault -> time of the newest
+    sample, None without one. silent: those of them that have stopped -> one line. faults: series -> one line.
+    untrained: series without a model. no_ports: tags of series that belong to no port. blind: series and why,
+    of each blind model. statuses: status -> how many new buckets have it. trained_until: end of training of
+    the newest model, seconds since 1970; 0 without one.
     """
 
     count: int
     now: int | None
-    judged: dict[tuple[str, str], int]
+    state: JobState
     anomalies: list[PortAnomaly] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
+    new_levels: list[NewLevel] = field(default_factory=list)
     newest: dict[str, int | None] = field(default_factory=dict)
     silent: dict[str, str] = field(default_factory=dict)
     faults: dict[str, str] = field(default_factory=dict)
@@ -94,6 +95,8 @@ class Report:
         default_factory=lambda: dict.fromkeys((NORMAL, ANOMALY, ALERT, UNKNOWN), 0)
     )
     trained_until: int = 0
+    # Detector -> device and port of all series with new buckets.
+    _ports: dict[str, set[tuple[str, str]]] = field(default_factory=dict)
 
     def add(self, found: JudgedSeries) -> None:
         """Add the result for one series."""
@@ -102,16 +105,41 @@ class Report:
         else:
             self.newest[found.name] = found.newest
         for verdicts in found.verdicts:
-            key = found.name, verdicts.trained.detector
-            if (told := verdicts.trained.sensitivity) and told.blind:
-                self.blind.append((found.name, told.blind))
-            new = verdicts.after(self.judged.get(key, verdicts.trained.end))
-            self.anomalies += new.anomalies()
-            for status in self.statuses:
-                self.statuses[status] += int((new.statuses == status).sum())
-            if len(new.times):
-                self.judged[key] = int(new.times[-1])
-            self.trained_until = max(self.trained_until, verdicts.trained.end)
+            self._add_verdicts(verdicts)
+
+    def _add_verdicts(self, verdicts: Verdicts) -> None:
+        trained, state = verdicts.trained, self.state
+        watch = trained.series, trained.detector
+        since = state.judged.get(watch, trained.end)
+        observed = observe(verdicts, since, state.watched.get(watch, Watched()))
+        new = verdicts.after(since).without_alerts(observed.no_alerts)
+        state.watched[watch] = observed.watched
+        self.changes += observed.changes
+        self.new_levels += observed.new_levels
+        self.anomalies += new.anomalies()
+        for status in self.statuses:
+            self.statuses[status] += int((new.statuses == status).sum())
+        if len(new.times):
+            state.judged[watch] = int(new.times[-1])
+            tags = port_tags(trained.series)
+            self._ports.setdefault(trained.detector, set()).add((tags["device"], tags["port"]))
+        if trained.sensitivity and trained.sensitivity.blind:
+            self.blind.append((trained.series, trained.sensitivity.blind))
+        self.trained_until = max(self.trained_until, trained.end)
+
+    def finish(self, now: int) -> None:
+        """Close what is no longer seen, and find what many ports have in common, once all series are added.
+
+        now: seconds since 1970.
+        """
+        for watch, watched in self.state.watched.items():
+            closed = unseen(watched, self.state.judged.get(watch, 0), now)
+            if closed:
+                self.changes.append(closed)
+                self.state.watched[watch] = replace(watched, open=None, quiet=0, closed=closed[1].until)
+        self.changes += self.state.shared.observe(self.changes, self._ports)
+        self.changes.sort(key=lambda change: (change[0], change[1].key, change[1].end is not None))
+        self.anomalies.sort(key=lambda anomaly: (anomaly.time, anomaly.series, anomaly.detector))
 
     def summary(self) -> str:
         """The number of series and of new buckets by status, in one line."""
@@ -119,13 +147,13 @@ class Report:
         return f"{self.count} series, {sum(self.statuses.values())} buckets: {statuses}"
 
 
-def judge_new(source: Source, settings: JudgingSettings, judged: JudgedUntil) -> Report:
+def judge_new(source: Source, settings: JudgingSettings, before: JobState) -> Report:
     """Judge each series from where it was last judged, or from the end of its training.
 
     No sample is read of a series without a model.
     """
     names = source.names()
-    report = Report(len(names), source.now(), dict(judged), no_ports=source.no_ports)
+    report = Report(len(names), source.now(), before.copy(), no_ports=source.no_ports)
     kept = models.file_names(settings.models)
     with_model: dict[str, list[Path]] = {}
     refusals: dict[str, str] = {}
@@ -139,22 +167,21 @@ def judge_new(source: Source, settings: JudgingSettings, judged: JudgedUntil) ->
             with_model[name] = paths
         else:
             report.untrained.append(name)
-    tasks = _tasks(source, settings, judged, with_model)
+    tasks = _tasks(source, settings, before.judged, with_model)
     for found in in_parallel(judge_series, tasks, len(with_model), settings.cluster, "judging"):
         report.add(found)
     report.faults |= refusals
-    report.silent = silent_series(report.newest, settings.until or source.now())
-    report.anomalies.sort(key=lambda anomaly: (anomaly.time, anomaly.series, anomaly.detector))
+    now = settings.until or source.now() or max((time for time in report.newest.values() if time), default=0)
+    report.silent = silent_series(report.newest, now)
+    report.finish(now)
     return report
 
 
-def silent_series(newest: Mapping[str, int | None], now: int | None) -> dict[str, str]:
+def silent_series(newest: Mapping[str, int | None], now: int) -> dict[str, str]:
     """Series that have stopped -> one line. They are unknown, and must not pass for normal.
 
-    newest: time of the newest sample of each series, None without one. now: seconds since 1970; None stands
-    for the newest sample of all series.
+    newest: time of the newest sample of each series, None without one. now: seconds since 1970.
     """
-    now = now or max((time for time in newest.values() if time), default=0)
     silent = {}
     for name, time in newest.items():
         if time is None:
@@ -165,7 +192,10 @@ def silent_series(newest: Mapping[str, int | None], now: int | None) -> dict[str
 
 
 def _tasks(
-    source: Source, settings: JudgingSettings, judged: JudgedUntil, with_model: dict[str, list[Path]]
+    source: Source,
+    settings: JudgingSettings,
+    judged: Mapping[ModelKey, int],
+    with_model: dict[str, list[Path]],
 ) -> Iterator[JudgingTask]:
     # Workers may have another working directory.
     plot_dir = str(Path(settings.plot_dir).resolve()) if settings.plot_dir else None
@@ -212,27 +242,3 @@ def judge_series(task: JudgingTask) -> JudgedSeries:
                     picture = Path(task.plot_dir) / f"{task.name}.{one.detector}.png"
                     pictures.plot_series(of_one, task.known, picture)
     return JudgedSeries(task.name, newest, tuple(verdicts), fault.text or task.model_fault)
-
-
-# --- where judging stopped -----------------------------------------------------------------------
-
-
-def load_judged(filename: Path) -> dict[tuple[str, str], int]:
-    """The time up to which each detector judged each series; empty if there is no such file yet."""
-    if not is_there(filename):
-        return {}
-    judged = {}
-    for key, text in loadDictJson(filename, JUDGED_BYTES).items():
-        series, _, detector = key.rpartition(" ")
-        try:
-            judged[series, detector] = parse_time(text) // 10**9
-        except (ValueError, AttributeError):
-            raise UserError(
-                f"{filename}: {key!r} has no valid time; delete the file, and all is judged since training"
-            ) from None
-    return judged
-
-
-def save_judged(judged: JudgedUntil, filename: Path) -> None:
-    """Write the file that load_judged reads."""
-    saveDictJson({" ".join(key): format_time(time * 10**9) for key, time in sorted(judged.items())}, filename)

@@ -15,8 +15,11 @@ import numpy as np
 from ports.weeks import DAY_SHARE
 
 LEVEL_MINUTES = 1440
-# What lasts so long is the new level.
+# What lasts so long is the new level, unless training says otherwise.
 DRIFT_MINUTES = 720
+# The least and the most that it may be: a level is known from DAY_SHARE of a day, so that much must be of the
+# new level, or be left of the old one until then.
+DRIFT_HOURS = (6, 18)
 # How much is left of a deviation is known after so many buckets, and interpolated between them.
 AGES = (1, 2, 4, 8, 16)
 # An anomaly has ended when a value is this share of the limit away from what was expected before it.
@@ -45,13 +48,15 @@ class Followed:
     """What was expected of n deviations from the usual week, all (n,), NaN where the level is unknown.
 
     level: the median of the day before. expected: with what was left of the newest deviation. wider: by how
-    much limits were wider. is_anomalous: whether the value does not count.
+    much limits were wider. is_anomalous: whether the value does not count. new_levels: for each new level the
+    index of the value with which it was taken, and how many values before that it had begun.
     """
 
     level: np.ndarray
     expected: np.ndarray
     wider: np.ndarray
     is_anomalous: np.ndarray
+    new_levels: tuple[tuple[int, int], ...]
 
 
 class _LastDay:
@@ -80,19 +85,25 @@ class _LastDay:
 
 
 def follow(
-    deviations: np.ndarray, low: np.ndarray, high: np.ndarray, memory: Memory, minutes: int
+    deviations: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    memory: Memory,
+    minutes: int,
+    drift_minutes: int = DRIFT_MINUTES,
 ) -> Followed:
     """Follow deviations (n,) from the usual week, in consecutive buckets of so many minutes.
 
     low, high: (n,), how far below (negative) and above what is expected a value may be, one bucket after an
-    ordinary one. The level is unknown on the first day, and until DAY_SHARE of a day is known.
+    ordinary one. The level is unknown on the first day, and until DAY_SHARE of a day is known. drift_minutes:
+    what lasts so long is the new level.
     """
-    day, drift = LEVEL_MINUTES // minutes, DRIFT_MINUTES // minutes
+    day, drift = LEVEL_MINUTES // minutes, drift_minutes // minutes
     last_day = _LastDay(day)
     left, wider = memory.of_ages(memory.left), memory.of_ages(memory.wider)
     oldest = AGES[-1]
-    newest, age, waiting = 0.0, oldest, []
-    rows = []
+    newest, age, waiting, began = 0.0, oldest, [], 0
+    rows, new_levels = [], []
     lows, highs = low.tolist(), high.tolist()
     for index, value in enumerate(deviations.tolist()):
         level = last_day.median() if index >= day else np.nan
@@ -110,13 +121,17 @@ def follow(
         error = value - expected
         bound = (highs[index] if error > 0 else lows[index]) * wide
         if error / bound > (ENDED if waiting else 1.0):
+            began = began if waiting else index
             waiting.append(value)
             if len(waiting) < drift:
                 rows[-1] = (level, expected, wide, True)
                 last_day.add(np.nan)
                 continue
+            # What was before is no longer the level, however long ago it was.
+            last_day = _LastDay(day)
             for one in waiting:
                 last_day.add(one)
+            new_levels.append((index, index - began))
             newest, age, waiting = 0.0, 0, []
             continue
         last_day.add(value)
@@ -124,4 +139,4 @@ def follow(
         newest = newest + NEWEST_WEIGHT * (deviation - newest) if age == 1 else deviation
         age, waiting = 0, []
     level, expected, widths, is_anomalous = np.array(rows, dtype=float).reshape(-1, 4).T
-    return Followed(level, expected, widths, is_anomalous > 0)
+    return Followed(level, expected, widths, is_anomalous > 0, tuple(new_levels))

@@ -14,7 +14,7 @@ from common.files import UserError, is_there, read_file, replace_file
 from common.times import format_time, parse_time
 from common.values import is_number
 from ports.detectors import DETECTORS, HOURS, Curve, Model
-from ports.levels import AGES, Memory
+from ports.levels import AGES, DRIFT_HOURS, Memory
 from ports.preparation import BUCKET_MINUTES, PREPARATIONS, WEEK_MINUTES, Scaler, check_zone
 from ports.sensitivity import Sensitivity
 from ports.series import NAME
@@ -79,6 +79,7 @@ def pack(trained: Trained) -> bytes:
         "versions": trained.versions,
         "scaler": asdict(model.scaler),
         "smallest_alerted": trained.sensitivity.to_json() if trained.sensitivity else None,
+        "drift_minutes": model.drift_minutes,
     }
     arrays = {
         "usual": model.usual,
@@ -135,7 +136,8 @@ def _trained(about: dict, arrays: dict[str, np.ndarray]) -> Trained:
     scaler = Scaler(**about["scaler"])
     names = ("usual", "limits", "reach", "left", "wider")
     usual, limits, reach, left, wider = (arrays.pop(name) for name in names)
-    model = Model(scaler, usual, limits, reach, Memory(left, wider), Curve(**arrays) if arrays else None)
+    curve, drift_minutes = Curve(**arrays) if arrays else None, about["drift_minutes"]
+    model = Model(scaler, usual, limits, reach, Memory(left, wider), curve, drift_minutes)
     smallest = about.get("smallest_alerted")
     check_zone(about["zone"])
     is_whole = (
@@ -170,7 +172,7 @@ def _trained(about: dict, arrays: dict[str, np.ndarray]) -> Trained:
 
 
 def _has_valid_entries(about: dict) -> bool:
-    """Whether series, detector, preparation, minutes and versions are valid."""
+    """Whether series, detector, preparation, minutes, drift_minutes and versions are valid."""
     name, minutes = about["series"], about["minutes"]
     return (
         bool(NAME.fullmatch(name))
@@ -179,6 +181,8 @@ def _has_valid_entries(about: dict) -> bool:
         and about["preparation"] in PREPARATIONS
         and isinstance(minutes, int)
         and minutes in BUCKET_MINUTES
+        and isinstance(about["drift_minutes"], int)
+        and DRIFT_HOURS[0] <= about["drift_minutes"] / 60 <= DRIFT_HOURS[1]
         and all(isinstance(text, str) for pair in about["versions"].items() for text in pair)
     )
 

@@ -1,12 +1,13 @@
-"""What the hourly job logs about each run: a fault once when it begins, and once when it has ended."""
+"""What the hourly job logs: a fault or an incident once when it begins, and once when it has ended."""
 
 from __future__ import annotations
 
 import logging
 
-from common.times import DAY_SECONDS, format_time
+from common.times import DAY_SECONDS, format_duration, format_time
 from ports.detectors import MIN_DAYS
-from ports.faults import SeriesNotices, some_of
+from ports.faults import MOST_LINES, SeriesNotices, some_of
+from ports.incidents import LEVELS, OF_ALL, OF_DEVICE, OF_PORT, UNSEEN, PortIncident
 from ports.judging import JudgingSettings, Report
 from ports.samples import PORT_TRAFFIC
 from ports.sensitivity import describe_blind
@@ -38,10 +39,33 @@ class PortNotices:
             f"all series of {PORT_TRAFFIC} now have the tags of a port",
         )
         self._silence.show(report.silent, report.newest)
+        self._tell(report)
         self._note("untrained", self._untrained(report), "every series has a model now")
         self._tell_blind(report)
         self._note("stale", _stale(report), "the newest model is no longer too old")
         logger.info("%s", report.summary())
+
+    def _tell(self, report: Report) -> None:
+        """Log what has opened and closed: a line for many ports at once, and for each other series."""
+        belonging = report.state.shared.belonging
+        of_many = [change for change in report.changes if change[1].scope != OF_PORT]
+        # A new level has a line of its own, which also says that the incident is over.
+        of_one = [
+            (time, one)
+            for time, one in report.changes
+            if one.scope == OF_PORT and one.key not in belonging and one.end not in LEVELS
+        ]
+        lines = [
+            f"{describe_incident(time, one)}{self._by(one.detector)}" for time, one in (*of_many, *of_one)
+        ]
+        lines += [f"{new_level}{self._by(new_level.detector)}" for new_level in report.new_levels]
+        for line in lines[:MOST_LINES]:
+            logger.warning("%s", line)
+        if len(lines) > MOST_LINES:
+            logger.warning("and %d more lines about incidents", len(lines) - MOST_LINES)
+
+    def _by(self, detector: str) -> str:
+        return f" ({detector})" if len(self._settings.detectors) > 1 else ""
 
     def _note(self, topic: str, line: str | None, mended: str) -> None:
         if line:
@@ -70,6 +94,36 @@ class PortNotices:
             f"{len(names)} of {report.count} series have no model in {self._settings.models} yet and are not"
             f" judged: {some_of(names)}; {remedy}"
         )
+
+
+def describe_incident(time: int, incident: PortIncident) -> str:
+    """The line to log when an incident opens or closes, with the end of the bucket that did it (seconds since
+    1970).
+    """
+    subject = {OF_PORT: incident.name, OF_DEVICE: f"device {incident.name}", OF_ALL: "all devices"}[
+        incident.scope
+    ]
+    ports = "" if incident.scope == OF_PORT else f", {incident.ports} ports at once"
+    moment, since = (format_time(seconds * 10**9) for seconds in (time, incident.since))
+    peak = f"{_amount(incident.traffic)} instead of {_amount(incident.expected)}"
+    if not incident.end:
+        return f"{moment} incident opens: {subject}{ports}, since {since}: {peak}"
+    lasted = format_duration(incident.until - incident.since)
+    balance = "lost" if incident.surplus_bytes < 0 else "surplus"
+    unseen = "; it is unknown now" if incident.end == UNSEEN else ""
+    return (
+        f"{moment} incident closes: {subject}{ports}, for {lasted} since {since};"
+        f" {balance} {_amount(abs(incident.surplus_bytes))}; peak score {incident.score:.1f}: {peak}{unseen}"
+    )
+
+
+def _amount(count: float) -> str:
+    """Such as 2.88 MB."""
+    units = ["B", "kB", "MB", "GB", "TB", "PB"]
+    while count >= 999.5 and len(units) > 1:
+        count /= 1000
+        del units[0]
+    return f"{count:.3g} {units[0]}"
 
 
 def _stale(report: Report) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +16,13 @@ from common.times import format_time
 from nodes.series import NO_NUMBERS
 from service.systemd import notify_systemd
 
-ANOMALIES_PER_WRITE = 5000
+POINTS_PER_WRITE = 5000
 # Two series of one port are both alive if each has a sample this near to the port's newest.
 LIVE_SECONDS = 2 * 3600
-# The measurements of bytes per five minutes, and of the anomalies in them.
+# The measurements of bytes per five minutes, of the anomalies in them, and of incidents.
 PORT_TRAFFIC = "port_traffic"
 PORT_ANOMALIES = "detected_port_anomalies"
+PORT_INCIDENTS = "port_incidents"
 _PORT_TAGS = ("device", "port", "direction")
 _PortKey = tuple[str, ...]
 MAX_TAG_LETTERS = 200
@@ -163,13 +164,13 @@ def _rivals(client: InfluxDBClient, port: _PortKey, newest: int) -> str:
     return f" (their {tag[:40]!r}: {one[tag][:40]!r} and {other[tag][:40]!r})"
 
 
-def insert_port_anomalies(
+def insert_port_points(
     client: InfluxDBClient,
     db_name: str,
-    measurement: str,
-    anomalies: Sequence[tuple[int, dict[str, str], dict[str, float]]],
+    found: Sequence[tuple[str, int, dict[str, str], Mapping[str, float | str]]],
 ) -> str | None:
-    """Store anomalies: time (ns), tags and fields. Returns why InfluxDB refuses some for good, or None.
+    """Store anomalies and incidents: measurement, time (ns), tags and fields. Returns why InfluxDB refuses
+    some for good, or None.
 
     Fields that are not finite are left out. Raises what write_points raises; writing again changes nothing.
     """
@@ -178,12 +179,16 @@ def insert_port_anomalies(
             "measurement": measurement,
             "time": time,
             "tags": {tag: text.rstrip("\\") for tag, text in tags.items()},
-            "fields": {name: value for name, value in fields.items() if math.isfinite(value)},
+            "fields": {
+                name: value
+                for name, value in fields.items()
+                if isinstance(value, str) or math.isfinite(value)
+            },
         }
-        for time, tags, fields in anomalies
+        for measurement, time, tags, fields in found
     ]
-    firsts = range(0, len(points), ANOMALIES_PER_WRITE)
-    batches = (points[first : first + ANOMALIES_PER_WRITE] for first in firsts)
+    firsts = range(0, len(points), POINTS_PER_WRITE)
+    batches = (points[first : first + POINTS_PER_WRITE] for first in firsts)
     refusals = []
     for batch in batches:
         refusals.append(influx_utils.write_points(client, db_name, batch))

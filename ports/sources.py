@@ -12,14 +12,16 @@ import numpy as np
 from common.files import UserError
 from common.times import DAY_SECONDS, format_time
 from ports.faults import some_of
+from ports.incidents import PortIncident
 from ports.samples import (
     DEFAULT_LIMITS,
+    PORT_INCIDENTS,
     PORT_TRAFFIC,
     Limits,
     Port,
     count_unlisted_ports,
     get_port_samples,
-    insert_port_anomalies,
+    insert_port_points,
     list_ports,
 )
 from ports.series import (
@@ -85,8 +87,8 @@ class Source(Protocol):
         """Seconds since 1970; None for samples recorded at another time."""
         ...
 
-    def store(self, anomalies: Sequence[PortAnomaly]) -> None:
-        """Store anomalies."""
+    def store(self, anomalies: Sequence[PortAnomaly], incidents: Sequence[PortIncident]) -> None:
+        """Store anomalies, and incidents as they opened and as they closed, in this order."""
         ...
 
 
@@ -119,10 +121,10 @@ class Folder:
         """Nobody knows when a folder was recorded."""
         return None
 
-    def store(self, anomalies: Sequence[PortAnomaly]) -> None:
+    def store(self, anomalies: Sequence[PortAnomaly], incidents: Sequence[PortIncident]) -> None:
         """One JSON object a line on standard output."""
-        for verdict in anomalies:
-            print(verdict.to_json())
+        for found in (*anomalies, *incidents):
+            print(found.to_json())
 
 
 class Database:
@@ -187,13 +189,19 @@ class Database:
         """The time that was given as `until`, or else the clock's."""
         return self._until or int(time.time())
 
-    def store(self, anomalies: Sequence[PortAnomaly]) -> None:
+    def store(self, anomalies: Sequence[PortAnomaly], incidents: Sequence[PortIncident]) -> None:
         """Write one point each; a repetition changes nothing. Raises UserError if InfluxDB refuses some."""
-        points = [(verdict.time * 10**9, verdict.tags, verdict.fields) for verdict in anomalies]
-        refusal = insert_port_anomalies(self._client, self._db_name, self._measurement, points)
+        # An incident that has opened and closed is one point.
+        newest = {incident.key: incident for incident in incidents}
+        points = [
+            (self._measurement, verdict.time * 10**9, verdict.tags, verdict.fields) for verdict in anomalies
+        ]
+        points += [(PORT_INCIDENTS, one.opened * 10**9, one.tags, one.fields) for one in newest.values()]
+        refusal = insert_port_points(self._client, self._db_name, points)
         if refusal:
             raise UserError(
                 f"InfluxDB refused anomalies ({refusal}); check the field types of {self._measurement}"
+                f" and {PORT_INCIDENTS}"
             )
 
 

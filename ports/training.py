@@ -14,6 +14,7 @@ from common.files import UserError
 from common.times import DAY_SECONDS, last_midnight
 from ports import detectors, models, sensitivity
 from ports.faults import Fault, Lines, faults_of, some_of
+from ports.levels import DRIFT_MINUTES
 from ports.parallel import Cluster, in_parallel
 from ports.preparation import PREPARATIONS
 from ports.series import Series
@@ -34,7 +35,8 @@ _LIBRARIES = {
 @dataclass(frozen=True)
 class TrainingSettings:
     """How to train. minutes: length of a bucket. zone: the ports' time zone. train_days: days of history up
-    to the last midnight there. until: later samples do not count, seconds since 1970.
+    to the last midnight there. until: later samples do not count, seconds since 1970. drift_minutes: a
+    deviation that lasts so long is the new level.
     """
 
     detectors: tuple[str, ...]
@@ -43,6 +45,7 @@ class TrainingSettings:
     zone: str
     train_days: int
     until: int | None
+    drift_minutes: int = DRIFT_MINUTES
 
 
 @dataclass(frozen=True)
@@ -172,7 +175,7 @@ def fit_series(series: Series, detector: str, settings: TrainingSettings) -> mod
     preparation = PREPARATIONS[settings.preparation]
     buckets = preparation.buckets(span, settings.minutes, settings.zone)
     try:
-        model = detectors.fit(detector, buckets, preparation)
+        model = detectors.fit(detector, buckets, preparation, settings.drift_minutes)
     except UserError as error:
         raise type(error)(f"{series.name}: {error}") from None
     libraries = ("numpy", *_LIBRARIES.get(detector, ()))

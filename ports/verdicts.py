@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -81,10 +81,14 @@ class Verdicts:
 
     def after(self, time: int) -> Verdicts:
         """The verdicts on buckets that end after `time` (seconds since 1970)."""
-        part = slice(int(np.searchsorted(self.times, time, side="right")), None)
-        scored = self.scored
-        parts = (scored.score[part], scored.expected[part], scored.low[part], scored.high[part])
-        return Verdicts(self.trained, self.buckets[part], Scored(*parts), self.statuses[part])
+        first = int(np.searchsorted(self.times, time, side="right"))
+        scored = self.scored.from_index(first)
+        return Verdicts(self.trained, self.buckets[first:], scored, self.statuses[first:])
+
+    def without_alerts(self, times: Collection[int]) -> Verdicts:
+        """The same verdicts, but no alert in the buckets with these ends."""
+        is_none = np.isin(self.times, list(times)) & (self.statuses == ALERT)
+        return replace(self, statuses=np.where(is_none, ANOMALY, self.statuses))
 
     def anomalies(self) -> Iterator[PortAnomaly]:
         """The anomalies in order of time."""

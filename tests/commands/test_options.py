@@ -39,6 +39,7 @@ SHORT_TIME = "is not a time of 0.1 s or more, like 15s, 90m, 24h or 3d"
 # A value that the type of an option takes, and one that it refuses, where it refuses any.
 VALUES = {
     "train_days": ("30", "27"),
+    "drift_hours": ("6", "5"),
     "bucket_minutes": ("10", "7"),
     "timezone": ("Asia/Tokyo", "Rome"),
     "until": ("2023-01-31", "noon"),
@@ -133,6 +134,7 @@ def test_names_and_defaults_are_the_documented_ones() -> None:
         "preprocess": "default",
         "bucket_minutes": None,
         "train_days": 63,
+        "drift_hours": 12,
         "evaluate": False,
         "plot_dir": "plots/ports",
     }

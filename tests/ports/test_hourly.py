@@ -183,7 +183,14 @@ def test_a_server_that_goes_away_between_reading_and_storing_has_each_anomaly_on
     assert (said.count("ERROR"), said.count("1 series, 96 buckets")) == (1, 1)
     assert stored(server) == EXPECTED
     # Where judging stopped is kept once all is stored, not before.
-    assert json.loads(job.state.read_text()) == {"core_1_in profile": "2023-02-02T00:00:00Z"}
+    kept = json.loads(job.state.read_text())
+    assert kept["core_1_in profile"] == "2023-02-02T00:00:00Z"
+    # The incident is over. Its line and its point are there once.
+    assert kept["incidents"]["series"]["core_1_in profile"]["open"] is None
+    assert (said.count("incident opens"), said.count("incident closes")) == (1, 1)
+    with connect(server, database="ports") as client:
+        (incident,) = client.query('SELECT * FROM "port_incidents"').get_points()
+    assert (incident["state"], incident["time"]) == ("closed", "2023-02-01T11:00:00Z")
 
 
 def test_a_database_that_is_missing_is_said_once_and_judged_when_it_is_there(
@@ -432,6 +439,7 @@ def test_what_prometheus_scrapes_of_the_hourly_job(server: Influxd, run: Callabl
     expected = {
         f"find_anomalies_ports_anomalies_total{labels}": 8,
         f"find_anomalies_ports_alerts_total{labels}": 5,
+        'find_anomalies_ports_incidents_open{detector="profile",scope="port"}': 0,
         'find_anomalies_ports_series{state="judged"}': 1,
         'find_anomalies_ports_series{state="unknown"}': 0,
         'find_anomalies_ports_series{state="without model"}': 1,

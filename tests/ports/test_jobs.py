@@ -28,11 +28,12 @@ from lab.influxd import Influxd, free_port
 from ports import detectors, models
 from ports.faults import faults_of
 from ports.hourly import seconds_to_next
-from ports.judging import JudgingSettings, judge_new, load_judged
+from ports.judging import JudgingSettings, judge_new
 from ports.parallel import Cluster, in_parallel, pack_project
 from ports.samples import Limits
 from ports.sources import Database as Source
 from ports.sources import UnavailableError
+from ports.state import JobState, load_state
 from ports.training import TrainingSettings, train
 from tests.support.influx import Database, connect
 from tests.support.port_series import DAY, START, change, moment, samples, write
@@ -84,6 +85,16 @@ def errors_of(caplog: pytest.LogCaptureFixture, level: int = logging.ERROR) -> l
     return [record.getMessage() for record in caplog.records if record.levelno == level]
 
 
+def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """The warnings, without incidents."""
+    return [line for line in errors_of(caplog, logging.WARNING) if " incident " not in line]
+
+
+def printed(out: str, incidents: bool = False) -> list[dict[str, Any]]:
+    """The lines of anomalies, or those of incidents."""
+    return [line for line in map(json.loads, out.splitlines()) if ("state" in line) == incidents]
+
+
 # --- a folder ------------------------------------------------------------------------------------
 
 
@@ -92,7 +103,7 @@ def test_a_flood_is_found_when_it_begins_and_alerted_from_the_fourth_bucket_on(
 ) -> None:
     assert run("train", "--ports_dir", folder, "--until", "2023-02-01") == 0
     assert run("test", "--ports_dir", folder, "--once") == 0
-    lines = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    lines = printed(capfd.readouterr().out)
     times = [f"2023-02-01T{10 + minute // 60}:{minute % 60:02d}:00Z" for minute in range(15, 121, 15)]
     assert [line["time"] for line in lines] == times
     assert [line["severity"] for line in lines] == ["anomaly"] * 3 + ["alert"] * 5
@@ -107,6 +118,37 @@ def test_a_flood_is_found_when_it_begins_and_alerted_from_the_fourth_bucket_on(
     assert first["expected"] == pytest.approx(2.882e6, rel=0.05)
     assert first["traffic"] == pytest.approx(5 * 2.882e6, rel=0.15)
     assert first["low"] < first["expected"] < first["high"] < first["traffic"]
+
+
+def test_an_incident_is_printed_when_it_opens_and_when_it_closes(
+    folder: Path, run: Run, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert run("train", "--ports_dir", folder, "--until", "2023-02-01") == 0
+    assert run("test", "--ports_dir", folder, "--once") == 0
+    out = capfd.readouterr().out
+    opened, closed = printed(out, incidents=True)
+    assert list(closed) == [
+        "time", "scope", "device", "port", "direction", "detector", "state", "since", "until", "minutes",
+        "ports", "score", "traffic", "expected", "surplus_bytes", "end",
+    ]  # fmt: skip
+    assert opened["time"] == closed["time"] == "2023-02-01T11:00:00Z"
+    assert (opened["state"], opened["minutes"], "end" in opened) == ("open", 60.0, False)
+    assert (closed["state"], closed["since"], closed["until"], closed["minutes"], closed["end"]) == (
+        "closed", "2023-02-01T10:00:00Z", "2023-02-01T12:00:00Z", 120.0, "usual",
+    )  # fmt: skip
+    # Each of the eight buckets has three samples of five minutes.
+    for line, buckets in ((opened, 4), (closed, 8)):
+        surplus = sum(3 * (one["traffic"] - one["expected"]) for one in printed(out)[:buckets])
+        assert line["surplus_bytes"] == pytest.approx(surplus, abs=5)
+    peak = max(printed(out), key=lambda one: one["score"])
+    assert all(closed[key] == peak[key] for key in ("score", "traffic", "expected"))
+    opening, closing = errors_of(caplog, logging.WARNING)
+    assert opening.startswith(
+        "2023-02-01T11:00:00Z incident opens: 1_1_out, since 2023-02-01T10:00:00Z: 14.8 MB"
+    )
+    assert closing.startswith(
+        "2023-02-01T13:00:00Z incident closes: 1_1_out, for 2 h since 2023-02-01T10:00:00Z; surplus 287 MB;"
+    )
 
 
 def test_training_ends_at_the_last_midnight_of_the_time_zone(folder: Path, run: Run, tmp_path: Path) -> None:
@@ -141,7 +183,7 @@ def test_all_detectors_are_trained_and_applied(
     names = {path.name for path in (tmp_path / "model/ports").iterdir()}
     assert names == {f"1_1_out.{name}.npz" for name in PORT_DETECTORS}
     assert run("test", "--ports_dir", folder, "--once", "--detector", "all") == 0
-    lines = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    lines = printed(capfd.readouterr().out)
     alerted = {line["detector"] for line in lines if line["severity"] == "alert"}
     assert alerted == set(PORT_DETECTORS)
     assert lines == sorted(lines, key=lambda line: line["time"])
@@ -158,7 +200,7 @@ def test_a_workshop_model_knows_how_it_was_prepared(
     trained = models.load(tmp_path / "model/ports/1_1_out.profile.npz")
     assert (trained.preparation, trained.minutes, trained.model.scaler.kind) == ("workshop", 30, "standard")
     assert run("test", "--ports_dir", folder, "--once") == 0
-    lines = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    lines = printed(capfd.readouterr().out)
     # Two hours are four buckets: the last one alone is an alert.
     assert [(line["time"][11:16], line["severity"]) for line in lines if line["time"] > "2023-02-01T10"] == [
         ("10:30", "anomaly"),
@@ -265,7 +307,7 @@ def test_a_series_without_a_usable_model_is_named_and_the_others_judged(
     capfd.readouterr()
     assert run("test", "--ports_dir", folder, "--once") == 1
     out, err = capfd.readouterr()
-    assert len(out.splitlines()) == 8
+    assert len(printed(out)) == 8
     assert errors_of(caplog) == [
         "1_3_out: model/ports/1_3_out.profile.npz: is damaged, or not a model; train it again",
     ]
@@ -279,9 +321,7 @@ def test_a_series_that_stopped_is_unknown_and_said_to_be(
     write(folder, "1_2_out", times[:-60], traffic[:-60])
     assert run("train", "--ports_dir", folder, "--until", "2023-02-01") == 0
     assert run("test", "--ports_dir", folder, "--once") == 0
-    assert errors_of(caplog, logging.WARNING) == [
-        "1_2_out: has had no sample since 2023-02-01T19:00:00Z, so it is unknown"
-    ]
+    assert warnings_of(caplog) == ["1_2_out: has had no sample since 2023-02-01T19:00:00Z, so it is unknown"]
 
 
 @pytest.mark.parametrize(
@@ -371,7 +411,7 @@ def test_a_picture_that_cannot_be_drawn_costs_no_verdict(
     assert run("train", "--ports_dir", folder, "--until", "2023-02-01", "--detector", "all") == 0
     Path("file").write_text("")
     assert run("test", "--ports_dir", folder, "--once", "--detector", "all", "--plot_dir", "file") == 1
-    lines = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    lines = printed(capfd.readouterr().out)
     assert {line["detector"] for line in lines} == set(PORT_DETECTORS)
     assert len(errors_of(caplog)) == 1
 
@@ -431,8 +471,8 @@ def test_what_can_be_trained_and_judged_is_beside_a_new_port(
     assert [path.name for path in Path("model/ports").iterdir()] == ["1_1_out.profile.npz"]
     caplog.clear()
     assert run("test", "--ports_dir", folder, "--once") == 0
-    assert len(capfd.readouterr().out.splitlines()) == 8
-    assert errors_of(caplog, logging.WARNING) == [
+    assert len(printed(capfd.readouterr().out)) == 8
+    assert warnings_of(caplog) == [
         "1 of 2 series have no model in model/ports yet and are not judged: 1_2_out; --target ports --mode"
         " train --detector profile trains each series that has 28 days of history"
     ]
@@ -473,7 +513,7 @@ def test_of_many_faults_and_many_silent_series_the_rest_are_counted(
     for number in range(27, 50):
         Path(f"model/ports/1_{number}_out.profile.npz").write_bytes(b"no archive")
     assert run("test", "--ports_dir", folder, "--once") == 1
-    errors, warnings = errors_of(caplog), errors_of(caplog, logging.WARNING)
+    errors, warnings = errors_of(caplog), warnings_of(caplog)
     assert all(line.endswith("is damaged, or not a model; train it again") for line in errors[:20])
     assert errors[20:] == ["and 3 more series that could not be judged"]
     assert all(
@@ -575,7 +615,7 @@ def test_a_broken_state_file_is_named(content: str, said: str, tmp_path: Path) -
     path = tmp_path / "ports.json"
     path.write_text(content)
     with pytest.raises(UserError, match=re.escape(said)):
-        load_judged(path)
+        load_state(path)
 
 
 def test_what_is_no_regular_file_is_named_and_not_waited_for(
@@ -591,7 +631,7 @@ def test_what_is_no_regular_file_is_named_and_not_waited_for(
     state = tmp_path / "ports.json"
     state.symlink_to(state)
     with pytest.raises(UserError, match="cannot be read"):
-        load_judged(state)
+        load_state(state)
 
 
 def test_a_port_that_has_been_silent_for_four_weeks_has_gone(
@@ -755,7 +795,7 @@ def test_twenty_thousand_ports_without_a_model_are_one_line_and_nothing_of_them_
         until = moment("2023-02-02")
         source = Source(client, database.name, "found", until)
         settings = JudgingSettings("model/ports", ("profile",), until, Cluster(1))
-        assert judge_new(source, settings, {}).count == 20_001
+        assert judge_new(source, settings, JobState()).count == 20_001
     of_one_port = [query for query in session.queries if '"device"::tag = ' in query]
     assert of_one_port
     assert all("core_1" in query for query in of_one_port)
@@ -782,8 +822,9 @@ def test_without_once_it_goes_on_until_it_is_ended(folder: Path, run: Run, tmp_p
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
-    lines = [service.stdout.readline() for _ in range(8)]
-    assert json.loads(lines[-1])["time"] == "2023-02-01T12:00:00Z"
+    lines = [json.loads(service.stdout.readline()) for _ in range(10)]
+    assert lines[7]["time"] == "2023-02-01T12:00:00Z"
+    assert [line.get("state") for line in lines[6:]] == [None, None, "open", "closed"]
     time.sleep(0.5)
     assert service.poll() is None
     service.send_signal(signal.SIGTERM)

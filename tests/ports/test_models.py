@@ -175,6 +175,7 @@ def test_what_is_kept_can_be_read_by_whoever_looks(trained: dict[str, Trained]) 
         "trained_until": "2023-03-12T23:00:00Z",
         "versions": {"numpy": "2.4.6"},
         "scaler": {"kind": "log", "offset": model.scaler.offset, "width": 1.0},
+        "drift_minutes": 720,
     }
 
 
