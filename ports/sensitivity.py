@@ -103,8 +103,8 @@ def sensitivity(model: Model, buckets: Buckets, row: int) -> Sensitivity:
     values = np.median(model.usual.reshape(WEEK_HOURS, -1), axis=1) + level
     wider = max(model.memory.of_ages(model.memory.wider)[1 : row + 1])
     lows, highs, limits = (wider * np.tile(hours, WEEK_DAYS) for hours in (*model.bounds(), model.limits))
-    # Errors are as good as independent on noisy ports. There, a row is beyond the limit in ALERTED_SHARE of the
-    # cases if each of its values is expected so many spreads beyond it.
+    # Errors are as good as independent on noisy ports. There, a row is beyond the limit in ALERTED_SHARE of
+    # the cases if each of its values is expected so many spreads beyond it.
     sure = NormalDist().inv_cdf(ALERTED_SHARE ** (1 / row)) * limits / SPREADS
     drop = np.round(1 - _multiple(model.scaler, values, lows - sure), DECIMALS)
     flood = np.round(_multiple(model.scaler, values, highs + sure), DECIMALS)
