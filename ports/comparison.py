@@ -179,7 +179,9 @@ def iterative_statuses(
         trained = fit_series(series, detector, replace(settings, until=midnight))
         day = judge(trained, series.between(0, until), midnight).after(midnight)
         scores.append(day.scored.score)
-    return statuses(np.concatenate(scores))
+    return statuses(
+        np.concatenate(scores), records=PREPARATIONS[settings.preparation].alert_records(trained.minutes)
+    )
 
 
 def _plot_decomposition(series: Series, settings: TrainingSettings, filename: Path) -> None:

@@ -20,7 +20,6 @@ from typing import Protocol
 
 import numpy as np
 
-from common.alerts import ALERT_RECORDS
 from common.files import UserError
 from ports.levels import AGES, LEVEL_MINUTES, NEWEST_WEIGHT, Memory, follow
 from ports.preparation import Buckets, Preparation, Scaler
@@ -112,8 +111,9 @@ class Model:
     """What a detector has learnt of one series, on the scaler's scale.
 
     usual: the usual week without its level (slots,). limits: (24,), how far from what is expected a value may
-    be at each hour of the day, one bucket after an ordinary one. reach: (2,), by how much more below and above.
-    memory: how these widen. curve: the scores of an outlier model; without one, the score is the error in limits.
+    be at each hour of the day, one bucket after an ordinary one. reach: (2,), how many limits below and above
+    that is. memory: how these widen. curve: the scores of an outlier model; without one, the score is the
+    error in limits.
     """
 
     scaler: Scaler
@@ -163,7 +163,7 @@ def fit(detector: str, buckets: Buckets, preparation: Preparation) -> Model:
         _, levels = usual_week(weeks)
         learn = learner.learn if number == PASSES else _median
         usual, of_weeks = learn(weeks - levels, first_slot(buckets.slots, minutes), preparation)
-        service = _Service.of(values, is_learnt, buckets, of_weeks)
+        service = _Service.of(values, is_learnt, buckets, preparation.alert_records(minutes), of_weeks)
         if number < PASSES:
             is_learnt = ~service.is_anomalous()
     curve = learner.curve(service.errors / service.limits[service.hours]) if learner.curve else None
@@ -194,13 +194,15 @@ def _check(detector: str, buckets: Buckets) -> None:
 class _Service:
     """The last weeks of a training span, as they would have been judged.
 
-    deviations: from a usual week that did not see them (n,). hours: of the day (n,). week: of each (n,). errors: one bucket after
-    an ordinary one (n,); NaN where it does not count. limits (24,), memory: as in Model.
+    deviations: from a usual week that did not see them (n,). hours: of the day (n,). row: how many anomalies
+    in a row are an alert. week: of each value (n,). errors: one bucket after an ordinary one (n,); NaN where
+    it does not count. limits (24,), memory: as in Model.
     """
 
     deviations: np.ndarray
     hours: np.ndarray
     minutes: int
+    row: int
     week: np.ndarray
     is_different: np.ndarray
     errors: np.ndarray
@@ -209,7 +211,7 @@ class _Service:
 
     @classmethod
     def of(
-        cls, values: np.ndarray, is_learnt: np.ndarray, buckets: Buckets, of_weeks: np.ndarray
+        cls, values: np.ndarray, is_learnt: np.ndarray, buckets: Buckets, row: int, of_weeks: np.ndarray
     ) -> _Service:
         """of_weeks: the usual week for each week (weeks, slots), NaN for a week that is not judged."""
         import pandas as pd
@@ -238,22 +240,22 @@ class _Service:
         hours = buckets.slots * WEEK_DAYS * HOURS // slots % HOURS
         memory = Memory(np.array(left), np.maximum(widest / max(widest[0], MIN_LIMIT / SPREADS), 1.0))
         limits = _limits(errors, hours)
-        return cls(deviations, hours, buckets.minutes, week, is_different, errors, limits, memory)
+        return cls(deviations, hours, buckets.minutes, row, week, is_different, errors, limits, memory)
 
     def is_anomalous(self) -> np.ndarray:
         """Which values (n,) are anomalous, or of a week that was different."""
         return self.is_different | self._followed()[0]
 
     def reach(self) -> np.ndarray:
-        """By how much further values may be below and above (2,), since rows of anomalies are ordinary."""
+        """How many limits values may be below and above (2,): 1, or more where each week has rows of
+        anomalies, which are ordinary then.
+        """
         _, in_limits = self._followed()
-        furthest = []
+        week, furthest = self.week[self.row - 1 :], []
         for side in (-in_limits, in_limits):
-            rows = np.lib.stride_tricks.sliding_window_view(np.nan_to_num(side), ALERT_RECORDS).min(axis=1)
-            week = self.week[ALERT_RECORDS - 1 :]
-            furthest.append(
-                min(rows[week == one].max() for one in np.unique(week[~np.isnan(side[ALERT_RECORDS - 1 :])]))
-            )
+            rows = np.lib.stride_tricks.sliding_window_view(side, self.row).min(axis=1)
+            of_weeks = [rows[(week == one) & ~np.isnan(rows)] for one in np.unique(week)]
+            furthest.append(min((of_week.max() for of_week in of_weeks if len(of_week)), default=0.0))
         return np.maximum(CALM_REACH * np.array(furthest), 1.0)
 
     def _followed(self) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from common.alerts import ALERT, ANOMALY, MANY_RECORDS, Row
+from common.alerts import ALERT, ALERT_RECORDS, ANOMALY, MANY_RECORDS, Row
 from common.times import format_time
 from ports.detectors import Scored
 from ports.levels import LEVEL_MINUTES
@@ -126,10 +126,12 @@ def judge(trained: Trained, series: Series, since: int) -> Verdicts:
     towards the first one. (The workshop's preparation takes gaps for zeroes: for it, this holds only if no
     gap is that long.)
     """
-    buckets = PREPARATIONS[trained.preparation].buckets(series, trained.minutes, trained.zone)
+    preparation = PREPARATIONS[trained.preparation]
+    buckets = preparation.buckets(series, trained.minutes, trained.zone)
     buckets = _begun_at(buckets, judged_from(trained, since))
     scored = trained.model.judge(buckets)
-    return Verdicts(trained, buckets, scored, statuses(scored.score))
+    records = preparation.alert_records(trained.minutes)
+    return Verdicts(trained, buckets, scored, statuses(scored.score, records=records))
 
 
 def _begun_at(buckets: Buckets, start: int) -> Buckets:
@@ -150,7 +152,7 @@ def _begun_at(buckets: Buckets, start: int) -> Buckets:
     )
 
 
-def statuses(score: np.ndarray, many: int = MANY_RECORDS) -> np.ndarray:
-    """The statuses of consecutive points from their scores, both (n,). many: as in Row."""
-    row = Row(many)
+def statuses(score: np.ndarray, many: int = MANY_RECORDS, records: int = ALERT_RECORDS) -> np.ndarray:
+    """The statuses of consecutive points from their scores, both (n,). many, records: as in Row."""
+    row = Row(many, records)
     return np.array([row.status(value > 1.0, math.isnan(value)) for value in score.tolist()], dtype=object)
