@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from common.alerts import ALERT_RECORDS, alert_records
 from ports import detectors
 from ports.comparison import Detection, detection
 from ports.preparation import PREPARATIONS, Preparation, standard_scaler, workshop_sums
@@ -29,8 +30,13 @@ def ports() -> list[SimulatedPort]:
     return [simulate_port(seed, holidays=()) for seed in SEEDS]
 
 
-def found(ports: list[SimulatedPort], preparation: Preparation = DEFAULT, zone: str = TIMEZONE) -> Detection:
-    """What the median week finds in all of them after TRAIN_DAYS."""
+def found(
+    ports: list[SimulatedPort],
+    preparation: Preparation = DEFAULT,
+    zone: str = TIMEZONE,
+    records: int = ALERT_RECORDS,
+) -> Detection:
+    """What the median week finds in all of them after TRAIN_DAYS. records: as in Row."""
     total = Detection()
     for port in ports:
         series = Series("1_1_out", port.times, port.traffic)
@@ -38,7 +44,7 @@ def found(ports: list[SimulatedPort], preparation: Preparation = DEFAULT, zone: 
         split = int(np.searchsorted(buckets.starts, buckets.starts[0] + TRAIN_DAYS * 86_400))
         model = detectors.fit("profile", buckets[:split], preparation)
         lead = LEAD_MINUTES // preparation.minutes
-        said = statuses(model.judge(buckets[split - lead :]).score[lead:])
+        said = statuses(model.judge(buckets[split - lead :]).score[lead:], records=records)
         start = int(buckets.starts[split])
         known: dict[bool, list[KnownAnomaly]] = {True: [], False: []}
         for a in port.anomalies:
@@ -137,8 +143,11 @@ def test_without_a_log_scale_more_is_missed(ports: list[SimulatedPort]) -> None:
 
 
 def test_four_buckets_of_half_an_hour_are_too_long(ports: list[SimulatedPort]) -> None:
-    ours, halves = found(ports), found(ports, replace(DEFAULT, minutes=30))
-    assert ours.with_alert - halves.with_alert >= 0.25 * ours.known
+    halves = replace(DEFAULT, minutes=30)
+    ours, four, an_hour = found(ports), found(ports, halves), found(ports, halves, records=alert_records(30))
+    assert ours.with_alert - four.with_alert >= 0.25 * ours.known
+    assert ours.with_alert - an_hour.with_alert <= 0.05 * ours.known
+    assert an_hour.false_alerts == 0
 
 
 def test_the_z_score_takes_the_beginning_of_a_flood_for_a_spike() -> None:
