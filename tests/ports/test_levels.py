@@ -212,6 +212,13 @@ def test_what_lasts_longer_is_the_new_level() -> None:
     assert found.level[drifted + 1 :].tolist() == [3.0] * (len(found.level) - drifted - 1)
 
 
+def test_of_the_old_level_nothing_is_left_at_the_new_one() -> None:
+    found = followed([0.0] * DAY + [0.5] + [3.0] * (DRIFT + 2), MEMORY)
+    # Drifting takes longer than the last of AGES; the value of before is not the newest any more.
+    assert found.expected[DAY + 1 + DRIFT :].tolist() == [3.0, 3.0]
+    assert found.wider[DAY + 1 + DRIFT] == MEMORY.wider[0]
+
+
 def test_only_an_anomaly_without_a_break_becomes_the_level() -> None:
     almost = [3.0] * (DRIFT - 1) + [0.0]
     found = followed([0.0] * DAY + almost * 6)
