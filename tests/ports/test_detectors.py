@@ -17,13 +17,12 @@ from common.alerts import ALERT
 from common.files import UserError
 from ports import detectors
 from ports.detectors import (
+    ACCEPTED_SHARE,
     DETECTORS,
     ERROR_WEEKS,
     HOURS,
-    ISOLATION_QUANTILE,
     MIN_LIMIT,
     SPREADS,
-    SVM_QUANTILE,
     Curve,
     Model,
     Scored,
@@ -513,11 +512,9 @@ def test_the_arma_parameters_are_those_of_a_simulation() -> None:
     assert ahead[1:20] / ahead[:19] == pytest.approx(np.full(19, ar), abs=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("name", "quantile"), [("isolation-forest", ISOLATION_QUANTILE), ("one-class-svm", SVM_QUANTILE)]
-)
+@pytest.mark.parametrize("name", OUTLIER_MODELS)
 def test_a_curve_accepts_a_share_of_ordinary_errors_and_nothing_beyond_the_limit(
-    name: str, quantile: float
+    name: str,
 ) -> None:
     errors = np.random.default_rng(11).normal(0, 1 / SPREADS, 4000)
     errors[::100] = 3.0
@@ -526,7 +523,7 @@ def test_a_curve_accepts_a_share_of_ordinary_errors_and_nothing_beyond_the_limit
     ordinary = errors[np.abs(errors) <= 1]
     scores = np.interp(ordinary, curve.grid, curve.scores)
     # Steps of a forest hold several errors each.
-    assert (scores <= 1).mean() == pytest.approx(quantile, abs=0.01)
+    assert (scores <= 1).mean() == pytest.approx(ACCEPTED_SHARE, abs=0.01)
     low, high = curve.accepted()
     assert -1.05 <= low < -0.3
     assert 0.3 < high <= 1.05

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from ports.levels import (
     AGES,
+    DRIFT_HOURS,
     DRIFT_MINUTES,
     ENDED,
     LEVEL_MINUTES,
@@ -210,6 +211,18 @@ def test_what_lasts_longer_is_the_new_level() -> None:
     # The value that completes it was still judged by the old level, and the next one by the new one.
     assert found.level[drifted] == 0.0
     assert found.level[drifted + 1 :].tolist() == [3.0] * (len(found.level) - drifted - 1)
+
+
+@pytest.mark.parametrize("hours", DRIFT_HOURS)
+def test_how_long_it_takes_can_be_chosen(hours: int) -> None:
+    values = np.array([0.0] * DAY + [3.0] * DAY + [1.0])
+    bounds = np.ones(len(values))
+    found = follow(values, -bounds, bounds, FORGETFUL, MINUTES, drift_minutes=60 * hours)
+    drifted = DAY + hours * HOUR - 1
+    assert found.is_anomalous.nonzero()[0].tolist() == [*range(DAY, drifted), 2 * DAY]
+    # The value of that moment, and how many values before the first one was.
+    assert found.new_levels == ((drifted, hours * HOUR - 1),)
+    assert found.level[drifted + 1 :].tolist() == [3.0] * (2 * DAY - drifted)
 
 
 def test_of_the_old_level_nothing_is_left_at_the_new_one() -> None:

@@ -175,6 +175,8 @@ def test_what_is_kept_can_be_read_by_whoever_looks(trained: dict[str, Trained]) 
         "trained_until": "2023-03-12T23:00:00Z",
         "versions": {"numpy": "2.4.6"},
         "scaler": {"kind": "log", "offset": model.scaler.offset, "width": 1.0},
+        # The file of a job that measured what the model would miss has a list here.
+        "smallest_alerted": None,
         "drift_minutes": 720,
     }
 
@@ -365,6 +367,11 @@ def test_a_file_that_lacks_an_entry_is_refused(tmp_path: Path, key: str) -> None
         {"trained_from": "yesterday"},
         {"trained_until": True},
         {"trained_until": "1812-01-01T00:00:00Z"},
+        {"drift_minutes": 0},
+        {"drift_minutes": 300},
+        {"drift_minutes": 1140},
+        {"drift_minutes": 720.0},
+        {"drift_minutes": "720"},
         {"scaler": 1.0},
         {"scaler": {}},
         {"scaler": {"kind": "log", "offset": 1000.0}},
