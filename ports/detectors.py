@@ -117,7 +117,7 @@ class Model:
     curve: Curve | None = None
 
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
-        """How far below (negative) and above what is expected a value may be at each hour of the day (24,)."""
+        """How far below (negative) and above what is expected a value may be at each hour (24,)."""
         low, high = self.curve.accepted() if self.curve else (-1.0, 1.0)
         return np.minimum(low * self.limits, -MIN_LIMIT), np.maximum(high * self.limits, MIN_LIMIT)
 
