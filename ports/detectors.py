@@ -133,7 +133,7 @@ class Model:
     drift_minutes: int = DRIFT_MINUTES
 
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
-        """How far below (negative) and above what is expected a value may be, each (24,) by hour of the day."""
+        """How far below (negative) and above what is expected a value may be at each hour (24,)."""
         low, high = self.curve.accepted() if self.curve else (-1.0, 1.0)
         lows, highs = np.minimum(low * self.limits, -MIN_LIMIT), np.maximum(high * self.limits, MIN_LIMIT)
         return self.reach[0] * lows, self.reach[1] * highs
