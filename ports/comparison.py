@@ -11,13 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from common.alerts import ALERT, ANOMALY
+from common.alerts import ALERT
 from common.files import UserError, saveDictJson
 from common.times import DAY_SECONDS, last_midnight
-from ports import detectors, pictures
+from ports import comparison_picture, detectors, pictures, tables
+from ports.detection import Detection, are_met, detection
 from ports.faults import Fault, Lines, faults_of
+from ports.kinds import ANOMALY_SIZES, Size, shares_left, size_of
 from ports.parallel import Cluster, in_parallel
 from ports.preparation import PREPARATIONS
+from ports.sensitivity import PARTS, Sensitivity, middle
 from ports.series import KnownAnomaly, Series
 from ports.sources import Loaded, Source, known_of, samples_of
 from ports.training import TrainingSettings, fit_series, load_days, note_too_short
@@ -26,72 +29,28 @@ from ports.verdicts import Verdicts, judge, statuses
 logger = logging.getLogger("find_anomalies")
 
 TRAINING_SHARE = 0.8
-MONTH_SECONDS = 30.4 * DAY_SECONDS
-# An alert this soon after a known anomaly belongs to it; one this soon after another alert is the same alert.
-SAME_ALERT_SECONDS = 3600
-
-
-@dataclass(frozen=True)
-class Detection:
-    """known: how many known anomalies there were; with_anomaly, with_alert: how many of them had an anomaly,
-    an alert. false_alerts: alerts that belong to no known anomaly. months: length of the judged time.
-    """
-
-    known: int = 0
-    with_anomaly: int = 0
-    with_alert: int = 0
-    false_alerts: int = 0
-    months: float = 0.0
-
-    def __add__(self, other: Detection) -> Detection:
-        return Detection(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
-
-    def rates(self) -> dict[str, float | None]:
-        """Shares of the known anomalies, None without any; false alerts per series and month."""
-        return {
-            "anomaly_recall": round(self.with_anomaly / self.known, 4) if self.known else None,
-            "alert_recall": round(self.with_alert / self.known, 4) if self.known else None,
-            "false_alerts": round(self.false_alerts / self.months, 2) if self.months else None,
-        }
-
-
-def detection(
-    starts: np.ndarray,
-    bucket_seconds: int,
-    judged: np.ndarray,
-    known: Sequence[KnownAnomaly],
-    excused: Sequence[KnownAnomaly],
-) -> Detection:
-    """Compare the statuses of consecutive buckets (n,) with the known anomalies.
-
-    Alerts during `excused` anomalies do not count as false, and excused anomalies need not be found.
-    """
-    ends = starts + bucket_seconds
-    is_alert = judged == ALERT
-    is_anomaly = is_alert | (judged == ANOMALY)
-    inside = [(ends > one.start) & (starts < one.end) for one in known]
-    explained = np.zeros(len(starts), dtype=bool)
-    for one in (*known, *excused):
-        explained |= (ends > one.start - bucket_seconds) & (starts < one.end + SAME_ALERT_SECONDS)
-    false = starts[is_alert & ~explained]
-    alerts = len(false) and 1 + int((np.diff(false) > SAME_ALERT_SECONDS).sum())
-    return Detection(
-        known=len(known),
-        with_anomaly=sum(bool(is_anomaly[part].any()) for part in inside),
-        with_alert=sum(bool(is_alert[part].any()) for part in inside),
-        false_alerts=alerts,
-        months=len(starts) * bucket_seconds / MONTH_SECONDS,
-    )
+# The best detector of a series alerts on most of its known anomalies; a false alert a month costs this share.
+FALSE_ALERT_COST = 0.1
 
 
 @dataclass(frozen=True)
 class Compared:
-    """How one detector does on one series. seconds: to fit one model, and to judge the test part with it."""
+    """How one detector does on one series. seconds: to fit one model, and to judge the test part with it.
+    alerted: whether each known anomaly was, with a model trained each night. sensitivity: of the one model.
+    """
 
     fit_seconds: float
     score_seconds: float
     at_once: Detection
     iterative: Detection
+    alerted: tuple[bool, ...]
+    sensitivity: Sensitivity
+
+    @property
+    def merit(self) -> float:
+        """The share of known anomalies that is alerted, less the cost of false alerts; trained each night."""
+        rates = self.iterative.rates()
+        return (rates["alert_recall"] or 0.0) - FALSE_ALERT_COST * (rates["false_alerts"] or 0.0)
 
 
 # --- one series ----------------------------------------------------------------------------------
@@ -110,17 +69,24 @@ class ComparisonTask:
 
 @dataclass(frozen=True)
 class ComparedSeries:
-    """The result for one series. results: detector -> how well it does, up to the first fault."""
+    """The result for one series. results: detector -> how well it does, without those that cannot be trained.
+    sizes: of its known anomalies in the test part.
+    """
 
     name: str
     results: dict[str, Compared]
+    sizes: tuple[Size, ...]
     fault: Fault
 
 
 def compare_series(task: ComparisonTask) -> ComparedSeries:
-    """Train each detector on the first TRAINING_SHARE, judge the rest, and draw it."""
+    """Train each detector on the first TRAINING_SHARE, judge the rest, and draw it.
+
+    A fault of one detector costs no other its comparison.
+    """
     results: dict[str, Compared] = {}
-    settings = task.settings
+    sizes: tuple[Size, ...] = ()
+    settings, faults = task.settings, []
     with faults_of(task.name) as fault:
         series = samples_of(task.loaded, task.name)
         series = series.between(0, settings.until) if settings.until else series
@@ -132,14 +98,20 @@ def compare_series(task: ComparisonTask) -> ComparedSeries:
         import statsmodels.tsa.statespace.sarimax  # noqa: F401
 
         split = _split(series, settings.zone)
+        late = [one for one in task.known if one.start >= split and one.end <= series.times[-1]]
+        sizes = _sizes(task, series, split, late)
         for detector in settings.detectors:
-            results[detector] = _compare(task, series, detector, split)
+            with faults_of(task.name) as of_detector:
+                results[detector] = _compare(task, series, detector, split, late)
+            if of_detector.text:
+                faults.append(f"{of_detector.text} ({detector})")
         # The picture has the model's scale, which is legible only if it is logarithmic.
         if task.plot_dir and settings.preparation == "default":
             _plot_decomposition(
                 series, replace(settings, until=split), Path(task.plot_dir) / f"{task.name}.stl-parts.png"
             )
-    return ComparedSeries(task.name, results, fault)
+    text = "; ".join([*faults, *([fault.text] if fault.text else [])]) or None
+    return ComparedSeries(task.name, results, sizes, Fault(text, fault.is_too_short))
 
 
 def _split(series: Series, zone: str) -> int:
@@ -148,7 +120,18 @@ def _split(series: Series, zone: str) -> int:
     return last_midnight(first + int(TRAINING_SHARE * (last - first)), zone)
 
 
-def _compare(task: ComparisonTask, series: Series, detector: str, split: int) -> Compared:
+def _sizes(
+    task: ComparisonTask, series: Series, split: int, late: Sequence[KnownAnomaly]
+) -> tuple[Size, ...]:
+    """The sizes of the known anomalies, by the usual week of the default detector."""
+    trained = fit_series(series, task.settings.detectors[0], replace(task.settings, until=split))
+    buckets = judge(trained, series, split).buckets
+    return tuple(map(size_of, shares_left(trained.model, buckets, late, task.known)))
+
+
+def _compare(
+    task: ComparisonTask, series: Series, detector: str, split: int, late: Sequence[KnownAnomaly]
+) -> Compared:
     begin = time.perf_counter()
     trained = fit_series(series, detector, replace(task.settings, until=split))
     fitted = time.perf_counter()
@@ -157,31 +140,42 @@ def _compare(task: ComparisonTask, series: Series, detector: str, split: int) ->
     after = together.after(split)
     if task.plot_dir:
         pictures.plot_series(after, task.known, Path(task.plot_dir) / f"{series.name}.{detector}.png")
-    late = [one for one in task.known if one.start >= split and one.end <= series.times[-1]]
     excused = [one for one in task.known if one not in late]
-    at_once, iterative = (
-        detection(after.buckets.starts, trained.minutes * 60, judged, late, excused)
-        for judged in (after.statuses, iterative_statuses(series, detector, task.settings, split, after))
+    nightly = iterative_statuses(series, detector, task.settings, split, after)
+    starts, bucket_seconds = after.buckets.starts, trained.minutes * 60
+    return Compared(
+        fit_seconds=fitted - begin,
+        score_seconds=scored - fitted,
+        at_once=detection(starts, bucket_seconds, after.statuses, late, excused),
+        iterative=detection(starts, bucket_seconds, nightly, late, excused),
+        alerted=tuple(are_met(starts, bucket_seconds, nightly == ALERT, late)),
+        sensitivity=trained.sensitivity,
     )
-    return Compared(fitted - begin, scored - fitted, at_once, iterative)
 
 
 def iterative_statuses(
     series: Series, detector: str, settings: TrainingSettings, split: int, at_once: Verdicts
 ) -> np.ndarray:
-    """As in service: from `split` on, a model is trained each midnight and judges the day that follows."""
-    scores = []
+    """As in service: from `split` on, a model is trained each midnight and judges the day that follows.
+
+    at_once: verdicts after `split`; the statuses are those of its buckets. If a model cannot be trained in a
+    night, the last one goes on. Raises UserError in the first night.
+    """
+    # If samples are missing before midnight, the last buckets are unknown, and only the next day shows them.
+    scores, trained = np.full(len(at_once.times), np.nan), None
     midnights = [split]
     while midnights[-1] < series.times[-1]:
         # A day may have 23 or 25 hours.
         midnights.append(last_midnight(midnights[-1] + DAY_SECONDS + DAY_SECONDS // 2, settings.zone))
     for midnight, until in zip(midnights, midnights[1:], strict=False):
-        trained = fit_series(series, detector, replace(settings, until=midnight))
+        try:
+            trained = fit_series(series, detector, replace(settings, until=midnight))
+        except UserError:
+            if trained is None:
+                raise
         day = judge(trained, series.between(0, until), midnight).after(midnight)
-        scores.append(day.scored.score)
-    return statuses(
-        np.concatenate(scores), records=PREPARATIONS[settings.preparation].alert_records(trained.minutes)
-    )
+        scores[np.searchsorted(at_once.times, day.times)] = day.scored.score
+    return statuses(scores, records=trained.alert_records)
 
 
 def _plot_decomposition(series: Series, settings: TrainingSettings, filename: Path) -> None:
@@ -197,7 +191,7 @@ def _plot_decomposition(series: Series, settings: TrainingSettings, filename: Pa
 
 
 def compare(source: Source, settings: TrainingSettings, cluster: Cluster, plot_dir: str) -> set[str]:
-    """Compare all detectors on all series; print a table, write comparison.json and pictures into `plot_dir`.
+    """Compare all detectors on all series; print tables, write comparison.json and pictures into `plot_dir`.
 
     Returns the names of the series with a fault. The log has a line for each of the first MOST_LINES of them,
     and one line for all series whose history is still too short.
@@ -225,21 +219,23 @@ def compare(source: Source, settings: TrainingSettings, cluster: Cluster, plot_d
         elif found.fault.text:
             failed.add(found.name)
             faults.add(found.fault.text)
-        else:
-            per_series.append(found.results)
+        if found.results:
+            per_series.append(found)
     faults.end()
     note_too_short(too_short, len(names), "compared")
     if per_series:
-        comparison = summarise(per_series, settings)
-        print("\n" + table(comparison))
+        comparison = summarise(sorted(per_series, key=lambda found: found.name), settings)
+        print("\n" + tables.all_tables(comparison))
         saveDictJson(comparison, Path(plot_dir) / "comparison.json")
-        pictures.plot_comparison(comparison, Path(plot_dir) / "comparison.png")
+        comparison_picture.plot_comparison(comparison, Path(plot_dir) / "comparison.png")
         print(f"\n{plot_dir}: comparison.json, comparison.png and a picture for each series and detector")
     return failed
 
 
-def summarise(per_series: Sequence[dict[str, Compared]], settings: TrainingSettings) -> dict[str, Any]:
-    """Totals for each detector: seconds per model, recall, false alerts per series and month."""
+def summarise(per_series: Sequence[ComparedSeries], settings: TrainingSettings) -> dict[str, Any]:
+    """For each detector, over the series on which it could be trained: seconds per model, recall (also by
+    size), false alerts per series and month, and what it would miss. Then the best detector of each series.
+    """
     summary: dict[str, Any] = {
         "preparation": settings.preparation,
         "minutes": settings.minutes,
@@ -248,40 +244,70 @@ def summarise(per_series: Sequence[dict[str, Compared]], settings: TrainingSetti
         "series": len(per_series),
         "detectors": {},
     }
-    for detector in per_series[0]:
-        found = [results[detector] for results in per_series]
+    by_series = {found.name: _of_series(found) for found in per_series}
+    summary["known_anomalies"] = sum(len(one.sizes) for one in per_series)
+    months = sum(max(one.at_once.months for one in found.results.values()) for found in per_series)
+    summary["months"] = round(months, 2)
+    for detector in dict.fromkeys(
+        name for name in settings.detectors for one in per_series if name in one.results
+    ):
+        found = [one.results[detector] for one in per_series if detector in one.results]
         at_once = sum((one.at_once for one in found), Detection())
         iterative = sum((one.iterative for one in found), Detection())
-        summary["known_anomalies"] = at_once.known
-        summary["months"] = round(at_once.months, 2)
         summary["detectors"][detector] = {
+            "series": len(found),
             "fit_seconds": round(float(np.median([one.fit_seconds for one in found])), 5),
             "score_seconds": round(float(np.median([one.score_seconds for one in found])), 5),
             **at_once.rates(),
             "iterative": iterative.rates(),
+            "sizes": _by_size(per_series, detector),
+            "smallest_alerted": _middle_parts([one.sensitivity for one in found]),
+            "blind": sum(one.sensitivity.blind is not None for one in found),
+            "best": sum(detector in one["best"] for one in by_series.values()),
         }
-    return summary
+    return {**summary, "by_series": by_series}
 
 
-def table(comparison: dict[str, Any]) -> str:
-    """The comparison as text, one line per detector."""
-    lines = [
-        f"{comparison['series']} series, {comparison['known_anomalies']} known anomalies in the last"
-        f" fifth ({comparison['months']:g} months); seconds per model;"
-        " false alerts per series and month",
-        "",
-        f"{'':<18} {'execution time':^17}  {'at once, one model':^29}  {'trained each night':^29}",
-        f"{'detector':<18} {'fit':>8} {'score':>8}"
-        + f"  {'anomaly':>8} {'alert':>8} {'false alert':>11}" * 2,
+def _of_series(found: ComparedSeries) -> dict[str, Any]:
+    """All detectors on one series. Those that are equally good are all best."""
+    merits = {detector: round(one.merit, 4) for detector, one in found.results.items()}
+    return {
+        "known_anomalies": len(found.sizes),
+        "best": [detector for detector, merit in merits.items() if merit == max(merits.values())],
+        "detectors": {
+            detector: {
+                "merit": merits[detector],
+                **one.iterative.rates(),
+                "smallest_alerted": one.sensitivity.parts(),
+                "blind": one.sensitivity.blind,
+            }
+            for detector, one in found.results.items()
+        },
+    }
+
+
+def _by_size(per_series: Sequence[ComparedSeries], detector: str) -> list[dict[str, Any]]:
+    """How many anomalies of each size there were, and the share that was alerted; trained each night."""
+    found = [
+        pair
+        for one in per_series
+        if detector in one.results
+        for pair in zip(one.sizes, one.results[detector].alerted, strict=True)
     ]
-    for detector, figures in comparison["detectors"].items():
-        cells = [f"{figures['fit_seconds']:>7.3f}s {figures['score_seconds']:>7.3f}s"]
-        for rates in (figures, figures["iterative"]):
-            anomaly, alert, false = rates["anomaly_recall"], rates["alert_recall"], rates["false_alerts"]
-            cells.append(f"{_cell(anomaly, '.1%'):>8} {_cell(alert, '.1%'):>8} {_cell(false, '.2f'):>11}")
-        lines.append(f"{detector:<18} " + "  ".join(cells))
-    return "\n".join(lines)
+    rows = []
+    for size in ANOMALY_SIZES:
+        alerted = [is_alerted for of, is_alerted in found if of == size]
+        recall = round(sum(alerted) / len(alerted), 4) if alerted else None
+        rows.append({"kind": size.kind, "size": size.name, "known": len(alerted), "alert_recall": recall})
+    return rows
 
 
-def _cell(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
+def _middle_parts(found: Sequence[Sensitivity]) -> dict[str, tuple[float | None, ...]]:
+    """For each part of the week the drop and the flood that are alerted on half of the series."""
+    per_series = [one.parts() for one in found]
+    return {
+        part: tuple(
+            middle(np.array([one[part][which] for one in per_series], dtype=float)) for which in (0, 1)
+        )
+        for part in PARTS
+    }

@@ -62,9 +62,10 @@ STL_SEASONAL = 35
 STL_TREND_JUMP, STL_LOW_PASS_JUMP = 6, 10
 # Each tree sees half of the points, so that enough other trees judge each point.
 TREES, LEAF_SAMPLES, TREE_SHARE = 20, 5, 0.5
-ISOLATION_TREES, ISOLATION_SAMPLES, ISOLATION_QUANTILE = 50, 128, 0.995
-SVM_NU, SVM_GAMMA, SVM_QUANTILE = 0.01, 0.1, 0.998
-CURVE_POINTS = 65
+ISOLATION_TREES, ISOLATION_SAMPLES = 50, 128
+SVM_NU, SVM_GAMMA = 0.01, 0.1
+# A curve has so many points, and accepts this share of ordinary errors.
+CURVE_POINTS, ACCEPTED_SHARE = 65, 0.998
 # A curve reaches so many limits far.
 CURVE_REACH = 2.0
 
@@ -131,14 +132,19 @@ class Model:
     curve: Curve | None = None
     drift_minutes: int = DRIFT_MINUTES
 
+    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """How far below (negative) and above what is expected a value may be at each hour of the day (24,)."""
+        low, high = self.curve.accepted() if self.curve else (-1.0, 1.0)
+        lows, highs = np.minimum(low * self.limits, -MIN_LIMIT), np.maximum(high * self.limits, MIN_LIMIT)
+        return self.reach[0] * lows, self.reach[1] * highs
+
     def judge(self, buckets: Buckets) -> Scored:
         """Judge consecutive buckets; those of the first day are unknown, since they show the level."""
         usual = self.usual[buckets.slots]
         deviations = self.scaler.transform(buckets.traffic) - usual
-        limits = self.limits[buckets.slots * WEEK_DAYS * HOURS // len(self.usual) % HOURS]
-        low, high = self.curve.accepted() if self.curve else (-1.0, 1.0)
-        lows = np.minimum(low * limits, -MIN_LIMIT) * self.reach[0]
-        highs = np.maximum(high * limits, MIN_LIMIT) * self.reach[1]
+        hours = buckets.slots * WEEK_DAYS * HOURS // len(self.usual) % HOURS
+        limits = self.limits[hours]
+        lows, highs = (bounds[hours] for bounds in self.bounds())
         followed = follow(deviations, lows, highs, self.memory, buckets.minutes, self.drift_minutes)
         errors = deviations - followed.expected
         in_limits = errors / (limits * followed.wider * np.where(errors > 0, self.reach[1], self.reach[0]))
@@ -440,18 +446,18 @@ def _isolation_forest(errors: np.ndarray) -> Curve:
     estimator = IsolationForest(
         n_estimators=ISOLATION_TREES, max_samples=ISOLATION_SAMPLES, random_state=FOREST_SEED
     )
-    return _curve(errors, estimator, ISOLATION_QUANTILE)
+    return _curve(errors, estimator)
 
 
 def _one_class_svm(errors: np.ndarray) -> Curve:
     """The boundary around all but `nu` of the points (Scholkopf et al. 2001)."""
     from sklearn.svm import OneClassSVM
 
-    return _curve(errors, OneClassSVM(nu=SVM_NU, gamma=SVM_GAMMA), SVM_QUANTILE)
+    return _curve(errors, OneClassSVM(nu=SVM_NU, gamma=SVM_GAMMA))
 
 
-def _curve(errors: np.ndarray, estimator: _Estimator, quantile: float) -> Curve:
-    """The scores of errors (n,), in limits: 0 for the most ordinary one, 1 at the given quantile of all."""
+def _curve(errors: np.ndarray, estimator: _Estimator) -> Curve:
+    """The scores of errors (n,), in limits: 0 for the most ordinary one, 1 at ACCEPTED_SHARE of all."""
     # An error beyond the limit is not learnt, and counts as an anomaly.
     seen = errors[np.abs(errors) <= 1.0]
     estimator.fit(SPREADS * seen[:, None])
@@ -464,7 +470,7 @@ def _curve(errors: np.ndarray, estimator: _Estimator, quantile: float) -> Curve:
     scores = -estimator.score_samples(SPREADS * grid[:, None])
     of_seen = np.interp(seen, grid, scores)
     lowest = of_seen.min()
-    width = np.quantile(of_seen, quantile) - lowest
+    width = np.quantile(of_seen, ACCEPTED_SHARE) - lowest
     # If all errors score the same, none is more unusual than another.
     scores = (scores - lowest) / width if width > 1e-9 else np.zeros_like(scores)
     distance = np.abs(grid)

@@ -74,9 +74,9 @@ class Report:
     one of before, updated by this run. anomalies: the new ones, by time. changes: what opened and closed, by
     time. new_levels: those that were taken. newest: series judged without a fault -> time of the newest
     sample, None without one. silent: those of them that have stopped -> one line. faults: series -> one line.
-    untrained: series without a model. no_ports: tags of series that belong to no port. statuses: status ->
-    how many new buckets have it. trained_until: end of training of the newest model, seconds since 1970; 0
-    without one.
+    untrained: series without a model. no_ports: tags of series that belong to no port. blind: series and why,
+    of each blind model. statuses: status -> how many new buckets have it. trained_until: end of training of
+    the newest model, seconds since 1970; 0 without one.
     """
 
     count: int
@@ -90,6 +90,7 @@ class Report:
     faults: dict[str, str] = field(default_factory=dict)
     untrained: list[str] = field(default_factory=list)
     no_ports: Sequence[str] = ()
+    blind: list[tuple[str, str]] = field(default_factory=list)
     statuses: dict[str, int] = field(
         default_factory=lambda: dict.fromkeys((NORMAL, ANOMALY, ALERT, UNKNOWN), 0)
     )
@@ -110,6 +111,8 @@ class Report:
         trained, state = verdicts.trained, self.state
         watch = trained.series, trained.detector
         since = state.judged.get(watch, trained.end)
+        if trained.sensitivity and trained.sensitivity.blind:
+            self.blind.append((trained.series, trained.sensitivity.blind))
         observed = observe(verdicts, since, state.watched.get(watch, Watched()))
         new = verdicts.after(since).without_alerts(observed.no_alerts)
         state.watched[watch] = observed.watched

@@ -16,6 +16,7 @@ from common.values import is_number
 from ports.detectors import DETECTORS, HOURS, Curve, Model
 from ports.levels import AGES, DRIFT_HOURS, Memory
 from ports.preparation import BUCKET_MINUTES, PREPARATIONS, WEEK_MINUTES, Scaler, check_zone
+from ports.sensitivity import Sensitivity
 from ports.series import NAME
 
 # Raised whenever the program would judge differently with an older file.
@@ -28,7 +29,7 @@ MODEL_BYTES = 100_000_000
 @dataclass(frozen=True)
 class Trained:
     """A model and all that is needed to apply it. start, end: the training span, seconds since 1970.
-    versions: library -> version, of those that trained it.
+    versions: library -> version, of those that trained it. sensitivity: what it would miss, None if unknown.
     """
 
     series: str
@@ -40,6 +41,12 @@ class Trained:
     end: int
     versions: dict[str, str]
     model: Model
+    sensitivity: Sensitivity | None = None
+
+    @property
+    def alert_records(self) -> int:
+        """How many anomalies in a row are an alert."""
+        return PREPARATIONS[self.preparation].alert_records(self.minutes)
 
 
 def model_path(folder: str | Path, series: str, detector: str) -> Path:
@@ -72,6 +79,7 @@ def pack(trained: Trained) -> bytes:
         "versions": trained.versions,
         "scaler": asdict(model.scaler),
         "drift_minutes": model.drift_minutes,
+        "smallest_alerted": trained.sensitivity.to_json() if trained.sensitivity else None,
     }
     arrays = {
         "usual": model.usual,
@@ -130,6 +138,7 @@ def _trained(about: dict, arrays: dict[str, np.ndarray]) -> Trained:
     usual, limits, reach, left, wider = (arrays.pop(name) for name in names)
     curve, drift_minutes = Curve(**arrays) if arrays else None, about["drift_minutes"]
     model = Model(scaler, usual, limits, reach, Memory(left, wider), curve, drift_minutes)
+    smallest = about.get("smallest_alerted")
     check_zone(about["zone"])
     is_whole = (
         about["format"] == FORMAT
@@ -158,6 +167,7 @@ def _trained(about: dict, arrays: dict[str, np.ndarray]) -> Trained:
         end=parse_time(about["trained_until"]) // 10**9,
         versions=about["versions"],
         model=model,
+        sensitivity=Sensitivity.from_json(smallest) if smallest else None,
     )
 
 

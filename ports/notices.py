@@ -10,6 +10,7 @@ from ports.faults import MOST_LINES, SeriesNotices, some_of
 from ports.incidents import LEVELS, OF_ALL, OF_DEVICE, OF_PORT, UNSEEN, PortIncident
 from ports.judging import JudgingSettings, Report
 from ports.samples import PORT_TRAFFIC
+from ports.sensitivity import describe_blind
 from ports.sources import describe_no_ports
 from service.log import Notices
 
@@ -26,6 +27,7 @@ class PortNotices:
         self._settings = settings
         self._notices = Notices()
         self._faults = SeriesNotices(logging.ERROR, "that could not be judged", "can be judged again")
+        self._has_told_blind = False
         self._silence = SeriesNotices(logging.WARNING, "have no sample and are unknown", "have samples again")
 
     def show(self, report: Report) -> None:
@@ -39,6 +41,7 @@ class PortNotices:
         self._silence.show(report.silent, report.newest)
         self._tell(report)
         self._note("untrained", self._untrained(report), "every series has a model now")
+        self._tell_blind(report)
         self._note("stale", _stale(report), "the newest model is no longer too old")
         logger.info("%s", report.summary())
 
@@ -69,6 +72,12 @@ class PortNotices:
             self._notices.fault(topic, line, logging.WARNING)
         else:
             self._notices.mended(topic, mended)
+
+    def _tell_blind(self, report: Report) -> None:
+        """Log once how many models are blind: this is no fault, and changes little from night to night."""
+        if report.blind and not self._has_told_blind:
+            logger.warning("%s", describe_blind(report.blind))
+            self._has_told_blind = True
 
     def _untrained(self, report: Report) -> str | None:
         """One line for all series without a model, which are unknown."""

@@ -1,15 +1,14 @@
-"""Pictures for network operators: a port's traffic with its verdicts, its STL parts, detectors compared.
+"""Pictures for network operators: a port's traffic with its verdicts, and its STL parts.
 
 matplotlib is imported where something is drawn, because the nightly and hourly jobs do without it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -46,6 +45,8 @@ HOURS_UP_TO, DAYS_UP_TO, WEEKS_UP_TO = 3, 15, 98
 
 # Where titles and the axes of a series start, as a share of the width.
 LEFT = 0.07
+# How far below the top of the title the line below it begins.
+LINE_INCHES = 0.25
 
 _DPI = 110
 _DECOMPOSITION_NOTE = (
@@ -61,7 +62,7 @@ def plot_series(verdicts: Verdicts, known: Sequence[KnownAnomaly], filename: str
 
     Raises UserError if there is nothing to draw or the file cannot be written.
     """
-    _write(draw_series(verdicts, known), filename)
+    write_figure(draw_series(verdicts, known), filename)
 
 
 def draw_series(verdicts: Verdicts, known: Sequence[KnownAnomaly]) -> Figure:
@@ -76,8 +77,8 @@ def draw_series(verdicts: Verdicts, known: Sequence[KnownAnomaly]) -> Figure:
     if not len(times):
         raise UserError(f"{trained.series}: no bucket has ended, so there is nothing to draw")
     is_outlier = trained.model.curve is not None
-    figure = Figure(figsize=(13, 9.5 if is_outlier else 5.5))
-    top, bottom, right = (0.92, 0.065, 0.915) if is_outlier else (0.865, 0.11, 0.965)
+    figure = Figure(figsize=(13, 9.7 if is_outlier else 5.7))
+    top, bottom, right = (0.901, 0.064, 0.915) if is_outlier else (0.835, 0.106, 0.965)
     figure.subplots_adjust(left=LEFT, top=top, bottom=bottom, right=right, hspace=0.07)
     axes = figure.subplots(1 + is_outlier, 1, sharex=True, squeeze=False)[:, 0]
     label, traffic, expected, low, high = _bit_rates(verdicts)
@@ -97,7 +98,9 @@ def draw_series(verdicts: Verdicts, known: Sequence[KnownAnomaly]) -> Figure:
     if is_outlier:
         _draw_scores(axes[1], times, traffic, verdicts.scored.score)
     _finish(axes, trained.zone, span)
-    _add_title(figure, f"{trained.series}: {trained.detector}, {_span_text(*span, trained.zone)}")
+    add_title(figure, f"{trained.series}: {trained.detector}, {_span_text(*span, trained.zone)}")
+    if trained.sensitivity:
+        _add_line(figure, trained.sensitivity.describe(trained.alert_records * trained.minutes))
     return figure
 
 
@@ -271,7 +274,7 @@ def plot_decomposition(
     starts: seconds since 1970. All arrays are (n,); values may be NaN. Raises UserError if there is
     nothing to draw or the file cannot be written.
     """
-    _write(draw_decomposition(name, zone, starts, values, trend, season, residual), filename)
+    write_figure(draw_decomposition(name, zone, starts, values, trend, season, residual), filename)
 
 
 def draw_decomposition(
@@ -302,7 +305,7 @@ def draw_decomposition(
         _add_ruler(axis)
     span = int(starts[0]), int(starts[-1])
     _finish(axes, zone, span)
-    _add_title(figure, f"{name}: trend, season and residual, {_span_text(*span, zone)}")
+    add_title(figure, f"{name}: trend, season and residual, {_span_text(*span, zone)}")
     figure.text(LEFT, 0.012, _DECOMPOSITION_NOTE, fontsize="small", color="0.3")
     return figure
 
@@ -323,154 +326,11 @@ def _add_ruler(axis: Axes) -> None:
     )
 
 
-# --- all detectors -------------------------------------------------------------------------------
-
-
-def plot_comparison(comparison: dict[str, Any], filename: str | Path) -> None:
-    """Write one picture of how all detectors did. Raises UserError if the file cannot be written.
-
-    comparison["detectors"]: name -> `anomaly_recall` and `alert_recall` (0 to 1) and `false_alerts` (per port
-    and month), each None if unknown; `iterative`, the same three with a model trained each night;
-    `fit_seconds` and `score_seconds` per model.
-    """
-    _write(draw_comparison(comparison), filename)
-
-
-def draw_comparison(comparison: dict[str, Any]) -> Figure:
-    """The picture of plot_comparison: a row for each detector, the one that alerts on most anomalies on top.
-
-    The best number of each kind of bar is bold.
-    """
-    from matplotlib.figure import Figure
-
-    detectors = dict(sorted(comparison["detectors"].items(), key=_merit))
-    height = 1.8 + 0.95 * len(detectors)
-    figure = Figure(figsize=(13, height))
-    figure.subplots_adjust(left=0.115, right=0.985, bottom=0.55 / height, top=1 - 1.25 / height, wspace=0.05)
-    axes = figure.subplots(1, 3, sharey=True, width_ratios=(4, 3, 3.5))
-    _draw_found(axes[0], list(detectors.values()))
-    _draw_false(axes[1], list(detectors.values()))
-    _draw_seconds(axes[2], list(detectors.values()))
-    axes[0].set_yticks(range(len(detectors)), list(detectors))
-    axes[0].set_ylim(len(detectors) - 0.5, -0.5)
-    for axis, title in zip(axes, ("Anomalies found", "False alerts", "Execution time"), strict=True):
-        # The legend has two lines between the title and the axes.
-        axis.set_title(title, loc="left", pad=36, weight="bold")
-        axis.legend(
-            loc="lower left",
-            bbox_to_anchor=(-0.015, 0.995),
-            ncols=2,
-            frameon=False,
-            fontsize="small",
-            borderpad=0.2,
-        )
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.tick_params(axis="y", length=0)
-        axis.grid(axis="x", color="0.9", linewidth=0.6)
-        axis.set_axisbelow(True)
-    about = ""
-    if "known_anomalies" in comparison:
-        about = f": {comparison['known_anomalies']} known anomalies of {comparison['series']} series"
-    _add_title(figure, f"All detectors compared{about}")
-    return figure
-
-
-def _merit(named: tuple[str, dict[str, Any]]) -> tuple[float, float]:
-    in_service = named[1]["iterative"]
-    recall, false_alerts = in_service["alert_recall"], in_service["false_alerts"]
-    return -(recall or 0.0), np.inf if false_alerts is None else false_alerts
-
-
-@dataclass(frozen=True)
-class _Bars:
-    """One bar for each detector; a value of None is unknown."""
-
-    label: str
-    values: list[float | None]
-    color: str
-    hatch: str
-
-
-def _draw_found(axis: Axes, results: Sequence[dict[str, Any]]) -> None:
-    bars = [
-        _Bars(f"{word}, {way}", [row[key] for row in rows], color, hatch)
-        for word, key, color in (("anomaly", "anomaly_recall", "gold"), ("alert", "alert_recall", "tomato"))
-        for way, rows, hatch in _ways(results)
-    ]
-    axis.set(xlabel="share of the known anomalies", xlim=(0, 1.18), xticks=np.linspace(0, 1, 6))
-    axis.xaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f} %")
-    _draw_bars(axis, bars, lambda share: f"{100 * share:.1f} %", max)
-
-
-def _draw_false(axis: Axes, results: Sequence[dict[str, Any]]) -> None:
-    bars = [
-        _Bars(way, [row["false_alerts"] for row in rows], "tomato", hatch)
-        for way, rows, hatch in _ways(results)
-    ]
-    most = max(number or 0.0 for one in bars for number in one.values)
-    axis.set(xlabel="per port and month", xlim=(0, 1.18 * max(most, 0.1)))
-    _draw_bars(axis, bars, lambda number: f"{number:.2f}", min)
-
-
-def _draw_seconds(axis: Axes, results: Sequence[dict[str, Any]]) -> None:
-    from matplotlib.ticker import NullFormatter
-
-    bars = [
-        _Bars(word, [row[f"{word}_seconds"] for row in results], color, "")
-        for word, color in (("fit", "tab:blue"), ("score", "lightskyblue"))
-    ]
-    taken = [seconds for one in bars for seconds in one.values if seconds] or [1.0]
-    axis.set(xlabel="per model", xscale="log", xlim=(min(taken) / 3, 10 * max(taken)))
-    axis.xaxis.set_major_formatter(lambda seconds, _: _seconds_text(seconds))
-    axis.xaxis.set_minor_formatter(NullFormatter())
-    _draw_bars(axis, bars, _seconds_text, min)
-
-
-def _ways(results: Sequence[dict[str, Any]]) -> tuple[tuple[str, Sequence[dict[str, Any]], str], ...]:
-    """The two ways to judge the test part, with the results and hatch of each."""
-    return ("at once", results, ""), ("iterative", [one["iterative"] for one in results], "////")
-
-
-def _draw_bars(
-    axis: Axes, groups: Sequence[_Bars], text: Callable[[float], str], best: Callable[[list[float]], float]
-) -> None:
-    # A log scale has no zero.
-    width, left = 0.8 / len(groups), axis.get_xlim()[0]
-    for number, bars in enumerate(groups):
-        places = np.arange(len(bars.values)) - 0.4 + (number + 0.5) * width
-        axis.barh(
-            places,
-            [value or 0.0 for value in bars.values],
-            height=0.9 * width,
-            color=bars.color,
-            hatch=bars.hatch,
-            edgecolor="white",
-            linewidth=0,
-            label=bars.label,
-        )
-        known = [value for value in bars.values if value is not None]
-        for place, value in zip(places, bars.values, strict=True):
-            is_best = value is not None and value == best(known)
-            axis.annotate(
-                "unknown" if value is None else text(value),
-                (max(value or 0.0, left), place),
-                xytext=(4, 0),
-                textcoords="offset points",
-                va="center",
-                fontsize="small",
-                weight="bold" if is_best else "normal",
-                color="black" if is_best else "0.35",
-            )
-
-
-def _seconds_text(seconds: float) -> str:
-    return f"{seconds:.3g} s" if seconds >= 0.1 else f"{1000 * seconds:.3g} ms"
-
-
 # --- what the pictures have in common ------------------------------------------------------------
 
 
-def _write(figure: Figure, filename: str | Path) -> None:
+def write_figure(figure: Figure, filename: str | Path) -> None:
+    """Write a picture. Raises UserError if the file cannot be written."""
     replace_file(filename, lambda path: figure.savefig(path, dpi=_DPI, pil_kwargs={"compress_level": 1}))
 
 
@@ -541,6 +401,13 @@ def _label_times(axes: Sequence[Axes], zone: str, days: float) -> None:
         axis.set_major_formatter(formatter)
 
 
-def _add_title(figure: Figure, text: str) -> None:
+def add_title(figure: Figure, text: str) -> None:
+    """Write the title at the top left."""
     # A dollar sign in a series' name must not start a formula.
     figure.suptitle(text, x=LEFT, y=0.985, ha="left", va="top", weight="bold", parse_math=False)
+
+
+def _add_line(figure: Figure, text: str) -> None:
+    """Write a small line below the title."""
+    y = 0.985 - LINE_INCHES / figure.get_figheight()
+    figure.text(LEFT, y, text, va="top", fontsize="small", color="0.3", parse_math=False)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from common.files import UserError
 from common.times import DAY_SECONDS, last_midnight
-from ports import detectors, models
+from ports import detectors, models, sensitivity
 from ports.faults import Fault, Lines, faults_of, some_of
 from ports.levels import DRIFT_MINUTES
 from ports.parallel import Cluster, in_parallel
@@ -59,11 +59,14 @@ class TrainingTask:
 
 @dataclass(frozen=True)
 class TrainedSeries:
-    """The result for one series. contents: (detector, content of its model's file)."""
+    """The result for one series. contents: (detector, content of its model's file). blind: why each
+    blind model is.
+    """
 
     name: str
     contents: tuple[tuple[str, bytes], ...]
     fault: Fault
+    blind: tuple[str, ...]
 
 
 def train(source: Source, settings: TrainingSettings, cluster: Cluster, folder: str | Path) -> set[str]:
@@ -73,7 +76,7 @@ def train(source: Source, settings: TrainingSettings, cluster: Cluster, folder: 
     still too short. Raises UserError for a folder that cannot be written to.
     """
     _make_folder(folder)
-    names, failed, too_short = source.names(), set(), []
+    names, failed, too_short, blind = source.names(), set(), [], []
     faults = Lines(logging.ERROR, "that could not be trained")
     tasks = (
         TrainingTask(name, load_days(source, name, settings.train_days, settings.until), settings)
@@ -86,6 +89,7 @@ def train(source: Source, settings: TrainingSettings, cluster: Cluster, folder: 
         elif fault.text:
             failed.add(found.name)
             faults.add(fault.text)
+        blind += [(found.name, why) for why in found.blind]
     faults.end()
     if source.no_ports:
         logger.warning("%s", describe_no_ports(source.no_ports))
@@ -93,6 +97,8 @@ def train(source: Source, settings: TrainingSettings, cluster: Cluster, folder: 
     count = len(names) - len(failed) - len(too_short)
     trained = f"{', '.join(settings.detectors)} trained for {count} of {len(names)} series"
     logger.info("%s: %s, in the time zone %s", folder, trained, settings.zone)
+    if blind:
+        logger.warning("%s", sensitivity.describe_blind(blind))
     return failed
 
 
@@ -139,18 +145,21 @@ def load_days(source: Source, name: str, days: int, until: int | None) -> Loaded
 def train_series(task: TrainingTask) -> TrainedSeries:
     """Train the detectors of one series; a fault of one detector costs no other its model."""
     contents: list[tuple[str, bytes]] = []
-    faults = []
+    faults, blind = [], []
     with faults_of(task.name) as fault:
         series = samples_of(task.loaded, task.name)
         for detector in task.settings.detectors:
             with faults_of(task.name) as of_detector:
-                contents.append((detector, models.pack(fit_series(series, detector, task.settings))))
+                trained = fit_series(series, detector, task.settings)
+                contents.append((detector, models.pack(trained)))
+                if trained.sensitivity.blind:
+                    blind.append(trained.sensitivity.blind)
             faults.append(of_detector)
     found = [one for one in (fault, *faults) if one.text]
     # A fault of all detectors is reported once.
     text = "; ".join(dict.fromkeys(one.text for one in found)) or None
     is_too_short = bool(found) and all(one.is_too_short for one in found)
-    return TrainedSeries(task.name, tuple(contents), Fault(text, is_too_short))
+    return TrainedSeries(task.name, tuple(contents), Fault(text, is_too_short), tuple(blind))
 
 
 def fit_series(series: Series, detector: str, settings: TrainingSettings) -> models.Trained:
@@ -180,4 +189,5 @@ def fit_series(series: Series, detector: str, settings: TrainingSettings) -> mod
         end=end,
         versions={library: importlib.metadata.version(library) for library in libraries},
         model=model,
+        sensitivity=sensitivity.sensitivity(model, buckets, preparation.alert_records(settings.minutes)),
     )

@@ -130,12 +130,10 @@ def judge(trained: Trained, series: Series, since: int) -> Verdicts:
     towards the first one. (The workshop's preparation takes gaps for zeroes: for it, this holds only if no
     gap is that long.)
     """
-    preparation = PREPARATIONS[trained.preparation]
-    buckets = preparation.buckets(series, trained.minutes, trained.zone)
+    buckets = PREPARATIONS[trained.preparation].buckets(series, trained.minutes, trained.zone)
     buckets = _begun_at(buckets, judged_from(trained, since))
     scored = trained.model.judge(buckets)
-    records = preparation.alert_records(trained.minutes)
-    return Verdicts(trained, buckets, scored, statuses(scored.score, records=records))
+    return Verdicts(trained, buckets, scored, statuses(scored.score, records=trained.alert_records))
 
 
 def _begun_at(buckets: Buckets, start: int) -> Buckets:

@@ -17,17 +17,13 @@ from matplotlib.dates import num2date
 from matplotlib.figure import Figure
 
 from common.files import UserError
-from ports.detectors import Forecast, Outlier, Scored
+from ports.comparison_picture import draw_comparison, plot_comparison
+from ports.detectors import Curve, Model, Scored
+from ports.levels import AGES, Memory
 from ports.models import Trained
-from ports.pictures import (
-    draw_comparison,
-    draw_decomposition,
-    draw_series,
-    plot_comparison,
-    plot_decomposition,
-    plot_series,
-)
+from ports.pictures import draw_decomposition, draw_series, plot_decomposition, plot_series
 from ports.preparation import Buckets, Scaler
+from ports.sensitivity import Sensitivity
 from ports.series import KnownAnomaly, Series
 from ports.verdicts import Verdicts, judge
 
@@ -36,8 +32,9 @@ NAN, INF = math.nan, math.inf
 # Of one Mbit/s in five minutes.
 MEGA = 1e6 * 300 / 8
 SCALER = Scaler("log", 1.0, 1.0)
-FORECAST = Forecast(SCALER, np.zeros(672), 1.0)
-OUTLIER = Outlier(SCALER, np.zeros(672), np.array([-1.0, 1.0]), np.ones((1, 2)))
+MEMORY = Memory(np.zeros(len(AGES)), np.ones(len(AGES)))
+FORECAST = Model(SCALER, np.zeros(672), np.ones(24), MEMORY)
+OUTLIER = replace(FORECAST, curve=Curve(np.array([-1.0, 1.0]), np.ones(2)))
 STATUSES = {"n": "normal", "a": "anomaly", "!": "alert", "?": "unknown"}
 
 
@@ -58,7 +55,7 @@ def drawn(
     low: float | Sequence[float] = 0.5,
     high: float | Sequence[float] = 2.0,
     score: Sequence[float] | None = None,
-    model: Forecast | Outlier = FORECAST,
+    model: Model = FORECAST,
     start: int = START,
 ) -> Verdicts:
     """Verdicts of consecutive quarters of an hour, all rates in Mbit/s."""
@@ -150,14 +147,26 @@ def test_a_flood_does_not_choose_the_unit() -> None:
 def test_a_steady_megabit_is_drawn_as_one_whatever_the_preparation(
     preparation: str, minutes: int, over: int
 ) -> None:
-    series = Series("1_8_out", START + 300 * np.arange(1, 289), np.full(288, MEGA))
+    # The first day shows the level.
+    series = Series("1_8_out", START + 300 * np.arange(1, 577), np.full(576, MEGA))
     usual = np.full(7 * 1440 // minutes, math.log(2e6))
     trained = Trained(
-        "1_8_out", "profile", preparation, minutes, "Europe/Rome", 0, START, {}, Forecast(SCALER, usual, 9.0)
+        "1_8_out",
+        "profile",
+        preparation,
+        minutes,
+        "Europe/Rome",
+        0,
+        START,
+        {},
+        replace(FORECAST, usual=usual, limits=np.full(24, 9.0)),
     )
     (axis,) = draw_series(judge(trained, series, START), []).axes
     assert axis.get_ylabel() == f"traffic [Mbit/s over {over} min]"
-    assert curve(axis, "traffic") == pytest.approx([1.0] * (1440 // minutes))
+    day = 1440 // minutes
+    assert curve(axis, "traffic") == pytest.approx([1.0] * 2 * day)
+    assert np.isnan(curve(axis, "forecast")[:day]).all()
+    assert curve(axis, "forecast")[day:] == pytest.approx([1.0] * day)
 
 
 def test_a_point_lies_at_the_end_of_its_bucket() -> None:
@@ -279,7 +288,7 @@ def test_where_all_is_known_nothing_is_grey() -> None:
 @pytest.mark.parametrize("model", [FORECAST, OUTLIER])
 @pytest.mark.parametrize(("rate", "expected"), [(NAN, 1.0), (0.0, 0.0)])
 def test_a_picture_can_be_drawn_of_nothing_known_and_of_nothing_at_all(
-    rate: float, expected: float, model: Forecast | Outlier, tmp_path: Path
+    rate: float, expected: float, model: Model, tmp_path: Path
 ) -> None:
     pattern = "????" if rate != rate else "nnnn"
     plot_series(drawn([rate] * 4, pattern, expected, 0.0, INF, [rate] * 4, model), [], tmp_path / "a.png")
@@ -287,7 +296,7 @@ def test_a_picture_can_be_drawn_of_nothing_known_and_of_nothing_at_all(
 
 
 @pytest.mark.parametrize("model", [FORECAST, OUTLIER])
-def test_without_a_bucket_there_is_no_picture(model: Forecast | Outlier) -> None:
+def test_without_a_bucket_there_is_no_picture(model: Model) -> None:
     with pytest.raises(UserError, match=r"^1_8_out: no bucket has ended, so there is nothing to draw$"):
         draw_series(drawn([], model=model), [])
 
@@ -433,6 +442,30 @@ def test_the_title_names_series_detector_and_span_in_local_time() -> None:
     assert figure.axes[0].get_xlabel() == "time [UTC]"
     # Dollar signs are no formula.
     assert [text.get_parse_math() for text in figure.texts] == [False]
+
+
+def test_a_line_below_the_title_says_what_would_be_missed() -> None:
+    seen = Sensitivity(np.full(168, 0.38), np.full(168, 1.7))
+    verdicts = drawn([1.0] * 24)
+    told = replace(verdicts, trained=replace(verdicts.trained, sensitivity=seen))
+    (title, line) = draw_series(told, []).texts
+    assert line.get_text() == "alerts an hour of -38 % or x1.7 at any time"
+    assert line.get_position()[1] < title.get_position()[1]
+    # Of a model about which nothing is known, nothing is said.
+    assert len(draw_series(verdicts, []).texts) == 1
+
+
+@pytest.mark.parametrize("model", [FORECAST, OUTLIER])
+def test_the_longest_line_is_clear_of_title_legend_and_edge(model: Model) -> None:
+    drop = np.where(np.arange(168) % 24 < 6, 0.88, np.where(np.arange(168) < 120, 0.66, 0.77))
+    seen = Sensitivity(drop, 100 + drop, "it has next to no traffic in 168 of 168 hours of the week")
+    verdicts = drawn([1.0, 2.0, NAN, 9.0], "na?!", model=model)
+    figure = draw_series(replace(verdicts, trained=replace(verdicts.trained, sensitivity=seen)), [])
+    figure.draw_without_rendering()
+    title, line = (text.get_window_extent() for text in figure.texts)
+    legend = figure.axes[0].get_legend().get_window_extent()
+    assert title.y0 >= line.y1 and line.y0 >= legend.y1
+    assert line.x1 <= figure.bbox.x1
 
 
 # --- outlier models ------------------------------------------------------------------------------
@@ -709,3 +742,34 @@ def test_a_comparison_in_which_nothing_was_known_can_be_drawn() -> None:
     assert numbers(figure.axes[0]) == {"profile": [("unknown", False)] * 4}
     assert numbers(figure.axes[1]) == {"profile": [("0.00", True)] * 2}
     assert numbers(figure.axes[2]) == {"profile": [("0 ms", True)] * 2}
+
+
+def sized(*recalls: float | None) -> dict:
+    """A detector with the shares that it alerts of three sizes; of the second one no anomaly is known."""
+    kinds = (("drop", "0-10 % left", 4), ("partial", "40-65 % left", 0), ("flood", "above x2.5", 1))
+    sizes = [
+        {"kind": kind, "size": size, "known": known, "alert_recall": recall}
+        for (kind, size, known), recall in zip(kinds, recalls, strict=True)
+    ]
+    return {**result((1.0, 1.0, 0.0), (1.0, recalls[0], 0.0), 0.1, 0.1), "sizes": sizes}
+
+
+def test_a_table_shows_what_is_alerted_by_size() -> None:
+    compared = {"profile": sized(0.25, None, 1.0), "stl": sized(0.756, None, None)}
+    figure = draw_comparison({"detectors": compared})
+    assert len(figure.axes) == 4
+    table = figure.axes[3]
+    # In the order of the bars above.
+    assert [text.get_text() for text in table.get_yticklabels()] == ["stl", "profile"]
+    assert [text.get_text() for text in table.get_xticklabels()] == [
+        "drop\n0-10 % left\n4 known",
+        "flood\nabove x2.5\n1 known",
+    ]
+    cells = {text.get_position(): text.get_text() for text in table.texts}
+    assert cells == {(0, 0): "76 %", (1, 0): "unknown", (0, 1): "25 %", (1, 1): "100 %"}
+    # The table is below the bars, and takes no room of theirs.
+    figure.draw_without_rendering()
+    assert table.title.get_window_extent().y1 < figure.axes[0].xaxis.label.get_window_extent().y0
+    alone = draw_comparison({"detectors": {name: {**one, "sizes": []} for name, one in compared.items()}})
+    heights = [one.axes[0].get_position().height * one.get_figheight() for one in (figure, alone)]
+    assert heights[0] == pytest.approx(heights[1])
