@@ -111,6 +111,8 @@ class Report:
         trained, state = verdicts.trained, self.state
         watch = trained.series, trained.detector
         since = state.judged.get(watch, trained.end)
+        if trained.sensitivity and trained.sensitivity.blind:
+            self.blind.append((trained.series, trained.sensitivity.blind))
         observed = observe(verdicts, since, state.watched.get(watch, Watched()))
         new = verdicts.after(since).without_alerts(observed.no_alerts)
         state.watched[watch] = observed.watched

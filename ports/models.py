@@ -78,8 +78,8 @@ def pack(trained: Trained) -> bytes:
         "trained_until": format_time(trained.end * 10**9),
         "versions": trained.versions,
         "scaler": asdict(model.scaler),
-        "smallest_alerted": trained.sensitivity.to_json() if trained.sensitivity else None,
         "drift_minutes": model.drift_minutes,
+        "smallest_alerted": trained.sensitivity.to_json() if trained.sensitivity else None,
     }
     arrays = {
         "usual": model.usual,

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import find_anomalies
+from common.alerts import ALERT_RECORDS
 from ports import models
 from ports.detectors import Curve, Model
 from ports.judging import JudgingSettings, Report
