@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def run_ports_train(options: argparse.Namespace) -> None:
     """Run --target ports --mode train, the nightly job; --evaluate then compares all detectors."""
-    from ports import comparison, parallel, preparation, training
+    from ports import comparison, devices, parallel, preparation, training
 
     settings = training.TrainingSettings(
         detectors=_port_detectors(options),
@@ -31,6 +31,8 @@ def run_ports_train(options: argparse.Namespace) -> None:
         zone=options.timezone,
         train_days=options.train_days,
         until=options.until,
+        devices=devices.read_devices(options.devices) if options.devices else {},
+        are_minutes_given=options.bucket_minutes is not None,
     )
     cluster = parallel.Cluster(options.jobs, options.scheduler)
     with _port_faults(options):

@@ -20,7 +20,7 @@ from ports.parallel import Cluster, in_parallel
 from ports.preparation import PREPARATIONS
 from ports.series import KnownAnomaly, Series
 from ports.sources import Loaded, Source, known_of, samples_of
-from ports.training import TrainingSettings, fit_series, load_days, note_too_short
+from ports.training import TrainingSettings, fit_series, load_days, note_too_short, training_buckets
 from ports.verdicts import Verdicts, judge, statuses
 
 logger = logging.getLogger("find_anomalies")
@@ -131,7 +131,7 @@ def compare_series(task: ComparisonTask) -> ComparedSeries:
         import sklearn.svm  # noqa: F401
         import statsmodels.tsa.statespace.sarimax  # noqa: F401
 
-        split = _split(series, settings.zone)
+        split = _split(series, settings.zone_of(task.name))
         for detector in settings.detectors:
             results[detector] = _compare(task, series, detector, split)
         # The picture has the model's scale, which is legible only if it is logarithmic.
@@ -171,24 +171,25 @@ def iterative_statuses(
 ) -> np.ndarray:
     """As in service: from `split` on, a model is trained each midnight and judges the day that follows."""
     scores = []
-    midnights = [split]
+    zone, midnights = settings.zone_of(series.name), [split]
     while midnights[-1] < series.times[-1]:
         # A day may have 23 or 25 hours.
-        midnights.append(last_midnight(midnights[-1] + DAY_SECONDS + DAY_SECONDS // 2, settings.zone))
+        midnights.append(last_midnight(midnights[-1] + DAY_SECONDS + DAY_SECONDS // 2, zone))
     for midnight, until in zip(midnights, midnights[1:], strict=False):
         trained = fit_series(series, detector, replace(settings, until=midnight))
         day = judge(trained, series.between(0, until), midnight).after(midnight)
-        scores.append(day.scored.score)
+        # If the sampling changes, the buckets of one night may be longer than those of another.
+        ends = at_once.times[(at_once.times > midnight) & (at_once.times <= until)]
+        scores.append(np.append(day.scored.score, np.nan)[np.searchsorted(day.times, ends)])
     return statuses(np.concatenate(scores))
 
 
 def _plot_decomposition(series: Series, settings: TrainingSettings, filename: Path) -> None:
     """Draw the parts into which STL splits the training span."""
-    preparation = PREPARATIONS[settings.preparation]
-    span = series.between(settings.until - settings.train_days * DAY_SECONDS, settings.until)
-    buckets = preparation.buckets(span, settings.minutes, settings.zone)
+    preparation, zone = PREPARATIONS[settings.preparation], settings.zone_of(series.name)
+    buckets, _ = training_buckets(series, settings)
     parts = detectors.decompose_buckets(buckets, preparation)
-    pictures.plot_decomposition(series.name, settings.zone, buckets.starts, *parts, filename)
+    pictures.plot_decomposition(series.name, zone, buckets.starts, *parts, filename)
 
 
 # --- all of them ---------------------------------------------------------------------------------
@@ -229,6 +230,7 @@ def compare(source: Source, settings: TrainingSettings, cluster: Cluster, plot_d
     note_too_short(too_short, len(names), "compared")
     if per_series:
         comparison = summarise(per_series, settings)
+        comparison["zone"] = ", ".join(settings.zones_of(names))
         print("\n" + table(comparison))
         saveDictJson(comparison, Path(plot_dir) / "comparison.json")
         pictures.plot_comparison(comparison, Path(plot_dir) / "comparison.png")

@@ -14,12 +14,13 @@ from ports.faults import faults_of
 from ports.parallel import Cluster, in_parallel
 from ports.series import KnownAnomaly
 from ports.sources import Loaded, Source, known_of, samples_of
-from ports.verdicts import PortAnomaly, Verdicts, judge, judged_from
+from ports.verdicts import PortAnomaly, Verdicts, judge, read_from
 
 # The file of judged times is no larger, even with a million series.
 JUDGED_BYTES = 100_000_000
-# A series without a sample for this long is unknown.
+# A series is unknown without a sample for this long, and for so many intervals between samples.
 SILENCE_SECONDS = 2 * 3600
+SILENT_SAMPLES = 2.5
 
 # (series, detector) -> the end of the last judged bucket, seconds since 1970.
 JudgedUntil = Mapping[tuple[str, str], int]
@@ -76,8 +77,8 @@ class Report:
     times of before, updated by this run. anomalies: the new ones, by time. newest: series judged without a
     fault -> time of the newest sample, None without one. silent: those of them that have stopped -> one line.
     faults: series -> one line. untrained: series without a model. no_ports: tags of series that belong to no
-    port. statuses: status -> how many new buckets have it. trained_until: end of training of the newest
-    model, seconds since 1970; 0 without one.
+    port. sample_minutes: series -> minutes between samples. statuses: status -> how many new buckets have it.
+    trained_until: end of training of the newest model, seconds since 1970; 0 without one.
     """
 
     count: int
@@ -89,6 +90,7 @@ class Report:
     faults: dict[str, str] = field(default_factory=dict)
     untrained: list[str] = field(default_factory=list)
     no_ports: Sequence[str] = ()
+    sample_minutes: dict[str, int] = field(default_factory=dict)
     statuses: dict[str, int] = field(
         default_factory=lambda: dict.fromkeys((NORMAL, ANOMALY, ALERT, UNKNOWN), 0)
     )
@@ -109,6 +111,7 @@ class Report:
             if len(new.times):
                 self.judged[key] = int(new.times[-1])
             self.trained_until = max(self.trained_until, verdicts.trained.end)
+            self.sample_minutes[found.name] = verdicts.trained.sample_minutes
 
     def summary(self) -> str:
         """The number of series and of new buckets by status, in one line."""
@@ -140,23 +143,26 @@ def judge_new(source: Source, settings: JudgingSettings, judged: JudgedUntil) ->
     for found in in_parallel(judge_series, tasks, len(with_model), settings.cluster, "judging"):
         report.add(found)
     report.faults |= refusals
-    report.silent = silent_series(report.newest, settings.until or source.now())
+    report.silent = silent_series(report.newest, settings.until or source.now(), report.sample_minutes)
     report.anomalies.sort(key=lambda anomaly: (anomaly.time, anomaly.series, anomaly.detector))
     return report
 
 
-def silent_series(newest: Mapping[str, int | None], now: int | None) -> dict[str, str]:
+def silent_series(
+    newest: Mapping[str, int | None], now: int | None, sample_minutes: Mapping[str, int]
+) -> dict[str, str]:
     """Series that have stopped -> one line. They are unknown, and must not pass for normal.
 
     newest: time of the newest sample of each series, None without one. now: seconds since 1970; None stands
-    for the newest sample of all series.
+    for the newest sample of all series. sample_minutes: between the samples of a series.
     """
     now = now or max((time for time in newest.values() if time), default=0)
     silent = {}
     for name, time in newest.items():
+        seconds = max(SILENCE_SECONDS, SILENT_SAMPLES * 60 * sample_minutes.get(name, 0))
         if time is None:
             silent[name] = f"{name}: has no sample to judge, so it is unknown"
-        elif time < now - SILENCE_SECONDS:
+        elif time < now - seconds:
             silent[name] = f"{name}: has had no sample since {format_time(time * 10**9)}, so it is unknown"
     return silent
 
@@ -169,7 +175,7 @@ def _tasks(
     for name, paths in with_model.items():
         trained, fault = _load_models(name, paths)
         since = [judged.get((name, one.detector), one.end) for one in trained]
-        starts = (judged_from(one, time) - one.minutes * 60 for one, time in zip(trained, since, strict=True))
+        starts = (read_from(one, time) for one, time in zip(trained, since, strict=True))
         start = min(starts, default=0)
         end = settings.until or source.now() or 0
         yield JudgingTask(

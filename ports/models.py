@@ -16,6 +16,7 @@ from common.values import is_number
 from ports.detectors import DETECTORS, HOURS, Curve, Model
 from ports.levels import AGES, Memory
 from ports.preparation import BUCKET_MINUTES, PREPARATIONS, WEEK_MINUTES, Scaler, check_zone
+from ports.sampling import FIVE_MINUTES, INTERVAL_MINUTES, Sampling
 from ports.series import NAME
 
 # Raised whenever the program would judge differently with an older file.
@@ -28,7 +29,8 @@ MODEL_BYTES = 100_000_000
 @dataclass(frozen=True)
 class Trained:
     """A model and all that is needed to apply it. start, end: the training span, seconds since 1970.
-    versions: library -> version, of those that trained it.
+    versions: library -> version, of those that trained it. sample_minutes: between two samples at the end of
+    training; traffic is in bytes of so many minutes. is_counter: whether samples are readings of a counter.
     """
 
     series: str
@@ -40,6 +42,13 @@ class Trained:
     end: int
     versions: dict[str, str]
     model: Model
+    sample_minutes: int = FIVE_MINUTES.minutes
+    is_counter: bool = False
+
+    @property
+    def sampling(self) -> Sampling:
+        """How the series was sampled at the end of training."""
+        return Sampling(self.sample_minutes, self.is_counter)
 
 
 def model_path(folder: str | Path, series: str, detector: str) -> Path:
@@ -67,6 +76,8 @@ def pack(trained: Trained) -> bytes:
         "preparation": trained.preparation,
         "minutes": trained.minutes,
         "zone": trained.zone,
+        "sample_minutes": trained.sample_minutes,
+        "is_counter": trained.is_counter,
         "trained_from": format_time(trained.start * 10**9),
         "trained_until": format_time(trained.end * 10**9),
         "versions": trained.versions,
@@ -156,11 +167,13 @@ def _trained(about: dict, arrays: dict[str, np.ndarray]) -> Trained:
         end=parse_time(about["trained_until"]) // 10**9,
         versions=about["versions"],
         model=model,
+        sample_minutes=about["sample_minutes"],
+        is_counter=about["is_counter"],
     )
 
 
 def _has_valid_entries(about: dict) -> bool:
-    """Whether series, detector, preparation, minutes and versions are valid."""
+    """Whether series, detector, preparation, minutes, sampling and versions are valid."""
     name, minutes = about["series"], about["minutes"]
     return (
         bool(NAME.fullmatch(name))
@@ -169,6 +182,9 @@ def _has_valid_entries(about: dict) -> bool:
         and about["preparation"] in PREPARATIONS
         and isinstance(minutes, int)
         and minutes in BUCKET_MINUTES
+        and isinstance(about["sample_minutes"], int)
+        and about["sample_minutes"] in INTERVAL_MINUTES
+        and isinstance(about["is_counter"], bool)
         and all(isinstance(text, str) for pair in about["versions"].items() for text in pair)
     )
 
