@@ -207,17 +207,20 @@ def training_buckets(series: Series, settings: TrainingSettings) -> tuple[Bucket
     newest = int(series.times[-1]) if len(series.times) else 0
     end = last_midnight(min(newest, settings.until or newest), zone)
     start = last_midnight(end, zone, settings.train_days)
+    within = series.between(start, end)
+    if not len(within.times):
+        raise detectors.TooShortError(f"{series.name}: has no full day of history; record it for longer")
     try:
-        sampling = find_sampling(series.between(start, end))
+        sampling = find_sampling(within)
     except UserError as error:
         raise UserError(f"{series.name}: {error}") from None
-    # The first difference of a counter needs the reading before the span.
-    span = as_sums(series, sampling).between(start, end)
-    if not len(span.times):
-        raise detectors.TooShortError(f"{series.name}: has no full day of history; record it for longer")
+    # The first difference of a counter needs the reading before the span, and the last bucket ends with a
+    # sample that may be some seconds late.
+    span = as_sums(series, sampling).between(start, end + 60 * sampling.minutes)
     preparation = PREPARATIONS[settings.preparation]
     minutes = bucket_minutes(settings.minutes, sampling.minutes)
-    return preparation.buckets(span, minutes, zone, replace(sampling, is_counter=False)), sampling
+    buckets = preparation.buckets(span, minutes, zone, replace(sampling, is_counter=False))
+    return buckets[buckets.starts < end], sampling
 
 
 def fit_series(series: Series, detector: str, settings: TrainingSettings) -> models.Trained:
