@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.files import UserError
+from ports.comparison import iterative_statuses
 from ports.judging import silent_series
 from ports.preparation import PREPARATIONS, bucket_minutes
 from ports.samples import get_port_samples, list_ports
@@ -189,6 +190,22 @@ def test_each_interval_is_learnt_and_a_flood_found(minutes: int) -> None:
     # About three million bytes in five minutes at noon.
     of_noon = found.buckets.traffic[found.times == START + 29 * DAY + 43_200]
     assert of_noon == pytest.approx([3e6 * minutes / 5], rel=0.15)
+
+
+@pytest.mark.parametrize("after", [1, 30, 60])
+def test_an_interval_that_changes_in_service_raises_no_alert(after: int) -> None:
+    change, split = START + 30 * DAY, START + 29 * DAY
+    before, later = usual(5, 33).between(0, change), usual(after, 33).between(change, START + 33 * DAY)
+    series = joined(before, later)
+    trained = fit_series(series, "profile", replace(settings_of(), until=split))
+    together = judge(trained, series, split).after(split)
+    assert (trained.sample_minutes, trained.minutes) == (5, 15)
+    assert set(together.statuses) <= {"normal", "anomaly"}
+    assert (together.statuses == "anomaly").sum() <= 3
+    # Trained each night, it has another unit and other buckets; a verdict is that of the bucket around it.
+    nightly = iterative_statuses(series, "profile", settings_of(), split, together)
+    assert len(nightly) == len(together.statuses) == 4 * 96
+    assert set(nightly) <= {"normal", "anomaly"}
 
 
 @pytest.mark.parametrize("minutes", EACH)
