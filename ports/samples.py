@@ -257,12 +257,12 @@ def _shared_cells(client: InfluxDBClient, conditions: str, limits: Limits) -> tu
 
 
 def _cell_seconds(client: InfluxDBClient, conditions: str) -> int:
-    """The usual distance between samples of that series of a port in which it is the longest."""
+    """The usual distance between samples of that series of a port in which it is the shortest."""
     distances = f'SELECT elapsed("value"::float, 1s) AS "n" FROM "{PORT_TRAFFIC}" WHERE {conditions}'
     usual = f'SELECT median("n"::integer) AS "n" FROM ({distances} GROUP BY *) GROUP BY *'
-    rows, _ = _port_rows(client, f'SELECT max("n"::float) FROM ({usual})')
-    longest = rows[0][1] if rows else CELL_SECONDS
-    return int(np.clip(round(longest / CELL_SECONDS) * CELL_SECONDS, CELL_SECONDS, LONGEST_CELL_SECONDS))
+    rows, _ = _port_rows(client, f'SELECT min("n"::float) FROM ({usual})')
+    shortest = rows[0][1] if rows else CELL_SECONDS
+    return int(np.clip(round(shortest / CELL_SECONDS) * CELL_SECONDS, CELL_SECONDS, LONGEST_CELL_SECONDS))
 
 
 def _port_condition(tags: dict[str, str]) -> str:
