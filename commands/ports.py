@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def run_ports_train(options: argparse.Namespace) -> None:
     """Run --target ports --mode train, the nightly job; --evaluate then compares all detectors."""
-    from ports import comparison, parallel, preparation, training
+    from ports import comparison, devices, parallel, preparation, training
 
     settings = training.TrainingSettings(
         detectors=_port_detectors(options),
@@ -32,6 +32,8 @@ def run_ports_train(options: argparse.Namespace) -> None:
         train_days=options.train_days,
         until=options.until,
         drift_minutes=60 * options.drift_hours,
+        devices=devices.read_devices(options.devices) if options.devices else {},
+        are_minutes_given=options.bucket_minutes is not None,
     )
     cluster = parallel.Cluster(options.jobs, options.scheduler)
     with _port_faults(options):

@@ -34,10 +34,18 @@ def format_duration(seconds: float) -> str:
     return " ".join(f"{number} {unit}" for number, unit in parts if number) or "0 s"
 
 
-def last_midnight(moment: int, zone: str) -> int:
-    """When the local day of a moment began; both in seconds since 1970.
+def local_days(start: int, end: int, zone: str) -> float:
+    """How many days the local clock went on from one moment to another (seconds since 1970)."""
+    first, last = (
+        datetime.fromtimestamp(moment, ZoneInfo(zone)).replace(tzinfo=None) for moment in (start, end)
+    )
+    return (last - first) / timedelta(days=1)
+
+
+def last_midnight(moment: int, zone: str, days: int = 0) -> int:
+    """When the local day of a moment began, or the day so many days before; in seconds since 1970.
 
     If the clocks change at midnight, it is the first moment of the day.
     """
-    day = datetime.fromtimestamp(moment, ZoneInfo(zone))
+    day = datetime.fromtimestamp(moment, ZoneInfo(zone)) - timedelta(days=days)
     return int(day.replace(hour=0, minute=0, second=0, microsecond=0, fold=0).timestamp())

@@ -23,7 +23,7 @@ from ports.preparation import PREPARATIONS
 from ports.sensitivity import PARTS, Sensitivity, middle
 from ports.series import KnownAnomaly, Series
 from ports.sources import Loaded, Source, known_of, samples_of
-from ports.training import TrainingSettings, fit_series, load_days, note_too_short
+from ports.training import TrainingSettings, fit_series, load_days, note_too_short, training_buckets
 from ports.verdicts import Verdicts, judge, statuses
 
 logger = logging.getLogger("find_anomalies")
@@ -97,7 +97,7 @@ def compare_series(task: ComparisonTask) -> ComparedSeries:
         import sklearn.svm  # noqa: F401
         import statsmodels.tsa.statespace.sarimax  # noqa: F401
 
-        split = _split(series, settings.zone)
+        split = _split(series, settings.zone_of(task.name))
         late = [one for one in task.known if one.start >= split and one.end <= series.times[-1]]
         sizes = _sizes(task, series, split, late)
         for detector in settings.detectors:
@@ -163,10 +163,10 @@ def iterative_statuses(
     """
     # If samples are missing before midnight, the last buckets are unknown, and only the next day shows them.
     scores, trained = np.full(len(at_once.times), np.nan), None
-    midnights = [split]
+    zone, midnights = settings.zone_of(series.name), [split]
     while midnights[-1] < series.times[-1]:
         # A day may have 23 or 25 hours.
-        midnights.append(last_midnight(midnights[-1] + DAY_SECONDS + DAY_SECONDS // 2, settings.zone))
+        midnights.append(last_midnight(midnights[-1] + DAY_SECONDS + DAY_SECONDS // 2, zone))
     for midnight, until in zip(midnights, midnights[1:], strict=False):
         try:
             trained = fit_series(series, detector, replace(settings, until=midnight))
@@ -174,17 +174,18 @@ def iterative_statuses(
             if trained is None:
                 raise
         day = judge(trained, series.between(0, until), midnight).after(midnight)
-        scores[np.searchsorted(at_once.times, day.times)] = day.scored.score
+        # If the sampling changes, the buckets of one night may be longer than those of another.
+        index = np.flatnonzero(np.isin(at_once.times, day.times))
+        scores[index] = day.scored.score[np.searchsorted(day.times, at_once.times[index])]
     return statuses(scores, records=trained.alert_records)
 
 
 def _plot_decomposition(series: Series, settings: TrainingSettings, filename: Path) -> None:
     """Draw the parts into which STL splits the training span."""
-    preparation = PREPARATIONS[settings.preparation]
-    span = series.between(settings.until - settings.train_days * DAY_SECONDS, settings.until)
-    buckets = preparation.buckets(span, settings.minutes, settings.zone)
+    preparation, zone = PREPARATIONS[settings.preparation], settings.zone_of(series.name)
+    buckets, _ = training_buckets(series, settings)
     parts = detectors.decompose_buckets(buckets, preparation)
-    pictures.plot_decomposition(series.name, settings.zone, buckets.starts, *parts, filename)
+    pictures.plot_decomposition(series.name, zone, buckets.starts, *parts, filename)
 
 
 # --- all of them ---------------------------------------------------------------------------------
@@ -225,6 +226,7 @@ def compare(source: Source, settings: TrainingSettings, cluster: Cluster, plot_d
     note_too_short(too_short, len(names), "compared")
     if per_series:
         comparison = summarise(sorted(per_series, key=lambda found: found.name), settings)
+        comparison["zone"] = ", ".join(settings.zones_of(names))
         print("\n" + tables.all_tables(comparison))
         saveDictJson(comparison, Path(plot_dir) / "comparison.json")
         comparison_picture.plot_comparison(comparison, Path(plot_dir) / "comparison.png")

@@ -21,6 +21,7 @@ from typing import Protocol
 import numpy as np
 
 from common.files import UserError
+from common.times import local_days
 from ports.levels import AGES, DRIFT_MINUTES, LEVEL_MINUTES, NEWEST_WEIGHT, Memory, follow
 from ports.preparation import Buckets, Preparation, Scaler
 from ports.weeks import (
@@ -162,15 +163,20 @@ class Model:
 
 
 def fit(
-    detector: str, buckets: Buckets, preparation: Preparation, drift_minutes: int = DRIFT_MINUTES
+    detector: str,
+    buckets: Buckets,
+    preparation: Preparation,
+    zone: str = "UTC",
+    drift_minutes: int = DRIFT_MINUTES,
 ) -> Model:
     """Learn from the buckets of a training span. drift_minutes: what lasts so long is the new level.
 
-    Raises TooShortError for a span shorter than MIN_DAYS, counted in whole buckets from its first sample.
+    zone: in which days are counted. Raises TooShortError for a span shorter than MIN_DAYS, counted in whole
+    buckets from its first sample.
     Raises UserError for an unknown detector, for a span with too few samples, and for traffic
     that never changes.
     """
-    _check(detector, buckets)
+    _check(detector, buckets, zone)
     scaler = preparation.fit_scaler(buckets.traffic[~np.isnan(buckets.traffic)])
     values, minutes = scaler.transform(buckets.traffic), buckets.minutes
     learner, is_learnt = DETECTORS[detector], np.ones(len(values), dtype=bool)
@@ -188,10 +194,12 @@ def fit(
     return Model(scaler, usual, service.limits, reach, service.memory, curve, drift_minutes)
 
 
-def _check(detector: str, buckets: Buckets) -> None:
+def _check(detector: str, buckets: Buckets, zone: str) -> None:
     if detector not in DETECTORS:
         raise UserError(f"there is no detector {detector!r}; choose from {', '.join(DETECTORS)}")
-    days = len(buckets.starts) * buckets.minutes / 1440
+    days = 0.0
+    if len(buckets.starts):
+        days = local_days(int(buckets.starts[0]), int(buckets.starts[-1]) + 60 * buckets.minutes, zone)
     if days < MIN_DAYS:
         missing = int(np.ceil(MIN_DAYS - days))
         raise TooShortError(f"has {int(days)} days of history and needs {missing} more to reach {MIN_DAYS}")

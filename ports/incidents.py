@@ -18,7 +18,7 @@ from common.times import format_time
 from common.values import mapping, number, text, whole
 from ports.levels import LEVEL_MINUTES
 from ports.preparation import NEXT_TO_NOTHING, PREPARATIONS
-from ports.series import LATEST, NAME, SAMPLE_SECONDS, port_tags
+from ports.series import LATEST, NAME, port_tags
 from ports.verdicts import Verdicts
 
 # How an incident ended: as usual again; with a new level of some traffic, of none, or of traffic where there
@@ -346,4 +346,4 @@ class _Observer:
 def _samples(verdicts: Verdicts) -> float:
     """How many times its traffic a bucket has in bytes: the default preparation gives bytes per sample."""
     is_sum = verdicts.trained.preparation == "workshop"
-    return 1.0 if is_sum else verdicts.trained.minutes * 60 / SAMPLE_SECONDS
+    return 1.0 if is_sum else verdicts.trained.minutes / verdicts.trained.sample_minutes

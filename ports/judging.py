@@ -17,10 +17,11 @@ from ports.series import KnownAnomaly, port_tags
 from ports.shared import Change
 from ports.sources import Loaded, Source, known_of, samples_of
 from ports.state import JobState, ModelKey
-from ports.verdicts import PortAnomaly, Verdicts, judge, judged_from
+from ports.verdicts import PortAnomaly, Verdicts, judge, read_from
 
-# A series without a sample for this long is unknown.
+# A series is unknown without a sample for this long, and for so many intervals between samples.
 SILENCE_SECONDS = 2 * 3600
+SILENT_SAMPLES = 2.5
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,8 @@ class Report:
     time. new_levels: those that were taken. newest: series judged without a fault -> time of the newest
     sample, None without one. silent: those of them that have stopped -> one line. faults: series -> one line.
     untrained: series without a model. no_ports: tags of series that belong to no port. blind: series and why,
-    of each blind model. statuses: status -> how many new buckets have it. trained_until: end of training of
-    the newest model, seconds since 1970; 0 without one.
+    of each blind model. sample_minutes: series -> minutes between samples. statuses: status -> how many new
+    buckets have it. trained_until: end of training of the newest model, seconds since 1970; 0 without one.
     """
 
     count: int
@@ -91,6 +92,7 @@ class Report:
     untrained: list[str] = field(default_factory=list)
     no_ports: Sequence[str] = ()
     blind: list[tuple[str, str]] = field(default_factory=list)
+    sample_minutes: dict[str, int] = field(default_factory=dict)
     statuses: dict[str, int] = field(
         default_factory=lambda: dict.fromkeys((NORMAL, ANOMALY, ALERT, UNKNOWN), 0)
     )
@@ -111,8 +113,6 @@ class Report:
         trained, state = verdicts.trained, self.state
         watch = trained.series, trained.detector
         since = state.judged.get(watch, trained.end)
-        if trained.sensitivity and trained.sensitivity.blind:
-            self.blind.append((trained.series, trained.sensitivity.blind))
         observed = observe(verdicts, since, state.watched.get(watch, Watched()))
         new = verdicts.after(since).without_alerts(observed.no_alerts)
         state.watched[watch] = observed.watched
@@ -128,6 +128,7 @@ class Report:
         if trained.sensitivity and trained.sensitivity.blind:
             self.blind.append((trained.series, trained.sensitivity.blind))
         self.trained_until = max(self.trained_until, trained.end)
+        self.sample_minutes[trained.series] = trained.sample_minutes
 
     def finish(self, now: int) -> None:
         """Close what is no longer seen, and find what many ports have in common, once all series are added.
@@ -174,21 +175,25 @@ def judge_new(source: Source, settings: JudgingSettings, before: JobState) -> Re
         report.add(found)
     report.faults |= refusals
     now = settings.until or source.now() or max((time for time in report.newest.values() if time), default=0)
-    report.silent = silent_series(report.newest, now)
+    report.silent = silent_series(report.newest, now, report.sample_minutes)
     report.finish(now)
     return report
 
 
-def silent_series(newest: Mapping[str, int | None], now: int) -> dict[str, str]:
+def silent_series(
+    newest: Mapping[str, int | None], now: int, sample_minutes: Mapping[str, int]
+) -> dict[str, str]:
     """Series that have stopped -> one line. They are unknown, and must not pass for normal.
 
     newest: time of the newest sample of each series, None without one. now: seconds since 1970.
+    sample_minutes: between the samples of a series.
     """
     silent = {}
     for name, time in newest.items():
+        seconds = max(SILENCE_SECONDS, SILENT_SAMPLES * 60 * sample_minutes.get(name, 0))
         if time is None:
             silent[name] = f"{name}: has no sample to judge, so it is unknown"
-        elif time < now - SILENCE_SECONDS:
+        elif time < now - seconds:
             silent[name] = f"{name}: has had no sample since {format_time(time * 10**9)}, so it is unknown"
     return silent
 
@@ -204,7 +209,7 @@ def _tasks(
     for name, paths in with_model.items():
         trained, fault = _load_models(name, paths)
         since = [judged.get((name, one.detector), one.end) for one in trained]
-        starts = (judged_from(one, time) - one.minutes * 60 for one, time in zip(trained, since, strict=True))
+        starts = (read_from(one, time) for one, time in zip(trained, since, strict=True))
         start = min(starts, default=0)
         end = settings.until or source.now() or 0
         yield JudgingTask(

@@ -16,6 +16,7 @@ from common.values import is_number
 from ports.detectors import DETECTORS, HOURS, Curve, Model
 from ports.levels import AGES, DRIFT_HOURS, Memory
 from ports.preparation import BUCKET_MINUTES, PREPARATIONS, WEEK_MINUTES, Scaler, check_zone
+from ports.sampling import FIVE_MINUTES, INTERVAL_MINUTES, Sampling
 from ports.sensitivity import Sensitivity
 from ports.series import NAME
 
@@ -29,7 +30,9 @@ MODEL_BYTES = 100_000_000
 @dataclass(frozen=True)
 class Trained:
     """A model and all that is needed to apply it. start, end: the training span, seconds since 1970.
-    versions: library -> version, of those that trained it. sensitivity: what it would miss, None if unknown.
+    versions: library -> version, of those that trained it. sample_minutes: between two samples at the end of
+    training; traffic is in bytes of so many minutes. is_counter: whether samples are readings of a counter.
+    sensitivity: what it would miss, None if unknown.
     """
 
     series: str
@@ -41,7 +44,14 @@ class Trained:
     end: int
     versions: dict[str, str]
     model: Model
+    sample_minutes: int = FIVE_MINUTES.minutes
+    is_counter: bool = False
     sensitivity: Sensitivity | None = None
+
+    @property
+    def sampling(self) -> Sampling:
+        """How the series was sampled at the end of training."""
+        return Sampling(self.sample_minutes, self.is_counter)
 
     @property
     def alert_records(self) -> int:
@@ -74,6 +84,8 @@ def pack(trained: Trained) -> bytes:
         "preparation": trained.preparation,
         "minutes": trained.minutes,
         "zone": trained.zone,
+        "sample_minutes": trained.sample_minutes,
+        "is_counter": trained.is_counter,
         "trained_from": format_time(trained.start * 10**9),
         "trained_until": format_time(trained.end * 10**9),
         "versions": trained.versions,
@@ -168,11 +180,13 @@ def _trained(about: dict, arrays: dict[str, np.ndarray]) -> Trained:
         versions=about["versions"],
         model=model,
         sensitivity=Sensitivity.from_json(smallest) if smallest else None,
+        sample_minutes=about["sample_minutes"],
+        is_counter=about["is_counter"],
     )
 
 
 def _has_valid_entries(about: dict) -> bool:
-    """Whether series, detector, preparation, minutes, drift_minutes and versions are valid."""
+    """Whether series, detector, preparation, minutes, drift_minutes, sampling and versions are valid."""
     name, minutes = about["series"], about["minutes"]
     return (
         bool(NAME.fullmatch(name))
@@ -183,6 +197,9 @@ def _has_valid_entries(about: dict) -> bool:
         and minutes in BUCKET_MINUTES
         and isinstance(about["drift_minutes"], int)
         and DRIFT_HOURS[0] <= about["drift_minutes"] / 60 <= DRIFT_HOURS[1]
+        and isinstance(about["sample_minutes"], int)
+        and about["sample_minutes"] in INTERVAL_MINUTES
+        and isinstance(about["is_counter"], bool)
         and all(isinstance(text, str) for pair in about["versions"].items() for text in pair)
     )
 

@@ -15,14 +15,14 @@ import numpy as np
 
 from common.alerts import ALERT, ANOMALY, UNKNOWN
 from common.files import UserError, replace_file
-from ports.series import SAMPLE_SECONDS, KnownAnomaly
+from ports.series import KnownAnomaly
 from ports.verdicts import Verdicts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# This preparation counts the traffic of the whole bucket; the other one, that of five minutes.
+# This preparation counts the traffic of the whole bucket; the other one, that of a sample.
 SUMMED = "workshop"
 # Units for traffic: the largest one that the traffic reaches at HIGH_PERCENTILE is taken.
 BIT_RATE_UNITS = (("Gbit/s", 1e9), ("Mbit/s", 1e6), ("kbit/s", 1e3), ("bit/s", 1.0))
@@ -107,7 +107,7 @@ def draw_series(verdicts: Verdicts, known: Sequence[KnownAnomaly]) -> Figure:
 def _bit_rates(verdicts: Verdicts) -> tuple[str, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """The label of the axis; then traffic, expected, low and high (n,), in the unit of the label."""
     trained, scored = verdicts.trained, verdicts.scored
-    seconds = 60 * trained.minutes if trained.preparation == SUMMED else SAMPLE_SECONDS
+    seconds = 60 * (trained.minutes if trained.preparation == SUMMED else trained.sample_minutes)
     rates = [
         8 * values / seconds
         for values in (verdicts.buckets.traffic, scored.expected, scored.low, scored.high)

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from common.alerts import ALERT_RECORDS, alert_records
+from ports.sampling import FIVE_MINUTES, Sampling, as_sums, cells
 from ports.series import SAMPLE_SECONDS, Series
 
 DAY_MINUTES = 1440
@@ -28,9 +29,9 @@ BUSY_QUANTILE = 0.99
 
 @dataclass(frozen=True)
 class Buckets:
-    """starts: seconds since 1970 (n,), a bucket apart, none left out. traffic: bytes (n,), in five minutes
-    for the default preparation, in the whole bucket for the workshop's; NaN if too little was measured.
-    slots: the place of each bucket in the week (n,), 0 on Monday at midnight.
+    """starts: seconds since 1970 (n,), a bucket apart, none left out. traffic: bytes (n,), per sample for the
+    default preparation, in the whole bucket for the workshop's; NaN if too little was measured. slots: the
+    place of each bucket in the week (n,), 0 on Monday at midnight.
     """
 
     minutes: int
@@ -70,7 +71,9 @@ class Scaler:
 
 @dataclass(frozen=True)
 class Preparation:
-    """One of the two preparations. is_local: the week follows the port's time zone, not UTC."""
+    """One of the two preparations. is_local: the week follows the port's time zone, not UTC. is_per_sample:
+    traffic is bytes per sample, not in the whole bucket.
+    """
 
     name: str
     minutes: int
@@ -79,20 +82,29 @@ class Preparation:
     is_hourly: bool
     fill: Callable[[np.ndarray, int], np.ndarray]
     fit_scaler: Callable[[np.ndarray], Scaler]
+    is_per_sample: bool = False
 
     def alert_records(self, minutes: int) -> int:
         """How many anomalies in a row are an alert; the workshop's rule is four, however long they last."""
         return ALERT_RECORDS if self.is_hourly else alert_records(minutes)
 
-    def buckets(self, series: Series, minutes: int, zone: str) -> Buckets:
-        """All buckets that have ended, in order."""
-        starts, samples = _regular(series, minutes)
+    def buckets(self, series: Series, minutes: int, zone: str, sampling: Sampling = FIVE_MINUTES) -> Buckets:
+        """All buckets that have ended, in order. sampling: of the series at the end of training."""
+        starts, in_cells = _regular(as_sums(series, sampling), minutes, sampling)
+        if self.is_per_sample:
+            in_cells = in_cells * (sampling.minutes * 60 / SAMPLE_SECONDS)
         return Buckets(
             minutes,
             starts,
-            self.fill(samples, minutes),
+            self.fill(in_cells, minutes),
             week_slots(starts, minutes, zone if self.is_local else "UTC"),
         )
+
+
+def bucket_minutes(least: int, interval: int) -> int:
+    """The shortest bucket of at least so many minutes that holds whole intervals (minutes) of samples."""
+    long = [minutes for minutes in BUCKET_MINUTES if minutes >= max(least, interval)]
+    return next((minutes for minutes in long if minutes % interval == 0), long[0])
 
 
 def check_zone(zone: str) -> None:
@@ -110,28 +122,29 @@ def week_slots(starts: np.ndarray, minutes: int, zone: str) -> np.ndarray:
     return minute.to_numpy() // minutes
 
 
-def _regular(series: Series, minutes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Start of each bucket that has ended (n,), and its samples (n, per bucket), NaN for a missing one."""
+def _regular(series: Series, minutes: int, sampling: Sampling) -> tuple[np.ndarray, np.ndarray]:
+    """Start of each bucket that has ended (n,), and bytes of its cells (n, per bucket), NaN if unknown."""
     per_bucket = minutes * 60 // SAMPLE_SECONDS
-    # A sample counts the five minutes before it, and belongs to the cell with most of them.
-    cells = (series.times - SAMPLE_SECONDS // 2) // SAMPLE_SECONDS
-    first = cells[0] // per_bucket
-    count = max(series.times[-1] // SAMPLE_SECONDS // per_bucket - first, 0)
-    cells = cells - first * per_bucket
-    samples = np.full(count * per_bucket, np.nan)
-    ended = cells < len(samples)
-    samples[cells[ended]] = series.traffic[ended]
-    return (first + np.arange(count)) * minutes * 60, samples.reshape(count, per_bucket)
+    if not len(series.times):
+        return np.zeros(0, dtype=np.int64), np.zeros((0, per_bucket))
+    first_cell, found = cells(series, sampling)
+    first = first_cell // per_bucket
+    count = max(int(series.times[-1]) // SAMPLE_SECONDS // per_bucket - first, 0)
+    values = np.full(count * per_bucket, np.nan)
+    begin = first_cell - first * per_bucket
+    ended = found[: max(len(values) - begin, 0)]
+    values[begin : begin + len(ended)] = ended
+    return (first + np.arange(count)) * minutes * 60, values.reshape(count, per_bucket)
 
 
 # --- the default ---------------------------------------------------------------------------------
 
 
 def medians(samples: np.ndarray, minutes: int) -> np.ndarray:
-    """Bytes in five minutes: the median sample of each bucket.
+    """Bytes per sample: the median of the cells of each bucket (n, per bucket).
 
-    The median ignores one wrong sample in three: a transfer of five minutes, a counter that was reset. A
-    bucket with fewer than half of its samples is unknown: filled with zeroes, it would be an anomaly.
+    The median ignores one wrong cell in three: a transfer of five minutes, a counter that was reset. A bucket
+    with fewer than half of its cells is unknown: filled with zeroes, it would be an anomaly.
     """
     is_enough = 2 * (~np.isnan(samples)).sum(axis=1) >= samples.shape[1]
     return np.where(is_enough, known_medians(samples), np.nan)
@@ -176,6 +189,6 @@ def standard_scaler(traffic: np.ndarray) -> Scaler:
 
 
 PREPARATIONS = {
-    "default": Preparation("default", 15, True, False, medians, log_scaler),
+    "default": Preparation("default", 15, True, False, medians, log_scaler, is_per_sample=True),
     "workshop": Preparation("workshop", 30, False, True, workshop_sums, standard_scaler),
 }

@@ -19,7 +19,7 @@ from service.systemd import notify_systemd
 POINTS_PER_WRITE = 5000
 # Two series of one port are both alive if each has a sample this near to the port's newest.
 LIVE_SECONDS = 2 * 3600
-# The measurements of bytes per five minutes, of the anomalies in them, and of incidents.
+# The measurements of bytes per sample, of the anomalies in them, and of incidents.
 PORT_TRAFFIC = "port_traffic"
 PORT_ANOMALIES = "detected_port_anomalies"
 PORT_INCIDENTS = "port_incidents"
@@ -28,10 +28,10 @@ _PortKey = tuple[str, ...]
 MAX_TAG_LETTERS = 200
 # At most this many ports that several series write have these series named.
 NAMED_PORTS = 20
-# A sample counts the bytes of the time before it, and belongs to the cell with most of that time.
-CELL_SECONDS = 300
+# A sample counts the bytes of the time before it, and belongs to the cell with most of that time. A cell is
+# as long as the interval between samples, within these.
+CELL_SECONDS, LONGEST_CELL_SECONDS = 300, 3600
 _SHORT = f"/^(?s:.{{0,{MAX_TAG_LETTERS}}})$/"
-_CELLS = f"time({CELL_SECONDS}s, {CELL_SECONDS // 2}s)"
 
 
 @dataclass(frozen=True)
@@ -206,9 +206,9 @@ def get_port_samples(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Times (n,) after `start` and up to `end`, seconds since 1970, and bytes (n,), of one port.
 
-    The last of several samples within one second counts. Samples in five minutes in which two series wrote
-    are NaN: nobody knows which of them are right. Raises UserError, without the port's name, for a value that
-    is not a number and for more samples than the limits allow.
+    The last of several samples within one second counts. Samples in a cell in which two series wrote are NaN:
+    nobody knows which of them are right. Raises UserError, without the port's name, for a value that is not a
+    number and for more samples than the limits allow.
     """
     is_port = _port_condition(tags)
     conditions = f"time > {start}s AND time <= {end}s AND {is_port}"
@@ -237,26 +237,37 @@ def get_port_samples(
     times = np.array(list(samples), dtype=np.int64)
     traffic = np.array(list(samples.values()), dtype=float)
     # Queried after the samples, so that a series that begins in between is seen.
-    cells = (times - CELL_SECONDS // 2) // CELL_SECONDS
-    traffic[np.isin(cells, _shared_cells(client, conditions, limits))] = np.nan
+    seconds, shared = _shared_cells(client, conditions, limits)
+    traffic[np.isin((times - seconds // 2) // seconds, shared)] = np.nan
     return times, traffic
 
 
-def _shared_cells(client: InfluxDBClient, conditions: str, limits: Limits) -> list[int]:
-    """The cells, counted from 1970, in which more than one series of a port has samples."""
+def _shared_cells(client: InfluxDBClient, conditions: str, limits: Limits) -> tuple[int, list[int]]:
+    """Length of a cell in seconds; and the cells, counted from 1970, in which several series have samples."""
     series = _series_times(client, 'last("value"::float)', conditions, limits)
     if all(len(times) == 1 for times in series.values()):
-        return []
+        return CELL_SECONDS, []
+    seconds = _cell_seconds(client, conditions)
+    cells = f"time({seconds}s, {seconds // 2}s)"
     each = f'SELECT count("value"::float) AS "n" FROM "{PORT_TRAFFIC}" WHERE {conditions}'
-    together = f'SELECT count("n"::integer) AS "n" FROM ({each} GROUP BY {_CELLS}, * fill(none))'
-    shared = f'SELECT "n"::integer FROM ({together} GROUP BY {_CELLS} fill(none)) WHERE "n"::integer > 1'
+    together = f'SELECT count("n"::integer) AS "n" FROM ({each} GROUP BY {cells}, * fill(none))'
+    shared = f'SELECT "n"::integer FROM ({together} GROUP BY {cells} fill(none)) WHERE "n"::integer > 1'
     found: list[int] = []
     is_whole = False
     while not is_whole:
         rows, is_cut = _port_rows(client, f"{shared} LIMIT {limits.page_samples} OFFSET {len(found)}")
-        found += [time // 10**9 // CELL_SECONDS for time, _ in rows]
+        found += [time // 10**9 // seconds for time, _ in rows]
         is_whole = not rows or len(rows) < limits.page_samples and not is_cut
-    return found
+    return seconds, found
+
+
+def _cell_seconds(client: InfluxDBClient, conditions: str) -> int:
+    """The usual distance between samples of that series of a port in which it is the shortest."""
+    distances = f'SELECT elapsed("value"::float, 1s) AS "n" FROM "{PORT_TRAFFIC}" WHERE {conditions}'
+    usual = f'SELECT median("n"::integer) AS "n" FROM ({distances} GROUP BY *) GROUP BY *'
+    rows, _ = _port_rows(client, f'SELECT min("n"::float) FROM ({usual})')
+    shortest = rows[0][1] if rows else CELL_SECONDS
+    return int(np.clip(round(shortest / CELL_SECONDS) * CELL_SECONDS, CELL_SECONDS, LONGEST_CELL_SECONDS))
 
 
 def _port_condition(tags: dict[str, str]) -> str:

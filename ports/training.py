@@ -6,18 +6,20 @@ import contextlib
 import importlib.metadata
 import logging
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from common.files import UserError
 from common.times import DAY_SECONDS, last_midnight
 from ports import detectors, models, sensitivity
+from ports.devices import Device, unused_devices
 from ports.faults import Fault, Lines, faults_of, some_of
 from ports.levels import DRIFT_MINUTES
 from ports.parallel import Cluster, in_parallel
-from ports.preparation import PREPARATIONS
-from ports.series import Series
+from ports.preparation import PREPARATIONS, Buckets, bucket_minutes
+from ports.sampling import Sampling, as_sums, find_sampling
+from ports.series import Series, port_tags
 from ports.sources import Loaded, Source, describe_no_ports, samples_of
 
 logger = logging.getLogger("find_anomalies")
@@ -34,9 +36,10 @@ _LIBRARIES = {
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How to train. minutes: length of a bucket. zone: the ports' time zone. train_days: days of history up
-    to the last midnight there. until: later samples do not count, seconds since 1970. drift_minutes: a
-    deviation that lasts so long is the new level.
+    """How to train. minutes: least length of a bucket. zone: the ports' time zone. train_days: local days of
+    history up to the last midnight there. until: later samples do not count, seconds since 1970.
+    drift_minutes: a deviation that lasts so long is the new level. devices: those with something of their
+    own, by name. are_minutes_given: a user gave `minutes`.
     """
 
     detectors: tuple[str, ...]
@@ -46,6 +49,17 @@ class TrainingSettings:
     train_days: int
     until: int | None
     drift_minutes: int = DRIFT_MINUTES
+    devices: Mapping[str, Device] = field(default_factory=dict)
+    are_minutes_given: bool = False
+
+    def zone_of(self, series: str) -> str:
+        """The time zone of the device of a series."""
+        device = self.devices.get(port_tags(series)["device"]) if self.devices else None
+        return device.timezone if device and device.timezone else self.zone
+
+    def zones_of(self, names: Sequence[str]) -> list[str]:
+        """The time zones of these series, in alphabetical order."""
+        return sorted({self.zone_of(name) for name in names})
 
 
 @dataclass(frozen=True)
@@ -60,13 +74,15 @@ class TrainingTask:
 @dataclass(frozen=True)
 class TrainedSeries:
     """The result for one series. contents: (detector, content of its model's file). blind: why each
-    blind model is.
+    blind model is. is_counter: as in models.Trained. has_longer: its buckets are longer than was asked for.
     """
 
     name: str
     contents: tuple[tuple[str, bytes], ...]
     fault: Fault
     blind: tuple[str, ...]
+    is_counter: bool = False
+    has_longer: bool = False
 
 
 def train(source: Source, settings: TrainingSettings, cluster: Cluster, folder: str | Path) -> set[str]:
@@ -77,6 +93,9 @@ def train(source: Source, settings: TrainingSettings, cluster: Cluster, folder: 
     """
     _make_folder(folder)
     names, failed, too_short, blind = source.names(), set(), [], []
+    if unused := unused_devices(settings.devices, names):
+        logger.warning("--devices names %d devices that no series has: %s", len(unused), some_of(unused))
+    counters, longer = [], []
     faults = Lines(logging.ERROR, "that could not be trained")
     tasks = (
         TrainingTask(name, load_days(source, name, settings.train_days, settings.until), settings)
@@ -90,16 +109,37 @@ def train(source: Source, settings: TrainingSettings, cluster: Cluster, folder: 
             failed.add(found.name)
             faults.add(fault.text)
         blind += [(found.name, why) for why in found.blind]
+        counters += [found.name] if found.is_counter else []
+        longer += [found.name] if found.has_longer else []
     faults.end()
+    _note_samples(counters, longer, settings)
     if source.no_ports:
         logger.warning("%s", describe_no_ports(source.no_ports))
     note_too_short(too_short, len(names), "trained")
     count = len(names) - len(failed) - len(too_short)
     trained = f"{', '.join(settings.detectors)} trained for {count} of {len(names)} series"
-    logger.info("%s: %s, in the time zone %s", folder, trained, settings.zone)
+    zones = settings.zones_of(names)
+    logger.info("%s: %s, in the time zone%s %s", folder, trained, "s" * (len(zones) > 1), ", ".join(zones))
     if blind:
         logger.warning("%s", sensitivity.describe_blind(blind))
     return failed
+
+
+def _note_samples(counters: Sequence[str], longer: Sequence[str], settings: TrainingSettings) -> None:
+    """Log what was found in the samples and the user may not know of."""
+    if counters:
+        logger.info(
+            "%d series hold a counter, whose differences are judged: %s",
+            len(counters),
+            some_of(sorted(counters)),
+        )
+    if longer and settings.are_minutes_given:
+        logger.warning(
+            "%d series have buckets longer than --bucket_minutes %d, because they are sampled too seldom: %s",
+            len(longer),
+            settings.minutes,
+            some_of(sorted(longer)),
+        )
 
 
 def _make_folder(folder: str | Path) -> None:
@@ -136,16 +176,20 @@ def note_too_short(names: Sequence[str], count: int, done: str) -> None:
 
 
 def load_days(source: Source, name: str, days: int, until: int | None) -> Loaded:
-    """The samples of the last `days` days before the newest sample, and of one more day."""
+    """The samples of the last `days` days before the newest sample, and of two more days.
+
+    A part of the newest day does not count, and a day may have 25 hours.
+    """
     end = until or source.now() or 0
     newest = source.newest(name) or end
-    return source.load(name, newest - (days + 1) * DAY_SECONDS, end)
+    return source.load(name, newest - (days + 2) * DAY_SECONDS, end)
 
 
 def train_series(task: TrainingTask) -> TrainedSeries:
     """Train the detectors of one series; a fault of one detector costs no other its model."""
     contents: list[tuple[str, bytes]] = []
     faults, blind = [], []
+    is_counter = has_longer = False
     with faults_of(task.name) as fault:
         series = samples_of(task.loaded, task.name)
         for detector in task.settings.detectors:
@@ -154,40 +198,63 @@ def train_series(task: TrainingTask) -> TrainedSeries:
                 contents.append((detector, models.pack(trained)))
                 if trained.sensitivity.blind:
                     blind.append(trained.sensitivity.blind)
+                is_counter, has_longer = trained.is_counter, trained.minutes > task.settings.minutes
             faults.append(of_detector)
     found = [one for one in (fault, *faults) if one.text]
     # A fault of all detectors is reported once.
     text = "; ".join(dict.fromkeys(one.text for one in found)) or None
     is_too_short = bool(found) and all(one.is_too_short for one in found)
-    return TrainedSeries(task.name, tuple(contents), Fault(text, is_too_short), tuple(blind))
+    faulty = Fault(text, is_too_short)
+    return TrainedSeries(task.name, tuple(contents), faulty, tuple(blind), is_counter, has_longer)
 
 
-def fit_series(series: Series, detector: str, settings: TrainingSettings) -> models.Trained:
-    """Train one detector on the `train_days` before the last midnight in its time zone.
+def training_buckets(series: Series, settings: TrainingSettings) -> tuple[Buckets, Sampling]:
+    """The buckets of the `train_days` before the last midnight in the time zone of the series.
 
     Raises TooShortError, or another UserError, that names the series.
     """
+    zone = settings.zone_of(series.name)
     newest = int(series.times[-1]) if len(series.times) else 0
-    end = last_midnight(min(newest, settings.until or newest), settings.zone)
-    span = series.between(end - settings.train_days * DAY_SECONDS, end)
-    if not len(span.times):
+    end = last_midnight(min(newest, settings.until or newest), zone)
+    start = last_midnight(end, zone, settings.train_days)
+    within = series.between(start, end)
+    if not len(within.times):
         raise detectors.TooShortError(f"{series.name}: has no full day of history; record it for longer")
-    preparation = PREPARATIONS[settings.preparation]
-    buckets = preparation.buckets(span, settings.minutes, settings.zone)
     try:
-        model = detectors.fit(detector, buckets, preparation, settings.drift_minutes)
+        sampling = find_sampling(within)
+    except UserError as error:
+        raise UserError(f"{series.name}: {error}") from None
+    # The first difference of a counter needs the reading before the span, and the last bucket ends with a
+    # sample that may be some seconds late.
+    span = as_sums(series, sampling).between(start, end + 60 * sampling.minutes)
+    preparation = PREPARATIONS[settings.preparation]
+    minutes = bucket_minutes(settings.minutes, sampling.minutes)
+    buckets = preparation.buckets(span, minutes, zone, replace(sampling, is_counter=False))
+    return buckets[buckets.starts < end], sampling
+
+
+def fit_series(series: Series, detector: str, settings: TrainingSettings) -> models.Trained:
+    """Train one detector on what training_buckets returns. Raises the same, and what detectors.fit raises."""
+    zone = settings.zone_of(series.name)
+    preparation = PREPARATIONS[settings.preparation]
+    buckets, sampling = training_buckets(series, settings)
+    try:
+        model = detectors.fit(detector, buckets, preparation, zone, settings.drift_minutes)
     except UserError as error:
         raise type(error)(f"{series.name}: {error}") from None
     libraries = ("numpy", *_LIBRARIES.get(detector, ()))
+    newest = int(series.times[-1])
     return models.Trained(
         series=series.name,
         detector=detector,
         preparation=settings.preparation,
-        minutes=settings.minutes,
-        zone=settings.zone,
+        minutes=buckets.minutes,
+        zone=zone,
         start=int(buckets.starts[0]),
-        end=end,
+        end=last_midnight(min(newest, settings.until or newest), zone),
         versions={library: importlib.metadata.version(library) for library in libraries},
         model=model,
-        sensitivity=sensitivity.sensitivity(model, buckets, preparation.alert_records(settings.minutes)),
+        sensitivity=sensitivity.sensitivity(model, buckets, preparation.alert_records(buckets.minutes)),
+        sample_minutes=sampling.minutes,
+        is_counter=sampling.is_counter,
     )

@@ -20,12 +20,16 @@ from ports.series import Series, port_tags
 # Judging begins so long before the end of training: the first day shows the level, and an anomaly of the
 # second and third one does not count.
 LEAD_MINUTES = 3 * LEVEL_MINUTES
+# Samples are read from so long before: a bucket of which a part may be missing, and three samples, on which
+# the first difference of a counter depends. None of these is longer than an hour.
+READ_MINUTES = 240
 
 
 @dataclass(frozen=True)
 class PortAnomaly:
     """An anomaly. time: the end of its bucket, seconds since 1970. severity: `anomaly`, or `alert` by the
-    rule of common/alerts.py. traffic, expected, low, high: bytes, infinite where there is no bound.
+    rule of common/alerts.py. traffic, expected, low, high: bytes per sample (of the whole bucket for the
+    workshop's preparation), infinite where there is no bound.
     """
 
     series: str
@@ -123,14 +127,19 @@ def judged_from(trained: Trained, since: int) -> int:
     return trained.end // bucket_seconds * bucket_seconds - missed - LEAD_MINUTES * 60
 
 
+def read_from(trained: Trained, since: int) -> int:
+    """The time (seconds since 1970) after which samples are needed to judge what ends after `since`."""
+    return judged_from(trained, since) - READ_MINUTES * 60
+
+
 def judge(trained: Trained, series: Series, since: int) -> Verdicts:
     """Judge all buckets that end after `since` (seconds since 1970), and the buckets that lead up to them.
 
-    They depend on nothing before `judged_from`, but for the bucket before it, a part of which may count
-    towards the first one. (The workshop's preparation takes gaps for zeroes: for it, this holds only if no
-    gap is that long.)
+    They depend on nothing before `read_from`. (The workshop's preparation takes gaps for zeroes: for it, this
+    holds only if no gap is that long. A new interval between samples is noticed some samples late.)
     """
-    buckets = PREPARATIONS[trained.preparation].buckets(series, trained.minutes, trained.zone)
+    preparation = PREPARATIONS[trained.preparation]
+    buckets = preparation.buckets(series, trained.minutes, trained.zone, trained.sampling)
     buckets = _begun_at(buckets, judged_from(trained, since))
     scored = trained.model.judge(buckets)
     return Verdicts(trained, buckets, scored, statuses(scored.score, records=trained.alert_records))

@@ -133,6 +133,7 @@ def test_names_and_defaults_are_the_documented_ones() -> None:
     assert values[PORTS_TRAIN] == for_ports | influx | {
         "preprocess": "default",
         "bucket_minutes": None,
+        "devices": None,
         "train_days": 63,
         "drift_hours": 12,
         "evaluate": False,

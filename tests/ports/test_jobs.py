@@ -686,7 +686,7 @@ def test_the_content_of_one_port_costs_no_other_its_model(
     )
     assert failed == {f"core%5F1_{port}_in" for port in (3, 4, 5, 6)}
     assert sorted(errors_of(caplog)) == [
-        "core%5F1_3_in: has more than 50,000 samples since 2023-01-04T00:00:00Z; write one every five"
+        "core%5F1_3_in: has more than 50,000 samples since 2023-01-03T00:00:00Z; write one every five"
         " minutes, and delete the others",
         "core%5F1_4_in: has text at 2023-02-08T00:00:00Z instead of a number of bytes; delete that sample",
         "core%5F1_5_in: has a boolean at 2023-02-15T00:00:00Z instead of a number of bytes; delete that"

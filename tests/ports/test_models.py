@@ -170,6 +170,8 @@ def test_what_is_kept_can_be_read_by_whoever_looks(trained: dict[str, Trained]) 
         "preparation": "default",
         "minutes": 15,
         "zone": "Europe/Rome",
+        "sample_minutes": 5,
+        "is_counter": False,
         # Midnight in Rome, in winter.
         "trained_from": "2023-01-08T23:00:00Z",
         "trained_until": "2023-03-12T23:00:00Z",
@@ -357,6 +359,9 @@ def test_a_file_that_lacks_an_entry_is_refused(tmp_path: Path, key: str) -> None
         {"zone": "../../etc/passwd"},
         {"zone": 1},
         {"zone": ""},
+        {"sample_minutes": 7},
+        {"sample_minutes": 5.0},
+        {"is_counter": 1},
         {"preparation": "none"},
         {"preparation": ["default"]},
         {"detector": "prophet"},
