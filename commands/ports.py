@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def run_ports_train(options: argparse.Namespace) -> None:
     """Run --target ports --mode train, the nightly job; --evaluate then compares all detectors."""
-    from ports import comparison, parallel, preparation, training
+    from ports import calendars, comparison, parallel, preparation, training
 
     settings = training.TrainingSettings(
         detectors=_port_detectors(options),
@@ -31,6 +31,8 @@ def run_ports_train(options: argparse.Namespace) -> None:
         zone=options.timezone,
         train_days=options.train_days,
         until=options.until,
+        holidays=options.holidays,
+        calendar=calendars.load_calendar(options.calendar) if options.calendar else calendars.Calendar(),
     )
     cluster = parallel.Cluster(options.jobs, options.scheduler)
     with _port_faults(options):
@@ -60,6 +62,7 @@ def run_ports_test(options: argparse.Namespace) -> None:
         lambda: _port_faults(options),
         # Samples in a folder are judged again on each run, from the end of the training.
         judged_file=None if options.ports_dir else Path(options.state_dir) / "ports.json",
+        calendar_file=options.calendar,
         metrics=metrics,
         ending=ending,
     )

@@ -152,12 +152,17 @@ def _compare(task: ComparisonTask, series: Series, detector: str, split: int) ->
     begin = time.perf_counter()
     trained = fit_series(series, detector, replace(task.settings, until=split))
     fitted = time.perf_counter()
-    together = judge(trained, series, split)
+    together = judge(trained, series, split, task.settings.calendar)
     scored = time.perf_counter()
     after = together.after(split)
     if task.plot_dir:
         pictures.plot_series(after, task.known, Path(task.plot_dir) / f"{series.name}.{detector}.png")
-    late = [one for one in task.known if one.start >= split and one.end <= series.times[-1]]
+    windows = task.settings.calendar.of(series.name)
+    late = [
+        one
+        for one in task.known
+        if one.start >= split and one.end <= series.times[-1] and not windows.excuses(one, task.settings.zone)
+    ]
     excused = [one for one in task.known if one not in late]
     at_once, iterative = (
         detection(after.buckets.starts, trained.minutes * 60, judged, late, excused)
@@ -169,17 +174,21 @@ def _compare(task: ComparisonTask, series: Series, detector: str, split: int) ->
 def iterative_statuses(
     series: Series, detector: str, settings: TrainingSettings, split: int, at_once: Verdicts
 ) -> np.ndarray:
-    """As in service: from `split` on, a model is trained each midnight and judges the day that follows."""
-    scores = []
+    """As in service: from `split` on, a model is trained each midnight and judges the day that follows.
+
+    at_once: the verdicts on the same buckets with one model.
+    """
+    # A day that ends with a gap has no verdict on it.
+    score = np.full(len(at_once.times), np.nan)
     midnights = [split]
     while midnights[-1] < series.times[-1]:
         # A day may have 23 or 25 hours.
         midnights.append(last_midnight(midnights[-1] + DAY_SECONDS + DAY_SECONDS // 2, settings.zone))
     for midnight, until in zip(midnights, midnights[1:], strict=False):
         trained = fit_series(series, detector, replace(settings, until=midnight))
-        day = judge(trained, series.between(0, until), midnight).after(midnight)
-        scores.append(day.scored.score)
-    return statuses(np.concatenate(scores))
+        day = judge(trained, series.between(0, until), midnight, settings.calendar).after(midnight)
+        score[np.isin(at_once.times, day.times)] = day.scored.score
+    return statuses(score, at_once.buckets.is_quiet)
 
 
 def _plot_decomposition(series: Series, settings: TrainingSettings, filename: Path) -> None:

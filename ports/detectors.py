@@ -14,14 +14,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 
 from common.files import UserError
-from ports.levels import AGES, LEVEL_MINUTES, NEWEST_WEIGHT, Memory, follow
+from ports.levels import AGES, LEVEL_MINUTES, NEWEST_WEIGHT, Memory, beyond, follow
 from ports.preparation import Buckets, Preparation, Scaler
+from ports.special_days import ORDINARY, HolidayShape, learn_holidays
 from ports.weeks import (
     TOO_MANY_UNKNOWN,
     WEEK_DAYS,
@@ -107,7 +108,8 @@ class Model:
 
     usual: the usual week without its level (slots,). limits: (24,), how far from what is expected a value may
     be at each hour of the day, one bucket after an ordinary one. memory: how these widen. curve: the scores
-    of an outlier model; without one, the score is the error in limits.
+    of an outlier model; without one, the score is the error in limits. holiday: what public holidays are
+    like; None if they are not known.
     """
 
     scaler: Scaler
@@ -115,39 +117,54 @@ class Model:
     limits: np.ndarray
     memory: Memory
     curve: Curve | None = None
+    holiday: HolidayShape | None = None
 
     def judge(self, buckets: Buckets) -> Scored:
-        """Judge consecutive buckets; those of the first day are unknown, since they show the level."""
-        usual = self.usual[buckets.slots]
+        """Judge consecutive buckets; those of the first day are unknown, since they show the level.
+
+        The level does not follow quiet buckets.
+        """
+        usual, room = self.usual[buckets.slots], np.zeros(len(buckets.slots))
+        if self.holiday:
+            usual, room = self.holiday.expected(self.usual, buckets)
         deviations = self.scaler.transform(buckets.traffic) - usual
         limits = self.limits[buckets.slots * WEEK_DAYS * HOURS // len(self.usual) % HOURS]
         low, high = self.curve.accepted() if self.curve else (-1.0, 1.0)
         lows, highs = np.minimum(low * limits, -MIN_LIMIT), np.maximum(high * limits, MIN_LIMIT)
-        followed = follow(deviations, lows, highs, self.memory, buckets.minutes)
-        errors = deviations - followed.expected
+        followed_values = np.where(buckets.is_quiet, np.nan, deviations)
+        followed = follow(followed_values, lows, highs, self.memory, buckets.minutes, room)
+        errors = beyond(deviations - followed.expected, room)
         score = np.abs(errors) / (limits * followed.wider)
         if self.curve:
             is_near = (errors >= lows * followed.wider) & (errors <= highs * followed.wider)
             score = np.interp(errors / (limits * followed.wider), self.curve.grid, self.curve.scores)
             score = np.where(np.isnan(errors), np.nan, np.where(is_near, np.minimum(score, 1.0), score))
         expected = usual + followed.expected
-        bounds = (expected, expected + lows * followed.wider, expected + highs * followed.wider)
-        return Scored(score, *(self.scaler.inverse(bound) for bound in bounds))
+        lowest = expected + np.minimum(room, 0.0) + lows * followed.wider
+        highest = expected + np.maximum(room, 0.0) + highs * followed.wider
+        return Scored(score, *(self.scaler.inverse(bound) for bound in (expected, lowest, highest)))
 
 
 # --- learning ------------------------------------------------------------------------------------
 
 
-def fit(detector: str, buckets: Buckets, preparation: Preparation) -> Model:
-    """Learn from the buckets of a training span.
+def fit(
+    detector: str, buckets: Buckets, preparation: Preparation, weekend: tuple[int, ...] | None = None
+) -> Model:
+    """Learn from the buckets of a training span, without those that are quiet.
+
+    weekend: the weekdays without work (0 is Monday), if public holidays are known; these and bridge days are
+    neither learnt as their weekday nor counted as errors.
 
     Raises TooShortError for a span shorter than MIN_DAYS, counted in whole buckets from its first sample.
     Raises UserError for an unknown detector, for a span with too few samples, and for traffic
     that never changes.
     """
+    buckets = replace(buckets, traffic=np.where(buckets.is_quiet, np.nan, buckets.traffic))
     _check(detector, buckets)
     scaler = preparation.fit_scaler(buckets.traffic[~np.isnan(buckets.traffic)])
-    values, minutes = scaler.transform(buckets.traffic), buckets.minutes
+    all_values, minutes = scaler.transform(buckets.traffic), buckets.minutes
+    values = np.where(buckets.kinds == ORDINARY, all_values, np.nan)
     learner, is_learnt = DETECTORS[detector], np.ones(len(values), dtype=bool)
     for number in range(1, PASSES + 1):
         weeks = week_rows(np.where(is_learnt, values, np.nan), buckets.slots, minutes)
@@ -158,9 +175,10 @@ def fit(detector: str, buckets: Buckets, preparation: Preparation) -> Model:
         if number < PASSES:
             is_learnt = ~service.is_anomalous()
     curve = learner.curve(service.errors / service.limits[service.hours]) if learner.curve else None
-    return Model(
-        scaler, np.roll(usual, first_slot(buckets.slots, minutes)), service.limits, service.memory, curve
-    )
+    usual, holiday = np.roll(usual, first_slot(buckets.slots, minutes)), None
+    if weekend is not None:
+        holiday = learn_holidays(np.where(is_learnt, values, np.nan), all_values, usual, buckets, weekend)
+    return Model(scaler, usual, service.limits, service.memory, curve, holiday)
 
 
 def _check(detector: str, buckets: Buckets) -> None:

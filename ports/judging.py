@@ -10,11 +10,12 @@ from common.alerts import ALERT, ANOMALY, NORMAL, UNKNOWN
 from common.files import UserError, is_there, loadDictJson, saveDictJson
 from common.times import format_time, parse_time
 from ports import models, pictures
+from ports.calendars import Calendar
 from ports.faults import faults_of
 from ports.parallel import Cluster, in_parallel
 from ports.series import KnownAnomaly
 from ports.sources import Loaded, Source, known_of, samples_of
-from ports.verdicts import PortAnomaly, Verdicts, judge, judged_from
+from ports.verdicts import NO_WINDOWS, PortAnomaly, Verdicts, judge, judged_from
 
 # The file of judged times is no larger, even with a million series.
 JUDGED_BYTES = 100_000_000
@@ -44,7 +45,7 @@ class JudgingTask:
 
     loaded: its samples; None if no model can be applied. models: each with the time up to which it has judged
     the series, seconds since 1970. known: its known anomalies. model_fault: why a model cannot be applied, in
-    one line.
+    one line. calendar: windows without alerts.
     """
 
     name: str
@@ -54,6 +55,7 @@ class JudgingTask:
     plot_dir: str | None
     known: Sequence[KnownAnomaly]
     model_fault: str | None
+    calendar: Calendar
 
 
 @dataclass(frozen=True)
@@ -116,10 +118,12 @@ class Report:
         return f"{self.count} series, {sum(self.statuses.values())} buckets: {statuses}"
 
 
-def judge_new(source: Source, settings: JudgingSettings, judged: JudgedUntil) -> Report:
+def judge_new(
+    source: Source, settings: JudgingSettings, judged: JudgedUntil, calendar: Calendar = NO_WINDOWS
+) -> Report:
     """Judge each series from where it was last judged, or from the end of its training.
 
-    No sample is read of a series without a model.
+    No sample is read of a series without a model. calendar: windows without alerts.
     """
     names = source.names()
     report = Report(len(names), source.now(), dict(judged), no_ports=source.no_ports)
@@ -136,7 +140,7 @@ def judge_new(source: Source, settings: JudgingSettings, judged: JudgedUntil) ->
             with_model[name] = paths
         else:
             report.untrained.append(name)
-    tasks = _tasks(source, settings, judged, with_model)
+    tasks = _tasks(source, settings, judged, with_model, calendar)
     for found in in_parallel(judge_series, tasks, len(with_model), settings.cluster, "judging"):
         report.add(found)
     report.faults |= refusals
@@ -162,7 +166,11 @@ def silent_series(newest: Mapping[str, int | None], now: int | None) -> dict[str
 
 
 def _tasks(
-    source: Source, settings: JudgingSettings, judged: JudgedUntil, with_model: dict[str, list[Path]]
+    source: Source,
+    settings: JudgingSettings,
+    judged: JudgedUntil,
+    with_model: dict[str, list[Path]],
+    calendar: Calendar,
 ) -> Iterator[JudgingTask]:
     # Workers may have another working directory.
     plot_dir = str(Path(settings.plot_dir).resolve()) if settings.plot_dir else None
@@ -180,6 +188,7 @@ def _tasks(
             plot_dir=plot_dir,
             known=known_of(source, name),
             model_fault=fault,
+            calendar=calendar.of(name),
         )
 
 
@@ -202,7 +211,7 @@ def judge_series(task: JudgingTask) -> JudgedSeries:
             series = samples_of(task.loaded, task.name)
             series = series.between(0, task.until) if task.until else series
             newest = int(series.times[-1]) if len(series.times) else None
-            verdicts = [judge(one, series, since) for one, since in task.models if newest]
+            verdicts = [judge(one, series, since, task.calendar) for one, since in task.models if newest]
             # Drawn after judging: a picture that cannot be drawn costs no verdict.
             for of_one, (one, since) in zip(verdicts, task.models, strict=False):
                 if task.plot_dir and any(of_one.after(since).anomalies()):

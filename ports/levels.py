@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 LEVEL_MINUTES = 1440
+# The level is known from this share of the values of a day.
+KNOWN_SHARE = 0.25
 # What lasts so long is the new level.
 DRIFT_MINUTES = 720
 # How much is left of a deviation is known after so many buckets, and interpolated between them.
@@ -59,6 +61,7 @@ class _LastDay:
         self._values = [np.nan] * count
         self._sorted: list[float] = []
         self._oldest = 0
+        self._median = np.nan
 
     def add(self, value: float) -> None:
         old, self._values[self._oldest] = self._values[self._oldest], value
@@ -69,20 +72,31 @@ class _LastDay:
             insort(self._sorted, value)
 
     def median(self) -> float:
-        """Zero if nothing is known."""
+        """While less than KNOWN_SHARE of the values are known, it stays; NaN before so many ever were."""
         count = len(self._sorted)
-        if not count:
-            return 0.0
-        return (self._sorted[(count - 1) // 2] + self._sorted[count // 2]) / 2
+        if count >= KNOWN_SHARE * len(self._values):
+            self._median = (self._sorted[(count - 1) // 2] + self._sorted[count // 2]) / 2
+        return self._median
+
+
+def beyond(errors: np.ndarray, room: np.ndarray) -> np.ndarray:
+    """How far errors (n,) are outside what lies between zero and `room` (n,)."""
+    return errors - np.clip(errors, np.minimum(room, 0.0), np.maximum(room, 0.0))
 
 
 def follow(
-    deviations: np.ndarray, low: np.ndarray, high: np.ndarray, memory: Memory, minutes: int
+    deviations: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    memory: Memory,
+    minutes: int,
+    room: np.ndarray | None = None,
 ) -> Followed:
     """Follow deviations (n,) from the usual week, in consecutive buckets of so many minutes.
 
     low, high: (n,), how far below (negative) and above what is expected a value may be, one bucket after an
-    ordinary one.
+    ordinary one. room: (n,), anything between what is expected and so much more (or less, if negative) is as
+    good as what is expected; None for no room.
     """
     last_day, drift = _LastDay(LEVEL_MINUTES // minutes), DRIFT_MINUTES // minutes
     first = min(LEVEL_MINUTES // minutes, len(deviations))
@@ -93,16 +107,20 @@ def follow(
     newest, age, waiting = 0.0, oldest, []
     rows = []
     lows, highs = low.tolist(), high.tolist()
+    rooms = np.zeros(len(deviations)).tolist() if room is None else room.tolist()
     for index, value in enumerate(deviations[first:].tolist(), start=first):
         level = last_day.median()
         age += 1
         # Nothing is left of what was longer ago.
         expected, wide = (level + left[age] * newest, wider[age]) if age <= oldest else (level, wider[oldest])
         rows.append((level, expected, wide, False))
-        if value != value:
+        if value != value or level != level:
             last_day.add(value)
             continue
         error = value - expected
+        if rooms[index]:
+            error -= min(max(error, min(rooms[index], 0.0)), max(rooms[index], 0.0))
+            value = expected + error
         bound = (highs[index] if error > 0 else lows[index]) * wide
         if error / bound > (ENDED if waiting else 1.0):
             waiting.append(value)

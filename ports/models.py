@@ -6,6 +6,7 @@ import io
 import json
 import os
 from dataclasses import asdict, dataclass
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ from ports.detectors import DETECTORS, HOURS, Curve, Model
 from ports.levels import AGES, Memory
 from ports.preparation import BUCKET_MINUTES, PREPARATIONS, WEEK_MINUTES, Scaler, check_zone
 from ports.series import NAME
+from ports.special_days import HolidayShape, SpecialDays
+from ports.weeks import WEEK_DAYS
 
 # Raised whenever the program would judge differently with an older file.
 FORMAT = 2
@@ -28,7 +31,8 @@ MODEL_BYTES = 100_000_000
 @dataclass(frozen=True)
 class Trained:
     """A model and all that is needed to apply it. start, end: the training span, seconds since 1970.
-    versions: library -> version, of those that trained it.
+    versions: library -> version, of those that trained it. special: public holidays and bridge days from the
+    start of training to a year after its end; None if they are not known.
     """
 
     series: str
@@ -40,6 +44,7 @@ class Trained:
     end: int
     versions: dict[str, str]
     model: Model
+    special: SpecialDays | None = None
 
 
 def model_path(folder: str | Path, series: str, detector: str) -> Path:
@@ -71,6 +76,7 @@ def pack(trained: Trained) -> bytes:
         "trained_until": format_time(trained.end * 10**9),
         "versions": trained.versions,
         "scaler": asdict(model.scaler),
+        "special_days": _pack_special(trained),
     }
     arrays = {
         "usual": model.usual,
@@ -80,12 +86,26 @@ def pack(trained: Trained) -> bytes:
     }
     if model.curve:
         arrays |= {"grid": model.curve.grid, "scores": model.curve.scores}
+    if model.holiday:
+        arrays["weekday_levels"] = model.holiday.levels
     content = io.BytesIO()
     text = np.frombuffer(json.dumps(about, allow_nan=False).encode(), dtype=np.uint8)
     np.savez_compressed(
         content, about=text, **{name: array.astype(np.float32) for name, array in arrays.items()}
     )
     return content.getvalue()
+
+
+def _pack_special(trained: Trained) -> dict | None:
+    special, holiday = trained.special, trained.model.holiday
+    if not special or not holiday:
+        return None
+    return {
+        "holidays": [day.isoformat() for day in special.holidays],
+        "bridges": [day.isoformat() for day in special.bridges],
+        "weekend": special.weekend,
+        "holidays_are_like_weekday": holiday.weekday,
+    }
 
 
 def save(content: bytes, path: Path) -> None:
@@ -125,7 +145,8 @@ def _trained(about: dict, arrays: dict[str, np.ndarray]) -> Trained:
     """Put a model together. Raises any kind of error if its parts do not fit."""
     scaler = Scaler(**about["scaler"])
     usual, limits, left, wider = (arrays.pop(name) for name in ("usual", "limits", "left", "wider"))
-    model = Model(scaler, usual, limits, Memory(left, wider), Curve(**arrays) if arrays else None)
+    special, holiday = _special(about["special_days"], arrays.pop("weekday_levels", None))
+    model = Model(scaler, usual, limits, Memory(left, wider), Curve(**arrays) if arrays else None, holiday)
     check_zone(about["zone"])
     is_whole = (
         about["format"] == FORMAT
@@ -151,7 +172,22 @@ def _trained(about: dict, arrays: dict[str, np.ndarray]) -> Trained:
         end=parse_time(about["trained_until"]) // 10**9,
         versions=about["versions"],
         model=model,
+        special=special,
     )
+
+
+def _special(about: dict | None, levels: np.ndarray | None) -> tuple[SpecialDays | None, HolidayShape | None]:
+    """The special days, and what they are like. Raises any kind of error if they are not whole."""
+    if about is None and levels is None:
+        return None, None
+    holidays, bridges = (
+        tuple(date.fromisoformat(text) for text in about[key]) for key in ("holidays", "bridges")
+    )
+    weekday, weekend = about["holidays_are_like_weekday"], tuple(about["weekend"])
+    are_weekdays = all(type(day) is int and 0 <= day < WEEK_DAYS for day in (*weekend, weekday or 0))
+    if not are_weekdays or levels.shape != (WEEK_DAYS,) or not np.isfinite(levels).all():
+        raise ValueError("not whole special days")
+    return SpecialDays(holidays, bridges, weekend), HolidayShape(weekday, levels)
 
 
 def _has_valid_entries(about: dict) -> bool:

@@ -8,19 +8,24 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 from common.files import UserError
 from common.times import DAY_SECONDS, last_midnight
 from ports import detectors, models
+from ports.calendars import Calendar
 from ports.faults import Fault, Lines, faults_of, some_of
 from ports.parallel import Cluster, in_parallel
 from ports.preparation import PREPARATIONS
 from ports.series import Series
 from ports.sources import Loaded, Source, describe_no_ports, samples_of
+from ports.special_days import SpecialDays, special_days
 
 logger = logging.getLogger("find_anomalies")
 
+YEAR_SECONDS = 366 * DAY_SECONDS
 # The libraries that train each detector.
 _LIBRARIES = {
     "stl": ("statsmodels",),
@@ -34,7 +39,9 @@ _LIBRARIES = {
 @dataclass(frozen=True)
 class TrainingSettings:
     """How to train. minutes: length of a bucket. zone: the ports' time zone. train_days: days of history up
-    to the last midnight there. until: later samples do not count, seconds since 1970.
+    to the last midnight there. until: later samples do not count, seconds since 1970. holidays: the country
+    or subdivision whose public holidays the ports keep, None for no holidays. calendar: windows that are not
+    learnt.
     """
 
     detectors: tuple[str, ...]
@@ -43,6 +50,8 @@ class TrainingSettings:
     zone: str
     train_days: int
     until: int | None
+    holidays: str | None = None
+    calendar: Calendar = Calendar()
 
 
 @dataclass(frozen=True)
@@ -71,6 +80,8 @@ def train(source: Source, settings: TrainingSettings, cluster: Cluster, folder: 
     """
     _make_folder(folder)
     names, failed, too_short = source.names(), set(), []
+    if unused := settings.calendar.unused(names):
+        logger.warning("%d windows of --calendar concern no series: %s", len(unused), some_of(unused))
     faults = Lines(logging.ERROR, "that could not be trained")
     tasks = (
         TrainingTask(name, load_days(source, name, settings.train_days, settings.until), settings)
@@ -162,11 +173,14 @@ def fit_series(series: Series, detector: str, settings: TrainingSettings) -> mod
         raise detectors.TooShortError(f"{series.name}: has no full day of history; record it for longer")
     preparation = PREPARATIONS[settings.preparation]
     buckets = preparation.buckets(span, settings.minutes, settings.zone)
+    buckets = settings.calendar.of(series.name).mark(buckets, settings.zone)
+    special = _special_days(settings.holidays, settings.zone, int(buckets.starts[0]), end)
+    buckets = special.mark(buckets, settings.zone) if special else buckets
     try:
-        model = detectors.fit(detector, buckets, preparation)
+        model = detectors.fit(detector, buckets, preparation, special.weekend if special else None)
     except UserError as error:
         raise type(error)(f"{series.name}: {error}") from None
-    libraries = ("numpy", *_LIBRARIES.get(detector, ()))
+    libraries = ("numpy", *_LIBRARIES.get(detector, ()), *(("holidays",) if special else ()))
     return models.Trained(
         series=series.name,
         detector=detector,
@@ -177,4 +191,15 @@ def fit_series(series: Series, detector: str, settings: TrainingSettings) -> mod
         end=end,
         versions={library: importlib.metadata.version(library) for library in libraries},
         model=model,
+        special=special,
     )
+
+
+def _special_days(country: str | None, zone: str, start: int, end: int) -> SpecialDays | None:
+    """Those of a training span (seconds since 1970) and of the year after; None without a country."""
+    if not country:
+        return None
+    first, last = (
+        datetime.fromtimestamp(time, ZoneInfo(zone)).date() for time in (start, end + YEAR_SECONDS)
+    )
+    return special_days(country, first, last)

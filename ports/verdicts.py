@@ -11,6 +11,7 @@ import numpy as np
 
 from common.alerts import ALERT, ANOMALY, MANY_RECORDS, Row
 from common.times import format_time
+from ports.calendars import Calendar
 from ports.detectors import Scored
 from ports.levels import LEVEL_MINUTES
 from ports.models import Trained
@@ -20,6 +21,7 @@ from ports.series import Series, port_tags
 # Judging begins so long before the end of training: the first day shows the level, and an anomaly of the second
 # and third one does not count.
 LEAD_MINUTES = 3 * LEVEL_MINUTES
+NO_WINDOWS = Calendar()
 
 
 @dataclass(frozen=True)
@@ -113,8 +115,10 @@ def judged_from(trained: Trained, since: int) -> int:
     return min(since, trained.end) // bucket_seconds * bucket_seconds - LEAD_MINUTES * 60
 
 
-def judge(trained: Trained, series: Series, since: int) -> Verdicts:
+def judge(trained: Trained, series: Series, since: int, calendar: Calendar = NO_WINDOWS) -> Verdicts:
     """Judge all buckets that end after `since` (seconds since 1970), and the buckets that lead up to them.
+
+    calendar: the windows of all series, in which there is no alert.
 
     The verdicts on what is after the training do not depend on `since`, if `series` begins a bucket before
     `judged_from`; the one more is there because a part of the first bucket may be missing. (The workshop's
@@ -122,11 +126,24 @@ def judge(trained: Trained, series: Series, since: int) -> Verdicts:
     """
     buckets = PREPARATIONS[trained.preparation].buckets(series, trained.minutes, trained.zone)
     buckets = buckets[buckets.starts >= judged_from(trained, since)]
+    buckets = calendar.of(series.name).mark(buckets, trained.zone)
+    if trained.special:
+        buckets = trained.special.mark(buckets, trained.zone)
     scored = trained.model.judge(buckets)
-    return Verdicts(trained, buckets, scored, statuses(scored.score))
+    return Verdicts(trained, buckets, scored, statuses(scored.score, buckets.is_quiet))
 
 
-def statuses(score: np.ndarray, many: int = MANY_RECORDS) -> np.ndarray:
-    """The statuses of consecutive points from their scores, both (n,). many: as in Row."""
-    row = Row(many)
-    return np.array([row.status(value > 1.0, math.isnan(value)) for value in score.tolist()], dtype=object)
+def statuses(score: np.ndarray, is_quiet: np.ndarray | None = None, many: int = MANY_RECORDS) -> np.ndarray:
+    """The statuses of consecutive points from their scores, both (n,). many: as in Row.
+
+    is_quiet: (n,), an anomaly of these is no alert, and counts for no later one; none if None.
+    """
+    row, found = Row(many), []
+    quiet = np.zeros(len(score), dtype=bool) if is_quiet is None else is_quiet
+    for value, is_in_window in zip(score.tolist(), quiet.tolist(), strict=True):
+        if is_in_window and value > 1.0:
+            row.status(is_anomaly=False, is_unknown=True)
+            found.append(ANOMALY)
+        else:
+            found.append(row.status(value > 1.0, math.isnan(value)))
+    return np.array(found, dtype=object)
