@@ -162,9 +162,10 @@ def fit(
     """
     buckets = replace(buckets, traffic=np.where(buckets.is_quiet, np.nan, buckets.traffic))
     _check(detector, buckets)
-    scaler = preparation.fit_scaler(buckets.traffic[~np.isnan(buckets.traffic)])
+    is_ordinary = buckets.kinds == ORDINARY
+    scaler = preparation.fit_scaler(buckets.traffic[is_ordinary & ~np.isnan(buckets.traffic)])
     all_values, minutes = scaler.transform(buckets.traffic), buckets.minutes
-    values = np.where(buckets.kinds == ORDINARY, all_values, np.nan)
+    values = np.where(is_ordinary, all_values, np.nan)
     learner, is_learnt = DETECTORS[detector], np.ones(len(values), dtype=bool)
     for number in range(1, PASSES + 1):
         weeks = week_rows(np.where(is_learnt, values, np.nan), buckets.slots, minutes)

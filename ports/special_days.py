@@ -21,6 +21,10 @@ from ports.weeks import WEEK_DAYS, day_levels, day_medians, first_slot, week_row
 ORDINARY, HOLIDAY, BRIDGE = 0, 1, 2
 SUNDAY = 6
 ONE_DAY = timedelta(days=1)
+# Another weekday than Sunday or their own must fit holidays so many times as well.
+BETTER_FIT = 1.1
+# As difflib counts how near the name of a country is.
+NEAR_NAME = 0.75
 
 
 @dataclass(frozen=True)
@@ -69,14 +73,11 @@ def parse_country(text: str) -> str:
 
 
 def _suggestion(text: str) -> str:
-    """The codes of countries whose name or code is near the text."""
+    """The codes of countries whose name is near the text."""
     from holidays.registry import COUNTRIES
 
-    codes = {}
-    for name, (_, code, *others) in COUNTRIES.items():
-        codes |= {name: code} | {other.lower(): code for other in (code, *others)}
-    near = difflib.get_close_matches(text.lower().replace(" ", "_"), codes)
-    return f"; did you mean {' or '.join(dict.fromkeys(codes[name] for name in near))}?" if near else ""
+    near = difflib.get_close_matches(text.lower().replace(" ", "_"), COUNTRIES, cutoff=NEAR_NAME)
+    return f"; did you mean {' or '.join(COUNTRIES[name][1] for name in near)}?" if near else ""
 
 
 @functools.lru_cache
@@ -155,14 +156,18 @@ def learn_holidays(
     rest = rest[is_holiday]
     places = np.broadcast_to(np.roll(np.arange(len(usual)), -first), is_holiday.shape)[is_holiday]
     free = SUNDAY if SUNDAY in weekend else max(weekend, default=SUNDAY)
-    found, least = free, np.inf
-    for weekday in dict.fromkeys((free, *range(WEEK_DAYS), None)):
-        like = places if weekday is None else weekday * per_day + places % per_day
-        apart = np.abs(rest - week[like])
-        distance = float(np.nanmean(apart)) if not np.isnan(apart).all() else np.inf
-        if distance < least:
-            found, least = weekday, distance
-    return HolidayShape(found, levels)
+    is_known = ~np.isnan(rest)
+    if not is_known.any():
+        return HolidayShape(free, levels)
+    rest, places = rest[is_known], places[is_known]
+    distances = {
+        weekday: float(
+            np.abs(rest - week[places if weekday is None else weekday * per_day + places % per_day]).mean()
+        )
+        for weekday in (free, None, *range(WEEK_DAYS))
+    }
+    most = BETTER_FIT * min(distances.values())
+    return HolidayShape(next(day for day, distance in distances.items() if distance <= most), levels)
 
 
 def _through_the_week(levels: np.ndarray, per_day: int) -> np.ndarray:
