@@ -73,6 +73,10 @@ def _country(text: str) -> str:
         return parse_country(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+    except ModuleNotFoundError as error:
+        raise argparse.ArgumentTypeError(
+            f"{error.name} is not installed; pip install -r requirements.txt"
+        ) from None
 
 
 def _machine_zone() -> str:

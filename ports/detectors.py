@@ -22,7 +22,7 @@ import numpy as np
 from common.files import UserError
 from ports.levels import AGES, LEVEL_MINUTES, NEWEST_WEIGHT, Memory, beyond, follow
 from ports.preparation import Buckets, Preparation, Scaler
-from ports.special_days import ORDINARY, HolidayShape, learn_holidays
+from ports.special_days import ORDINARY, expected_in, resembled_weekday
 from ports.weeks import (
     TOO_MANY_UNKNOWN,
     WEEK_DAYS,
@@ -108,8 +108,8 @@ class Model:
 
     usual: the usual week without its level (slots,). limits: (24,), how far from what is expected a value may
     be at each hour of the day, one bucket after an ordinary one. memory: how these widen. curve: the scores
-    of an outlier model; without one, the score is the error in limits. holiday: what public holidays are
-    like; None if they are not known.
+    of an outlier model; without one, the score is the error in limits. holidays_like: the weekday that public
+    holidays resemble, 0 is Monday; None if each is like its own, or none is known.
     """
 
     scaler: Scaler
@@ -117,16 +117,14 @@ class Model:
     limits: np.ndarray
     memory: Memory
     curve: Curve | None = None
-    holiday: HolidayShape | None = None
+    holidays_like: int | None = None
 
     def judge(self, buckets: Buckets) -> Scored:
         """Judge consecutive buckets; those of the first day are unknown, since they show the level.
 
         The level does not follow quiet buckets.
         """
-        usual, room = self.usual[buckets.slots], np.zeros(len(buckets.slots))
-        if self.holiday:
-            usual, room = self.holiday.expected(self.usual, buckets)
+        usual, room = expected_in(self.usual, buckets, self.holidays_like)
         deviations = self.scaler.transform(buckets.traffic) - usual
         limits = self.limits[buckets.slots * WEEK_DAYS * HOURS // len(self.usual) % HOURS]
         low, high = self.curve.accepted() if self.curve else (-1.0, 1.0)
@@ -176,10 +174,10 @@ def fit(
         if number < PASSES:
             is_learnt = ~service.is_anomalous()
     curve = learner.curve(service.errors / service.limits[service.hours]) if learner.curve else None
-    usual, holiday = np.roll(usual, first_slot(buckets.slots, minutes)), None
+    usual, like = np.roll(usual, first_slot(buckets.slots, minutes)), None
     if weekend is not None:
-        holiday = learn_holidays(np.where(is_learnt, values, np.nan), all_values, usual, buckets, weekend)
-    return Model(scaler, usual, service.limits, service.memory, curve, holiday)
+        like = resembled_weekday(np.where(is_learnt, values, np.nan), all_values, usual, buckets, weekend)
+    return Model(scaler, usual, service.limits, service.memory, curve, like)
 
 
 def _check(detector: str, buckets: Buckets) -> None:

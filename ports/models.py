@@ -18,7 +18,7 @@ from ports.detectors import DETECTORS, HOURS, Curve, Model
 from ports.levels import AGES, Memory
 from ports.preparation import BUCKET_MINUTES, PREPARATIONS, WEEK_MINUTES, Scaler, check_zone
 from ports.series import NAME
-from ports.special_days import HolidayShape, SpecialDays
+from ports.special_days import SpecialDays
 from ports.weeks import WEEK_DAYS
 
 # Raised whenever the program would judge differently with an older file.
@@ -86,8 +86,6 @@ def pack(trained: Trained) -> bytes:
     }
     if model.curve:
         arrays |= {"grid": model.curve.grid, "scores": model.curve.scores}
-    if model.holiday:
-        arrays["weekday_levels"] = model.holiday.levels
     content = io.BytesIO()
     text = np.frombuffer(json.dumps(about, allow_nan=False).encode(), dtype=np.uint8)
     np.savez_compressed(
@@ -97,14 +95,14 @@ def pack(trained: Trained) -> bytes:
 
 
 def _pack_special(trained: Trained) -> dict | None:
-    special, holiday = trained.special, trained.model.holiday
-    if not special or not holiday:
+    special = trained.special
+    if special is None:
         return None
     return {
         "holidays": [day.isoformat() for day in special.holidays],
         "bridges": [day.isoformat() for day in special.bridges],
         "weekend": special.weekend,
-        "holidays_are_like_weekday": holiday.weekday,
+        "holidays_like": trained.model.holidays_like,
     }
 
 
@@ -145,8 +143,8 @@ def _trained(about: dict, arrays: dict[str, np.ndarray]) -> Trained:
     """Put a model together. Raises any kind of error if its parts do not fit."""
     scaler = Scaler(**about["scaler"])
     usual, limits, left, wider = (arrays.pop(name) for name in ("usual", "limits", "left", "wider"))
-    special, holiday = _special(about["special_days"], arrays.pop("weekday_levels", None))
-    model = Model(scaler, usual, limits, Memory(left, wider), Curve(**arrays) if arrays else None, holiday)
+    special, like = _unpack_special(about["special_days"])
+    model = Model(scaler, usual, limits, Memory(left, wider), Curve(**arrays) if arrays else None, like)
     check_zone(about["zone"])
     is_whole = (
         about["format"] == FORMAT
@@ -176,18 +174,15 @@ def _trained(about: dict, arrays: dict[str, np.ndarray]) -> Trained:
     )
 
 
-def _special(about: dict | None, levels: np.ndarray | None) -> tuple[SpecialDays | None, HolidayShape | None]:
-    """The special days, and what they are like. Raises any kind of error if they are not whole."""
-    if about is None and levels is None:
+def _unpack_special(about: dict | None) -> tuple[SpecialDays | None, int | None]:
+    """The special days, and the weekday that they resemble. Raises any kind of error if they are damaged."""
+    if about is None:
         return None, None
-    holidays, bridges = (
-        tuple(date.fromisoformat(text) for text in about[key]) for key in ("holidays", "bridges")
-    )
-    weekday, weekend = about["holidays_are_like_weekday"], tuple(about["weekend"])
-    are_weekdays = all(type(day) is int and 0 <= day < WEEK_DAYS for day in (*weekend, weekday or 0))
-    if not are_weekdays or levels.shape != (WEEK_DAYS,) or not np.isfinite(levels).all():
-        raise ValueError("not whole special days")
-    return SpecialDays(holidays, bridges, weekend), HolidayShape(weekday, levels)
+    holidays, bridges = (tuple(map(date.fromisoformat, about[key])) for key in ("holidays", "bridges"))
+    weekend, like = tuple(about["weekend"]), about["holidays_like"]
+    if not all(type(day) is int and 0 <= day < WEEK_DAYS for day in (*weekend, 0 if like is None else like)):
+        raise ValueError("not a weekday")
+    return SpecialDays(holidays, bridges, weekend), like
 
 
 def _has_valid_entries(about: dict) -> bool:

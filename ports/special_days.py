@@ -14,15 +14,15 @@ from datetime import date, timedelta
 import numpy as np
 import pandas as pd
 
-from ports.preparation import Buckets, known_medians
-from ports.weeks import WEEK_DAYS, day_levels, day_medians, first_slot, week_rows
+from ports.preparation import Buckets
+from ports.weeks import WEEK_DAYS, day_levels, first_slot, week_rows
 
 # Kinds of days, as in Buckets.
 ORDINARY, HOLIDAY, BRIDGE = 0, 1, 2
 SUNDAY = 6
 ONE_DAY = timedelta(days=1)
-# Another weekday than Sunday or their own must fit holidays so many times as well.
-BETTER_FIT = 1.1
+# On the model's scale. Another weekday than Sunday or their own must fit holidays so much better.
+BETTER_FIT = 0.05
 # As difflib counts how near the name of a country is.
 NEAR_NAME = 0.75
 
@@ -107,70 +107,50 @@ def special_days(country: str, first: date, last: date) -> SpecialDays:
 # --- what traffic is like on them ----------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class HolidayShape:
-    """What the traffic of a port is like on public holidays. weekday: the one that they resemble, 0 is
-    Monday; None if each is like its own weekday. levels: (7,), how far the level of each weekday is from that
-    of most.
+def expected_in(usual: np.ndarray, buckets: Buckets, weekday: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """What is usual in each bucket, and how far from it a bridge day may be, both (n,).
+
+    usual: the usual week (slots,). weekday: the one that public holidays resemble, 0 is Monday; None if each
+    is like its own.
     """
-
-    weekday: int | None
-    levels: np.ndarray
-
-    def expected(self, usual: np.ndarray, buckets: Buckets) -> tuple[np.ndarray, np.ndarray]:
-        """What is usual in each bucket, and how far from it a bridge day may be, both (n,).
-
-        usual: the usual week without its level (slots,).
-        """
-        own = usual[buckets.slots]
-        if self.weekday is None:
-            return own, np.zeros(len(own))
-        per_day = len(usual) // WEEK_DAYS
-        levels = _through_the_week(self.levels, per_day)
-        # With the level of the day that it is: what follows a holiday is judged with that.
-        like = (usual + levels)[self.weekday * per_day + buckets.slots % per_day] - levels[buckets.slots]
-        return (
-            np.where(buckets.kinds == HOLIDAY, like, own),
-            np.where(buckets.kinds == BRIDGE, like - own, 0.0),
-        )
+    own = usual[buckets.slots]
+    like = own if weekday is None else usual[_on(weekday, buckets.slots, len(usual))]
+    is_holiday, is_bridge = buckets.kinds == HOLIDAY, buckets.kinds == BRIDGE
+    return np.where(is_holiday, like, own), np.where(is_bridge, like - own, 0.0)
 
 
-def learn_holidays(
+def _on(weekday: int, slots: np.ndarray, slots_in_week: int) -> np.ndarray:
+    """The same times of day (n,) on a weekday."""
+    per_day = slots_in_week // WEEK_DAYS
+    return weekday * per_day + slots % per_day
+
+
+def resembled_weekday(
     ordinary: np.ndarray, values: np.ndarray, usual: np.ndarray, buckets: Buckets, weekend: tuple[int, ...]
-) -> HolidayShape:
-    """Which weekday the holidays among the values (n,) resemble.
+) -> int | None:
+    """Which weekday the holidays among the values (n,) resemble; None if each is like its own.
 
-    ordinary: the values (n,) that were learnt, NaN for others. usual: as in HolidayShape. Holidays at
-    weekends do not count, because they tell little. Without any other, a holiday is like a Sunday, or like
-    the last day of the weekend where Sunday is a working day.
+    ordinary: the values (n,) that were learnt, NaN for others. usual: the usual week (slots,). Holidays at
+    weekends tell little, and do not count. Without any other, a holiday is like a Sunday, or like the last
+    day of the weekend where Sunday is a working day.
     """
-    slots, first = buckets.slots, first_slot(buckets.slots, buckets.minutes)
-    per_day = len(usual) // WEEK_DAYS
-    weeks = week_rows(ordinary, slots, buckets.minutes)
-    days = day_medians(np.roll(weeks, first, axis=1) - usual).reshape(-1, WEEK_DAYS)
-    levels = np.nan_to_num(known_medians((days - known_medians(days)[:, None]).T))
-    week = usual + _through_the_week(levels, per_day)
-    rest = week_rows(values, slots, buckets.minutes) - day_levels(weeks - np.roll(week, -first))
-    counts = (buckets.kinds == HOLIDAY) & ~np.isin(slots // per_day, weekend)
-    is_holiday = week_rows(np.where(counts, 1.0, np.nan), slots, buckets.minutes) == 1.0
-    rest = rest[is_holiday]
-    places = np.broadcast_to(np.roll(np.arange(len(usual)), -first), is_holiday.shape)[is_holiday]
-    free = SUNDAY if SUNDAY in weekend else max(weekend, default=SUNDAY)
+    slots, first = len(usual), first_slot(buckets.slots, buckets.minutes)
+
+    def rows(of_buckets: np.ndarray) -> np.ndarray:
+        return week_rows(of_buckets, buckets.slots, buckets.minutes)
+
+    counts = (buckets.kinds == HOLIDAY) & ~np.isin(buckets.slots * WEEK_DAYS // slots, weekend)
+    # What is left without the level of the days around a holiday.
+    rest = rows(np.where(counts, values, np.nan)) - day_levels(rows(ordinary) - np.roll(usual, -first))
     is_known = ~np.isnan(rest)
+    rest_weekday = SUNDAY if SUNDAY in weekend else max(weekend, default=SUNDAY)
     if not is_known.any():
-        return HolidayShape(free, levels)
-    rest, places = rest[is_known], places[is_known]
-    distances = {
-        weekday: float(
-            np.abs(rest - week[places if weekday is None else weekday * per_day + places % per_day]).mean()
-        )
-        for weekday in (free, None, *range(WEEK_DAYS))
-    }
-    most = BETTER_FIT * min(distances.values())
-    return HolidayShape(next(day for day, distance in distances.items() if distance <= most), levels)
+        return rest_weekday
+    rest, own = rest[is_known], np.broadcast_to(np.roll(np.arange(slots), -first), is_known.shape)[is_known]
 
+    def distance(weekday: int | None) -> float:
+        places = own if weekday is None else _on(weekday, own, slots)
+        least = 0.0 if weekday in (rest_weekday, None) else BETTER_FIT
+        return float(np.abs(rest - usual[places]).mean()) + least
 
-def _through_the_week(levels: np.ndarray, per_day: int) -> np.ndarray:
-    """The level of each weekday (7,), interpolated between the middles of the days: (slots,)."""
-    middles = np.arange(WEEK_DAYS) * per_day + (per_day - 1) / 2
-    return np.interp(np.arange(WEEK_DAYS * per_day), middles, levels, period=WEEK_DAYS * per_day)
+    return min((rest_weekday, None, *range(WEEK_DAYS)), key=distance)

@@ -45,12 +45,16 @@ def week_of(count: int, slots_in_week: int) -> np.ndarray:
 
 
 def usual_week(weeks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The median week without its level (slots,), and the level at each value (weeks, slots)."""
+    """The median week without its level (slots,), and the level at each value (weeks, slots).
+
+    How far weekdays usually are from each other belongs to the week, not to the level.
+    """
     levels = day_levels(weeks)
     for _ in range(MEDIAN_PASSES):
         usual = median_week(weeks - levels)
         levels = day_levels(weeks - usual)
-    return usual, levels
+    of_weekdays = _weekday_levels(weeks - usual)
+    return usual + of_weekdays, levels - of_weekdays
 
 
 def median_week(level_free: np.ndarray) -> np.ndarray:
@@ -68,6 +72,15 @@ def day_levels(rest: np.ndarray) -> np.ndarray:
     middles = np.arange(len(medians)) * per_day + (per_day - 1) / 2
     levels = np.interp(np.arange(rest.size), middles[is_known], medians[is_known])
     return levels.reshape(rest.shape)
+
+
+def _weekday_levels(rest: np.ndarray) -> np.ndarray:
+    """How far weekdays of (weeks, slots) usually are from their week, interpolated like day_levels: (slots,)."""
+    days = day_medians(rest).reshape(-1, WEEK_DAYS)
+    levels = np.nan_to_num(known_medians((days - known_medians(days)[:, None]).T))
+    slots = rest.shape[1]
+    middles = (np.arange(WEEK_DAYS) + 0.5) * slots / WEEK_DAYS - 0.5
+    return np.interp(np.arange(slots), middles, levels, period=slots)
 
 
 def day_medians(rest: np.ndarray) -> np.ndarray:

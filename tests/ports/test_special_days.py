@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from dataclasses import replace
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import find_anomalies
 from common.files import UserError
 from ports import models
 from ports.detectors import Model
@@ -23,9 +22,8 @@ from ports.training import TrainingSettings, fit_series
 from ports.verdicts import Verdicts, judge
 from tests.support.port_series import change, moment, samples, write
 
-ROOT = Path(__file__).resolve().parents[2]
-# From Monday 2 January to Sunday 7 May 2023: Epiphany is on a Friday, Easter Monday on 10 April, Liberation Day on
-# Tuesday 25 April, with a bridge day before, and Labour Day on Monday 1 May.
+# From Monday 2 January to Sunday 7 May 2023: Epiphany is on a Friday, Easter Monday on 10 April, Liberation
+# Day on Tuesday 25 April, with a bridge day before, and Labour Day on Monday 1 May.
 DAYS = 126
 WORKING_HOLIDAYS = ("2023-01-06", "2023-04-10", "2023-04-25", "2023-05-01")
 
@@ -35,7 +33,13 @@ WORKING_HOLIDAYS = ("2023-01-06", "2023-04-10", "2023-04-25", "2023-05-01")
 
 @pytest.mark.parametrize(
     ("text", "country"),
-    [("IT", "IT"), ("it", "IT"), (" GB-ENG ", "GB-ENG"), ("gb-eng", "GB-ENG"), ("de-augsburg", "DE-Augsburg")],
+    [
+        ("IT", "IT"),
+        ("it", "IT"),
+        (" GB-ENG ", "GB-ENG"),
+        ("gb-eng", "GB-ENG"),
+        ("de-augsburg", "DE-Augsburg"),
+    ],
 )
 def test_a_country_or_a_part_of_it_is_known_in_any_case(text: str, country: str) -> None:
     assert parse_country(text) == country
@@ -58,13 +62,13 @@ def test_an_unknown_country_is_one_line_with_near_ones(text: str, line: str) -> 
     assert str(raised.value) == line
 
 
-def test_the_command_line_refuses_an_unknown_country_in_one_line() -> None:
-    words = ("--target=ports", "--mode=train", "--holidays=Germny")
-    done = subprocess.run([sys.executable, "find_anomalies.py", *words], cwd=ROOT, capture_output=True)
-    assert (done.returncode, done.stdout) == (2, b"")
-    assert done.stderr.decode() == (
+def test_the_command_line_refuses_an_unknown_country_in_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        find_anomalies.main(["--target=ports", "--mode=train", "--holidays=Germny"])
+    assert ended.value.code == 2
+    assert capfd.readouterr().err == (
         "find_anomalies.py: argument --holidays: 'Germny' is not a country like IT or GB-ENG;"
-        " did you mean DE or GG?\n"
+        " did you mean DE?\n"
     )
 
 
@@ -80,7 +84,12 @@ def test_special_days_of_spring_in_italy() -> None:
         # Thursday is a holiday, then the Friday is a bridge.
         ("IT", date(2019, 4, 20), date(2019, 4, 30), (date(2019, 4, 26),)),
         # Tuesday and Thursday are holidays.
-        ("ES", date(2016, 12, 1), date(2016, 12, 20), (date(2016, 12, 7),)),
+        (
+            "ES",
+            date(2016, 12, 4),
+            date(2016, 12, 20),
+            (date(2016, 12, 5), date(2016, 12, 7), date(2016, 12, 9)),
+        ),
         # From Saturday to Tuesday nobody works; the three days that follow, and Christmas Eve, are none.
         ("GB-ENG", date(2004, 12, 20), date(2005, 1, 2), ()),
         # The week begins on Sunday: the holiday is a Wednesday, the weekend Friday and Saturday.
@@ -123,25 +132,14 @@ def port(factor: float, *changes: tuple[str, str, float]) -> Series:
 
 def train(series: Series, until: str, holidays: str | None = "IT", detector: str = "profile") -> Trained:
     settings = TrainingSettings((detector,), "default", 15, "UTC", 63, moment(until), holidays)
-    return models_file(fit_series(series, detector, settings))
-
-
-def models_file(trained: Trained) -> Trained:
-    """What is left of a model in its file."""
-    folder = Path(os.environ["PYTEST_TMP"])
-    path = models.model_path(folder, trained.series, trained.detector)
-    models.save(models.pack(trained), path)
-    return models.load(path)
-
-
-@pytest.fixture(autouse=True)
-def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTEST_TMP", str(tmp_path))
+    return fit_series(series, detector, settings)
 
 
 def statuses(verdicts: Verdicts, start: str, end: str) -> set[str]:
-    """Those of the buckets between two times."""
+    """Those of buckets between two times, but not around midnight, where traffic jumps."""
+    from_midnight = (verdicts.times - 900) % 86_400
     part = (verdicts.times > moment(start)) & (verdicts.times <= moment(end))
+    part &= (from_midnight >= 1800) & (from_midnight < 86_400 - 1800)
     return set(verdicts.statuses[part].tolist())
 
 
@@ -157,10 +155,12 @@ def expected(verdicts: Verdicts, time: str) -> float:
 def test_without_one_in_the_training_a_holiday_is_like_a_sunday(detector: str) -> None:
     series = port(1 / 3)
     trained = train(series, "2023-04-08", detector=detector)
-    assert trained.model.holiday.weekday == 6
+    assert trained.model.holidays_like == 6
     verdicts = judged(series, trained)
-    assert set(verdicts.statuses) <= {"normal", "anomaly"}
-    assert (verdicts.statuses == "anomaly").sum() <= 1
+    assert "alert" not in verdicts.statuses
+    # STL needs longer than others until it has followed a jump at midnight.
+    if detector != "stl":
+        assert statuses(verdicts, "2023-04-08", "2023-05-08") == {"normal"}
     # A third of 3 million on the holiday, and 3 million on the days before and after.
     for day, millions in (("23", 1), ("24", 3), ("25", 1), ("26", 3)):
         assert expected(verdicts, f"2023-04-{day}T12:00") == pytest.approx(millions * 1e6, rel=0.1)
@@ -172,7 +172,7 @@ def test_without_one_in_the_training_a_holiday_is_like_a_sunday(detector: str) -
 def test_without_the_option_the_same_holiday_is_an_alert() -> None:
     series = port(1 / 3)
     trained = train(series, "2023-04-08", None)
-    assert (trained.special, trained.model.holiday) == (None, None)
+    assert (trained.special, trained.model.holidays_like) == (None, None)
     verdicts = judged(series, trained)
     assert "alert" in statuses(verdicts, "2023-04-10", "2023-04-11")
     assert "alert" in statuses(verdicts, "2023-04-25", "2023-04-26")
@@ -185,27 +185,25 @@ def test_without_the_option_the_same_holiday_is_an_alert() -> None:
 def test_a_holiday_is_like_the_weekday_that_holidays_of_the_training_resemble(
     factor: float, saturday: float, weekday: int | None
 ) -> None:
-    saturdays = [f"2023-{month:02d}-{day:02d}" for month, day in SATURDAYS]
-    series = port(factor, *((day, f"{day}T23:59:59", saturday) for day in saturdays))
+    saturdays = [date(2023, 1, 7) + timedelta(weeks=week) for week in range(18)]
+    series = port(factor, *((f"{day}", f"{day}T23:59:59", saturday) for day in saturdays))
     trained = train(series, "2023-04-29")
-    assert trained.model.holiday.weekday == weekday
-    assert statuses(judged(series, trained), "2023-04-30T06:00", "2023-05-04") == {"normal"}
-
-
-SATURDAYS = [(1 + (d // 31), 0) for d in ()] or [
-    (day.month, day.day) for day in (date.fromordinal(date(2023, 1, 7).toordinal() + 7 * n) for n in range(18))
-]
+    assert trained.model.holidays_like == weekday
+    verdicts = judged(series, trained)
+    assert "alert" not in verdicts.statuses
+    for day in ("2023-05-01", "2023-05-02"):
+        assert statuses(verdicts, f"{day}T08:00", f"{day}T21:00") == {"normal"}
 
 
 def test_where_sunday_is_a_working_day_a_holiday_is_like_the_last_day_of_the_weekend() -> None:
-    assert train(port(1.0), "2023-04-04", "IL").model.holiday.weekday == 5
+    assert train(port(1.0), "2023-04-04", "IL").model.holidays_like == 5
 
 
 def test_a_holiday_at_a_weekend_is_no_evidence() -> None:
-    """Easter Sunday is like a Sunday on every port, also on one that has never seen a holiday on a working day."""
+    """Easter Sunday is like a Sunday on every port, whether it knows holidays or not."""
     trained = train(port(1 / 3), "2023-04-10")
     assert date(2023, 4, 9) in trained.special.holidays
-    assert trained.model.holiday.weekday == 6
+    assert trained.model.holidays_like == 6
 
 
 @pytest.mark.parametrize(
@@ -217,7 +215,7 @@ def test_a_bridge_day_may_be_like_its_weekday_like_the_holiday_or_between(factor
     verdicts = judged(series, train(series, "2023-04-22"))
     assert statuses(verdicts, "2023-04-24T06:00", "2023-04-24T10:00") == {found}
     if found == "normal":
-        assert "alert" not in statuses(verdicts, "2023-04-22", "2023-04-28")
+        assert statuses(verdicts, "2023-04-22", "2023-04-28") == {"normal"}
         low, high = (bound[verdicts.times == moment("2023-04-24T12:00")][0] for bound in bounds(verdicts))
         assert low < 1e6 < 3e6 < high
 
@@ -255,62 +253,54 @@ def test_holidays_are_neither_learnt_nor_counted_as_errors() -> None:
 # --- the model's file ----------------------------------------------------------------------------
 
 
-def test_the_file_has_the_dates_up_to_a_year_after_the_training() -> None:
+def test_the_file_has_the_dates_up_to_a_year_after_the_training(tmp_path: Path) -> None:
     trained = train(port(1 / 3), "2023-04-29")
     assert trained.special.holidays[:3] == (date(2023, 4, 9), date(2023, 4, 10), date(2023, 4, 25))
     assert trained.special.holidays[-1] == date(2024, 4, 25)
     assert trained.special.bridges[:2] == (date(2023, 4, 24), date(2023, 8, 14))
     assert trained.versions.keys() == {"numpy", "holidays"}
-    assert len(models.pack(trained)) < 8_000
+    path = models.model_path(tmp_path, "1_1_out", "profile")
+    models.save(models.pack(trained), path)
+    assert path.stat().st_size < 8_000
+    loaded = models.load(path)
+    assert (loaded.special, loaded.model.holidays_like) == (trained.special, 6)
 
 
 @pytest.mark.parametrize(
     "fault",
-    [
-        {"weekday": 7},
-        {"weekday": -1},
-        {"weekday": True},
-        {"weekday": 1.0},
-        {"levels": np.zeros(6)},
-        {"levels": np.full(7, np.nan)},
-        {"levels": None},
-    ],
+    [{"like": 7}, {"like": -1}, {"like": True}, {"like": 1.0}, {"weekend": (7,)}, {"weekend": ("a",)}],
 )
 def test_a_file_whose_holidays_are_damaged_is_refused(fault: dict, tmp_path: Path) -> None:
     trained = train(port(1 / 3), "2023-04-29")
-    holiday = replace(trained.model.holiday, **{"levels": np.zeros(7)} | fault)
-    damaged = replace(trained, model=replace(trained.model, holiday=holiday))
-    if fault == {"levels": None}:
-        damaged = replace(trained, special=None)
+    model = replace(trained.model, holidays_like=fault.get("like", 6))
+    special = replace(trained.special, weekend=fault.get("weekend", (5, 6)))
     path = models.model_path(tmp_path, "1_1_out", "profile")
-    models.save(models.pack(damaged), path)
+    models.save(models.pack(replace(trained, model=model, special=special)), path)
     with pytest.raises(UserError, match="is damaged, or not a model; train it again"):
         models.load(path)
 
 
-def test_judging_does_not_need_the_package(tmp_path: Path) -> None:
+def test_judging_does_not_need_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     series = port(1 / 3)
     write(tmp_path / "ports", "1_1_out", series.times, series.traffic)
-    wires = tmp_path / "wires"
-    wires.mkdir()
-    (wires / "holidays.py").write_text("raise SystemExit('the package was imported')\n")
     common = ["--target=ports", f"--ports_dir={tmp_path / 'ports'}", "--jobs=1"]
     common.append(f"--ports_models={tmp_path / 'models'}")
-
-    def run(mode: str, *words: str, path: str = "") -> subprocess.CompletedProcess[str]:
-        environment = {"PATH": os.environ["PATH"], "PYTHONPATH": path}
-        command = [sys.executable, "find_anomalies.py", *common, f"--mode={mode}", *words]
-        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-
-    training = ("--timezone=UTC", "--until=2023-04-22")
-    refused = run("train", *training, "--holidays=IT", path=str(wires))
-    assert (refused.returncode, refused.stderr) == (1, "the package was imported\n")
-    # Without the option it is not imported.
-    assert run("train", *training, path=str(wires)).returncode == 0
-    assert run("train", *training, "--holidays=IT").returncode == 0
-    done = run("test", "--once", path=str(wires))
-    assert (done.returncode, done.stdout) == (0, "")
-    assert " 0 anomaly, 0 alert, 0 unknown" in done.stderr
+    training = [*common, "--mode=train", "--timezone=UTC", "--until=2023-04-22"]
+    assert find_anomalies.main([*training, "--holidays=IT"]) == 0
+    monkeypatch.setitem(sys.modules, "holidays", None)
+    assert find_anomalies.main([*common, "--mode=test", "--once"]) == 0
+    assert "alert" not in capfd.readouterr().out
+    # Nor does training without the option.
+    assert find_anomalies.main(training) == 0
+    assert find_anomalies.main([*common, "--mode=test", "--once"]) == 0
+    assert "alert" in capfd.readouterr().out
+    with pytest.raises(SystemExit):
+        find_anomalies.main([*training, "--holidays=IT"])
+    assert capfd.readouterr().err == (
+        "find_anomalies.py: argument --holidays: holidays is not installed; pip install -r requirements.txt\n"
+    )
 
 
 def test_the_workshops_preparation_knows_holidays_too() -> None:
