@@ -31,6 +31,7 @@ from ports.training import TrainingSettings, fit_series
 from ports.verdicts import NO_WINDOWS, Verdicts, judge, statuses
 from tests.support.port_series import change, moment, samples, write
 
+ROOT = Path(__file__).resolve().parents[2]
 TRAINED_UNTIL = "2023-02-06"
 CODES = {"normal": ".", "anomaly": "x", "alert": "X", "unknown": "?"}
 MON, SUN, DAY = 0, 6 * 1440, 1440
@@ -65,6 +66,14 @@ def test_a_file_has_windows_with_times_and_weekly_ones(tmp_path: Path) -> None:
             Window("into Monday", SUN + 1380, 7 * DAY + 60, True),
         )
     )
+
+
+def test_the_example_of_the_docs_is_a_calendar(tmp_path: Path) -> None:
+    text = (ROOT / "docs/ports-calendar.md").read_text().partition("```json\n")[2].partition("```")[0]
+    line, backup = load_calendar(write_calendar(tmp_path / "calendar.json", text)).windows
+    milan = ("new line to Milan", moment("2023-04-20T20:00"), moment("2023-04-21T02:00"))
+    assert line == Window(*milan, False, ("core", "edge_1_*"))
+    assert backup == Window("backup of the data centre", SUN + 120, SUN + 240, True)
 
 
 TIMES = {"from": "2023-04-20", "until": "2023-04-21"}
