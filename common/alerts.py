@@ -2,7 +2,7 @@
 
 An anomaly is also an alert
 
-- from the ALERT_RECORDS-th in a row on, or
+- from the ALERT_RECORDS-th in a row on (fewer for records that take longer: `alert_records`), or
 - when at least MANY_RECORDS of the last WINDOW_RECORDS records are anomalies: a load that comes and goes
   never makes a row.
 
@@ -12,6 +12,8 @@ of the proposed ones. It serves both halves. docs/alerts.md has the figures, whi
 """
 
 from __future__ import annotations
+
+import math
 
 NORMAL, ANOMALY, ALERT, UNKNOWN = "normal", "anomaly", "alert", "unknown"
 
@@ -25,7 +27,18 @@ FEW_RECORDS = MANY_RECORDS // 2
 # unknown records between them, and the oldest anomaly that counts may be the fourth of a row.
 CONTEXT_RECORDS = ALERT_RECORDS * WINDOW_RECORDS
 
+# No single anomaly is an alert, however long its record is.
+LEAST_RECORDS = 2
+HOUR_MINUTES = 60
+
 _WINDOW_BITS = (1 << WINDOW_RECORDS) - 1
+
+
+def alert_records(minutes: float) -> int:
+    """How many anomalies in a row make an alert, if a record takes so many minutes: at most an hour of them,
+    so that what lasts for an hour is found, but no fewer than LEAST_RECORDS.
+    """
+    return min(max(math.ceil(HOUR_MINUTES / minutes), LEAST_RECORDS), ALERT_RECORDS)
 
 
 class Row:
@@ -41,13 +54,13 @@ class Row:
         row.status(is_anomaly=True, is_unknown=False)    # "anomaly"; row.anomalies is 1, row.recent is 1,
                                                          # row.is_up is False
 
-    many: how many recent anomalies make an alert.
+    many: how many recent anomalies make an alert. records: how many in a row do.
     """
 
-    def __init__(self, many: int = MANY_RECORDS) -> None:
+    def __init__(self, many: int = MANY_RECORDS, records: int = ALERT_RECORDS) -> None:
         self.anomalies = 0
         self.is_up = False
-        self._many = many
+        self._many, self._records = many, records
         self._unknowns = 0
         # A bit for each record, the newest last.
         self._recent = 0
@@ -75,9 +88,9 @@ class Row:
         self.anomalies = self.anomalies + 1 if is_anomaly else 0
         if not is_anomaly:
             return NORMAL
-        if self.anomalies < ALERT_RECORDS:
+        if self.anomalies < self._records:
             return ALERT if self.recent >= self._many else ANOMALY
-        for _ in range(ALERT_RECORDS if self.anomalies == ALERT_RECORDS else 1):
+        for _ in range(self._records if self.anomalies == self._records else 1):
             self._drop_newest()
         return ALERT
 

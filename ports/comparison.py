@@ -188,7 +188,8 @@ def iterative_statuses(
         trained = fit_series(series, detector, replace(settings, until=midnight))
         day = judge(trained, series.between(0, until), midnight, settings.calendar).after(midnight)
         score[np.isin(at_once.times, day.times)] = day.scored.score
-    return statuses(score, at_once.buckets.is_quiet)
+    records = PREPARATIONS[settings.preparation].alert_records(trained.minutes)
+    return statuses(score, records=records, is_quiet=at_once.buckets.is_quiet)
 
 
 def _plot_decomposition(series: Series, settings: TrainingSettings, filename: Path) -> None:

@@ -1,12 +1,13 @@
 """What is usual for a port, and how far from it is an anomaly: six detectors, one form of model.
 
 A detector learns the usual week, as a table over the slots of the week, and how far values are from what is
-expected in service: what `levels.py` follows. A forecaster has a limit for each hour of the day, an outlier model
-also a curve of scores over the errors. Three things are common to all, each chosen by measuring on recordings from
-others (docs/ports.md):
+expected in service, which `levels.py` follows. A forecaster has a limit for each hour of the day, an outlier
+model also a curve of scores over the errors. Three things are common to all, each chosen by measuring on
+recordings from others (docs/ports.md):
 
 - Errors are those of service: each of the last weeks is followed with a usual week that did not see it.
-- What was anomalous in the training span, and weeks that were different, are neither learnt nor counted as errors.
+- What was anomalous in the training span, and weeks that were different, are neither learnt nor counted as
+  errors.
 - Levels are not learnt: the usual week is what is left when the level of each day is subtracted.
 """
 
@@ -24,6 +25,7 @@ from ports.levels import AGES, LEVEL_MINUTES, NEWEST_WEIGHT, Memory, beyond, fol
 from ports.preparation import Buckets, Preparation, Scaler
 from ports.special_days import ORDINARY, expected_in, resembled_weekday
 from ports.weeks import (
+    DAY_SHARE,
     TOO_MANY_UNKNOWN,
     WEEK_DAYS,
     different,
@@ -38,19 +40,22 @@ from ports.weeks import (
 MIN_DAYS = 28
 HOURS = 24
 # A value this many spreads off is unusual.
-SPREADS = 4.0
+SPREADS = 4.5
 # On the model's scale. A value nearer than this is never an anomaly, however regular the port is.
-MIN_LIMIT = 0.15
+MIN_LIMIT = 0.25
 # An hour has at least this share of the spread of all hours, and its own is known from so many errors.
 LEAST_SPREAD, HOUR_ERRORS = 0.5, 20
 # The errors of so many weeks count; at least this share of them must be known.
 ERROR_WEEKS = 6
 MIN_KNOWN_SHARE = 0.25
+# Rows of anomalies that even the calmest week has are ordinary, also if they are so many times as far off.
+CALM_REACH = 3.0
 # The first pass finds what is anomalous, the second one does without it.
 PASSES = 2
 # Values further off are cut before a library sees them.
 CUT_SPREADS = 3.0
-HELD_OUT_WEEKS = 2
+# The weeks whose errors count are left out of a fit in so many parts.
+HELD_OUT_PARTS = 3
 FOREST_SEED = 0
 
 STL_SEASONAL = 35
@@ -58,9 +63,10 @@ STL_SEASONAL = 35
 STL_TREND_JUMP, STL_LOW_PASS_JUMP = 6, 10
 # Each tree sees half of the points, so that enough other trees judge each point.
 TREES, LEAF_SAMPLES, TREE_SHARE = 20, 5, 0.5
-ISOLATION_TREES, ISOLATION_SAMPLES, ISOLATION_QUANTILE = 50, 128, 0.995
-SVM_NU, SVM_GAMMA, SVM_QUANTILE = 0.01, 0.1, 0.998
-CURVE_POINTS = 65
+ISOLATION_TREES, ISOLATION_SAMPLES = 50, 128
+SVM_NU, SVM_GAMMA = 0.01, 0.1
+# A curve has so many points, and accepts this share of ordinary errors.
+CURVE_POINTS, ACCEPTED_SHARE = 65, 0.998
 # A curve reaches so many limits far.
 CURVE_REACH = 2.0
 
@@ -83,15 +89,15 @@ class Scored:
 
 @dataclass(frozen=True)
 class Curve:
-    """The scores of an outlier model. grid: errors, in limits (points,), ascending. scores: of each, (points,),
-    which do not fall to either side of the lowest one.
+    """The scores of an outlier model. grid: errors, in limits (points,), ascending. scores: of each
+    (points,), which do not fall to either side of the lowest one.
     """
 
     grid: np.ndarray
     scores: np.ndarray
 
     def accepted(self) -> tuple[float, float]:
-        """The lowest and the highest error with a score of at most 1; an end that is still accepted is infinite."""
+        """The lowest and the highest error with a score of at most 1; infinite where the end is accepted."""
         inside = np.flatnonzero(self.scores <= 1.0)
         first, last = inside[0], inside[-1]
         low, high = -np.inf, np.inf
@@ -107,14 +113,16 @@ class Model:
     """What a detector has learnt of one series, on the scaler's scale.
 
     usual: the usual week without its level (slots,). limits: (24,), how far from what is expected a value may
-    be at each hour of the day, one bucket after an ordinary one. memory: how these widen. curve: the scores
-    of an outlier model; without one, the score is the error in limits. holidays_like: the weekday that public
-    holidays resemble, 0 is Monday; None if each is like its own, or none is known.
+    be at each hour of the day, one bucket after an ordinary one. reach: (2,), how many limits below and above
+    that is. memory: how these widen. curve: the scores of an outlier model; without one, the score is the
+    error in limits. holidays_like: the weekday that public holidays resemble, 0 is Monday; None if each is
+    like its own, or none is known.
     """
 
     scaler: Scaler
     usual: np.ndarray
     limits: np.ndarray
+    reach: np.ndarray
     memory: Memory
     curve: Curve | None = None
     holidays_like: int | None = None
@@ -128,14 +136,16 @@ class Model:
         deviations = self.scaler.transform(buckets.traffic) - usual
         limits = self.limits[buckets.slots * WEEK_DAYS * HOURS // len(self.usual) % HOURS]
         low, high = self.curve.accepted() if self.curve else (-1.0, 1.0)
-        lows, highs = np.minimum(low * limits, -MIN_LIMIT), np.maximum(high * limits, MIN_LIMIT)
+        lows = np.minimum(low * limits, -MIN_LIMIT) * self.reach[0]
+        highs = np.maximum(high * limits, MIN_LIMIT) * self.reach[1]
         followed_values = np.where(buckets.is_quiet, np.nan, deviations)
         followed = follow(followed_values, lows, highs, self.memory, buckets.minutes, room)
         errors = beyond(deviations - followed.expected, room)
-        score = np.abs(errors) / (limits * followed.wider)
+        in_limits = errors / (limits * followed.wider * np.where(errors > 0, self.reach[1], self.reach[0]))
+        score = np.abs(in_limits)
         if self.curve:
             is_near = (errors >= lows * followed.wider) & (errors <= highs * followed.wider)
-            score = np.interp(errors / (limits * followed.wider), self.curve.grid, self.curve.scores)
+            score = np.interp(in_limits, self.curve.grid, self.curve.scores)
             score = np.where(np.isnan(errors), np.nan, np.where(is_near, np.minimum(score, 1.0), score))
         expected = usual + followed.expected
         lowest = expected + np.minimum(room, 0.0) + lows * followed.wider
@@ -170,14 +180,14 @@ def fit(
         _, levels = usual_week(weeks)
         learn = learner.learn if number == PASSES else _median
         usual, of_weeks = learn(weeks - levels, first_slot(buckets.slots, minutes), preparation)
-        service = _Service.of(values, is_learnt, buckets, of_weeks)
+        service = _Service.of(values, is_learnt, buckets, preparation.alert_records(minutes), of_weeks)
         if number < PASSES:
             is_learnt = ~service.is_anomalous()
     curve = learner.curve(service.errors / service.limits[service.hours]) if learner.curve else None
     usual, like = np.roll(usual, first_slot(buckets.slots, minutes)), None
     if weekend is not None:
         like = resembled_weekday(np.where(is_learnt, values, np.nan), all_values, usual, buckets, weekend)
-    return Model(scaler, usual, service.limits, service.memory, curve, like)
+    return Model(scaler, usual, service.limits, service.reach(), service.memory, curve, like)
 
 
 def _check(detector: str, buckets: Buckets) -> None:
@@ -203,13 +213,16 @@ def _check(detector: str, buckets: Buckets) -> None:
 class _Service:
     """The last weeks of a training span, as they would have been judged.
 
-    deviations: from a usual week that did not see them (n,). hours: of the day (n,). errors: one bucket after
-    an ordinary one (n,); NaN where it does not count. limits (24,), memory: as in Model.
+    deviations: from a usual week that did not see them (n,). hours: of the day (n,). row: how many anomalies
+    in a row are an alert. week: of each value (n,). errors: one bucket after an ordinary one (n,); NaN where
+    it does not count. limits (24,), memory: as in Model.
     """
 
     deviations: np.ndarray
     hours: np.ndarray
     minutes: int
+    row: int
+    week: np.ndarray
     is_different: np.ndarray
     errors: np.ndarray
     limits: np.ndarray
@@ -217,7 +230,7 @@ class _Service:
 
     @classmethod
     def of(
-        cls, values: np.ndarray, is_learnt: np.ndarray, buckets: Buckets, of_weeks: np.ndarray
+        cls, values: np.ndarray, is_learnt: np.ndarray, buckets: Buckets, row: int, of_weeks: np.ndarray
     ) -> _Service:
         """of_weeks: the usual week for each week (weeks, slots), NaN for a week that is not judged."""
         import pandas as pd
@@ -228,7 +241,7 @@ class _Service:
         deviations = values - of_weeks[week, places]
         day = LEVEL_MINUTES // buckets.minutes
         ordinary = pd.Series(np.where(is_learnt, deviations, np.nan))
-        level = ordinary.rolling(day, min_periods=day // 4).median().shift(1)
+        level = ordinary.rolling(day, min_periods=int(DAY_SHARE * day)).median().shift(1)
         apart = (ordinary - level).to_numpy()
         is_different = different(apart, week)[week]
         apart = np.where(is_different, np.nan, apart)
@@ -244,17 +257,35 @@ class _Service:
             raise UserError(TOO_MANY_UNKNOWN)
         widest = np.maximum.accumulate(spreads)
         hours = buckets.slots * WEEK_DAYS * HOURS // slots % HOURS
-        memory = Memory(np.array(left), widest / max(widest[0], MIN_LIMIT / SPREADS))
-        return cls(deviations, hours, buckets.minutes, is_different, errors, _limits(errors, hours), memory)
+        memory = Memory(np.array(left), np.maximum(widest / max(widest[0], MIN_LIMIT / SPREADS), 1.0))
+        limits = _limits(errors, hours)
+        return cls(deviations, hours, buckets.minutes, row, week, is_different, errors, limits, memory)
 
     def is_anomalous(self) -> np.ndarray:
         """Which values (n,) are anomalous, or of a week that was different."""
+        return self.is_different | self._followed()[0]
+
+    def reach(self) -> np.ndarray:
+        """How many limits values may be below and above (2,): 1, or more where each week has rows of
+        anomalies, which are ordinary then.
+        """
+        _, in_limits = self._followed()
+        week, furthest = self.week[self.row - 1 :], []
+        for side in (-in_limits, in_limits):
+            rows = np.lib.stride_tricks.sliding_window_view(side, self.row).min(axis=1)
+            of_weeks = [rows[(week == one) & ~np.isnan(rows)] for one in np.unique(week)]
+            furthest.append(min((of_week.max() for of_week in of_weeks if len(of_week)), default=0.0))
+        return np.maximum(CALM_REACH * np.array(furthest), 1.0)
+
+    def _followed(self) -> tuple[np.ndarray, np.ndarray]:
+        """Which values (n,) are anomalous, and how many limits they are off (n,)."""
         limits = self.limits[self.hours]
         first = int(np.argmax(~np.isnan(self.deviations)))
         followed = follow(self.deviations[first:], -limits[first:], limits[first:], self.memory, self.minutes)
-        found = self.is_different.copy()
-        found[first:] |= followed.is_anomalous
-        return found
+        is_anomalous, in_limits = np.zeros(len(limits), dtype=bool), np.full(len(limits), np.nan)
+        is_anomalous[first:] = followed.is_anomalous
+        in_limits[first:] = (self.deviations[first:] - followed.expected) / (limits[first:] * followed.wider)
+        return is_anomalous, in_limits
 
 
 def _share_left(apart: np.ndarray, before: np.ndarray) -> float:
@@ -267,11 +298,14 @@ def _share_left(apart: np.ndarray, before: np.ndarray) -> float:
 
 
 def _limits(errors: np.ndarray, hours: np.ndarray) -> np.ndarray:
-    """The limit of each hour of the day (24,), from errors (n,) at `hours` (n,): those of it and the hours beside it."""
+    """The limit of each hour of the day (24,), from the errors (n,) in it and in the hours beside it.
+
+    hours: the hour of each error (n,).
+    """
     of_all = spread(errors)
     spreads = []
     for hour in range(HOURS):
-        near = errors[np.isin((hours - hour) % HOURS, (HOURS - 1, 0, 1))]
+        near = errors[(hours - hour + 1) % HOURS <= 2]
         is_enough = (~np.isnan(near)).sum() >= HOUR_ERRORS
         spreads.append(max(spread(near) if is_enough else of_all, LEAST_SPREAD * of_all))
     return np.maximum(SPREADS * np.array(spreads), MIN_LIMIT)
@@ -279,8 +313,9 @@ def _limits(errors: np.ndarray, hours: np.ndarray) -> np.ndarray:
 
 # --- the usual week ------------------------------------------------------------------------------
 
-# From level-free weeks (weeks, slots), NaN where unknown, the slot with which they begin, and the preparation:
-# the usual week (slots,), and one for each week that did not see it (weeks, slots), NaN for weeks not judged.
+# From level-free weeks (weeks, slots), NaN where unknown, the slot with which they begin, and the
+# preparation: the usual week (slots,), and for each week one that did not see it (weeks, slots), NaN for
+# weeks that are not judged.
 Learn = Callable[[np.ndarray, int, Preparation], tuple[np.ndarray, np.ndarray]]
 
 
@@ -295,7 +330,7 @@ def _median(level_free: np.ndarray, first: int, preparation: Preparation) -> tup
 def _random_forest(
     level_free: np.ndarray, first: int, preparation: Preparation
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Trees on time of day and weekday; a week is judged by trees that did not see its points (out of bag)."""
+    """Trees on time of day and weekday; a point is judged by trees that did not see it (out of bag)."""
     from sklearn.ensemble import RandomForestRegressor
 
     weeks, slots = level_free.shape
@@ -319,14 +354,19 @@ def _times_of(slots: int, preparation: Preparation) -> np.ndarray:
 
 
 def _held_out(shape_of: Callable[[np.ndarray], np.ndarray]) -> Learn:
-    """A learner whose last HELD_OUT_WEEKS are judged by a first fit without them.
+    """A learner that judges each of the last ERROR_WEEKS by a fit without it.
 
     shape_of: makes the usual week (slots,) from level-free weeks without gaps (weeks, slots).
     """
 
     def learn(level_free: np.ndarray, first: int, preparation: Preparation) -> tuple[np.ndarray, np.ndarray]:
         of_weeks = np.full(level_free.shape, np.nan)
-        of_weeks[-HELD_OUT_WEEKS:] = shape_of(_filled(level_free[:-HELD_OUT_WEEKS]))
+        # Nothing is known of a week that was different, so it cannot be judged.
+        weeks = np.flatnonzero(np.isnan(level_free).mean(axis=1) <= 0.5)[-ERROR_WEEKS:]
+        for first_week in range(HELD_OUT_PARTS):
+            held_out, others = weeks[first_week::HELD_OUT_PARTS], level_free.copy()
+            others[held_out] = np.nan
+            of_weeks[held_out] = shape_of(_filled(others))
         return shape_of(_filled(level_free)), of_weeks
 
     return learn
@@ -407,18 +447,18 @@ def _isolation_forest(errors: np.ndarray) -> Curve:
     estimator = IsolationForest(
         n_estimators=ISOLATION_TREES, max_samples=ISOLATION_SAMPLES, random_state=FOREST_SEED
     )
-    return _curve(errors, estimator, ISOLATION_QUANTILE)
+    return _curve(errors, estimator)
 
 
 def _one_class_svm(errors: np.ndarray) -> Curve:
     """The boundary around all but `nu` of the points (Scholkopf et al. 2001)."""
     from sklearn.svm import OneClassSVM
 
-    return _curve(errors, OneClassSVM(nu=SVM_NU, gamma=SVM_GAMMA), SVM_QUANTILE)
+    return _curve(errors, OneClassSVM(nu=SVM_NU, gamma=SVM_GAMMA))
 
 
-def _curve(errors: np.ndarray, estimator: _Estimator, quantile: float) -> Curve:
-    """The scores of errors (n,), in limits: 0 for the most ordinary one, 1 at the given quantile of all."""
+def _curve(errors: np.ndarray, estimator: _Estimator) -> Curve:
+    """The scores of errors (n,), in limits: 0 for the most ordinary one, 1 at ACCEPTED_SHARE of all."""
     # An error beyond the limit is not learnt, and counts as an anomaly.
     seen = errors[np.abs(errors) <= 1.0]
     estimator.fit(SPREADS * seen[:, None])
@@ -431,7 +471,7 @@ def _curve(errors: np.ndarray, estimator: _Estimator, quantile: float) -> Curve:
     scores = -estimator.score_samples(SPREADS * grid[:, None])
     of_seen = np.interp(seen, grid, scores)
     lowest = of_seen.min()
-    width = np.quantile(of_seen, quantile) - lowest
+    width = np.quantile(of_seen, ACCEPTED_SHARE) - lowest
     # If all errors score the same, none is more unusual than another.
     scores = (scores - lowest) / width if width > 1e-9 else np.zeros_like(scores)
     distance = np.abs(grid)
@@ -445,7 +485,7 @@ def _curve(errors: np.ndarray, estimator: _Estimator, quantile: float) -> Curve:
 
 @dataclass(frozen=True)
 class Detector:
-    """How a detector learns the usual week, and the scores of errors, (n,) in limits, if it is an outlier model."""
+    """How a detector learns the usual week and, for an outlier model, scores from errors (n,) in limits."""
 
     learn: Learn
     curve: Callable[[np.ndarray], Curve] | None = None

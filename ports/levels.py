@@ -1,8 +1,8 @@
 """The level that a port is at: it follows within hours what is ordinary, and follows no anomaly.
 
-A value is expected where the usual week is, plus the median level of the last day, plus what is left of how far
-the newest ordinary value was off. A value that is judged anomalous counts for none of these: an anomaly of some
-hours is compared with what was before it. What lasts longer is the new level.
+A value is expected where the usual week is, plus the median level of the last day, plus what is left of how
+far the newest ordinary value was off. A value that is judged anomalous counts for none of these: an anomaly
+of some hours is compared with what was before it. What lasts longer is the new level.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ports.weeks import DAY_SHARE
+
 LEVEL_MINUTES = 1440
-# The level is known from this share of the values of a day.
-KNOWN_SHARE = 0.25
 # What lasts so long is the new level.
 DRIFT_MINUTES = 720
 # How much is left of a deviation is known after so many buckets, and interpolated between them.
@@ -42,7 +42,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Followed:
-    """What was expected of n deviations from the usual week, all (n,), NaN for those of the first day.
+    """What was expected of n deviations from the usual week, all (n,), NaN where the level is unknown.
 
     level: the median of the day before. expected: with what was left of the newest deviation. wider: by how
     much limits were wider. is_anomalous: whether the value does not count.
@@ -72,9 +72,9 @@ class _LastDay:
             insort(self._sorted, value)
 
     def median(self) -> float:
-        """While less than KNOWN_SHARE of the values are known, it stays; NaN before so many ever were."""
+        """Where fewer than DAY_SHARE of the values are known, the median of before; NaN without one."""
         count = len(self._sorted)
-        if count >= KNOWN_SHARE * len(self._values):
+        if count >= DAY_SHARE * len(self._values):
             self._median = (self._sorted[(count - 1) // 2] + self._sorted[count // 2]) / 2
         return self._median
 
@@ -95,26 +95,29 @@ def follow(
     """Follow deviations (n,) from the usual week, in consecutive buckets of so many minutes.
 
     low, high: (n,), how far below (negative) and above what is expected a value may be, one bucket after an
-    ordinary one. room: (n,), anything between what is expected and so much more (or less, if negative) is as
-    good as what is expected; None for no room.
+    ordinary one. The level is unknown on the first day, and until DAY_SHARE of a day is known. room: (n,),
+    anything between what is expected and so much more (or less, if negative) is as good as what is expected;
+    None for no room.
     """
-    last_day, drift = _LastDay(LEVEL_MINUTES // minutes), DRIFT_MINUTES // minutes
-    first = min(LEVEL_MINUTES // minutes, len(deviations))
-    for value in deviations[:first].tolist():
-        last_day.add(value)
+    day, drift = LEVEL_MINUTES // minutes, DRIFT_MINUTES // minutes
+    last_day = _LastDay(day)
     left, wider = memory.of_ages(memory.left), memory.of_ages(memory.wider)
     oldest = AGES[-1]
     newest, age, waiting = 0.0, oldest, []
     rows = []
     lows, highs = low.tolist(), high.tolist()
     rooms = np.zeros(len(deviations)).tolist() if room is None else room.tolist()
-    for index, value in enumerate(deviations[first:].tolist(), start=first):
-        level = last_day.median()
+    for index, value in enumerate(deviations.tolist()):
+        level = last_day.median() if index >= day else np.nan
+        if level != level:
+            rows.append((level, level, level, False))
+            last_day.add(value)
+            continue
         age += 1
         # Nothing is left of what was longer ago.
         expected, wide = (level + left[age] * newest, wider[age]) if age <= oldest else (level, wider[oldest])
         rows.append((level, expected, wide, False))
-        if value != value or level != level:
+        if value != value:
             last_day.add(value)
             continue
         error = value - expected
@@ -134,10 +137,7 @@ def follow(
             continue
         last_day.add(value)
         deviation = value - level
-        is_next = age == 1 and not waiting
-        newest = newest + NEWEST_WEIGHT * (deviation - newest) if is_next else deviation
+        newest = newest + NEWEST_WEIGHT * (deviation - newest) if age == 1 else deviation
         age, waiting = 0, []
-    unknown = np.full(first, np.nan)
-    parts = np.array(rows, dtype=float).reshape(-1, 4).T
-    level, expected, widths = (np.concatenate([unknown, part]) for part in parts[:3])
-    return Followed(level, expected, widths, np.concatenate([np.zeros(first, dtype=bool), parts[3] > 0]))
+    level, expected, widths, is_anomalous = np.array(rows, dtype=float).reshape(-1, 4).T
+    return Followed(level, expected, widths, is_anomalous > 0)

@@ -76,11 +76,13 @@ def pack(trained: Trained) -> bytes:
         "trained_until": format_time(trained.end * 10**9),
         "versions": trained.versions,
         "scaler": asdict(model.scaler),
-        "special_days": _pack_special(trained),
     }
+    if trained.special:
+        about["special_days"] = _pack_special(trained.special, model.holidays_like)
     arrays = {
         "usual": model.usual,
         "limits": model.limits,
+        "reach": model.reach,
         "left": model.memory.left,
         "wider": model.memory.wider,
     }
@@ -94,15 +96,12 @@ def pack(trained: Trained) -> bytes:
     return content.getvalue()
 
 
-def _pack_special(trained: Trained) -> dict | None:
-    special = trained.special
-    if special is None:
-        return None
+def _pack_special(special: SpecialDays, holidays_like: int | None) -> dict:
     return {
         "holidays": [day.isoformat() for day in special.holidays],
         "bridges": [day.isoformat() for day in special.bridges],
         "weekend": special.weekend,
-        "holidays_like": trained.model.holidays_like,
+        "holidays_like": holidays_like,
     }
 
 
@@ -142,9 +141,12 @@ def load(path: Path) -> Trained:
 def _trained(about: dict, arrays: dict[str, np.ndarray]) -> Trained:
     """Put a model together. Raises any kind of error if its parts do not fit."""
     scaler = Scaler(**about["scaler"])
-    usual, limits, left, wider = (arrays.pop(name) for name in ("usual", "limits", "left", "wider"))
-    special, like = _unpack_special(about["special_days"])
-    model = Model(scaler, usual, limits, Memory(left, wider), Curve(**arrays) if arrays else None, like)
+    names = ("usual", "limits", "reach", "left", "wider")
+    usual, limits, reach, left, wider = (arrays.pop(name) for name in names)
+    special, like = _unpack_special(about.get("special_days"))
+    model = Model(
+        scaler, usual, limits, reach, Memory(left, wider), Curve(**arrays) if arrays else None, like
+    )
     check_zone(about["zone"])
     is_whole = (
         about["format"] == FORMAT
@@ -152,10 +154,13 @@ def _trained(about: dict, arrays: dict[str, np.ndarray]) -> Trained:
         and _is_scaler(scaler)
         and usual.shape == (WEEK_MINUTES // about["minutes"],)
         and limits.shape == (HOURS,)
+        and reach.shape == (2,)
         and left.shape == wider.shape == (len(AGES),)
-        and all(np.isfinite(array).all() for array in (usual, limits, left, wider))
+        and all(np.isfinite(array).all() for array in (usual, limits, reach, left, wider))
         and (limits > 0).all()
+        and (reach >= 1).all()
         and (wider > 0).all()
+        and (model.curve is None) == (DETECTORS[about["detector"]].curve is None)
         and (model.curve is None or _is_curve(model.curve))
     )
     if not is_whole:

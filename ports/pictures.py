@@ -16,7 +16,6 @@ import numpy as np
 
 from common.alerts import ALERT, ANOMALY, UNKNOWN
 from common.files import UserError, replace_file
-
 from ports.series import SAMPLE_SECONDS, KnownAnomaly
 from ports.verdicts import Verdicts
 

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pandas as pd
 
+from common.alerts import ALERT_RECORDS, alert_records
 from ports.series import SAMPLE_SECONDS, Series
 
 DAY_MINUTES = 1440
@@ -88,6 +89,10 @@ class Preparation:
     is_hourly: bool
     fill: Callable[[np.ndarray, int], np.ndarray]
     fit_scaler: Callable[[np.ndarray], Scaler]
+
+    def alert_records(self, minutes: int) -> int:
+        """How many anomalies in a row are an alert; the workshop's rule is four, however long they last."""
+        return ALERT_RECORDS if self.is_hourly else alert_records(minutes)
 
     def buckets(self, series: Series, minutes: int, zone: str) -> Buckets:
         """All buckets that have ended, in order."""

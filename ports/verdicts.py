@@ -9,17 +9,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from common.alerts import ALERT, ANOMALY, MANY_RECORDS, Row
+from common.alerts import ALERT, ALERT_RECORDS, ANOMALY, MANY_RECORDS, Row
 from common.times import format_time
 from ports.calendars import Calendar
 from ports.detectors import Scored
 from ports.levels import LEVEL_MINUTES
 from ports.models import Trained
-from ports.preparation import PREPARATIONS, Buckets
+from ports.preparation import PREPARATIONS, WEEK_MINUTES, Buckets
 from ports.series import Series, port_tags
 
-# Judging begins so long before the end of training: the first day shows the level, and an anomaly of the second
-# and third one does not count.
+# Judging begins so long before the end of training: the first day shows the level, and an anomaly of the
+# second and third one does not count.
 LEAD_MINUTES = 3 * LEVEL_MINUTES
 NO_WINDOWS = Calendar()
 
@@ -110,35 +110,66 @@ class Verdicts:
 
 
 def judged_from(trained: Trained, since: int) -> int:
-    """The time (seconds since 1970) with which the buckets begin on which verdicts after `since` depend."""
-    bucket_seconds = trained.minutes * 60
-    return min(since, trained.end) // bucket_seconds * bucket_seconds - LEAD_MINUTES * 60
+    """The time (seconds since 1970) with which the buckets begin on which verdicts after `since` depend.
+
+    It is the same for each `since` that is less than a day before the end of training: a level that is
+    followed from elsewhere may be another one for ever, on a port that goes to and fro between two. Of what a
+    job missed before, each whole day is one more.
+    """
+    bucket_seconds, day_seconds = trained.minutes * 60, LEVEL_MINUTES * 60
+    missed = max(trained.end - since, 0) // day_seconds * day_seconds
+    return trained.end // bucket_seconds * bucket_seconds - missed - LEAD_MINUTES * 60
 
 
 def judge(trained: Trained, series: Series, since: int, calendar: Calendar = NO_WINDOWS) -> Verdicts:
     """Judge all buckets that end after `since` (seconds since 1970), and the buckets that lead up to them.
 
-    calendar: the windows of all series, in which there is no alert.
-
-    The verdicts on what is after the training do not depend on `since`, if `series` begins a bucket before
-    `judged_from`; the one more is there because a part of the first bucket may be missing. (The workshop's
-    preparation takes gaps for zeroes: for it, this holds only if no gap is that long.)
+    They depend on nothing before `judged_from`, but for the bucket before it, a part of which may count
+    towards the first one. (The workshop's preparation takes gaps for zeroes: for it, this holds only if no
+    gap is that long.) calendar: the windows of all series, in which there is no alert.
     """
-    buckets = PREPARATIONS[trained.preparation].buckets(series, trained.minutes, trained.zone)
-    buckets = buckets[buckets.starts >= judged_from(trained, since)]
+    preparation = PREPARATIONS[trained.preparation]
+    buckets = preparation.buckets(series, trained.minutes, trained.zone)
+    buckets = _begun_at(buckets, judged_from(trained, since))
     buckets = calendar.of(series.name).mark(buckets, trained.zone)
     if trained.special:
         buckets = trained.special.mark(buckets, trained.zone)
     scored = trained.model.judge(buckets)
-    return Verdicts(trained, buckets, scored, statuses(scored.score, buckets.is_quiet))
+    records = preparation.alert_records(trained.minutes)
+    return Verdicts(
+        trained, buckets, scored, statuses(scored.score, records=records, is_quiet=buckets.is_quiet)
+    )
 
 
-def statuses(score: np.ndarray, is_quiet: np.ndarray | None = None, many: int = MANY_RECORDS) -> np.ndarray:
-    """The statuses of consecutive points from their scores, both (n,). many: as in Row.
+def _begun_at(buckets: Buckets, start: int) -> Buckets:
+    """The buckets from `start` (seconds since 1970) on. Up to a day of unknown ones comes before the first
+    sample: where samples before a gap are not read, the first day must not begin after it.
+    """
+    buckets = buckets[buckets.starts >= start]
+    if not len(buckets.starts):
+        return buckets
+    first, seconds = int(buckets.starts[0]), buckets.minutes * 60
+    missing = np.arange(max(start, first - LEVEL_MINUTES * 60), first, seconds)
+    slots = (buckets.slots[0] - (first - missing) // seconds) % (WEEK_MINUTES // buckets.minutes)
+    return Buckets(
+        buckets.minutes,
+        np.concatenate([missing, buckets.starts]),
+        np.concatenate([np.full(len(missing), np.nan), buckets.traffic]),
+        np.concatenate([slots, buckets.slots]),
+    )
+
+
+def statuses(
+    score: np.ndarray,
+    many: int = MANY_RECORDS,
+    records: int = ALERT_RECORDS,
+    is_quiet: np.ndarray | None = None,
+) -> np.ndarray:
+    """The statuses of consecutive points from their scores, both (n,). many, records: as in Row.
 
     is_quiet: (n,), an anomaly of these is no alert, and counts for no later one; none if None.
     """
-    row, found = Row(many), []
+    row, found = Row(many, records), []
     quiet = np.zeros(len(score), dtype=bool) if is_quiet is None else is_quiet
     for value, is_in_window in zip(score.tolist(), quiet.tolist(), strict=True):
         if is_in_window and value > 1.0:

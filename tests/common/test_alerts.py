@@ -15,6 +15,7 @@ from common.alerts import (
     MANY_RECORDS,
     WINDOW_RECORDS,
     Row,
+    alert_records,
 )
 
 LETTERS = {"normal": "n", "anomaly": "a", "alert": "!", "unknown": "?"}
@@ -92,6 +93,22 @@ def test_an_alert_is_up_from_its_first_record_to_the_one_that_ends_it(pattern: s
 @pytest.mark.parametrize("many", [5, 12])
 def test_how_many_are_many_can_be_chosen(many: int) -> None:
     assert statuses("an" * 14, Row(many)) == "an" * (many - 1) + "!n" * (15 - many)
+
+
+@pytest.mark.parametrize("records", [2, 3])
+def test_how_many_in_a_row_are_an_alert_can_be_chosen(records: int) -> None:
+    assert statuses("aaaan", Row(records=records)) == "a" * (records - 1) + "!" * (5 - records) + "n"
+    # The anomalies of its row do not count as recent ones.
+    row = Row(records=records)
+    statuses("aaaan", row)
+    assert row.recent == 0
+
+
+@pytest.mark.parametrize(
+    ("minutes", "records"), [(0.25, 4), (5, 4), (15, 4), (20, 3), (30, 2), (45, 2), (60, 2), (1440, 2)]
+)
+def test_what_lasts_for_an_hour_makes_a_row_but_never_a_single_record(minutes: float, records: int) -> None:
+    assert alert_records(minutes) == records
 
 
 @pytest.mark.parametrize(

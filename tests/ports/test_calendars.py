@@ -223,7 +223,8 @@ SCORES = {".": 0.5, "x": 2.0, "?": np.nan}
 def test_an_anomaly_inside_is_never_an_alert_and_counts_for_none(
     points: str, quiet: str, expected: str
 ) -> None:
-    found = statuses(np.array([SCORES[point] for point in points]), np.array([one == "#" for one in quiet]))
+    score = np.array([SCORES[point] for point in points])
+    found = statuses(score, is_quiet=np.array([one == "#" for one in quiet]))
     assert "".join(CODES[status] for status in found) == expected
 
 
