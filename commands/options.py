@@ -65,6 +65,20 @@ def _zone(text: str) -> str:
     return text
 
 
+def _country(text: str) -> str:
+    # Not needed for anything else, and neither small nor quick to import.
+    from ports.special_days import parse_country
+
+    try:
+        return parse_country(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    except ModuleNotFoundError as error:
+        raise argparse.ArgumentTypeError(
+            f"{error.name} is not installed; pip install -r requirements.txt"
+        ) from None
+
+
 def _machine_zone() -> str:
     """The name of this machine's time zone."""
     for name in (
@@ -336,6 +350,12 @@ OPTIONS = (
         metavar="DIR",
     ),
     Option(
+        "calendar",
+        "files",
+        _PORTS,
+        "JSON file of windows (maintenance, events) in which there are no alerts and nothing is learnt",
+    ),
+    Option(
         "plot_dir",
         "files",
         (LIVE, REPLAY),
@@ -478,6 +498,15 @@ OPTIONS = (
         "training",
         (PORTS_TRAIN,),
         'JSON file of the devices that differ, like {"lon1": {"timezone": "Europe/London"}}',
+    ),
+    Option(
+        "holidays",
+        "training",
+        (PORTS_TRAIN,),
+        "country whose public holidays the users of the ports keep, or a part of it, like IT or GB-ENG",
+        kind=_country,
+        metavar="COUNTRY",
+        default_text="none",
     ),
     Option(
         "train_days",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def run_ports_train(options: argparse.Namespace) -> None:
     """Run --target ports --mode train, the nightly job; --evaluate then compares all detectors."""
-    from ports import comparison, devices, parallel, preparation, training
+    from ports import calendars, comparison, devices, parallel, preparation, training
 
     settings = training.TrainingSettings(
         detectors=_port_detectors(options),
@@ -34,6 +34,8 @@ def run_ports_train(options: argparse.Namespace) -> None:
         drift_minutes=60 * options.drift_hours,
         devices=devices.read_devices(options.devices) if options.devices else {},
         are_minutes_given=options.bucket_minutes is not None,
+        holidays=options.holidays,
+        calendar=calendars.load_calendar(options.calendar) if options.calendar else calendars.Calendar(),
     )
     cluster = parallel.Cluster(options.jobs, options.scheduler)
     with _port_faults(options):
@@ -63,6 +65,7 @@ def run_ports_test(options: argparse.Namespace) -> None:
         lambda: _port_faults(options),
         # Samples in a folder are judged again on each run, from the end of the training.
         state_file=None if options.ports_dir else Path(options.state_dir) / "ports.json",
+        calendar_file=options.calendar,
         metrics=metrics,
         ending=ending,
     )

@@ -99,6 +99,8 @@ def compare_series(task: ComparisonTask) -> ComparedSeries:
 
         split = _split(series, settings.zone_of(task.name))
         late = [one for one in task.known if one.start >= split and one.end <= series.times[-1]]
+        windows, zone = settings.calendar.of(task.name), settings.zone_of(task.name)
+        late = [one for one in late if not windows.excuses(one, zone)]
         sizes = _sizes(task, series, split, late)
         for detector in settings.detectors:
             with faults_of(task.name) as of_detector:
@@ -135,7 +137,7 @@ def _compare(
     begin = time.perf_counter()
     trained = fit_series(series, detector, replace(task.settings, until=split))
     fitted = time.perf_counter()
-    together = judge(trained, series, split)
+    together = judge(trained, series, split, task.settings.calendar)
     scored = time.perf_counter()
     after = together.after(split)
     if task.plot_dir:
@@ -173,11 +175,11 @@ def iterative_statuses(
         except UserError:
             if trained is None:
                 raise
-        day = judge(trained, series.between(0, until), midnight).after(midnight)
+        day = judge(trained, series.between(0, until), midnight, settings.calendar).after(midnight)
         # If the sampling changes, the buckets of one night may be longer than those of another.
         index = np.flatnonzero(np.isin(at_once.times, day.times))
         scores[index] = day.scored.score[np.searchsorted(day.times, at_once.times[index])]
-    return statuses(scores, records=trained.alert_records)
+    return statuses(scores, records=trained.alert_records, is_quiet=at_once.buckets.is_quiet)
 
 
 def _plot_decomposition(series: Series, settings: TrainingSettings, filename: Path) -> None:

@@ -15,15 +15,16 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 
 from common.files import UserError
 from common.times import local_days
-from ports.levels import AGES, DRIFT_MINUTES, LEVEL_MINUTES, NEWEST_WEIGHT, Memory, follow
+from ports.levels import AGES, DRIFT_MINUTES, LEVEL_MINUTES, NEWEST_WEIGHT, Memory, beyond, follow
 from ports.preparation import Buckets, Preparation, Scaler
+from ports.special_days import ORDINARY, expected_in, resembled_weekday
 from ports.weeks import (
     DAY_SHARE,
     TOO_MANY_UNKNOWN,
@@ -122,7 +123,8 @@ class Model:
     usual: the usual week without its level (slots,). limits: (24,), how far from what is expected a value may
     be at each hour of the day, one bucket after an ordinary one. reach: (2,), how many limits below and above
     that is. memory: how these widen. curve: the scores of an outlier model; without one, the score is the
-    error in limits. drift_minutes: what lasts so long is the new level.
+    error in limits. drift_minutes: what lasts so long is the new level. holidays_like: the weekday that public
+    holidays resemble, 0 is Monday; None if each is like its own, or none is known.
     """
 
     scaler: Scaler
@@ -132,6 +134,7 @@ class Model:
     memory: Memory
     curve: Curve | None = None
     drift_minutes: int = DRIFT_MINUTES
+    holidays_like: int | None = None
 
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
         """How far below (negative) and above what is expected a value may be at each hour (24,)."""
@@ -140,14 +143,18 @@ class Model:
         return self.reach[0] * lows, self.reach[1] * highs
 
     def judge(self, buckets: Buckets) -> Scored:
-        """Judge consecutive buckets; those of the first day are unknown, since they show the level."""
-        usual = self.usual[buckets.slots]
+        """Judge consecutive buckets; those of the first day are unknown, since they show the level.
+
+        The level does not follow quiet buckets.
+        """
+        usual, room = expected_in(self.usual, buckets, self.holidays_like)
         deviations = self.scaler.transform(buckets.traffic) - usual
         hours = buckets.slots * WEEK_DAYS * HOURS // len(self.usual) % HOURS
         limits = self.limits[hours]
         lows, highs = (bounds[hours] for bounds in self.bounds())
-        followed = follow(deviations, lows, highs, self.memory, buckets.minutes, self.drift_minutes)
-        errors = deviations - followed.expected
+        seen = np.where(buckets.is_quiet, np.nan, deviations)
+        followed = follow(seen, lows, highs, self.memory, buckets.minutes, self.drift_minutes, room)
+        errors = beyond(deviations - followed.expected, room)
         in_limits = errors / (limits * followed.wider * np.where(errors > 0, self.reach[1], self.reach[0]))
         score = np.abs(in_limits)
         if self.curve:
@@ -155,8 +162,10 @@ class Model:
             score = np.interp(in_limits, self.curve.grid, self.curve.scores)
             score = np.where(np.isnan(errors), np.nan, np.where(is_near, np.minimum(score, 1.0), score))
         expected = usual + followed.expected
-        bounds = (expected, expected + lows * followed.wider, expected + highs * followed.wider)
-        return Scored(score, *(self.scaler.inverse(bound) for bound in bounds), followed.new_levels)
+        lowest = expected + np.minimum(room, 0.0) + lows * followed.wider
+        highest = expected + np.maximum(room, 0.0) + highs * followed.wider
+        bounds = (self.scaler.inverse(bound) for bound in (expected, lowest, highest))
+        return Scored(score, *bounds, followed.new_levels)
 
 
 # --- learning ------------------------------------------------------------------------------------
@@ -168,17 +177,24 @@ def fit(
     preparation: Preparation,
     zone: str = "UTC",
     drift_minutes: int = DRIFT_MINUTES,
+    weekend: tuple[int, ...] | None = None,
 ) -> Model:
-    """Learn from the buckets of a training span. drift_minutes: what lasts so long is the new level.
+    """Learn from the buckets of a training span, without those that are quiet.
+
+    drift_minutes: what lasts so long is the new level. weekend: the weekdays without work (0 is Monday), if
+    public holidays are known; these and bridge days are neither learnt as their weekday nor counted as errors.
 
     zone: in which days are counted. Raises TooShortError for a span shorter than MIN_DAYS, counted in whole
     buckets from its first sample.
     Raises UserError for an unknown detector, for a span with too few samples, and for traffic
     that never changes.
     """
+    buckets = replace(buckets, traffic=np.where(buckets.is_quiet, np.nan, buckets.traffic))
     _check(detector, buckets, zone)
-    scaler = preparation.fit_scaler(buckets.traffic[~np.isnan(buckets.traffic)])
-    values, minutes = scaler.transform(buckets.traffic), buckets.minutes
+    is_ordinary = buckets.kinds == ORDINARY
+    scaler = preparation.fit_scaler(buckets.traffic[is_ordinary & ~np.isnan(buckets.traffic)])
+    all_values, minutes = scaler.transform(buckets.traffic), buckets.minutes
+    values = np.where(is_ordinary, all_values, np.nan)
     learner, is_learnt = DETECTORS[detector], np.ones(len(values), dtype=bool)
     for number in range(1, PASSES + 1):
         weeks = week_rows(np.where(is_learnt, values, np.nan), buckets.slots, minutes)
@@ -189,9 +205,11 @@ def fit(
         if number < PASSES:
             is_learnt = ~service.is_anomalous(drift_minutes)
     curve = learner.curve(service.errors / service.limits[service.hours]) if learner.curve else None
-    usual = np.roll(usual, first_slot(buckets.slots, minutes))
     reach = service.reach(drift_minutes)
-    return Model(scaler, usual, service.limits, reach, service.memory, curve, drift_minutes)
+    usual, like = np.roll(usual, first_slot(buckets.slots, minutes)), None
+    if weekend is not None:
+        like = resembled_weekday(np.where(is_learnt, values, np.nan), all_values, usual, buckets, weekend)
+    return Model(scaler, usual, service.limits, reach, service.memory, curve, drift_minutes, like)
 
 
 def _check(detector: str, buckets: Buckets, zone: str) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from common.files import UserError
+from ports.calendars import Calendar, load_calendar
 from ports.exporter import PortMetrics
 from ports.judging import JudgingSettings, Report, judge_new
 from ports.notices import PortNotices
@@ -16,6 +18,9 @@ from ports.state import JobState, load_state, save_state
 from service.log import Notices
 from service.loop import Turn
 from service.systemd import Ending, watchdog_seconds
+from service.watched import WatchedFiles
+
+logger = logging.getLogger("find_anomalies")
 
 HOUR_SECONDS = 3600
 # A sample may be stored this much later than its own time.
@@ -44,8 +49,8 @@ class HourlyJob:
 
     open_source: lists the series. faults_of_server: turns what a server raises into an UnavailableError.
     state_file: keeps the time up to which each series was judged, and open incidents; without it, judging
-    starts at the end of training. clock: seconds since 1970. monotonic: seconds that a correction of the
-    clock does not change.
+    starts at the end of training. calendar_file: windows without alerts, read again when it changes. clock:
+    seconds since 1970. monotonic: seconds that a correction of the clock does not change.
 
         job = HourlyJob(settings, lambda: Folder("data/ports"), contextlib.nullcontext)
         loop.run(job.turn, ending)    # two minutes past every hour
@@ -57,6 +62,7 @@ class HourlyJob:
         open_source: Callable[[], Source],
         faults_of_server: Callable[[], AbstractContextManager[None]],
         state_file: Path | None = None,
+        calendar_file: str | None = None,
         metrics: PortMetrics | None = None,
         ending: Ending | None = None,
         clock: Callable[[], float] = time.time,
@@ -68,6 +74,10 @@ class HourlyJob:
         self._metrics, self._ending = metrics or PortMetrics(), ending or Ending()
         self._clock, self._monotonic = clock, monotonic
         self._state = load_state(state_file) if state_file else JobState()
+        self._calendar_file = calendar_file
+        self._calendar = (
+            WatchedFiles([calendar_file], lambda: load_calendar(calendar_file)) if calendar_file else None
+        )
         # What was judged but could not be stored.
         self._waiting: tuple[Source, Report] | None = None
         self._port_notices, self._notices = PortNotices(settings), Notices()
@@ -119,6 +129,20 @@ class HourlyJob:
         self._next_run = self._monotonic() + seconds_to_next(self._clock())
         with self._faults_of_server():
             source = self._open_source()
-            report = judge_new(source, self._settings, self._state)
+            report = judge_new(source, self._settings, self._state, self._read_calendar())
         self._port_notices.show(report)
         return source, report
+
+    def _read_calendar(self) -> Calendar:
+        """The calendar as it is now, or the last good one."""
+        if not self._calendar:
+            return Calendar()
+        try:
+            is_new = self._calendar.refresh()
+        except UserError as error:
+            self._notices.fault("calendar", f"{error}. Until then the last good calendar stays in force")
+        else:
+            self._notices.mended("calendar", f"{self._calendar_file} can be read again")
+            if is_new:
+                logger.warning("%s: the calendar has changed", self._calendar_file)
+        return self._calendar.content

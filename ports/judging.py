@@ -10,6 +10,7 @@ from common.alerts import ALERT, ANOMALY, NORMAL, UNKNOWN
 from common.files import UserError
 from common.times import format_time
 from ports import models, pictures
+from ports.calendars import Calendar
 from ports.faults import faults_of
 from ports.incidents import NewLevel, Watched, observe, unseen
 from ports.parallel import Cluster, in_parallel
@@ -17,7 +18,7 @@ from ports.series import KnownAnomaly, port_tags
 from ports.shared import Change
 from ports.sources import Loaded, Source, known_of, samples_of
 from ports.state import JobState, ModelKey
-from ports.verdicts import PortAnomaly, Verdicts, judge, read_from
+from ports.verdicts import NO_WINDOWS, PortAnomaly, Verdicts, judge, read_from
 
 # A series is unknown without a sample for this long, and for so many intervals between samples.
 SILENCE_SECONDS = 2 * 3600
@@ -43,7 +44,7 @@ class JudgingTask:
 
     loaded: its samples; None if no model can be applied. models: each with the time up to which it has judged
     the series, seconds since 1970. known: its known anomalies. model_fault: why a model cannot be applied, in
-    one line.
+    one line. calendar: windows without alerts.
     """
 
     name: str
@@ -53,6 +54,7 @@ class JudgingTask:
     plot_dir: str | None
     known: Sequence[KnownAnomaly]
     model_fault: str | None
+    calendar: Calendar
 
 
 @dataclass(frozen=True)
@@ -150,10 +152,12 @@ class Report:
         return f"{self.count} series, {sum(self.statuses.values())} buckets: {statuses}"
 
 
-def judge_new(source: Source, settings: JudgingSettings, before: JobState) -> Report:
+def judge_new(
+    source: Source, settings: JudgingSettings, before: JobState, calendar: Calendar = NO_WINDOWS
+) -> Report:
     """Judge each series from where it was last judged, or from the end of its training.
 
-    No sample is read of a series without a model.
+    No sample is read of a series without a model. calendar: windows without alerts.
     """
     names = source.names()
     report = Report(len(names), source.now(), before.copy(), no_ports=source.no_ports)
@@ -170,7 +174,7 @@ def judge_new(source: Source, settings: JudgingSettings, before: JobState) -> Re
             with_model[name] = paths
         else:
             report.untrained.append(name)
-    tasks = _tasks(source, settings, before.judged, with_model)
+    tasks = _tasks(source, settings, before.judged, with_model, calendar)
     for found in in_parallel(judge_series, tasks, len(with_model), settings.cluster, "judging"):
         report.add(found)
     report.faults |= refusals
@@ -203,6 +207,7 @@ def _tasks(
     settings: JudgingSettings,
     judged: Mapping[ModelKey, int],
     with_model: dict[str, list[Path]],
+    calendar: Calendar,
 ) -> Iterator[JudgingTask]:
     # Workers may have another working directory.
     plot_dir = str(Path(settings.plot_dir).resolve()) if settings.plot_dir else None
@@ -220,6 +225,7 @@ def _tasks(
             plot_dir=plot_dir,
             known=known_of(source, name),
             model_fault=fault,
+            calendar=calendar.of(name),
         )
 
 
@@ -242,7 +248,7 @@ def judge_series(task: JudgingTask) -> JudgedSeries:
             series = samples_of(task.loaded, task.name)
             series = series.between(0, task.until) if task.until else series
             newest = int(series.times[-1]) if len(series.times) else None
-            verdicts = [judge(one, series, since) for one, since in task.models if newest]
+            verdicts = [judge(one, series, since, task.calendar) for one, since in task.models if newest]
             # Drawn after judging: a picture that cannot be drawn costs no verdict.
             for of_one, (one, since) in zip(verdicts, task.models, strict=False):
                 if task.plot_dir and any(of_one.after(since).anomalies()):

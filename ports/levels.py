@@ -84,6 +84,11 @@ class _LastDay:
         return self._median
 
 
+def beyond(errors: np.ndarray, room: np.ndarray) -> np.ndarray:
+    """How far errors (n,) are outside what lies between zero and `room` (n,)."""
+    return errors - np.clip(errors, np.minimum(room, 0.0), np.maximum(room, 0.0))
+
+
 def follow(
     deviations: np.ndarray,
     low: np.ndarray,
@@ -91,12 +96,14 @@ def follow(
     memory: Memory,
     minutes: int,
     drift_minutes: int = DRIFT_MINUTES,
+    room: np.ndarray | None = None,
 ) -> Followed:
     """Follow deviations (n,) from the usual week, in consecutive buckets of so many minutes.
 
     low, high: (n,), how far below (negative) and above what is expected a value may be, one bucket after an
     ordinary one. The level is unknown on the first day, and until DAY_SHARE of a day is known. drift_minutes:
-    what lasts so long is the new level.
+    what lasts so long is the new level. room: (n,), anything between what is expected and so much more (or
+    less, if negative) is as good as what is expected; None for no room.
     """
     day, drift = LEVEL_MINUTES // minutes, drift_minutes // minutes
     last_day = _LastDay(day)
@@ -105,6 +112,7 @@ def follow(
     newest, age, waiting, began = 0.0, oldest, [], 0
     rows, new_levels = [], []
     lows, highs = low.tolist(), high.tolist()
+    rooms = np.zeros(len(deviations)).tolist() if room is None else room.tolist()
     for index, value in enumerate(deviations.tolist()):
         level = last_day.median() if index >= day else np.nan
         if level != level:
@@ -119,6 +127,9 @@ def follow(
             last_day.add(value)
             continue
         error = value - expected
+        if rooms[index]:
+            error -= min(max(error, min(rooms[index], 0.0)), max(rooms[index], 0.0))
+            value = expected + error
         bound = (highs[index] if error > 0 else lows[index]) * wide
         if error / bound > (ENDED if waiting else 1.0):
             began = began if waiting else index

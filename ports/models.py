@@ -6,6 +6,7 @@ import io
 import json
 import os
 from dataclasses import asdict, dataclass
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,8 @@ from ports.preparation import BUCKET_MINUTES, PREPARATIONS, WEEK_MINUTES, Scaler
 from ports.sampling import FIVE_MINUTES, INTERVAL_MINUTES, Sampling
 from ports.sensitivity import Sensitivity
 from ports.series import NAME
+from ports.special_days import SpecialDays
+from ports.weeks import WEEK_DAYS
 
 # Raised whenever the program would judge differently with an older file.
 FORMAT = 2
@@ -32,7 +35,8 @@ class Trained:
     """A model and all that is needed to apply it. start, end: the training span, seconds since 1970.
     versions: library -> version, of those that trained it. sample_minutes: between two samples at the end of
     training; traffic is in bytes of so many minutes. is_counter: whether samples are readings of a counter.
-    sensitivity: what it would miss, None if unknown.
+    sensitivity: what it would miss, None if unknown. special: public holidays and bridge days from the start
+    of training to a year after its end; None if they are not known.
     """
 
     series: str
@@ -47,6 +51,7 @@ class Trained:
     sample_minutes: int = FIVE_MINUTES.minutes
     is_counter: bool = False
     sensitivity: Sensitivity | None = None
+    special: SpecialDays | None = None
 
     @property
     def sampling(self) -> Sampling:
@@ -93,6 +98,8 @@ def pack(trained: Trained) -> bytes:
         "drift_minutes": model.drift_minutes,
         "smallest_alerted": trained.sensitivity.to_json() if trained.sensitivity else None,
     }
+    if trained.special:
+        about["special_days"] = _pack_special(trained.special, model.holidays_like)
     arrays = {
         "usual": model.usual,
         "limits": model.limits,
@@ -108,6 +115,15 @@ def pack(trained: Trained) -> bytes:
         content, about=text, **{name: array.astype(np.float32) for name, array in arrays.items()}
     )
     return content.getvalue()
+
+
+def _pack_special(special: SpecialDays, holidays_like: int | None) -> dict:
+    return {
+        "holidays": [day.isoformat() for day in special.holidays],
+        "bridges": [day.isoformat() for day in special.bridges],
+        "weekend": special.weekend,
+        "holidays_like": holidays_like,
+    }
 
 
 def save(content: bytes, path: Path) -> None:
@@ -149,7 +165,8 @@ def _trained(about: dict, arrays: dict[str, np.ndarray]) -> Trained:
     names = ("usual", "limits", "reach", "left", "wider")
     usual, limits, reach, left, wider = (arrays.pop(name) for name in names)
     curve, drift_minutes = Curve(**arrays) if arrays else None, about["drift_minutes"]
-    model = Model(scaler, usual, limits, reach, Memory(left, wider), curve, drift_minutes)
+    special, like = _unpack_special(about.get("special_days"))
+    model = Model(scaler, usual, limits, reach, Memory(left, wider), curve, drift_minutes, like)
     smallest = about.get("smallest_alerted")
     check_zone(about["zone"])
     is_whole = (
@@ -182,7 +199,19 @@ def _trained(about: dict, arrays: dict[str, np.ndarray]) -> Trained:
         sensitivity=Sensitivity.from_json(smallest) if smallest else None,
         sample_minutes=about["sample_minutes"],
         is_counter=about["is_counter"],
+        special=special,
     )
+
+
+def _unpack_special(about: dict | None) -> tuple[SpecialDays | None, int | None]:
+    """The special days, and the weekday that they resemble. Raises any kind of error if they are damaged."""
+    if about is None:
+        return None, None
+    holidays, bridges = (tuple(map(date.fromisoformat, about[key])) for key in ("holidays", "bridges"))
+    weekend, like = tuple(about["weekend"]), about["holidays_like"]
+    if not all(type(day) is int and 0 <= day < WEEK_DAYS for day in (*weekend, 0 if like is None else like)):
+        raise ValueError("not a weekday")
+    return SpecialDays(holidays, bridges, weekend), like
 
 
 def _has_valid_entries(about: dict) -> bool:

@@ -31,16 +31,25 @@ BUSY_QUANTILE = 0.99
 class Buckets:
     """starts: seconds since 1970 (n,), a bucket apart, none left out. traffic: bytes (n,), per sample for the
     default preparation, in the whole bucket for the workshop's; NaN if too little was measured. slots: the
-    place of each bucket in the week (n,), 0 on Monday at midnight.
+    place of each bucket in the week (n,), 0 on Monday at midnight. kinds: of the days, as in special_days.py
+    (n,), all ordinary if None. is_quiet: whether a bucket is inside a window of the calendar (n,), none if None.
     """
 
     minutes: int
     starts: np.ndarray
     traffic: np.ndarray
     slots: np.ndarray
+    kinds: np.ndarray | None = None
+    is_quiet: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        for name, kind in (("kinds", int), ("is_quiet", bool)):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, np.zeros(len(self.starts), dtype=kind))
 
     def __getitem__(self, part: slice | np.ndarray) -> Buckets:
-        return Buckets(self.minutes, self.starts[part], self.traffic[part], self.slots[part])
+        arrays = (self.starts, self.traffic, self.slots, self.kinds, self.is_quiet)
+        return Buckets(self.minutes, *(array[part] for array in arrays))
 
 
 @dataclass(frozen=True)

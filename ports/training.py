@@ -8,11 +8,14 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 from common.files import UserError
 from common.times import DAY_SECONDS, last_midnight
 from ports import detectors, models, sensitivity
+from ports.calendars import Calendar
 from ports.devices import Device, unused_devices
 from ports.faults import Fault, Lines, faults_of, some_of
 from ports.levels import DRIFT_MINUTES
@@ -21,9 +24,11 @@ from ports.preparation import PREPARATIONS, Buckets, bucket_minutes
 from ports.sampling import Sampling, as_sums, find_sampling
 from ports.series import Series, port_tags
 from ports.sources import Loaded, Source, describe_no_ports, samples_of
+from ports.special_days import SpecialDays, special_days
 
 logger = logging.getLogger("find_anomalies")
 
+YEAR_SECONDS = 366 * DAY_SECONDS
 # The libraries that train each detector.
 _LIBRARIES = {
     "stl": ("statsmodels",),
@@ -39,7 +44,8 @@ class TrainingSettings:
     """How to train. minutes: least length of a bucket. zone: the ports' time zone. train_days: local days of
     history up to the last midnight there. until: later samples do not count, seconds since 1970.
     drift_minutes: a deviation that lasts so long is the new level. devices: those with something of their
-    own, by name. are_minutes_given: a user gave `minutes`.
+    own, by name. are_minutes_given: a user gave `minutes`. holidays: the country or subdivision whose public
+    holidays the ports keep, None for no holidays. calendar: windows that are not learnt.
     """
 
     detectors: tuple[str, ...]
@@ -51,6 +57,8 @@ class TrainingSettings:
     drift_minutes: int = DRIFT_MINUTES
     devices: Mapping[str, Device] = field(default_factory=dict)
     are_minutes_given: bool = False
+    holidays: str | None = None
+    calendar: Calendar = Calendar()
 
     def zone_of(self, series: str) -> str:
         """The time zone of the device of a series."""
@@ -60,6 +68,11 @@ class TrainingSettings:
     def zones_of(self, names: Sequence[str]) -> list[str]:
         """The time zones of these series, in alphabetical order."""
         return sorted({self.zone_of(name) for name in names})
+
+    def holidays_of(self, series: str) -> str | None:
+        """The country or subdivision whose holidays the device of a series keeps."""
+        device = self.devices.get(port_tags(series)["device"]) if self.devices else None
+        return device.holidays if device and device.holidays else self.holidays
 
 
 @dataclass(frozen=True)
@@ -96,6 +109,8 @@ def train(source: Source, settings: TrainingSettings, cluster: Cluster, folder: 
     if unused := unused_devices(settings.devices, names):
         logger.warning("--devices names %d devices that no series has: %s", len(unused), some_of(unused))
     counters, longer = [], []
+    if unused := settings.calendar.unused(names):
+        logger.warning("%d windows of --calendar concern no series: %s", len(unused), some_of(unused))
     faults = Lines(logging.ERROR, "that could not be trained")
     tasks = (
         TrainingTask(name, load_days(source, name, settings.train_days, settings.until), settings)
@@ -230,7 +245,7 @@ def training_buckets(series: Series, settings: TrainingSettings) -> tuple[Bucket
     preparation = PREPARATIONS[settings.preparation]
     minutes = bucket_minutes(settings.minutes, sampling.minutes)
     buckets = preparation.buckets(span, minutes, zone, replace(sampling, is_counter=False))
-    return buckets[buckets.starts < end], sampling
+    return settings.calendar.of(series.name).mark(buckets[buckets.starts < end], zone), sampling
 
 
 def fit_series(series: Series, detector: str, settings: TrainingSettings) -> models.Trained:
@@ -238,12 +253,16 @@ def fit_series(series: Series, detector: str, settings: TrainingSettings) -> mod
     zone = settings.zone_of(series.name)
     preparation = PREPARATIONS[settings.preparation]
     buckets, sampling = training_buckets(series, settings)
+    newest = int(series.times[-1])
+    end = last_midnight(min(newest, settings.until or newest), zone)
+    special = _special_days(settings.holidays_of(series.name), zone, int(buckets.starts[0]), end)
+    buckets = special.mark(buckets, zone) if special else buckets
+    weekend = special.weekend if special else None
     try:
-        model = detectors.fit(detector, buckets, preparation, zone, settings.drift_minutes)
+        model = detectors.fit(detector, buckets, preparation, zone, settings.drift_minutes, weekend)
     except UserError as error:
         raise type(error)(f"{series.name}: {error}") from None
-    libraries = ("numpy", *_LIBRARIES.get(detector, ()))
-    newest = int(series.times[-1])
+    libraries = ("numpy", *_LIBRARIES.get(detector, ()), *(("holidays",) if special else ()))
     return models.Trained(
         series=series.name,
         detector=detector,
@@ -251,10 +270,21 @@ def fit_series(series: Series, detector: str, settings: TrainingSettings) -> mod
         minutes=buckets.minutes,
         zone=zone,
         start=int(buckets.starts[0]),
-        end=last_midnight(min(newest, settings.until or newest), zone),
+        end=end,
         versions={library: importlib.metadata.version(library) for library in libraries},
         model=model,
         sensitivity=sensitivity.sensitivity(model, buckets, preparation.alert_records(buckets.minutes)),
         sample_minutes=sampling.minutes,
         is_counter=sampling.is_counter,
+        special=special,
     )
+
+
+def _special_days(country: str | None, zone: str, start: int, end: int) -> SpecialDays | None:
+    """Those of a training span (seconds since 1970) and of the year after; None without a country."""
+    if not country:
+        return None
+    first, last = (
+        datetime.fromtimestamp(time, ZoneInfo(zone)).date() for time in (start, end + YEAR_SECONDS)
+    )
+    return special_days(country, first, last)

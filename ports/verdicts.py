@@ -11,6 +11,7 @@ import numpy as np
 
 from common.alerts import ALERT, ALERT_RECORDS, ANOMALY, MANY_RECORDS, Row
 from common.times import format_time
+from ports.calendars import Calendar
 from ports.detectors import Scored
 from ports.levels import LEVEL_MINUTES
 from ports.models import Trained
@@ -23,6 +24,7 @@ LEAD_MINUTES = 3 * LEVEL_MINUTES
 # Samples are read from so long before: a bucket of which a part may be missing, and three samples, on which
 # the first difference of a counter depends. None of these is longer than an hour.
 READ_MINUTES = 240
+NO_WINDOWS = Calendar()
 
 
 @dataclass(frozen=True)
@@ -132,17 +134,22 @@ def read_from(trained: Trained, since: int) -> int:
     return judged_from(trained, since) - READ_MINUTES * 60
 
 
-def judge(trained: Trained, series: Series, since: int) -> Verdicts:
+def judge(trained: Trained, series: Series, since: int, calendar: Calendar = NO_WINDOWS) -> Verdicts:
     """Judge all buckets that end after `since` (seconds since 1970), and the buckets that lead up to them.
 
     They depend on nothing before `read_from`. (The workshop's preparation takes gaps for zeroes: for it, this
     holds only if no gap is that long. A new interval between samples is noticed some samples late.)
+    calendar: the windows of all series, in which there is no alert.
     """
     preparation = PREPARATIONS[trained.preparation]
     buckets = preparation.buckets(series, trained.minutes, trained.zone, trained.sampling)
     buckets = _begun_at(buckets, judged_from(trained, since))
+    buckets = calendar.of(series.name).mark(buckets, trained.zone)
+    if trained.special:
+        buckets = trained.special.mark(buckets, trained.zone)
     scored = trained.model.judge(buckets)
-    return Verdicts(trained, buckets, scored, statuses(scored.score, records=trained.alert_records))
+    said = statuses(scored.score, records=trained.alert_records, is_quiet=buckets.is_quiet)
+    return Verdicts(trained, buckets, scored, said)
 
 
 def _begun_at(buckets: Buckets, start: int) -> Buckets:
@@ -163,7 +170,22 @@ def _begun_at(buckets: Buckets, start: int) -> Buckets:
     )
 
 
-def statuses(score: np.ndarray, many: int = MANY_RECORDS, records: int = ALERT_RECORDS) -> np.ndarray:
-    """The statuses of consecutive points from their scores, both (n,). many, records: as in Row."""
-    row = Row(many, records)
-    return np.array([row.status(value > 1.0, math.isnan(value)) for value in score.tolist()], dtype=object)
+def statuses(
+    score: np.ndarray,
+    many: int = MANY_RECORDS,
+    records: int = ALERT_RECORDS,
+    is_quiet: np.ndarray | None = None,
+) -> np.ndarray:
+    """The statuses of consecutive points from their scores, both (n,). many, records: as in Row.
+
+    is_quiet: (n,), an anomaly of these is no alert, and counts for no later one; none if None.
+    """
+    row, found = Row(many, records), []
+    quiet = np.zeros(len(score), dtype=bool) if is_quiet is None else is_quiet
+    for value, is_in_window in zip(score.tolist(), quiet.tolist(), strict=True):
+        if is_in_window and value > 1.0:
+            row.status(is_anomaly=False, is_unknown=True)
+            found.append(ANOMALY)
+        else:
+            found.append(row.status(value > 1.0, math.isnan(value)))
+    return np.array(found, dtype=object)

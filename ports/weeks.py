@@ -45,12 +45,16 @@ def week_of(count: int, slots_in_week: int) -> np.ndarray:
 
 
 def usual_week(weeks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The median week without its level (slots,), and the level at each value (weeks, slots)."""
-    levels = _day_levels(weeks)
+    """The median week without its level (slots,), and the level at each value (weeks, slots).
+
+    How far weekdays usually are from each other belongs to the week, not to the level.
+    """
+    levels = day_levels(weeks)
     for _ in range(MEDIAN_PASSES):
         usual = median_week(weeks - levels)
-        levels = _day_levels(weeks - usual)
-    return usual, levels
+        levels = day_levels(weeks - usual)
+    of_weekdays = _weekday_levels(weeks - usual)
+    return usual + of_weekdays, levels - of_weekdays
 
 
 def median_week(level_free: np.ndarray) -> np.ndarray:
@@ -59,16 +63,35 @@ def median_week(level_free: np.ndarray) -> np.ndarray:
     return np.mean([np.roll(usual, step) for step in range(-NEIGHBOURS, NEIGHBOURS + 1)], axis=0)
 
 
-def _day_levels(rest: np.ndarray) -> np.ndarray:
+def day_levels(rest: np.ndarray) -> np.ndarray:
     """The median of each day, interpolated between the middles of the days; both (weeks, slots)."""
-    days = rest.reshape(len(rest) * WEEK_DAYS, -1)
-    per_day = days.shape[1]
-    is_known = (~np.isnan(days)).sum(axis=1) >= DAY_SHARE * per_day
+    medians = day_medians(rest)
+    is_known, per_day = ~np.isnan(medians), rest.shape[1] // WEEK_DAYS
     if not is_known.any():
         raise UserError(TOO_MANY_UNKNOWN)
-    middles = np.arange(len(days)) * per_day + (per_day - 1) / 2
-    levels = np.interp(np.arange(rest.size), middles[is_known], known_medians(days)[is_known])
+    middles = np.arange(len(medians)) * per_day + (per_day - 1) / 2
+    levels = np.interp(np.arange(rest.size), middles[is_known], medians[is_known])
     return levels.reshape(rest.shape)
+
+
+def _weekday_levels(rest: np.ndarray) -> np.ndarray:
+    """How far weekdays of (weeks, slots) usually are from the days around, as in day_levels: (slots,)."""
+    days = day_medians(rest)
+    # Of the seven days around each, so that a trend is no difference between weekdays.
+    unknown = np.full(WEEK_DAYS // 2, np.nan)
+    around = known_medians(np.lib.stride_tricks.sliding_window_view(days, WEEK_DAYS))
+    apart = (days - np.concatenate([unknown, around, unknown])).reshape(-1, WEEK_DAYS)
+    levels = np.nan_to_num(known_medians(apart.T))
+    slots = rest.shape[1]
+    middles = (np.arange(WEEK_DAYS) + 0.5) * slots / WEEK_DAYS - 0.5
+    return np.interp(np.arange(slots), middles, levels, period=slots)
+
+
+def day_medians(rest: np.ndarray) -> np.ndarray:
+    """The median of each day of (weeks, slots): (days,), NaN for a day of which little is known."""
+    days = rest.reshape(len(rest) * WEEK_DAYS, -1)
+    is_known = (~np.isnan(days)).sum(axis=1) >= DAY_SHARE * days.shape[1]
+    return np.where(is_known, known_medians(days), np.nan)
 
 
 def bridged(values: np.ndarray) -> np.ndarray:
