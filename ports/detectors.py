@@ -22,7 +22,7 @@ import numpy as np
 
 from common.files import UserError
 from common.times import local_days
-from ports.levels import AGES, DRIFT_MINUTES, LEVEL_MINUTES, NEWEST_WEIGHT, Memory, beyond, follow
+from ports.levels import DRIFT_MINUTES, LEVEL_MINUTES, MEMORY_AGES, NEWEST_WEIGHT, Memory, beyond, follow
 from ports.preparation import Buckets, Preparation, Scaler
 from ports.special_days import ORDINARY, expected_in, resembled_weekday
 from ports.weeks import (
@@ -39,7 +39,7 @@ from ports.weeks import (
 )
 
 MIN_DAYS = 28
-HOURS = 24
+DAY_HOURS = 24
 # A value this many spreads off is unusual.
 SPREADS = 4.5
 # On the model's scale. A value nearer than this is never an anomaly, however regular the port is.
@@ -96,7 +96,7 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class Curve:
+class ScoreCurve:
     """The scores of an outlier model. grid: errors, in limits (points,), ascending. scores: of each
     (points,), which do not fall to either side of the lowest one.
     """
@@ -123,8 +123,8 @@ class Model:
     usual: the usual week without its level (slots,). limits: (24,), how far from what is expected a value may
     be at each hour of the day, one bucket after an ordinary one. reach: (2,), how many limits below and above
     that is. memory: how these widen. curve: the scores of an outlier model; without one, the score is the
-    error in limits. drift_minutes: what lasts so long is the new level. holidays_like: the weekday that public
-    holidays resemble, 0 is Monday; None if each is like its own, or none is known.
+    error in limits. drift_minutes: what lasts so long is the new level. holidays_like: the weekday that
+    public holidays resemble, 0 is Monday; None if each is like its own, or none is known.
     """
 
     scaler: Scaler
@@ -132,7 +132,7 @@ class Model:
     limits: np.ndarray
     reach: np.ndarray
     memory: Memory
-    curve: Curve | None = None
+    curve: ScoreCurve | None = None
     drift_minutes: int = DRIFT_MINUTES
     holidays_like: int | None = None
 
@@ -149,7 +149,7 @@ class Model:
         """
         usual, room = expected_in(self.usual, buckets, self.holidays_like)
         deviations = self.scaler.transform(buckets.traffic) - usual
-        hours = buckets.slots * WEEK_DAYS * HOURS // len(self.usual) % HOURS
+        hours = buckets.slots * WEEK_DAYS * DAY_HOURS // len(self.usual) % DAY_HOURS
         limits = self.limits[hours]
         lows, highs = (bounds[hours] for bounds in self.bounds())
         seen = np.where(buckets.is_quiet, np.nan, deviations)
@@ -181,11 +181,11 @@ def fit(
 ) -> Model:
     """Learn from the buckets of a training span, without those that are quiet.
 
-    drift_minutes: what lasts so long is the new level. weekend: the weekdays without work (0 is Monday), if
-    public holidays are known; these and bridge days are neither learnt as their weekday nor counted as errors.
+    zone: in which days are counted. drift_minutes: what lasts so long is the new level. weekend: the weekdays
+    without work (0 is Monday), if public holidays are known; these and bridge days are neither learnt as their
+    weekday nor counted as errors.
 
-    zone: in which days are counted. Raises TooShortError for a span shorter than MIN_DAYS, counted in whole
-    buckets from its first sample.
+    Raises TooShortError for a span shorter than MIN_DAYS, counted in whole buckets from its first sample.
     Raises UserError for an unknown detector, for a span with too few samples, and for traffic
     that never changes.
     """
@@ -271,16 +271,16 @@ class _Service:
         apart = np.where(is_different, np.nan, apart)
         newest = pd.Series(apart).ewm(alpha=NEWEST_WEIGHT, adjust=False, ignore_na=True).mean().to_numpy()
         left, spreads, errors = [], [], apart
-        for age in AGES:
+        for age in MEMORY_AGES:
             before = np.concatenate([np.full(age, np.nan), newest[:-age]])
             left.append(_share_left(apart, before))
             of_age = apart - left[-1] * before
             spreads.append(spread(of_age))
-            errors = of_age if age == AGES[0] else errors
+            errors = of_age if age == MEMORY_AGES[0] else errors
         if np.isnan(errors).mean() > 1 - MIN_KNOWN_SHARE * min(1.0, ERROR_WEEKS / len(of_weeks)):
             raise UserError(TOO_MANY_UNKNOWN)
         widest = np.maximum.accumulate(spreads)
-        hours = buckets.slots * WEEK_DAYS * HOURS // slots % HOURS
+        hours = buckets.slots * WEEK_DAYS * DAY_HOURS // slots % DAY_HOURS
         memory = Memory(np.array(left), np.maximum(widest / max(widest[0], MIN_LIMIT / SPREADS), 1.0))
         limits = _limits(errors, hours)
         return cls(deviations, hours, buckets.minutes, row, week, is_different, errors, limits, memory)
@@ -329,8 +329,8 @@ def _limits(errors: np.ndarray, hours: np.ndarray) -> np.ndarray:
     """
     of_all = spread(errors)
     spreads = []
-    for hour in range(HOURS):
-        near = errors[(hours - hour + 1) % HOURS <= 2]
+    for hour in range(DAY_HOURS):
+        near = errors[(hours - hour + 1) % DAY_HOURS <= 2]
         is_enough = (~np.isnan(near)).sum() >= HOUR_ERRORS
         spreads.append(max(spread(near) if is_enough else of_all, LEAST_SPREAD * of_all))
     return np.maximum(SPREADS * np.array(spreads), MIN_LIMIT)
@@ -374,7 +374,7 @@ def _times_of(slots: int, preparation: Preparation) -> np.ndarray:
     in_day = slots // WEEK_DAYS
     time_of_day = np.arange(slots) % in_day
     if preparation.is_hourly:
-        time_of_day = time_of_day * HOURS // in_day
+        time_of_day = time_of_day * DAY_HOURS // in_day
     return np.column_stack([time_of_day, np.arange(slots) // in_day])
 
 
@@ -465,7 +465,7 @@ class _Estimator(Protocol):
     def score_samples(self, points: np.ndarray) -> np.ndarray: ...
 
 
-def _isolation_forest(errors: np.ndarray) -> Curve:
+def _isolation_forest(errors: np.ndarray) -> ScoreCurve:
     """The fewer random cuts isolate a point, the more unusual it is (Liu et al. 2008)."""
     from sklearn.ensemble import IsolationForest
 
@@ -475,14 +475,14 @@ def _isolation_forest(errors: np.ndarray) -> Curve:
     return _curve(errors, estimator)
 
 
-def _one_class_svm(errors: np.ndarray) -> Curve:
+def _one_class_svm(errors: np.ndarray) -> ScoreCurve:
     """The boundary around all but `nu` of the points (Scholkopf et al. 2001)."""
     from sklearn.svm import OneClassSVM
 
     return _curve(errors, OneClassSVM(nu=SVM_NU, gamma=SVM_GAMMA))
 
 
-def _curve(errors: np.ndarray, estimator: _Estimator) -> Curve:
+def _curve(errors: np.ndarray, estimator: _Estimator) -> ScoreCurve:
     """The scores of errors (n,), in limits: 0 for the most ordinary one, 1 at ACCEPTED_SHARE of all."""
     # An error beyond the limit is not learnt, and counts as an anomaly.
     seen = errors[np.abs(errors) <= 1.0]
@@ -505,22 +505,22 @@ def _curve(errors: np.ndarray, estimator: _Estimator) -> Curve:
     middle = int(np.argmin(scores))
     scores[middle:] = np.maximum.accumulate(scores[middle:])
     scores[: middle + 1] = np.maximum.accumulate(scores[middle::-1])[::-1]
-    return Curve(grid, scores)
+    return ScoreCurve(grid, scores)
 
 
 @dataclass(frozen=True)
-class Detector:
+class Learner:
     """How a detector learns the usual week and, for an outlier model, scores from errors (n,) in limits."""
 
     learn: Learn
-    curve: Callable[[np.ndarray], Curve] | None = None
+    curve: Callable[[np.ndarray], ScoreCurve] | None = None
 
 
 DETECTORS = {
-    "profile": Detector(_median),
-    "stl": Detector(_held_out(_stl_week)),
-    "sarimax": Detector(_held_out(_sarimax_week)),
-    "random-forest": Detector(_random_forest),
-    "isolation-forest": Detector(_median, _isolation_forest),
-    "one-class-svm": Detector(_median, _one_class_svm),
+    "profile": Learner(_median),
+    "stl": Learner(_held_out(_stl_week)),
+    "sarimax": Learner(_held_out(_sarimax_week)),
+    "random-forest": Learner(_random_forest),
+    "isolation-forest": Learner(_median, _isolation_forest),
+    "one-class-svm": Learner(_median, _one_class_svm),
 }

@@ -21,7 +21,7 @@ DRIFT_MINUTES = 720
 # new level, or be left of the old one until then.
 DRIFT_HOURS = (6, 18)
 # How much is left of a deviation is known after so many buckets, and interpolated between them.
-AGES = (1, 2, 4, 8, 16)
+MEMORY_AGES = (1, 2, 4, 8, 16)
 # An anomaly has ended when a value is this share of the limit away from what was expected before it.
 ENDED = 0.5
 # The newest ordinary values are averaged, each with so much of the weight that is left.
@@ -30,7 +30,7 @@ NEWEST_WEIGHT = 2 / 3
 
 @dataclass(frozen=True)
 class Memory:
-    """left: (ages,), the share of a deviation that is left after each of AGES. wider: (ages,), how many times
+    """left: (ages,), the share of a deviation that is left after each of MEMORY_AGES. wider: (ages,), how many times
     as wide as after one bucket the limits are then.
     """
 
@@ -38,9 +38,9 @@ class Memory:
     wider: np.ndarray
 
     def of_ages(self, values: np.ndarray) -> list[float]:
-        """`left` or `wider` for each age from 0 to the last of AGES."""
-        ages = np.log(np.maximum(np.arange(AGES[-1] + 1), 1))
-        return np.interp(ages, np.log(AGES), values).tolist()
+        """`left` or `wider` for each age from 0 to the last of MEMORY_AGES."""
+        ages = np.log(np.maximum(np.arange(MEMORY_AGES[-1] + 1), 1))
+        return np.interp(ages, np.log(MEMORY_AGES), values).tolist()
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def follow(
     day, drift = LEVEL_MINUTES // minutes, drift_minutes // minutes
     last_day = _LastDay(day)
     left, wider = memory.of_ages(memory.left), memory.of_ages(memory.wider)
-    oldest = AGES[-1]
+    oldest = MEMORY_AGES[-1]
     newest, age, waiting, began = 0.0, oldest, [], 0
     rows, new_levels = [], []
     lows, highs = low.tolist(), high.tolist()

@@ -14,8 +14,8 @@ import numpy as np
 from common.files import UserError, is_there, read_file, replace_file
 from common.times import format_time, parse_time
 from common.values import is_number
-from ports.detectors import DETECTORS, HOURS, Curve, Model
-from ports.levels import AGES, DRIFT_HOURS, Memory
+from ports.detectors import DAY_HOURS, DETECTORS, Model, ScoreCurve
+from ports.levels import DRIFT_HOURS, MEMORY_AGES, Memory
 from ports.preparation import BUCKET_MINUTES, PREPARATIONS, WEEK_MINUTES, Scaler, check_zone
 from ports.sampling import FIVE_MINUTES, INTERVAL_MINUTES, Sampling
 from ports.sensitivity import Sensitivity
@@ -164,7 +164,7 @@ def _trained(about: dict, arrays: dict[str, np.ndarray]) -> Trained:
     scaler = Scaler(**about["scaler"])
     names = ("usual", "limits", "reach", "left", "wider")
     usual, limits, reach, left, wider = (arrays.pop(name) for name in names)
-    curve, drift_minutes = Curve(**arrays) if arrays else None, about["drift_minutes"]
+    curve, drift_minutes = ScoreCurve(**arrays) if arrays else None, about["drift_minutes"]
     special, like = _unpack_special(about.get("special_days"))
     model = Model(scaler, usual, limits, reach, Memory(left, wider), curve, drift_minutes, like)
     smallest = about.get("smallest_alerted")
@@ -174,9 +174,9 @@ def _trained(about: dict, arrays: dict[str, np.ndarray]) -> Trained:
         and _has_valid_entries(about)
         and _is_scaler(scaler)
         and usual.shape == (WEEK_MINUTES // about["minutes"],)
-        and limits.shape == (HOURS,)
+        and limits.shape == (DAY_HOURS,)
         and reach.shape == (2,)
-        and left.shape == wider.shape == (len(AGES),)
+        and left.shape == wider.shape == (len(MEMORY_AGES),)
         and all(np.isfinite(array).all() for array in (usual, limits, reach, left, wider))
         and (limits > 0).all()
         and (reach >= 1).all()
@@ -241,7 +241,7 @@ def _is_scaler(scaler: Scaler) -> bool:
     return scaler.kind == "standard" or scaler.kind == "log" and scaler.offset > 0
 
 
-def _is_curve(curve: Curve) -> bool:
+def _is_curve(curve: ScoreCurve) -> bool:
     """Whether it has finite scores over a grid that ascends, some of which are accepted."""
     points = len(curve.grid)
     return (

@@ -32,7 +32,8 @@ class Buckets:
     """starts: seconds since 1970 (n,), a bucket apart, none left out. traffic: bytes (n,), per sample for the
     default preparation, in the whole bucket for the workshop's; NaN if too little was measured. slots: the
     place of each bucket in the week (n,), 0 on Monday at midnight. kinds: of the days, as in special_days.py
-    (n,), all ordinary if None. is_quiet: whether a bucket is inside a window of the calendar (n,), none if None.
+    (n,), all ordinary if None. is_quiet: whether a window of the calendar touches a bucket (n,), none does if
+    None.
     """
 
     minutes: int

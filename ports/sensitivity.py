@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ports.detectors import HOURS, SPREADS, Model
+from ports.detectors import DAY_HOURS, SPREADS, Model
 from ports.faults import some_of
 from ports.levels import LEVEL_MINUTES
 from ports.preparation import Buckets, Scaler
@@ -24,14 +24,14 @@ from ports.weeks import WEEK_DAYS
 ALERTED_SHARE = 0.9
 # A port is blind if a loss of half is missed in the hours in which it carries most of its traffic.
 HALF = 0.5
-WEEK_HOURS = WEEK_DAYS * HOURS
+WEEK_HOURS = WEEK_DAYS * DAY_HOURS
 # On the log scale, where zero lies at the scaler's offset, less than so many offsets is next to no traffic.
 QUIET_OFFSETS = 5.0
 # Drops and floods are kept with so many decimals.
 DECIMALS = 3
 # The parts of a week that a person tells apart: all nights, and the rest of working days and of weekends.
 NIGHT_UNTIL, NIGHT_FROM, FIRST_WEEKEND_DAY = 6, 22, 5
-_HOUR, _DAY = np.arange(WEEK_HOURS) % HOURS, np.arange(WEEK_HOURS) // HOURS
+_HOUR, _DAY = np.arange(WEEK_HOURS) % DAY_HOURS, np.arange(WEEK_HOURS) // DAY_HOURS
 _IS_NIGHT = (_HOUR < NIGHT_UNTIL) | (_HOUR >= NIGHT_FROM)
 PARTS = {
     "on working days": ~_IS_NIGHT & (_DAY < FIRST_WEEKEND_DAY),

@@ -309,14 +309,14 @@ def test_a_window_is_not_learnt() -> None:
 
 # --- hourly and at once --------------------------------------------------------------------------
 
-HOURS = 96
+DAY_HOURS = 96
 changes = st.lists(
-    st.tuples(st.integers(0, HOURS - 1), st.integers(1, 20), st.sampled_from([0.2, 0.5, 3.0, 8.0])),
+    st.tuples(st.integers(0, DAY_HOURS - 1), st.integers(1, 20), st.sampled_from([0.2, 0.5, 3.0, 8.0])),
     max_size=4,
 )
 windows = st.lists(
     st.one_of(
-        st.tuples(st.just(False), st.integers(-60, HOURS), st.integers(1, 80)),
+        st.tuples(st.just(False), st.integers(-60, DAY_HOURS), st.integers(1, 80)),
         st.tuples(st.just(True), st.integers(0, 167), st.integers(1, 24)),
     ),
     max_size=3,
@@ -336,7 +336,7 @@ def model() -> Trained:
     database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
-@given(changes, windows, st.lists(st.integers(1, HOURS * 12), max_size=6), st.booleans())
+@given(changes, windows, st.lists(st.integers(1, DAY_HOURS * 12), max_size=6), st.booleans())
 @example([(10, 20, 3.0)], [(False, 12, 10)], [12 * 11, 12 * 15, 12 * 23], True)
 @example([(0, 20, 0.2)], [(False, -60, 70)], [12 * 9, 12 * 12], False)
 def test_run_by_run_the_verdicts_are_those_of_one_run(
@@ -365,7 +365,7 @@ def test_run_by_run_the_verdicts_are_those_of_one_run(
     trained = model if not with_holidays else with_special(model)
     at_once = judge(trained, everything, trained.end, calendar).after(trained.end)
     judged, since, parts = [], trained.end, []
-    for run in [*sorted(runs), HOURS * 12]:
+    for run in [*sorted(runs), DAY_HOURS * 12]:
         so_far = everything.between(0, trained.end + run * 300)
         verdicts = judge(trained, so_far, since, calendar).after(since)
         if len(verdicts.times):

@@ -18,17 +18,17 @@ from common.files import UserError
 from ports import detectors
 from ports.detectors import (
     ACCEPTED_SHARE,
+    DAY_HOURS,
     DETECTORS,
     ERROR_WEEKS,
-    HOURS,
     MIN_LIMIT,
     SPREADS,
-    Curve,
     Model,
+    ScoreCurve,
     Scored,
     fit,
 )
-from ports.levels import AGES, DRIFT_MINUTES, Memory
+from ports.levels import DRIFT_MINUTES, MEMORY_AGES, Memory
 from ports.preparation import PREPARATIONS, Buckets, Scaler, week_slots
 from ports.verdicts import statuses
 
@@ -98,8 +98,8 @@ def test_a_limit_is_so_many_spreads_of_the_noise() -> None:
     model = fit("profile", buckets_of(flat(normal(0.2))), DEFAULT)
     # From 250 errors each, whose MAD is known to a tenth; what is left of noise without memory is little.
     assert model.limits.mean() == pytest.approx(SPREADS * 0.2, rel=0.1)
-    assert model.limits == pytest.approx(np.full(HOURS, SPREADS * 0.2), rel=0.3)
-    assert model.memory.left == pytest.approx(np.zeros(len(AGES)), abs=0.15)
+    assert model.limits == pytest.approx(np.full(DAY_HOURS, SPREADS * 0.2), rel=0.3)
+    assert model.memory.left == pytest.approx(np.zeros(len(MEMORY_AGES)), abs=0.15)
 
 
 def test_errors_far_off_do_not_widen_the_limits() -> None:
@@ -356,7 +356,7 @@ def test_an_anomaly_is_what_lies_outside_the_band(models: dict[str, Model], name
     assert (found.expected < found.high).all()
 
 
-def by_hand(curve: Curve | None = None) -> Model:
+def by_hand(curve: ScoreCurve | None = None) -> Model:
     """Hourly on a raw scale: 10 by day and 0 by night, with limits of 2 and of 1."""
     is_day = (np.arange(168) % 24 >= 8) & (np.arange(168) % 24 < 20)
     limits = np.where((np.arange(24) >= 8) & (np.arange(24) < 20), 2.0, 1.0)
@@ -390,7 +390,7 @@ def test_a_limit_belongs_to_the_hour_of_the_day() -> None:
 
 
 def test_an_outlier_model_by_hand() -> None:
-    curve = Curve(np.array([-2.0, 0.0, 2.0]), np.array([3.0, 0.0, 2.0]))
+    curve = ScoreCurve(np.array([-2.0, 0.0, 2.0]), np.array([3.0, 0.0, 2.0]))
     # On the lines from 3 to 0 and from 0 to 2 the limit is reached at -2/3 and at 1.
     assert curve.accepted() == pytest.approx((-2 / 3, 1.0))
     scored = by_hand(curve).judge(hours_by_hand(100.0, 99.5, 100.0, 99.2))
@@ -413,7 +413,7 @@ def test_an_outlier_model_by_hand() -> None:
 def test_a_curve_that_stays_below_the_limit_has_no_bound_there(
     scores: list[float], expected: tuple[float, float]
 ) -> None:
-    assert Curve(np.array([-1.0, 0.0, 1.0]), np.array(scores)).accepted() == pytest.approx(expected)
+    assert ScoreCurve(np.array([-1.0, 0.0, 1.0]), np.array(scores)).accepted() == pytest.approx(expected)
 
 
 # --- errors of weeks that a fit has not seen ------------------------------------------------------

@@ -19,7 +19,7 @@ from tests.support.port_series import DAY, change, moment, samples
 Run = Callable[..., int]
 TRAINED = moment("2023-02-01")
 # Hour by hour where something happens.
-HOURS = (21, 22, 23, 24, 25, 27, 28, 29, 33, 34, 35, 47)
+DAY_HOURS = (21, 22, 23, 24, 25, 27, 28, 29, 33, 34, 35, 47)
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ def test_hour_by_hour_trained_each_night_and_at_once_agree(
     store(database, traffic, times)
     assert run("train", TRAINED) == 0
     lines = []
-    for hour in HOURS:
+    for hour in DAY_HOURS:
         # Hour by hour with one model, the state in a file.
         assert run("test", TRAINED + hour * 3600) == 0
         lines += told(caplog)
@@ -155,7 +155,7 @@ def test_hour_by_hour_trained_each_night_and_at_once_agree(
     ]
     # And the same with another model from midnight on, in another state and another measurement.
     database.client.query("DROP MEASUREMENT port_incidents")
-    for hour in HOURS:
+    for hour in DAY_HOURS:
         if hour == 25:
             assert run("train", TRAINED + DAY) == 0
         assert run("test", TRAINED + hour * 3600, "--state_dir=nightly") == 0

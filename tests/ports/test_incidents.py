@@ -26,7 +26,7 @@ from ports.incidents import (
     observe,
     unseen,
 )
-from ports.levels import AGES, DRIFT_HOURS, Memory, follow
+from ports.levels import DRIFT_HOURS, MEMORY_AGES, Memory, follow
 from ports.models import Trained
 from ports.notices import describe_incident
 from ports.preparation import Buckets
@@ -261,7 +261,7 @@ def test_an_incident_of_a_series_without_samples_is_closed_when_unknown_ones_wou
 
 
 def test_a_level_that_lasts_is_new_in_the_bucket_that_completes_it() -> None:
-    ones = np.ones(len(AGES))
+    ones = np.ones(len(MEMORY_AGES))
     memory, zeros = Memory(0 * ones, ones), np.zeros(96)
     limits = np.full(300, 0.5)
 
@@ -285,7 +285,7 @@ def test_a_level_that_lasts_is_new_in_the_bucket_that_completes_it() -> None:
 def test_the_level_is_new_after_the_least_and_the_most_hours(hours: int, minutes: int) -> None:
     day, drift = 1440 // minutes, 60 * hours // minutes
     deviations = np.concatenate([np.zeros(day), np.full(2 * day, -1.0)])
-    ones, limits = np.ones(len(AGES)), np.full(3 * day, 0.5)
+    ones, limits = np.ones(len(MEMORY_AGES)), np.full(3 * day, 0.5)
     followed = follow(deviations, -limits, limits, Memory(0 * ones, ones), minutes, 60 * hours)
     assert followed.level[day:].tolist() == [0.0] * drift + [-1.0] * (2 * day - drift)
     assert followed.is_anomalous.sum() == drift - 1

@@ -11,11 +11,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ports.levels import (
-    AGES,
     DRIFT_HOURS,
     DRIFT_MINUTES,
     ENDED,
     LEVEL_MINUTES,
+    MEMORY_AGES,
     NEWEST_WEIGHT,
     Followed,
     Memory,
@@ -102,24 +102,24 @@ def test_after_a_gap_the_level_is_the_one_of_before(days: int) -> None:
 # --- what is left of a deviation -----------------------------------------------------------------
 
 MEMORY = Memory(np.array([0.8, 0.6, 0.4, 0.2, 0.1]), np.array([1.0, 1.1, 1.2, 1.4, 1.8]))
-LEFT = dict(zip(AGES, MEMORY.left.tolist(), strict=True))
+LEFT = dict(zip(MEMORY_AGES, MEMORY.left.tolist(), strict=True))
 
 
 def test_what_is_left_is_interpolated_over_the_logarithm_of_the_age() -> None:
     left = MEMORY.of_ages(MEMORY.left)
-    assert len(left) == AGES[-1] + 1
-    assert [left[age] for age in AGES] == pytest.approx([0.8, 0.6, 0.4, 0.2, 0.1])
+    assert len(left) == MEMORY_AGES[-1] + 1
+    assert [left[age] for age in MEMORY_AGES] == pytest.approx([0.8, 0.6, 0.4, 0.2, 0.1])
     assert left[3] == pytest.approx(0.6 - 0.2 * math.log2(1.5))
     assert left[12] == pytest.approx(0.2 - 0.1 * math.log2(1.5))
 
 
 def test_a_deviation_is_left_by_its_age_and_not_at_all_after_the_last() -> None:
-    found = followed([0.0] * DAY + [0.5] + [NAN] * (AGES[-1] + 1), MEMORY)
+    found = followed([0.0] * DAY + [0.5] + [NAN] * (MEMORY_AGES[-1] + 1), MEMORY)
     after = found.expected[DAY + 1 :].tolist()
     # A day of 0.0 and one of 0.5: the level stays at 0.
-    assert [after[age - 1] for age in AGES] == pytest.approx([0.5 * LEFT[age] for age in AGES])
+    assert [after[age - 1] for age in MEMORY_AGES] == pytest.approx([0.5 * LEFT[age] for age in MEMORY_AGES])
     assert after[2] == pytest.approx(0.5 * (0.6 - 0.2 * math.log2(1.5)))
-    assert after[AGES[-1]] == 0.0
+    assert after[MEMORY_AGES[-1]] == 0.0
     assert np.isnan(found.expected).sum() == DAY
 
 
@@ -128,7 +128,7 @@ def test_limits_widen_with_the_age_of_the_newest_ordinary_value() -> None:
     # Before the first value that is judged none counts as new.
     assert found.wider[DAY] == 1.8
     wider = found.wider[DAY + 1 :].tolist()
-    assert [wider[age - 1] for age in AGES] == pytest.approx([1.0, 1.1, 1.2, 1.4, 1.8])
+    assert [wider[age - 1] for age in MEMORY_AGES] == pytest.approx([1.0, 1.1, 1.2, 1.4, 1.8])
     assert wider[16] == 1.8
 
 
@@ -227,7 +227,7 @@ def test_how_long_it_takes_can_be_chosen(hours: int) -> None:
 
 def test_of_the_old_level_nothing_is_left_at_the_new_one() -> None:
     found = followed([0.0] * DAY + [0.5] + [3.0] * (DRIFT + 2), MEMORY)
-    # Drifting takes longer than the last of AGES; the value of before is not the newest any more.
+    # Drifting takes longer than the last of MEMORY_AGES; the value of before is not the newest any more.
     assert found.expected[DAY + 1 + DRIFT :].tolist() == [3.0, 3.0]
     assert found.wider[DAY + 1 + DRIFT] == MEMORY.wider[0]
 

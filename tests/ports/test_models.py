@@ -19,8 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.files import UserError
-from ports.detectors import HOURS, Curve, Model, fit
-from ports.levels import AGES, Memory
+from ports.detectors import DAY_HOURS, Model, ScoreCurve, fit
+from ports.levels import MEMORY_AGES, Memory
 from ports.models import FORMAT, Trained, load, model_path, pack, save
 from ports.preparation import PREPARATIONS, Buckets, Scaler
 from ports.series import Series
@@ -68,14 +68,14 @@ def trained(series: Series) -> dict[str, Trained]:
 def simple() -> Trained:
     """A small model that is quickly made, of days that are all the same."""
     usual = np.tile(np.linspace(-1.0, 1.0, 24), 7)
-    limits = np.linspace(0.25, 0.5, HOURS)
+    limits = np.linspace(0.25, 0.5, DAY_HOURS)
     memory = Memory(np.array([0.75, 0.5, 0.25, 0.125, 0.0]), np.array([1.0, 1.0, 1.25, 1.5, 2.0]))
     model = Model(Scaler("log", 1000.0, 1.0), usual, limits, np.array([1.0, 1.5]), memory)
     return Trained("a_1_in", "profile", "default", 60, "UTC", 1_672_617_600, 1_678_060_800, {}, model)
 
 
 def simple_outlier() -> Trained:
-    curve = Curve(np.array([-1.0, 0.0, 1.0]), np.array([2.0, 0.0, 2.0]))
+    curve = ScoreCurve(np.array([-1.0, 0.0, 1.0]), np.array([2.0, 0.0, 2.0]))
     return replace(simple(), detector="one-class-svm", model=replace(simple().model, curve=curve))
 
 
@@ -263,8 +263,8 @@ def npy(array: np.ndarray) -> bytes:
 
 def with_one(name: str, value: float) -> dict[str, np.ndarray]:
     """An array whose last entry is this value."""
-    array = {"usual": np.full(168, 15.0), "limits": np.full(HOURS, 0.4), "reach": np.ones(2)}.get(
-        name, np.full(len(AGES), 0.5)
+    array = {"usual": np.full(168, 15.0), "limits": np.full(DAY_HOURS, 0.4), "reach": np.ones(2)}.get(
+        name, np.full(len(MEMORY_AGES), 0.5)
     )
     array[-1] = value
     return {name: array}

@@ -18,8 +18,8 @@ from matplotlib.figure import Figure
 
 from common.files import UserError
 from ports.comparison_picture import draw_comparison, plot_comparison
-from ports.detectors import Curve, Model, Scored
-from ports.levels import AGES, Memory
+from ports.detectors import Model, ScoreCurve, Scored
+from ports.levels import MEMORY_AGES, Memory
 from ports.models import Trained
 from ports.pictures import draw_decomposition, draw_series, plot_decomposition, plot_series
 from ports.preparation import Buckets, Scaler
@@ -32,9 +32,9 @@ NAN, INF = math.nan, math.inf
 # Of one Mbit/s in five minutes.
 MEGA = 1e6 * 300 / 8
 SCALER = Scaler("log", 1.0, 1.0)
-MEMORY = Memory(np.zeros(len(AGES)), np.ones(len(AGES)))
+MEMORY = Memory(np.zeros(len(MEMORY_AGES)), np.ones(len(MEMORY_AGES)))
 FORECAST = Model(SCALER, np.zeros(672), np.ones(24), MEMORY)
-OUTLIER = replace(FORECAST, curve=Curve(np.array([-1.0, 1.0]), np.ones(2)))
+OUTLIER = replace(FORECAST, curve=ScoreCurve(np.array([-1.0, 1.0]), np.ones(2)))
 STATUSES = {"n": "normal", "a": "anomaly", "!": "alert", "?": "unknown"}
 
 
@@ -645,7 +645,7 @@ def bars(axis: Axes) -> list[dict[str, float]]:
 
 
 def numbers(axis: Axes) -> dict[str, list[tuple[str, bool]]]:
-    """Detector -> the texts at its bars, top down, and whether they are bold."""
+    """Learner -> the texts at its bars, top down, and whether they are bold."""
     names = [text.get_text() for text in axis.figure.axes[0].get_yticklabels()]
     found: dict[str, list[tuple[str, bool]]] = {name: [] for name in names}
     for text in sorted(axis.texts, key=lambda text: text.xy[1]):

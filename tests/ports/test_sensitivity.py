@@ -12,7 +12,7 @@ import pytest
 import find_anomalies
 from common.alerts import ALERT_RECORDS
 from ports import models
-from ports.detectors import Curve, Model
+from ports.detectors import Model, ScoreCurve
 from ports.judging import JudgingSettings, Report
 from ports.levels import Memory
 from ports.notices import PortNotices
@@ -79,7 +79,7 @@ def test_nothing_nearer_than_the_least_limit_is_found() -> None:
 
 
 def test_a_curve_has_its_own_bounds_to_either_side() -> None:
-    curve = Curve(np.array([-2.0, -1.0, 0.0, 1.0, 2.0]), np.array([3.0, 1.5, 0.0, 0.5, 1.5]))
+    curve = ScoreCurve(np.array([-2.0, -1.0, 0.0, 1.0, 2.0]), np.array([3.0, 1.5, 0.0, 0.5, 1.5]))
     # A score of 1 lies at -2/3 and 1.5 limits: 0.2667 + 0.1943 = 0.4610 and 0.6 + 0.1943 = 0.7943.
     found = told(replace(STEADY, curve=curve))
     assert same(found.drop, 0.3697)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ports.detectors import HOURS, Model, Scored
+from ports.detectors import DAY_HOURS, Model, Scored
 from ports.levels import DRIFT_MINUTES, LEVEL_MINUTES, Memory
 from ports.models import Trained
 from ports.preparation import Buckets, Scaler
@@ -36,7 +36,9 @@ def trained(minutes: int = MINUTES, preparation: str = "default") -> Trained:
     """Until START. From half of what is expected to twice is accepted, at any age."""
     memory = Memory(np.full(5, 0.25), np.ones(5))
     scaler = Scaler("log", 1e-9, 1.0)
-    model = Model(scaler, np.zeros(7 * 1440 // minutes), np.full(HOURS, math.log(2.0)), np.ones(2), memory)
+    model = Model(
+        scaler, np.zeros(7 * 1440 // minutes), np.full(DAY_HOURS, math.log(2.0)), np.ones(2), memory
+    )
     return Trained(NAME, "profile", preparation, minutes, "UTC", START - 28 * 86_400, START, {}, model)
 
 
