@@ -182,8 +182,8 @@ def fit(
     """Learn from the buckets of a training span, without those that are quiet.
 
     zone: in which days are counted. drift_minutes: what lasts so long is the new level. weekend: the weekdays
-    without work (0 is Monday), if public holidays are known; these and bridge days are neither learnt as their
-    weekday nor counted as errors.
+    without work (0 is Monday), if public holidays are known; these and bridge days are neither learnt as
+    their weekday nor counted as errors.
 
     Raises TooShortError for a span shorter than MIN_DAYS, counted in whole buckets from its first sample.
     Raises UserError for an unknown detector, for a span with too few samples, and for traffic

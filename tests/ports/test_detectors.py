@@ -144,6 +144,20 @@ def test_what_is_near_is_no_anomaly_however_regular_a_port_is(name: str) -> None
         assert (score[is_far] > 1).all(), factor
 
 
+def test_bursts_that_every_week_has_are_ordinary_on_their_side_only() -> None:
+    rng = np.random.default_rng(6)
+    noise = normal(0.1)
+    for start in (week * WEEK + rng.integers(0, WEEK - 6) for week in range(WEEKS) for _ in range(2)):
+        noise[start : start + 6] += 1.5
+    every_week = fit("profile", buckets_of(flat(noise)), DEFAULT)
+    # The rows of bursts are three limits off and more, so that three times as much is accepted, but no less.
+    assert every_week.reach[0] == 1.0
+    assert every_week.reach[1] > 5
+    # A calm week shows that bursts are no habit.
+    noise[-3 * WEEK : -2 * WEEK] = normal(0.1)[:WEEK]
+    assert fit("profile", buckets_of(flat(noise)), DEFAULT).reach.tolist() == [1.0, 1.0]
+
+
 def test_a_noisy_hour_has_wide_limits_and_no_other() -> None:
     hour = np.arange(WEEKS * WEEK) % DAY // HOUR
     is_noisy = (hour >= 8) & (hour <= 10)
@@ -234,6 +248,21 @@ def test_the_next_week_is_silent(models: dict[str, Model], name: str) -> None:
     assert ALERT not in statuses(found.score)
     assert not np.isnan(found.score).any()
     assert np.median(np.abs(np.log(found.expected / NEXT))) < 0.1
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("weekend", "noise"), [(0.3, 0.14), (0.1, 0.14), (0.3, 0.01)])
+def test_a_port_with_quiet_weekends_is_silent_on_them_and_not_blind(
+    name: str, weekend: float, noise: float
+) -> None:
+    quiet = np.where(np.arange((WEEKS + 1) * WEEK) // DAY % 7 >= 5, weekend / 0.6, 1.0)
+    traffic = life(WEEKS + 1, noise=noise) * quiet
+    before, after = traffic[: WEEKS * WEEK], traffic[WEEKS * WEEK :]
+    model = fit(name, buckets_of(before), DEFAULT)
+    assert ALERT not in statuses(judged(model, after, before).score)
+    for day in (2, 5):
+        during = slice(day * DAY + 20, day * DAY + 26)
+        assert (judged(model, changed(after, during, 0.25), before).score[during] > 1).all()
 
 
 @pytest.mark.parametrize("name", NAMES)

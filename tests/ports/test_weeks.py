@@ -137,6 +137,15 @@ def test_the_usual_week_and_the_levels_make_up_the_values() -> None:
     assert levels == pytest.approx(np.full((5, HOURLY), 3.0), abs=0.01)
 
 
+def test_a_quiet_weekend_is_in_the_usual_week_and_no_level() -> None:
+    weeks = np.tile(a_week(), (6, 1)) + 3.0
+    weeks[:, SUNDAY - 24 :] -= 2.0
+    usual, levels = usual_week(weeks)
+    of_days = np.median(usual.reshape(WEEK_DAYS, 24), axis=1)
+    assert of_days[:5] - of_days[5:].mean() == pytest.approx(np.full(5, 2.0), abs=0.25)
+    assert np.median(np.abs(levels - np.median(levels))) < 0.05
+
+
 @pytest.mark.parametrize(
     "drift",
     [
