@@ -30,8 +30,8 @@ NEWEST_WEIGHT = 2 / 3
 
 @dataclass(frozen=True)
 class Memory:
-    """left: (ages,), the share of a deviation that is left after each of MEMORY_AGES. wider: (ages,), how many
-    times as wide as after one bucket the limits are then.
+    """left: (ages,), the share of a deviation that is left after each of MEMORY_AGES. wider: (ages,), how
+    many times as wide as after one bucket the limits are then.
     """
 
     left: np.ndarray
