@@ -49,8 +49,9 @@ LEAST_SPREAD, HOUR_ERRORS = 0.5, 20
 # The errors of so many weeks count; at least this share of them must be known.
 ERROR_WEEKS = 6
 MIN_KNOWN_SHARE = 0.25
-# Rows of anomalies that even the calmest week has are ordinary, also if they are so many times as far off.
-CALM_REACH = 3.0
+# On most ports, errors of both of two buckets in a row are beyond a third of the limit in fewer than one pair
+# in a hundred. Where they are further off, so is what is ordinary.
+PAIR_SHARE, PAIR_LIMITS = 0.99, 3.0
 # The first pass finds what is anomalous, the second one does without it.
 PASSES = 2
 # Values further off are cut before a library sees them.
@@ -290,16 +291,19 @@ class _Service:
         return self.is_different | self._followed(drift_minutes)[0]
 
     def reach(self, drift_minutes: int) -> np.ndarray:
-        """How many limits values may be below and above (2,): 1, or more where each week has rows of
-        anomalies, which are ordinary then.
+        """How many limits values may be below and above (2,): 1, or more where two errors in a row are often
+        far off. Those that make an alert, and what is beside them, do not count.
         """
         _, in_limits = self._followed(drift_minutes)
-        week, furthest = self.week[self.row - 1 :], []
+        furthest = []
         for side in (-in_limits, in_limits):
-            rows = np.lib.stride_tricks.sliding_window_view(side, self.row).min(axis=1)
-            of_weeks = [rows[(week == one) & ~np.isnan(rows)] for one in np.unique(week)]
-            furthest.append(min((of_week.max() for of_week in of_weeks if len(of_week)), default=0.0))
-        return np.maximum(CALM_REACH * np.array(furthest), 1.0)
+            alerts = np.flatnonzero(_least(np.nan_to_num(side), self.row) > 1.0)
+            beside = alerts[:, None] + np.arange(-self.row, 2 * self.row)
+            side[np.clip(beside, 0, len(side) - 1)] = np.nan
+            pairs = _least(side, 2)
+            pairs = pairs[~np.isnan(pairs)]
+            furthest.append(float(np.quantile(pairs, PAIR_SHARE)) if len(pairs) else 0.0)
+        return np.maximum(PAIR_LIMITS * np.array(furthest), 1.0)
 
     def _followed(self, drift_minutes: int) -> tuple[np.ndarray, np.ndarray]:
         """Which values (n,) are anomalous, and how many limits they are off (n,)."""
@@ -311,6 +315,11 @@ class _Service:
         is_anomalous[first:] = followed.is_anomalous
         in_limits[first:] = (self.deviations[first:] - followed.expected) / (limits[first:] * followed.wider)
         return is_anomalous, in_limits
+
+
+def _least(values: np.ndarray, row: int) -> np.ndarray:
+    """The least of so many values (n,) in a row that begin at each: (n - row + 1,)."""
+    return np.lib.stride_tricks.sliding_window_view(values, row).min(axis=1)
 
 
 def _share_left(apart: np.ndarray, before: np.ndarray) -> float:

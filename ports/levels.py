@@ -2,7 +2,8 @@
 
 A value is expected where the usual week is, plus the median level of the last day, plus what is left of how
 far the newest ordinary value was off. A value that is judged anomalous counts for none of these: an anomaly
-of some hours is compared with what was before it. What lasts longer is the new level.
+of some hours is compared with what was before it. What lasts longer is the new level, for which a port may be
+back at the old one.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ DRIFT_MINUTES = 720
 # The least and the most that it may be: a level is known from DAY_SHARE of a day, so that much must be of the
 # new level, or be left of the old one until then.
 DRIFT_HOURS = (6, 18)
+# A return to the level of before a new level is ordinary for so long.
+RETURN_MINUTES = 2 * LEVEL_MINUTES
 # How much is left of a deviation is known after so many buckets, and interpolated between them.
 MEMORY_AGES = (1, 2, 4, 8, 16)
 # An anomaly has ended when a value is this share of the limit away from what was expected before it.
@@ -102,7 +105,7 @@ def follow(
 
     low, high: (n,), how far below (negative) and above what is expected a value may be, one bucket after an
     ordinary one. The level is unknown on the first day, and until DAY_SHARE of a day is known. drift_minutes:
-    what lasts so long is the new level. room: (n,), anything between what is expected and so much more (or
+    what lasts so long is the new level, from which a port may go back. room: (n,), anything between what is expected and so much more (or
     less, if negative) is as good as what is expected; None for no room.
     """
     day, drift = LEVEL_MINUTES // minutes, drift_minutes // minutes
@@ -110,6 +113,8 @@ def follow(
     left, wider = memory.of_ages(memory.left), memory.of_ages(memory.wider)
     oldest = MEMORY_AGES[-1]
     newest, age, waiting, began = 0.0, oldest, [], 0
+    # The days that ended with the newest new level, and how long a return to them is ordinary.
+    before, returns = last_day, 0
     rows, new_levels = [], []
     lows, highs = low.tolist(), high.tolist()
     rooms = np.zeros(len(deviations)).tolist() if room is None else room.tolist()
@@ -130,8 +135,13 @@ def follow(
         if rooms[index]:
             error -= min(max(error, min(rooms[index], 0.0)), max(rooms[index], 0.0))
             value = expected + error
-        bound = (highs[index] if error > 0 else lows[index]) * wide
-        if error / bound > (ENDED if waiting else 1.0):
+        is_off = error / ((highs[index] if error > 0 else lows[index]) * wide) > (ENDED if waiting else 1.0)
+        if is_off and index < returns:
+            apart = value - before.median()
+            if apart / ((highs[index] if apart > 0 else lows[index]) * wider[oldest]) <= 1.0:
+                last_day, level, returns, is_off = before, value - apart, 0, False
+                rows[-1] = (level, level, wider[oldest], False)
+        if is_off:
             began = began if waiting else index
             waiting.append(value)
             if len(waiting) < drift:
@@ -139,7 +149,7 @@ def follow(
                 last_day.add(np.nan)
                 continue
             # What was before is no longer the level, however long ago it was.
-            last_day = _LastDay(day)
+            before, last_day, returns = last_day, _LastDay(day), index + RETURN_MINUTES // minutes
             for one in waiting:
                 last_day.add(one)
             new_levels.append((index, index - began))
