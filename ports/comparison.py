@@ -177,8 +177,8 @@ def iterative_statuses(
                 raise
         day = judge(trained, series.between(0, until), midnight, settings.calendar).after(midnight)
         # If the sampling changes, the buckets of one night may be longer than those of another.
-        index = np.flatnonzero(np.isin(at_once.times, day.times))
-        scores[index] = day.scored.score[np.searchsorted(day.times, at_once.times[index])]
+        is_judged = (at_once.times > midnight) & (at_once.times <= day.times.max(initial=0))
+        scores[is_judged] = day.scored.score[np.searchsorted(day.times, at_once.times[is_judged])]
     return statuses(scores, records=trained.alert_records, is_quiet=at_once.buckets.is_quiet)
 
 

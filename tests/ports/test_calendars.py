@@ -237,7 +237,7 @@ def port(*changes: tuple[str, str, float], days: int = 42) -> Series:
 
 def train(series: Series, calendar: Calendar = NO_WINDOWS, holidays: str | None = None) -> Trained:
     settings = TrainingSettings(
-        ("profile",), "default", 15, "UTC", 35, moment(TRAINED_UNTIL), holidays, calendar
+        ("profile",), "default", 15, "UTC", 35, moment(TRAINED_UNTIL), holidays=holidays, calendar=calendar
     )
     return fit_series(series, "profile", settings)
 
@@ -458,7 +458,7 @@ def test_training_names_windows_that_concern_no_series(
 def test_evaluate_excuses_windows(calendar: Calendar, known: int, false_alerts: int) -> None:
     """One anomaly is known, and another one is not."""
     floods = [(f"2023-02-{day}T10:00", f"2023-02-{day}T12:00", 5.0) for day in ("07", "09")]
-    training = TrainingSettings(("profile",), "default", 15, "UTC", 28, None, None, calendar)
+    training = TrainingSettings(("profile",), "default", 15, "UTC", 28, None, calendar=calendar)
     one = KnownAnomaly(moment("2023-02-07T10:00"), moment("2023-02-07T12:00"))
     task = ComparisonTask("1_1_out", port(*floods), training, [one], None)
     found = compare_series(task)

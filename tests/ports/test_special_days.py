@@ -131,7 +131,7 @@ def port(factor: float, *changes: tuple[str, str, float]) -> Series:
 
 
 def train(series: Series, until: str, holidays: str | None = "IT", detector: str = "profile") -> Trained:
-    settings = TrainingSettings((detector,), "default", 15, "UTC", 63, moment(until), holidays)
+    settings = TrainingSettings((detector,), "default", 15, "UTC", 63, moment(until), holidays=holidays)
     return fit_series(series, detector, settings)
 
 
@@ -305,7 +305,7 @@ def test_judging_does_not_need_the_package(
 
 def test_the_workshops_preparation_knows_holidays_too() -> None:
     series = port(1 / 3)
-    settings = TrainingSettings(("profile",), "workshop", 30, "UTC", 63, moment("2023-04-22"), "IT")
+    settings = TrainingSettings(("profile",), "workshop", 30, "UTC", 63, moment("2023-04-22"), holidays="IT")
     trained = fit_series(series, "profile", settings)
     assert trained.preparation in PREPARATIONS
     assert "alert" not in statuses(judged(series, trained), "2023-04-22", "2023-04-28")
