@@ -105,8 +105,8 @@ def follow(
 
     low, high: (n,), how far below (negative) and above what is expected a value may be, one bucket after an
     ordinary one. The level is unknown on the first day, and until DAY_SHARE of a day is known. drift_minutes:
-    what lasts so long is the new level, from which a port may go back. room: (n,), anything between what is expected and so much more (or
-    less, if negative) is as good as what is expected; None for no room.
+    what lasts so long is the new level, from which a port may go back. room: (n,), anything between what is
+    expected and so much more (or less, if negative) is as good as what is expected; None for no room.
     """
     day, drift = LEVEL_MINUTES // minutes, drift_minutes // minutes
     last_day = _LastDay(day)
