@@ -162,6 +162,36 @@ def test_when_an_incident_opens_and_closes(
     assert buckets_of(observe(verdicts_of(trained, pattern), START, Watched())) == expected
 
 
+@pytest.mark.parametrize(
+    ("pattern", "quiet", "expected"),
+    [
+        ("xxxxxxxx", "########", []),
+        # What is in a window before an alert is no part of the incident.
+        ("xxxxxxxx", "####    ", [(8, 4, 8, None)]),
+        ("xxxxxxx", "   #   ", [(5, 0, 5, None)]),
+        # What is in a window after it neither goes on with it nor ends it.
+        ("xxxxxxxx....", "    ####    ", [(4, 0, 4, None), (12, 0, 4, USUAL)]),
+        ("xxxxxxxxxx", "    ####  ", [(4, 0, 4, None)]),
+        ("xxxx" + "x" * 33, "    " + "#" * 33, [(4, 0, 4, None), (37, 0, 4, USUAL)]),
+    ],
+)
+def test_anomalies_in_a_window_are_of_no_incident(
+    pattern: str, quiet: str, expected: list[tuple[int, int, int, str | None]], trained: Trained
+) -> None:
+    verdicts, is_quiet = verdicts_of(trained, pattern), np.array([letter == "#" for letter in quiet])
+    verdicts = replace(
+        verdicts,
+        buckets=replace(verdicts.buckets, is_quiet=is_quiet),
+        statuses=statuses(verdicts.scored.score, is_quiet=is_quiet),
+    )
+    observed = observe(verdicts, START, Watched())
+    assert buckets_of(observed) == expected
+    if observed.watched.open:
+        # Of 900 bytes too many in each of three samples.
+        counted = sum(mark == " " for mark in quiet)
+        assert observed.watched.open.surplus_bytes == 2700 * counted
+
+
 def test_what_was_before_is_context_and_not_observed_again(trained: Trained) -> None:
     verdicts = verdicts_of(trained, ".xxxx....xxx")
     later = observe(verdicts, START + 4 * BUCKET, Watched())
