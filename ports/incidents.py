@@ -329,7 +329,8 @@ class _Observer:
         """Traffic that lasts as long as a new level ends that there is none."""
         verdicts, watched = self._verdicts, self._watched
         traffic = verdicts.buckets.traffic[index]
-        if np.isnan(traffic):
+        # What happens in a window of the calendar is no sign of life.
+        if np.isnan(traffic) or verdicts.buckets.is_quiet[index]:
             return
         if traffic <= watched.floor:
             self._set(calm=0)
