@@ -49,9 +49,9 @@ LEAST_SPREAD, HOUR_ERRORS = 0.5, 20
 # The errors of so many weeks count; at least this share of them must be known.
 ERROR_WEEKS = 6
 MIN_KNOWN_SHARE = 0.25
-# On most ports, errors of both of two buckets in a row are beyond a third of the limit in fewer than one pair
+# On most ports, errors of both of two buckets in a row are beyond 0.3 limits in fewer than one pair
 # in a hundred. Where they are further off, so is what is ordinary.
-PAIR_SHARE, PAIR_LIMITS = 0.99, 3.0
+PAIR_SHARE, PAIR_LIMITS = 0.99, 3.25
 # The first pass finds what is anomalous, the second one does without it.
 PASSES = 2
 # Values further off are cut before a library sees them.
