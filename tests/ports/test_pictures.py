@@ -245,6 +245,8 @@ def test_a_flood_and_an_outage_leave_room_for_the_usual_day() -> None:
         ([0.0, 1.0, 1e9], "0"),
         ([1.0, 1e4, 1e7], None),
         ([0.001, 1.0, 20.0], "0"),
+        # A hundredth is still on the axis, next to a tenth.
+        ([0.09, 1.0, 20.0], None),
     ],
 )
 def test_the_axis_has_round_numbers_with_room_between_them(traffic: list[float], first: str | None) -> None:
