@@ -58,7 +58,7 @@ def same(values: np.ndarray, one: float) -> bool:
 
 def test_a_size_is_beyond_the_limit_of_the_fourth_value_by_what_errors_may_hinder() -> None:
     # An error is below 1.9432 spreads in 0.9 ** (1 / 4) = 97.4 % of the cases; a limit is 4.5.
-    # 1.5 x 0.4 x (1 + 1.9432 / 4.5) = 0.8591, a factor of 2.3610: 1000 / 2.3610 - 1 = 422.5 bytes of 999 remain.
+    # 1.5 x 0.4 x (1 + 1.9432 / 4.5) = 0.8591, a factor of 2.3610: 422.5 of 999 bytes remain.
     found = told(MODEL)
     assert same(found.drop, 0.577)
     assert same(found.flood, 2.3624)
