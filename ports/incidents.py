@@ -106,13 +106,14 @@ class PortIncident:
 class NewLevel:
     """A deviation that has lasted: its level is what is expected now.
 
-    kind: LEVEL, NO_TRAFFIC or TRAFFIC. since: the begin of its first bucket, seconds since 1970. share: of
-    what was expected.
+    kind: LEVEL, NO_TRAFFIC or TRAFFIC. time: the end of the bucket with which it was taken. since: the begin
+    of its first bucket; both in seconds since 1970. share: of what was expected.
     """
 
     series: str
     detector: str
     kind: str
+    time: int
     since: int
     share: float
 
@@ -343,7 +344,8 @@ class _Observer:
 
     def _say(self, index: int, kind: str, since: int, share: float) -> None:
         trained = self._verdicts.trained
-        self._new_levels.append(NewLevel(trained.series, trained.detector, kind, since, share))
+        level = NewLevel(trained.series, trained.detector, kind, self._ends[index], since, share)
+        self._new_levels.append(level)
         self._close(index, kind)
 
 

@@ -55,10 +55,10 @@ class PortNotices:
             for time, one in report.changes
             if one.scope == OF_PORT and one.key not in belonging and one.end not in LEVELS
         ]
-        lines = [
-            f"{describe_incident(time, one)}{self._by(one.detector)}" for time, one in (*of_many, *of_one)
-        ]
-        lines += [f"{new_level}{self._by(new_level.detector)}" for new_level in report.new_levels]
+        told = [(time, f"{describe_incident(time, one)}{self._by(one.detector)}") for time, one in of_one]
+        told += [(one.time, f"{one}{self._by(one.detector)}") for one in report.new_levels]
+        lines = [f"{describe_incident(time, one)}{self._by(one.detector)}" for time, one in of_many]
+        lines += [line for _, line in sorted(told, key=lambda one: one[0])]
         for line in lines[:MOST_LINES]:
             logger.warning("%s", line)
         if len(lines) > MOST_LINES:

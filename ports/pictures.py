@@ -168,6 +168,9 @@ def _ticks(bottom: float, top: float, linear: float) -> list[float]:
             numbers, places = numbers[places >= room], places[places >= room]
         if (np.diff(places) >= room).all():
             break
+    # Towards zero, where the axis is linear, powers of ten come ever nearer: of two that are too near, the
+    # higher one stays.
+    numbers = numbers[np.append(np.diff(places), room)[: len(numbers)] >= room]
     if len(numbers) < FEWEST_TICKS - 1:
         numbers = MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(max(bottom, 0.0), top)
         numbers = numbers[(numbers > 0) & (numbers >= bottom) & (numbers <= top)]

@@ -68,7 +68,7 @@ def smallest_alerted(comparison: Mapping[str, Any]) -> str:
     detectors = comparison["detectors"]
     parts = list(next(iter(detectors.values()))["smallest_alerted"])
     lines = [
-        "smallest drop and flood, as long as an alert's row, that are alerted on half of the series",
+        "smallest drop and flood that are alerted, on half of the series (of an hour with 15-minute buckets)",
         "",
         f"{'detector':<18}" + "".join(f"  {part:>16}" for part in parts) + f"  {'blind on':>10}",
     ]

@@ -107,10 +107,10 @@ def train(source: Source, settings: TrainingSettings, cluster: Cluster, folder: 
     _make_folder(folder)
     names, failed, too_short, blind = source.names(), set(), [], []
     if unused := unused_devices(settings.devices, names):
-        logger.warning("--devices names %d devices that no series has: %s", len(unused), some_of(unused))
+        logger.warning("no series is of these devices in --devices: %s", some_of(unused))
     counters, longer = [], []
     if unused := settings.calendar.unused(names):
-        logger.warning("%d windows of --calendar concern no series: %s", len(unused), some_of(unused))
+        logger.warning("no series is in these windows of --calendar: %s", some_of(unused))
     faults = Lines(logging.ERROR, "that could not be trained")
     tasks = (
         TrainingTask(name, load_days(source, name, settings.train_days, settings.until), settings)

@@ -40,6 +40,7 @@ SHORT_TIME = "is not a time of 0.1 s or more, like 15s, 90m, 24h or 3d"
 VALUES = {
     "train_days": ("30", "27"),
     "drift_hours": ("6", "5"),
+    "holidays": ("GB-ENG", "Italy"),
     "bucket_minutes": ("10", "7"),
     "timezone": ("Asia/Tokyo", "Rome"),
     "until": ("2023-01-31", "noon"),
@@ -98,6 +99,7 @@ def test_names_and_defaults_are_the_documented_ones() -> None:
     for_ports = {
         "ports_dir": None,
         "ports_models": "model/ports",
+        "calendar": None,
         "detector": "profile",
         "until": None,
         "jobs": os.cpu_count(),
@@ -134,6 +136,7 @@ def test_names_and_defaults_are_the_documented_ones() -> None:
         "preprocess": "default",
         "bucket_minutes": None,
         "devices": None,
+        "holidays": None,
         "train_days": 63,
         "drift_hours": 12,
         "evaluate": False,

@@ -193,7 +193,7 @@ def test_the_tables_are_read_at_a_glance() -> None:
         "one-class-svm               100%          100%",
     ]
     assert tables.smallest_alerted(comparison).splitlines() == [
-        "smallest drop and flood of 60 minutes that are alerted, on half of the series",
+        "smallest drop and flood that are alerted, on half of the series (of an hour with 15-minute buckets)",
         "",
         "detector             on working days          at night       at weekends    blind on",
         "profile                -38 % or x1.6     -38 % or x1.6     -38 % or x1.6      0 of 2",
@@ -244,11 +244,12 @@ def test_without_known_anomalies_there_is_no_table_of_sizes() -> None:
 
 
 def test_a_detector_that_cannot_be_trained_costs_the_others_nothing() -> None:
-    times, traffic = samples(42)
-    # Two weeks that spread far: those whose errors these two detectors take.
-    wild = (times > moment("2023-01-23T00:00")) & (times <= moment("2023-02-04T00:00"))
-    traffic[wild] *= np.exp(np.random.default_rng(0).normal(0, 1.0, wild.sum()).repeat(3)[: wild.sum()])
-    series = Series("1_1_out", times, traffic)
+    times, traffic = samples(44)
+    # All weeks but the second one lack 13 hours of each day. These two detectors judge no week of which more
+    # than half is unknown.
+    seconds = times - 150 - START
+    is_there = (seconds % DAY >= 13 * 3600) | (seconds // DAY // 7 == 1)
+    series = Series("1_1_out", times[is_there], traffic[is_there])
     settings = replace(TRAINING, detectors=("profile", "stl", "sarimax"), train_days=35)
     found = compare_series(ComparisonTask("1_1_out", series, settings, [], None))
     assert list(found.results) == ["profile"]
@@ -315,9 +316,10 @@ def test_evaluate_compares_all_detectors(
     (known,) = (row for row in comparison["detectors"]["profile"]["sizes"] if row["known"])
     assert known == {"kind": "flood", "size": "above x2.5", "known": 1, "alert_recall": 1.0}
     assert comparison["by_series"]["1_1_out"]["best"] == list(PORT_DETECTORS)
-    # 5 % of noise: a loss of a fifth or more of an hour is alerted.
+    # With 5 % of noise, the limit is the least one: 0.25 x 1.4318 = 0.358 is a factor of 1.43. After some
+    # anomalies it is a little wider.
     drop, flood = comparison["detectors"]["profile"]["smallest_alerted"]["on working days"]
-    assert 0.15 < drop < 0.25 and 1.15 < flood < 1.3
+    assert 0.3 < drop < 0.32 and 1.43 < flood < 1.47
     assert {path.name for path in (tmp_path / "plots/ports").iterdir()} == {
         "comparison.json",
         "comparison.png",

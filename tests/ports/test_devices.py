@@ -102,7 +102,7 @@ def test_each_series_has_the_zone_of_its_device(tmp_path: Path, caplog: pytest.L
     assert zones["lon"].end - zones["rom"].end == 3600
     lines = [record.getMessage() for record in caplog.records]
     assert lines == [
-        "--devices names 1 devices that no series has: old",
+        "no series is of these devices in --devices: old",
         f"{folder}: profile trained for 3 of 3 series, in the time zones Europe/London, Europe/Rome",
     ]
 

@@ -327,7 +327,7 @@ def test_a_new_level_is_said_once_and_ends_the_incident(trained: Trained) -> Non
     observed = observe(verdicts, START, Watched())
     assert buckets_of(observed) == [(8, 4, 8, None), (52, 4, 52, LEVEL)]
     (said,) = observed.new_levels
-    assert said == NewLevel(NAME, "profile", LEVEL, START + 4 * BUCKET, 0.1)
+    assert said == NewLevel(NAME, "profile", LEVEL, START + 52 * BUCKET, START + 4 * BUCKET, 0.1)
     assert str(said) == "sw1_1%2F4_in: new level since 2023-01-02T01:00:00Z: 10 % of what was expected"
     assert observed.no_alerts == frozenset()
     # The next model takes it, too, but in buckets that were judged.

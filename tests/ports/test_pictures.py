@@ -33,7 +33,7 @@ NAN, INF = math.nan, math.inf
 MEGA = 1e6 * 300 / 8
 SCALER = Scaler("log", 1.0, 1.0)
 MEMORY = Memory(np.zeros(len(MEMORY_AGES)), np.ones(len(MEMORY_AGES)))
-FORECAST = Model(SCALER, np.zeros(672), np.ones(24), MEMORY)
+FORECAST = Model(SCALER, np.zeros(672), np.ones(24), np.ones(2), MEMORY)
 OUTLIER = replace(FORECAST, curve=ScoreCurve(np.array([-1.0, 1.0]), np.ones(2)))
 STATUSES = {"n": "normal", "a": "anomaly", "!": "alert", "?": "unknown"}
 
@@ -147,8 +147,8 @@ def test_a_flood_does_not_choose_the_unit() -> None:
 def test_a_steady_megabit_is_drawn_as_one_whatever_the_preparation(
     preparation: str, minutes: int, over: int
 ) -> None:
-    # The first day shows the level.
-    series = Series("1_8_out", START + 300 * np.arange(1, 577), np.full(576, MEGA))
+    # Three days lead up to the end of training, of which the first one shows the level.
+    series = Series("1_8_out", START - 3 * 86_400 + 300 * np.arange(1, 1153), np.full(1152, MEGA))
     usual = np.full(7 * 1440 // minutes, math.log(2e6))
     trained = Trained(
         "1_8_out",
@@ -164,9 +164,9 @@ def test_a_steady_megabit_is_drawn_as_one_whatever_the_preparation(
     (axis,) = draw_series(judge(trained, series, START), []).axes
     assert axis.get_ylabel() == f"traffic [Mbit/s over {over} min]"
     day = 1440 // minutes
-    assert curve(axis, "traffic") == pytest.approx([1.0] * 2 * day)
+    assert curve(axis, "traffic") == pytest.approx([1.0] * 4 * day)
     assert np.isnan(curve(axis, "forecast")[:day]).all()
-    assert curve(axis, "forecast")[day:] == pytest.approx([1.0] * day)
+    assert curve(axis, "forecast")[day:] == pytest.approx([1.0] * 3 * day)
 
 
 def test_a_point_lies_at_the_end_of_its_bucket() -> None:
@@ -245,6 +245,8 @@ def test_a_flood_and_an_outage_leave_room_for_the_usual_day() -> None:
         ([0.0, 1.0, 1e9], "0"),
         ([1.0, 1e4, 1e7], None),
         ([0.001, 1.0, 20.0], "0"),
+        # A hundredth is still on the axis, next to a tenth.
+        ([0.09, 1.0, 20.0], None),
     ],
 )
 def test_the_axis_has_round_numbers_with_room_between_them(traffic: list[float], first: str | None) -> None:
