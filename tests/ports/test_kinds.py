@@ -16,7 +16,7 @@ QUARTER = 900
 # 1000 bytes are usual, and 3000 from 12:00 to 18:00 each day; the offset is too small to matter.
 DAY_SHAPE = np.where((np.arange(96) >= 48) & (np.arange(96) < 72), 3000.0, 1000.0)
 USUAL = np.log(np.tile(DAY_SHAPE, 7))
-MODEL = Model(Scaler("log", 1e-9, 1.0), USUAL, np.ones(24), Memory(np.zeros(5), np.ones(5)))
+MODEL = Model(Scaler("log", 1e-9, 1.0), USUAL, np.ones(24), np.ones(2), Memory(np.zeros(5), np.ones(5)))
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ NAN, INF = math.nan, math.inf
 MEGA = 1e6 * 300 / 8
 SCALER = Scaler("log", 1.0, 1.0)
 MEMORY = Memory(np.zeros(len(MEMORY_AGES)), np.ones(len(MEMORY_AGES)))
-FORECAST = Model(SCALER, np.zeros(672), np.ones(24), MEMORY)
+FORECAST = Model(SCALER, np.zeros(672), np.ones(24), np.ones(2), MEMORY)
 OUTLIER = replace(FORECAST, curve=ScoreCurve(np.array([-1.0, 1.0]), np.ones(2)))
 STATUSES = {"n": "normal", "a": "anomaly", "!": "alert", "?": "unknown"}
 

@@ -31,7 +31,7 @@ SCALER = Scaler("log", 1.0, 1.0)
 USUAL = np.full(672, np.log(1000.0))
 # Known at the ages 1, 2, 4, 8 and 16: the fourth value of a row is judged by limits half as wide again.
 MEMORY = Memory(np.zeros(5), np.array([1.0, 1.2, 1.5, 3.0, 4.0]))
-MODEL = Model(SCALER, USUAL, np.full(24, 0.4), MEMORY)
+MODEL = Model(SCALER, USUAL, np.full(24, 0.4), np.ones(2), MEMORY)
 STEADY = replace(MODEL, memory=Memory(np.zeros(5), np.ones(5)))
 # Nights are those of all days.
 NIGHT = np.isin(np.arange(168) % 24, [22, 23, 0, 1, 2, 3, 4, 5])
@@ -149,7 +149,9 @@ def test_a_port_with_next_to_no_traffic_is_blind_and_says_so() -> None:
 
 def test_a_port_on_which_nothing_is_ordinary_is_blind() -> None:
     # A tenth of 900 bytes lies 810 bytes below; limits are 1000 bytes.
-    model = Model(Scaler("standard", 0.0, 1.0), np.full(672, 900.0), np.full(24, 1000.0), STEADY.memory)
+    model = Model(
+        Scaler("standard", 0.0, 1.0), np.full(672, 900.0), np.full(24, 1000.0), np.ones(2), STEADY.memory
+    )
     assert (
         told(model, 900.0).blind
         == "its ordinary traffic at the same time of the week reaches down to nothing"
