@@ -1,5 +1,7 @@
 """Measure the port detectors: detection on simulated ports that nothing was tuned on, time, and size.
 
+The hourly job reads from a real InfluxDB (`lab/get_parts.sh`).
+
 `--captures` takes a folder of real, labelled series in the form of data/ports. Such a folder is not part of
 this project; without it, those rows are left out. Figures go to stdout and plots/benchmarks_ports.json.
 """
@@ -14,24 +16,27 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import numpy as np
+from influxdb import InfluxDBClient
 
 from common.alerts import ALERT
 from common.files import saveDictJson
 from common.times import DAY_SECONDS, last_midnight
+from lab.influxd import Influxd
 from ports import detectors
 from ports.comparison import Detection, detection, iterative_statuses
 from ports.detectors import DETECTORS
 from ports.parallel import Cluster, in_parallel
 from ports.preparation import PREPARATIONS, Buckets, Preparation
-from ports.series import KnownAnomaly, Series, list_series, read_anomalies, read_series
+from ports.series import KnownAnomaly, Series, list_series, port_tags, read_anomalies, read_series
 from ports.training import TrainingSettings, fit_series
-from ports.verdicts import judge, statuses
+from ports.verdicts import LEAD_MINUTES, judge, statuses
+from ports.weeks import WEEK_DAYS, first_slot, spread, week_rows
 from simulators.ports import BRIEF, HOLIDAYS, TIMEZONE, simulate_port, write_port
 
 UNSEEN_PORT_SEEDS = range(7000, 7020)
@@ -40,6 +45,9 @@ TRAIN_DAYS = 63
 CAPTURE_TRAIN_DAYS = 28
 THOUSAND = 1000
 THOUSAND_DAYS = 90
+# The hourly job reads three days before the end of training.
+HOURLY_DAYS = 6
+HOUR_SECONDS = 3600
 PLAIN_SEEDS = (7000, 7001, 7002)
 
 
@@ -142,7 +150,7 @@ def plain(detector: str, buckets: Buckets, preparation: Preparation, test: Bucke
     values, new = scaler.transform(buckets.traffic), scaler.transform(test.traffic)
     seen = ~np.isnan(values)
     filled = np.interp(np.arange(len(values)), np.flatnonzero(seen), values[seen])
-    in_week = detectors.WEEK_DAYS * 1440 // buckets.minutes
+    in_week = WEEK_DAYS * 1440 // buckets.minutes
     if detector == "stl":
         from statsmodels.tsa.seasonal import STL
 
@@ -152,12 +160,13 @@ def plain(detector: str, buckets: Buckets, preparation: Preparation, test: Bucke
     if detector == "sarimax":
         from statsmodels.tsa.statespace.sarimax import SARIMAX
 
-        mean = np.nanmean(detectors.week_rows(filled, buckets.slots, buckets.minutes), axis=0)
+        first = first_slot(buckets.slots, buckets.minutes)
+        mean = np.roll(np.nanmean(week_rows(filled, buckets.slots, buckets.minutes), axis=0), first)
         known, new_known = (np.column_stack([np.ones(len(b.slots)), mean[b.slots]]) for b in (buckets, test))
         fitted = SARIMAX(filled, exog=known, order=(1, 0, 1)).fit(disp=False)
         expected = fitted.forecast(len(test.slots), exog=new_known)
         return np.abs(new - expected) / _plain_limit(fitted.resid)
-    in_day = in_week // detectors.WEEK_DAYS
+    in_day = in_week // WEEK_DAYS
     times, new_times = (np.column_stack([b.slots % in_day, b.slots // in_day]) for b in (buckets, test))
     if detector == "random-forest":
         from sklearn.ensemble import RandomForestRegressor
@@ -180,14 +189,15 @@ def plain(detector: str, buckets: Buckets, preparation: Preparation, test: Bucke
 
 
 def _plain_limit(errors: np.ndarray) -> float:
-    return (
-        detectors.SPREADS * detectors.MAD_TO_DEVIATION * float(np.median(np.abs(errors - np.median(errors))))
-    )
+    return detectors.SPREADS * spread(errors)
 
 
 def ours(detector: str, buckets: Buckets, preparation: Preparation, test: Buckets) -> np.ndarray:
-    """Scores of `test` from our form."""
-    return detectors.fit(detector, buckets, preparation).judge(test).score
+    """Scores of `test` from our form, which needs the days before it for the level."""
+    lead = LEAD_MINUTES // buckets.minutes
+    parts = zip(*((one.starts, one.traffic, one.slots) for one in (buckets[-lead:], test)), strict=True)
+    together = Buckets(buckets.minutes, *map(np.concatenate, parts))
+    return detectors.fit(detector, buckets, preparation).judge(together).score[lead:]
 
 
 def speed_rows() -> dict[str, dict[str, Any]]:
@@ -231,19 +241,43 @@ def _timed(score: Callable[..., np.ndarray], detector: str, seed: int) -> tuple[
 # --- a thousand models ---------------------------------------------------------------------------
 
 
-def thousand_models(detector: str, folder: Path) -> dict[str, float]:
-    """Wall seconds of the command line for THOUSAND series, and the size of the largest model in bytes."""
-    with tempfile.TemporaryDirectory() as kept:
-        command = [sys.executable, "find_anomalies.py", "--target", "ports", "--mode", "train"]
-        command += ["--ports_dir", str(folder), "--ports_models", kept, "--detector", detector, "--jobs", "2"]
-        command += ["--timezone", TIMEZONE, "--train_days", str(THOUSAND_DAYS)]
-        start = time.perf_counter()
-        subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
-        seconds = time.perf_counter() - start
-        sizes = [path.stat().st_size for path in Path(kept).iterdir()]
+def run_ports(mode: str, *options: str) -> float:
+    """Wall seconds of the command line with two processes."""
+    command = [sys.executable, "find_anomalies.py", "--target", "ports", "--mode", mode, "--jobs", "2"]
+    start = time.perf_counter()
+    subprocess.run([*command, *options], check=True, stderr=subprocess.DEVNULL)
+    return round(time.perf_counter() - start, 1)
+
+
+def thousand_models(detector: str, folder: Path, kept: Path) -> dict[str, float]:
+    """Seconds to train THOUSAND series into `kept`, and the size of the largest model in bytes."""
+    options = ["--ports_dir", str(folder), "--ports_models", str(kept), "--detector", detector]
+    seconds = run_ports("train", *options, "--timezone", TIMEZONE, "--train_days", str(THOUSAND_DAYS))
+    sizes = [path.stat().st_size for path in kept.iterdir()]
     if len(sizes) != THOUSAND:
         raise RuntimeError(f"{len(sizes)} models were trained, not a thousand")
-    return {"seconds": round(seconds, 1), "largest_model_bytes": max(sizes)}
+    return {"seconds": seconds, "largest_model_bytes": max(sizes)}
+
+
+def hourly_job(folder: Path, kept: Path, scratch: Path) -> dict[str, float]:
+    """Seconds of one hourly job over THOUSAND series with models in `kept` and samples in a real InfluxDB."""
+    series = {name: read_series(path) for name, path in list_series(folder).items()}
+    end = max(int(one.times[-1]) for one in series.values()) // HOUR_SECONDS * HOUR_SECONDS
+    with Influxd(scratch / "influxd") as server:
+        client = InfluxDBClient(server.host, server.port, database="ports")
+        client.create_database("ports")
+        for name, one in series.items():
+            tags = ",".join(f"{key}={text}" for key, text in port_tags(name).items())
+            recent = one.between(end - HOURLY_DAYS * DAY_SECONDS, end)
+            known = zip(recent.times.tolist(), recent.traffic.tolist(), strict=True)
+            lines = [f"port_traffic,{tags} value={value} {at}" for at, value in known if value == value]
+            client.write_points(lines, time_precision="s", protocol="line", batch_size=5000)
+        options = ["--once", "--influx_host", server.host, "--influx_port", str(server.port)]
+        options += ["--influx_db", "ports", "--ports_models", str(kept), "--state_dir", str(scratch)]
+        untils = [datetime.fromtimestamp(end - hours * HOUR_SECONDS, UTC).isoformat() for hours in (1, 0)]
+        seconds = [run_ports("test", *options, "--until", until) for until in untils]
+        client.close()
+    return {"seconds": seconds[1]}
 
 
 def write_thousand(folder: Path) -> None:
@@ -264,8 +298,12 @@ def main() -> None:
     figures: dict[str, Any] = {"detection": detection_rows(), "speed": speed_rows(), "thousand": {}}
     with tempfile.TemporaryDirectory() as folder:
         write_thousand(Path(folder))
-        for detector in ("profile", "random-forest"):
-            figures["thousand"][detector] = thousand_models(detector, Path(folder))
+        for detector in ("random-forest", "profile"):
+            with tempfile.TemporaryDirectory() as scratch:
+                kept = Path(scratch, "models")
+                figures["thousand"][detector] = thousand_models(detector, Path(folder), kept)
+                if detector == "profile":
+                    figures["thousand"]["hourly job"] = hourly_job(Path(folder), kept, Path(scratch))
     if options.captures:
         figures["captures"] = capture_rows(options.captures)
     for topic, rows in figures.items():

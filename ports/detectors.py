@@ -49,9 +49,9 @@ LEAST_SPREAD, HOUR_ERRORS = 0.5, 20
 # The errors of so many weeks count; at least this share of them must be known.
 ERROR_WEEKS = 6
 MIN_KNOWN_SHARE = 0.25
-# On most ports, errors of both of two buckets in a row are beyond a third of the limit in fewer than one pair
+# On most ports, errors of both of two buckets in a row are beyond 0.3 limits in fewer than one pair
 # in a hundred. Where they are further off, so is what is ordinary.
-PAIR_SHARE, PAIR_LIMITS = 0.99, 3.0
+PAIR_SHARE, PAIR_LIMITS = 0.99, 3.25
 # The first pass finds what is anomalous, the second one does without it.
 PASSES = 2
 # Values further off are cut before a library sees them.
@@ -205,6 +205,7 @@ def fit(
         service = _Service.of(values, is_learnt, buckets, preparation.alert_records(minutes), of_weeks)
         if number < PASSES:
             is_learnt = ~service.is_anomalous(drift_minutes)
+            values = np.where(service.is_different, np.nan, values)
     curve = learner.curve(service.errors / service.limits[service.hours]) if learner.curve else None
     reach = service.reach(drift_minutes)
     usual, like = np.roll(usual, first_slot(buckets.slots, minutes)), None
@@ -238,17 +239,17 @@ def _check(detector: str, buckets: Buckets, zone: str) -> None:
 class _Service:
     """The last weeks of a training span, as they would have been judged.
 
-    deviations: from a usual week that did not see them (n,). hours: of the day (n,). row: how many anomalies
-    in a row are an alert. week: of each value (n,). errors: one bucket after an ordinary one (n,); NaN where
-    it does not count. limits (24,), memory: as in Model.
+    is_different: whether a value is of a week that was different (n,). deviations: from a usual week that did
+    not see them, NaN in such weeks (n,). hours: of the day (n,). row: how many anomalies in a row are an
+    alert. errors: one bucket after an ordinary one (n,); NaN where it does not count. limits (24,), memory:
+    as in Model.
     """
 
+    is_different: np.ndarray
     deviations: np.ndarray
     hours: np.ndarray
     minutes: int
     row: int
-    week: np.ndarray
-    is_different: np.ndarray
     errors: np.ndarray
     limits: np.ndarray
     memory: Memory
@@ -269,7 +270,7 @@ class _Service:
         level = ordinary.rolling(day, min_periods=int(DAY_SHARE * day)).median().shift(1)
         apart = (ordinary - level).to_numpy()
         is_different = different(apart, week)[week]
-        apart = np.where(is_different, np.nan, apart)
+        apart, deviations = (np.where(is_different, np.nan, one) for one in (apart, deviations))
         newest = pd.Series(apart).ewm(alpha=NEWEST_WEIGHT, adjust=False, ignore_na=True).mean().to_numpy()
         left, spreads, errors = [], [], apart
         for age in MEMORY_AGES:
@@ -284,11 +285,11 @@ class _Service:
         hours = buckets.slots * WEEK_DAYS * DAY_HOURS // slots % DAY_HOURS
         memory = Memory(np.array(left), np.maximum(widest / max(widest[0], MIN_LIMIT / SPREADS), 1.0))
         limits = _limits(errors, hours)
-        return cls(deviations, hours, buckets.minutes, row, week, is_different, errors, limits, memory)
+        return cls(is_different, deviations, hours, buckets.minutes, row, errors, limits, memory)
 
     def is_anomalous(self, drift_minutes: int) -> np.ndarray:
-        """Which values (n,) are anomalous, or of a week that was different."""
-        return self.is_different | self._followed(drift_minutes)[0]
+        """Which values (n,) are anomalous."""
+        return self._followed(drift_minutes)[0]
 
     def reach(self, drift_minutes: int) -> np.ndarray:
         """How many limits values may be below and above (2,): 1, or more where two errors in a row are often

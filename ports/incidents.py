@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from common.alerts import ALERT, ALERT_RECORDS, ANOMALY, CONTEXT_RECORDS, UNKNOWN, WINDOW_RECORDS, Row
+from common.alerts import ALERT, ALERT_RECORDS, ANOMALY, CONTEXT_RECORDS, NORMAL, UNKNOWN, WINDOW_RECORDS, Row
 from common.times import format_time
 from common.values import mapping, number, text, whole
 from ports.levels import LEVEL_MINUTES
@@ -227,22 +227,25 @@ class _Observer:
 
     def count(self, index: int) -> None:
         """Count the anomalies in a row and the recent ones, also before what is new."""
-        status = self._verdicts.statuses[index]
-        is_anomaly = status in (ANOMALY, ALERT)
-        self._row.status(is_anomaly, status == UNKNOWN)
+        is_anomaly = self._is_anomaly(index)
+        self._row.status(is_anomaly, is_unknown=not is_anomaly and self._verdicts.statuses[index] != NORMAL)
         if is_anomaly:
             self._anomalies.append(index)
+
+    def _is_anomaly(self, index: int) -> bool:
+        """Whether it counts as one; inside a window of the calendar it counts as unknown."""
+        is_quiet = self._verdicts.buckets.is_quiet[index]
+        return not is_quiet and self._verdicts.statuses[index] in (ANOMALY, ALERT)
 
     def next(self, index: int) -> None:
         """Observe the next new bucket."""
         is_held = self._is_held(index)
         if is_held:
             self._no_alerts.add(self._ends[index])
-        status = self._verdicts.statuses[index]
         if self._watched.open is None:
-            if status == ALERT and not is_held:
+            if self._verdicts.statuses[index] == ALERT and not is_held:
                 self._open(index)
-        elif status in (ANOMALY, ALERT) and not is_held:
+        elif self._is_anomaly(index) and not is_held:
             self._set(open=self._with(self._watched.open, index, index), quiet=0)
         # What was wrong may continue unseen while a row goes on.
         elif is_held or not self._row.anomalies:
@@ -327,7 +330,8 @@ class _Observer:
         """Traffic that lasts as long as a new level ends that there is none."""
         verdicts, watched = self._verdicts, self._watched
         traffic = verdicts.buckets.traffic[index]
-        if np.isnan(traffic):
+        # What happens in a window of the calendar is no sign of life.
+        if np.isnan(traffic) or verdicts.buckets.is_quiet[index]:
             return
         if traffic <= watched.floor:
             self._set(calm=0)

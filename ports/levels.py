@@ -92,6 +92,11 @@ def beyond(errors: np.ndarray, room: np.ndarray) -> np.ndarray:
     return errors - np.clip(errors, np.minimum(room, 0.0), np.maximum(room, 0.0))
 
 
+def _outside(error: float, room: float) -> float:
+    """As `beyond`, of one error."""
+    return error - min(max(error, min(room, 0.0)), max(room, 0.0)) if room else error
+
+
 def follow(
     deviations: np.ndarray,
     low: np.ndarray,
@@ -131,16 +136,16 @@ def follow(
         if value != value:
             last_day.add(value)
             continue
-        error = value - expected
-        if rooms[index]:
-            error -= min(max(error, min(rooms[index], 0.0)), max(rooms[index], 0.0))
-            value = expected + error
+        error = _outside(value - expected, rooms[index])
         is_off = error / ((highs[index] if error > 0 else lows[index]) * wide) > (ENDED if waiting else 1.0)
         if is_off and index < returns:
-            apart = value - before.median()
+            apart = _outside(value - before.median(), rooms[index])
             if apart / ((highs[index] if apart > 0 else lows[index]) * wider[oldest]) <= 1.0:
-                last_day, level, returns, is_off = before, value - apart, 0, False
+                last_day, level, returns, is_off = before, before.median(), 0, False
+                expected, error, age = level, apart, oldest
                 rows[-1] = (level, level, wider[oldest], False)
+        if rooms[index]:
+            value = expected + error
         if is_off:
             began = began if waiting else index
             waiting.append(value)

@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -276,15 +277,18 @@ def test_what_goes_on_after_a_window_is_an_alert_from_the_fourth_on() -> None:
 
 
 def test_after_a_window_of_days_the_level_is_that_of_before() -> None:
-    """The level of the window, a third, would make what follows an alert."""
-    # A return to the level of before is ordinary within two days.
+    """The level of the window, a third, would make what follows an alert: it lasts for longer than a return
+    to the level of before would be ordinary.
+    """
     days = ("2023-02-07T08:00", "2023-02-10T12:00")
     series = port((*days, 1 / 3))
     trained = train(series)
     verdicts = judge(trained, series, trained.end, calendar_of(*days))
     assert set(counts(verdicts, *days)) <= {"anomaly", "normal"}
     assert counts(verdicts, days[1], "2023-02-11T00:00") == {"normal": 48}
-    assert "alert" in counts(judge(trained, series, trained.end), days[1], "2023-02-11T00:00")
+    without = judge(trained, series, trained.end)
+    # Until the level has been that of before for twelve hours.
+    assert counts(without, days[1], "2023-02-11T00:00") == {"anomaly": 3, "alert": 45}
 
 
 def test_a_model_whose_last_days_are_a_window_knows_no_level_until_it_has_seen_some() -> None:
@@ -422,11 +426,21 @@ def test_the_hourly_job_reads_a_changed_calendar_and_keeps_the_last_good_one(
         job.turn()
         return capsys.readouterr().out.count('"alert"')
 
-    def said() -> list[str]:
-        return [line for line in said_of(caplog) if " incident " not in line]
+    def incidents(day: int) -> list[str]:
+        """What is said of the flood of a day: since when, and for how long."""
+        told = (
+            f"1_1_out, since 2023-02-{day:02d}T08:00:00Z",
+            f"1_1_out, for 8 h since 2023-02-{day:02d}T08:00:00Z",
+        )
+        return [f"incident opens: {told[0]}", f"incident closes: {told[1]}"]
 
-    assert (alerts(), said()) == (29, [])
+    def said() -> list[str]:
+        """Lines about incidents without the time before and the bytes after."""
+        return [re.sub(r"^\S+Z (incident .*?Z)[:;].*", r"\1", line) for line in said_of(caplog)]
+
+    assert (alerts(), said()) == (29, incidents(6))
     window = {"new line": {"from": "2023-02-07T08:00", "until": "2023-02-20"}}
+    # In a window no incident opens.
     assert (alerts(window), said()) == (0, [f"{calendar}: the calendar has changed"])
     fault = (
         f'{calendar}: \'a\': must have either "from" and "until", or "weekly".'
@@ -435,7 +449,7 @@ def test_the_hourly_job_reads_a_changed_calendar_and_keeps_the_last_good_one(
     assert (alerts({"a": {}}), said()) == (0, [fault])
     assert (alerts(), said()) == (0, [])
     mended = [f"{calendar} can be read again", f"{calendar}: the calendar has changed"]
-    assert (alerts({}), said()) == (29, mended)
+    assert (alerts({}), said()) == (29, [*mended, *incidents(10)])
 
 
 def test_training_names_windows_that_concern_no_series(

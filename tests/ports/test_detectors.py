@@ -144,18 +144,74 @@ def test_what_is_near_is_no_anomaly_however_regular_a_port_is(name: str) -> None
         assert (score[is_far] > 1).all(), factor
 
 
-def test_bursts_that_every_week_has_are_ordinary_on_their_side_only() -> None:
-    rng = np.random.default_rng(6)
-    noise = normal(0.1)
-    for start in (week * WEEK + rng.integers(0, WEEK - 6) for week in range(WEEKS) for _ in range(2)):
-        noise[start : start + 6] += 1.5
-    every_week = fit("profile", buckets_of(flat(noise)), DEFAULT)
-    # The rows of bursts are three limits off and more, so that three times as much is accepted, but no less.
-    assert every_week.reach[0] == 1.0
-    assert every_week.reach[1] > 5
-    # A calm week shows that bursts are no habit.
-    noise[-3 * WEEK : -2 * WEEK] = normal(0.1)[:WEEK]
-    assert fit("profile", buckets_of(flat(noise)), DEFAULT).reach.tolist() == [1.0, 1.0]
+# Quarters of an hour, of which four in a row are an alert.
+QUARTERS_IN_WEEK = 4 * 168
+
+
+def of_quarters(noise: np.ndarray) -> Model:
+    return fit("profile", buckets_of(flat(noise), 15), DEFAULT)
+
+
+def with_rows(row: int, every: int, size: float) -> np.ndarray:
+    """Noise with so many quarters in a row that are so far off, in each `every` of them."""
+    noise = 0.1 * np.random.default_rng(6).standard_normal(WEEKS * QUARTERS_IN_WEEK)
+    return noise + size * (np.arange(len(noise)) % every < row)
+
+
+@pytest.mark.parametrize("row", [2, 3])
+@pytest.mark.parametrize("side", [-1, 1])
+def test_short_bursts_that_are_frequent_widen_the_limit_of_their_side(row: int, side: int) -> None:
+    # One pair of 53 is 1.5 off, or two of them: each more than one in a hundred.
+    model = of_quarters(with_rows(row, 53, 1.5 * side))
+    limit = SPREADS * 0.1
+    assert model.limits.mean() == pytest.approx(limit, rel=0.1)
+    widened = model.reach[(side + 1) // 2]
+    # The lesser one of two errors of 1.5 and some noise, in limits, times three.
+    assert widened == pytest.approx(3 * 1.5 / limit, rel=0.1)
+    assert model.reach.sum() == widened + 1.0
+    # That far off is accepted on this side alone.
+    low, high = (abs(bounds[0]) for bounds in model.bounds())
+    near, far = (low, high) if side > 0 else (high, low)
+    assert near == pytest.approx(limit, rel=0.3)
+    assert far / near == pytest.approx(widened)
+
+
+@pytest.mark.parametrize(
+    ("row", "every"),
+    [
+        pytest.param(1, 53, id="spikes"),
+        pytest.param(2, 301, id="rare bursts"),
+        pytest.param(4, 101, id="alerts"),
+        pytest.param(6, 101, id="longer alerts"),
+    ],
+)
+@pytest.mark.parametrize("size", [1.5, -1.5])
+def test_neither_spikes_nor_rare_bursts_nor_alerts_widen_a_limit(row: int, every: int, size: float) -> None:
+    assert of_quarters(with_rows(row, every, size)).reach.tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("side", [-1, 1])
+def test_a_heavy_tail_widens_the_limit_of_its_side(side: int) -> None:
+    """The errors of one side are those of a Cauchy distribution, the others normal ones as near."""
+    rng = np.random.default_rng(8)
+    count = WEEKS * QUARTERS_IN_WEEK
+    # Half of the absolute errors are below 0.05 on either side.
+    cauchy, others = 0.05 * np.abs(rng.standard_cauchy(count)), 0.05 * 1.4826 * np.abs(rng.normal(size=count))
+    noise = side * np.where(rng.random(count) < 0.5, np.minimum(cauchy, 2.0), -others)
+    model = of_quarters(noise)
+    assert model.limits.mean() == pytest.approx(SPREADS * 1.4826 * 0.05, rel=0.1)
+    # Both of two are beyond what a tenth is beyond, 3.08 quartiles, in one pair of a hundred.
+    assert model.reach[(side + 1) // 2] == pytest.approx(3 * 3.08 / (SPREADS * 1.4826), rel=0.15)
+    assert model.reach[(1 - side) // 2] == 1.0
+
+
+@pytest.mark.parametrize("weeks_before_the_end", [0, 1, 3])
+def test_a_fortnight_of_bursts_does_not_widen_a_limit(weeks_before_the_end: int) -> None:
+    end = (WEEKS - weeks_before_the_end) * QUARTERS_IN_WEEK
+    noise = with_rows(2, 53, 0.0)
+    rng = np.random.default_rng(9)
+    noise[end - 2 * QUARTERS_IN_WEEK : end] += np.repeat(rng.normal(0, 1.0, QUARTERS_IN_WEEK), 2)
+    assert of_quarters(noise).reach.tolist() == [1.0, 1.0]
 
 
 def test_a_noisy_hour_has_wide_limits_and_no_other() -> None:

@@ -162,6 +162,37 @@ def test_when_an_incident_opens_and_closes(
     assert buckets_of(observe(verdicts_of(trained, pattern), START, Watched())) == expected
 
 
+def in_windows(verdicts: Verdicts, quiet: str) -> Verdicts:
+    """The same with windows of the calendar: in a bucket for each `#`."""
+    is_quiet = np.array([letter == "#" for letter in quiet])
+    buckets = replace(verdicts.buckets, is_quiet=is_quiet)
+    return replace(verdicts, buckets=buckets, statuses=statuses(verdicts.scored.score, is_quiet=is_quiet))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "quiet", "expected"),
+    [
+        ("xxxxxxxx", "########", []),
+        # What is in a window before an alert is no part of the incident.
+        ("xxxxxxxx", "####    ", [(8, 4, 8, None)]),
+        ("xxxxxxx", "   #   ", [(5, 0, 5, None)]),
+        # What is in a window after it neither goes on with it nor ends it.
+        ("xxxxxxxx....", "    ####    ", [(4, 0, 4, None), (12, 0, 4, USUAL)]),
+        ("xxxxxxxxxx", "    ####  ", [(4, 0, 4, None)]),
+        ("xxxx" + "x" * 33, "    " + "#" * 33, [(4, 0, 4, None), (37, 0, 4, USUAL)]),
+    ],
+)
+def test_anomalies_in_a_window_are_of_no_incident(
+    pattern: str, quiet: str, expected: list[tuple[int, int, int, str | None]], trained: Trained
+) -> None:
+    observed = observe(in_windows(verdicts_of(trained, pattern), quiet), START, Watched())
+    assert buckets_of(observed) == expected
+    if observed.watched.open:
+        # Of 900 bytes too many in each of three samples.
+        counted = sum(mark == " " for mark in quiet)
+        assert observed.watched.open.surplus_bytes == 2700 * counted
+
+
 def test_what_was_before_is_context_and_not_observed_again(trained: Trained) -> None:
     verdicts = verdicts_of(trained, ".xxxx....xxx")
     later = observe(verdicts, START + 4 * BUCKET, Watched())
@@ -351,6 +382,17 @@ def test_traffic_of_a_dead_port_that_does_not_last_is_an_incident_that_closes(tr
     )
     assert buckets_of(observed)[2:] == [(65, 61, 65, None), (70, 61, 66, USUAL)]
     assert (observed.watched.kind, observed.watched.calm) == (NO_TRAFFIC, 0)
+
+
+def test_the_traffic_of_a_dead_port_in_a_window_is_neither_an_incident_nor_a_life(trained: Trained) -> None:
+    verdicts = verdicts_of(trained, DEAD + "_" * 9 + "x" * 60 + "_" * 9, ((51, 47), (108, 47)))
+    in_window = in_windows(verdicts, " " * 61 + "#" * 60 + " " * 9)
+    observed = observe(in_window, START, Watched())
+    assert buckets_of(observed) == [(8, 4, 8, None), (52, 4, 52, NO_TRAFFIC)]
+    assert [one.kind for one in observed.new_levels] == [NO_TRAFFIC]
+    assert observed.watched.kind == NO_TRAFFIC
+    # Without the window it is both.
+    assert [one.kind for one in observe(verdicts, START, Watched()).new_levels] == [NO_TRAFFIC, TRAFFIC]
 
 
 def test_a_port_that_comes_to_life_is_said_once(trained: Trained) -> None:

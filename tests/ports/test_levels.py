@@ -17,6 +17,7 @@ from ports.levels import (
     LEVEL_MINUTES,
     MEMORY_AGES,
     NEWEST_WEIGHT,
+    RETURN_MINUTES,
     Followed,
     Memory,
     follow,
@@ -215,7 +216,7 @@ def test_what_lasts_longer_is_the_new_level() -> None:
 
 @pytest.mark.parametrize("hours", DRIFT_HOURS)
 def test_how_long_it_takes_can_be_chosen(hours: int) -> None:
-    values = np.array([0.0] * DAY + [3.0] * DAY + [1.0])
+    values = np.array([0.0] * DAY + [3.0] * DAY + [1.5])
     bounds = np.ones(len(values))
     found = follow(values, -bounds, bounds, FORGETFUL, MINUTES, drift_minutes=60 * hours)
     drifted = DAY + hours * HOUR - 1
@@ -223,6 +224,62 @@ def test_how_long_it_takes_can_be_chosen(hours: int) -> None:
     # The value of that moment, and how many values before the first one was.
     assert found.new_levels == ((drifted, hours * HOUR - 1),)
     assert found.level[drifted + 1 :].tolist() == [3.0] * (2 * DAY - drifted)
+
+
+@pytest.mark.parametrize("hours", [12, 14, 24, 59])
+def test_a_return_to_the_level_of_before_is_ordinary_and_that_level_is_back_at_once(hours: int) -> None:
+    back = DAY + hours * HOUR
+    found = followed([0.0] * DAY + [3.0] * hours * HOUR + [0.3, 0.0, 0.0] + [0.0] * DAY, MEMORY)
+    # The value that completes the new level was still judged by the old one.
+    assert found.is_anomalous.nonzero()[0].tolist() == list(range(DAY, DAY + DRIFT - 1))
+    assert found.new_levels == ((DAY + DRIFT - 1, DRIFT - 1),)
+    assert found.level[DAY + DRIFT : back].tolist() == [3.0] * (back - DAY - DRIFT)
+    assert found.level[back:].tolist() == [0.0] * (DAY + 3)
+    # Nothing is left of what was at the new level; then all of 0.3 is, and a third of it.
+    assert found.expected[back : back + 3].tolist() == pytest.approx([0.0, LEFT[1] * 0.3, LEFT[1] * 0.1])
+    assert found.wider[back : back + 2].tolist() == [MEMORY.wider[-1], MEMORY.wider[0]]
+
+
+@pytest.mark.parametrize(("buckets", "is_anomalous"), [(-1, False), (0, True)])
+def test_a_return_is_ordinary_for_so_long_and_an_anomaly_later(buckets: int, is_anomalous: bool) -> None:
+    returns = RETURN_MINUTES // MINUTES + buckets
+    found = followed([0.0] * DAY + [3.0] * (DRIFT - 1 + returns) + [0.0] * 3)
+    back = DAY + DRIFT - 1 + returns
+    assert found.is_anomalous[back:].tolist() == [is_anomalous] * 3
+    assert found.level[back:].tolist() == [3.0 if is_anomalous else 0.0] * 3
+
+
+@pytest.mark.parametrize(
+    ("value", "is_anomalous"), [(1.39, True), (1.01, True), (0.99, False), (-0.99, False), (-1.01, True)]
+)
+def test_what_is_not_at_the_level_of_before_is_no_return(value: float, is_anomalous: bool) -> None:
+    found = followed([0.0] * DAY + [3.0] * (DRIFT + 2) + [value, 3.0])
+    assert found.is_anomalous[-2:].tolist() == [is_anomalous, not is_anomalous]
+    assert found.level[-2:].tolist() == ([3.0, 3.0] if is_anomalous else [0.0, 0.0])
+
+
+def test_an_anomaly_at_the_new_level_may_end_with_a_return() -> None:
+    found = followed([0.0] * DAY + [3.0] * DRIFT + [7.0] * 5 + [0.0, 0.0])
+    assert found.is_anomalous[DAY + DRIFT :].tolist() == [True] * 5 + [False] * 2
+    assert found.level[-2:].tolist() == [0.0, 0.0]
+
+
+def test_a_port_returns_once() -> None:
+    found = followed([0.0] * DAY + [3.0] * DRIFT + [0.0] * 4 + [3.0] * (DRIFT - 1) + [0.0])
+    # The level that it left again is not one to return to.
+    assert found.is_anomalous[DAY + DRIFT :].tolist() == [False] * 4 + [True] * (DRIFT - 1) + [False]
+    assert found.new_levels == ((DAY + DRIFT - 1, DRIFT - 1),)
+
+
+@pytest.mark.parametrize("room", [2.0, -2.0])
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_a_return_may_be_anywhere_in_the_room_of_a_special_day(room: float, share: float) -> None:
+    values = np.array([0.0] * DAY + [5.0] * DRIFT + [share * room, 0.0])
+    rooms = np.array([0.0] * (DAY + DRIFT) + [room, 0.0])
+    bounds = np.ones(len(values))
+    found = follow(values, -bounds, bounds, FORGETFUL, MINUTES, room=rooms)
+    assert found.is_anomalous[-2:].tolist() == [False, False]
+    assert found.level[-2:].tolist() == found.expected[-2:].tolist() == [0.0, 0.0]
 
 
 def test_of_the_old_level_nothing_is_left_at_the_new_one() -> None:

@@ -109,7 +109,8 @@ def test_a_christmas_fortnight_does_not_widen_the_band(
     ports: list[SimulatedPort], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours = widened(ports, celebrate).mean(axis=1)
-    assert ours.max() < 1.08
+    # Of a third less errors, by chance a tenth more or less.
+    assert ours.max() < 1.12
     monkeypatch.setattr(detectors, "different", lambda errors, weeks: np.zeros(weeks[-1] + 1, dtype=bool))
     learnt = widened(ports, celebrate).mean(axis=1)
     assert (learnt > ours + 0.05).all()

@@ -205,6 +205,14 @@ def test_what_lasts_is_the_new_level() -> None:
     assert found.scored.expected[[drift - 1, drift]] == pytest.approx([100.0, 1000.0])
 
 
+def test_a_return_from_a_new_level_is_no_anomaly() -> None:
+    hours = DRIFT_MINUTES // MINUTES
+    found = judge(trained(), series_of(".x" + "x" * (hours + 7) + "." * 8 + "xxxx"), START).after(START)
+    assert letters(found.statuses) == ".xxx" + "X" * (hours - 3) + "." * 16 + "xxxX"
+    assert found.scored.expected[-12:] == pytest.approx([100.0] * 12)
+    assert found.scored.score[-12] == pytest.approx(0.0, abs=1e-6)
+
+
 # --- hour by hour and at once --------------------------------------------------------------------
 
 
@@ -282,6 +290,8 @@ runs_of_letters = st.lists(
     max_size=40,
 )
 TURNS = [("x", 40), (".", 40)] * 10
+# Fourteen hours are a new level, from which it goes back a day later, or within minutes.
+RETURNS = [(".", 110), ("x", 56), (".", 130), ("x", 49), (".", 1), ("x", 3), (".", 60)]
 HOURLY = [START + hour * 3600 + 120 for hour in range(NIGHTS * 24)]
 END = START + NIGHTS * DAY_SECONDS
 
@@ -301,6 +311,8 @@ def filled_up(pattern: list[tuple[str, int]]) -> str:
 @example(TURNS, [50, 100, 190, 280])
 @example([("?", 90), ("x", 40), (".", 40)], [50, 90, 185, 280])
 @example([("x", 44), ("?", 60), (".", 43), ("x", 1)], [1, 2, 90, 110])
+@example(RETURNS, [20, 60, 61, 110, 180, 200, 250])
+@example([("x", 130), (".", 100)], [30, 31, 32, 33, 130, 131, 190])
 def test_any_split_into_jobs_says_what_is_said_at_once(
     pattern: list[tuple[str, int]], quarters: list[int]
 ) -> None:
@@ -315,6 +327,7 @@ def test_any_split_into_jobs_says_what_is_said_at_once(
     [
         pytest.param([(".", 500)], id="quiet"),
         pytest.param(TURNS, id="two levels"),
+        pytest.param(RETURNS, id="drift and return"),
         pytest.param([(".", 90), ("x", 6)], id="each day"),
         pytest.param([("?", 30), ("x", 3), ("?", 29), ("x", 1), (".", 70)], id="gaps"),
         pytest.param([(".", 60), ("?", 200)], id="long gaps"),
