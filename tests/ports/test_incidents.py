@@ -26,11 +26,14 @@ from ports.incidents import (
     observe,
     unseen,
 )
+from ports.judging import JudgingSettings, Report
 from ports.levels import DRIFT_HOURS, MEMORY_AGES, Memory, follow
 from ports.models import Trained
-from ports.notices import describe_incident
+from ports.notices import PortNotices, describe_incident
+from ports.parallel import Cluster
 from ports.preparation import Buckets
 from ports.series import Series
+from ports.state import JobState
 from ports.training import TrainingSettings, fit_series
 from ports.verdicts import Verdicts, statuses
 from tests.support.port_series import START, moment, samples
@@ -428,3 +431,19 @@ def test_an_incident_is_one_point_and_one_line(trained: Trained) -> None:
         ' "expected": 100.0, "surplus_bytes": 10800.0, "end": "usual"}'
     )
     assert PortIncident.restored(json.loads(json.dumps(asdict(closed)))) == closed
+
+
+def test_a_new_level_is_told_of_before_the_incident_that_opens_after_it(
+    trained: Trained, caplog: pytest.LogCaptureFixture
+) -> None:
+    verdicts = verdicts_of(trained, "...." + "-" * 48 + "." * 8 + "-" * 4 + "." * 8, ((51, 47),))
+    observed = observe(verdicts, START, Watched())
+    report = Report(1, None, JobState(), changes=list(observed.changes), new_levels=list(observed.new_levels))
+    PortNotices(JudgingSettings("models", ("profile",), None, Cluster(1))).show(report)
+    told = [line for line in caplog.messages if NAME in line]
+    assert [next(word for word in ("opens", "closes", "new level") if word in line) for line in told] == [
+        "opens",
+        "new level",
+        "opens",
+        "closes",
+    ]
