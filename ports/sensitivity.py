@@ -22,7 +22,7 @@ from ports.preparation import Buckets, Scaler
 from ports.weeks import WEEK_DAYS
 
 ALERTED_SHARE = 0.9
-# A port is blind if a loss of half is missed in the hours in which it carries most of its traffic.
+# A port is blind if a loss of half is missed in half of the cases where it carries most of its traffic.
 HALF = 0.5
 WEEK_HOURS = WEEK_DAYS * DAY_HOURS
 # On the log scale, where zero lies at the scaler's offset, less than so many offsets is next to no traffic.
@@ -105,10 +105,13 @@ def sensitivity(model: Model, buckets: Buckets, row: int) -> Sensitivity:
     lows, highs, limits = (wider * np.tile(hours, WEEK_DAYS) for hours in (*model.bounds(), model.limits))
     # Errors are as good as independent on noisy ports. There, a row is beyond the limit in ALERTED_SHARE of
     # the cases if each of its values is expected so many spreads beyond it.
-    sure = NormalDist().inv_cdf(ALERTED_SHARE ** (1 / row)) * limits / SPREADS
+    sure, even = (
+        NormalDist().inv_cdf(share ** (1 / row)) * limits / SPREADS for share in (ALERTED_SHARE, HALF)
+    )
     drop = np.round(1 - _multiple(model.scaler, values, lows - sure), DECIMALS)
     flood = np.round(_multiple(model.scaler, values, highs + sure), DECIMALS)
-    return Sensitivity(drop, flood, _why_blind(model.scaler, drop, values, lows, highs))
+    is_missed = ~(1 - _multiple(model.scaler, values, lows - even) <= HALF)
+    return Sensitivity(drop, flood, _why_blind(model.scaler, is_missed, values, lows, highs))
 
 
 def _multiple(scaler: Scaler, values: np.ndarray, change: np.ndarray) -> np.ndarray:
@@ -120,14 +123,14 @@ def _multiple(scaler: Scaler, values: np.ndarray, change: np.ndarray) -> np.ndar
 
 
 def _why_blind(
-    scaler: Scaler, drop: np.ndarray, values: np.ndarray, lows: np.ndarray, highs: np.ndarray
+    scaler: Scaler, is_missed: np.ndarray, values: np.ndarray, lows: np.ndarray, highs: np.ndarray
 ) -> str | None:
     """Why a loss of half is missed in most of the traffic; None if it is not. All arrays are (168,).
 
-    drop: the smallest loss that is alerted. values: what is expected, on the scaler's scale. lows, highs: how
-    far below (negative) and above that a value may be.
+    is_missed: whether a loss of half is, in half of the cases. values: what is expected, on the scaler's
+    scale. lows, highs: how far below (negative) and above that a value may be.
     """
-    traffic, is_missed = scaler.inverse(values), ~(drop <= HALF)
+    traffic = scaler.inverse(values)
     if not is_missed.any() or traffic[is_missed].sum() < HALF * traffic.sum():
         return None
     is_quiet = is_missed & (traffic < QUIET_OFFSETS * scaler.offset) & (scaler.kind == "log")
