@@ -52,8 +52,6 @@ MIN_KNOWN_SHARE = 0.25
 # On most ports, errors of both of two buckets in a row are beyond 0.3 limits in fewer than one pair
 # in a hundred. Where they are further off, so is what is ordinary.
 PAIR_SHARE, PAIR_LIMITS = 0.99, 3.25
-# The first pass finds what is anomalous, the second one does without it.
-PASSES = 2
 # Values further off are cut before a library sees them.
 CUT_SPREADS = 3.0
 # The weeks whose errors count are left out of a fit in so many parts.
@@ -196,18 +194,16 @@ def fit(
     scaler = preparation.fit_scaler(buckets.traffic[is_ordinary & ~np.isnan(buckets.traffic)])
     all_values, minutes = scaler.transform(buckets.traffic), buckets.minutes
     values = np.where(is_ordinary, all_values, np.nan)
-    learner, is_learnt = DETECTORS[detector], np.ones(len(values), dtype=bool)
-    for number in range(1, PASSES + 1):
-        weeks = week_rows(np.where(is_learnt, values, np.nan), buckets.slots, minutes)
-        _, levels = usual_week(weeks)
-        learn = learner.learn if number == PASSES else _median
-        usual, of_weeks = learn(weeks - levels, first_slot(buckets.slots, minutes), preparation)
-        service = _Service.of(values, is_learnt, buckets, preparation.alert_records(minutes), of_weeks)
-        if number < PASSES:
-            is_learnt = ~service.is_anomalous(drift_minutes)
-            values = np.where(service.is_different, np.nan, values)
-    curve = learner.curve(service.errors / service.limits[service.hours]) if learner.curve else None
-    reach = service.reach(drift_minutes)
+    # The first pass finds what is anomalous, the second one does without it.
+    everything = np.ones(len(values), dtype=bool)
+    _, service = _usual_and_service(values, everything, buckets, _median, preparation)
+    is_anomalous, errors, wider = service.followed(drift_minutes)
+    is_learnt, values = ~is_anomalous, np.where(service.is_different, np.nan, values)
+    learner = DETECTORS[detector]
+    usual, service = _usual_and_service(values, is_learnt, buckets, learner.learn, preparation)
+    limits = service.limits[service.hours]
+    curve = learner.curve(service.errors / limits) if learner.curve else None
+    reach = _reach(errors / (limits * wider), preparation.alert_records(minutes))
     usual, like = np.roll(usual, first_slot(buckets.slots, minutes)), None
     if weekend is not None:
         like = resembled_weekday(np.where(is_learnt, values, np.nan), all_values, usual, buckets, weekend)
@@ -240,23 +236,21 @@ class _Service:
     """The last weeks of a training span, as they would have been judged.
 
     is_different: whether a value is of a week that was different (n,). deviations: from a usual week that did
-    not see them, NaN in such weeks (n,). hours: of the day (n,). row: how many anomalies in a row are an
-    alert. errors: one bucket after an ordinary one (n,); NaN where it does not count. limits (24,), memory:
-    as in Model.
+    not see them, NaN in such weeks (n,). hours: of the day (n,). errors: one bucket after an ordinary one
+    (n,); NaN where it does not count. limits (24,), memory: as in Model.
     """
 
     is_different: np.ndarray
     deviations: np.ndarray
     hours: np.ndarray
     minutes: int
-    row: int
     errors: np.ndarray
     limits: np.ndarray
     memory: Memory
 
     @classmethod
     def of(
-        cls, values: np.ndarray, is_learnt: np.ndarray, buckets: Buckets, row: int, of_weeks: np.ndarray
+        cls, values: np.ndarray, is_learnt: np.ndarray, buckets: Buckets, of_weeks: np.ndarray
     ) -> _Service:
         """of_weeks: the usual week for each week (weeks, slots), NaN for a week that is not judged."""
         import pandas as pd
@@ -285,37 +279,44 @@ class _Service:
         hours = buckets.slots * WEEK_DAYS * DAY_HOURS // slots % DAY_HOURS
         memory = Memory(np.array(left), np.maximum(widest / max(widest[0], MIN_LIMIT / SPREADS), 1.0))
         limits = _limits(errors, hours)
-        return cls(is_different, deviations, hours, buckets.minutes, row, errors, limits, memory)
+        return cls(is_different, deviations, hours, buckets.minutes, errors, limits, memory)
 
-    def is_anomalous(self, drift_minutes: int) -> np.ndarray:
-        """Which values (n,) are anomalous."""
-        return self._followed(drift_minutes)[0]
-
-    def reach(self, drift_minutes: int) -> np.ndarray:
-        """How many limits values may be below and above (2,): 1, or more where two errors in a row are often
-        far off. Those that make an alert, and what is beside them, do not count.
-        """
-        _, in_limits = self._followed(drift_minutes)
-        furthest = []
-        for side in (-in_limits, in_limits):
-            alerts = np.flatnonzero(_least(np.nan_to_num(side), self.row) > 1.0)
-            beside = alerts[:, None] + np.arange(-self.row, 2 * self.row)
-            side[np.clip(beside, 0, len(side) - 1)] = np.nan
-            pairs = _least(side, 2)
-            pairs = pairs[~np.isnan(pairs)]
-            furthest.append(float(np.quantile(pairs, PAIR_SHARE)) if len(pairs) else 0.0)
-        return np.maximum(PAIR_LIMITS * np.array(furthest), 1.0)
-
-    def _followed(self, drift_minutes: int) -> tuple[np.ndarray, np.ndarray]:
-        """Which values (n,) are anomalous, and how many limits they are off (n,)."""
-        limits = self.limits[self.hours]
-        first = int(np.argmax(~np.isnan(self.deviations)))
+    def followed(self, drift_minutes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Which values are anomalous, how far they are off, and by how much limits were wider, all (n,)."""
+        limits, first = self.limits[self.hours], int(np.argmax(~np.isnan(self.deviations)))
         bounds = -limits[first:], limits[first:]
-        followed = follow(self.deviations[first:], *bounds, self.memory, self.minutes, drift_minutes)
-        is_anomalous, in_limits = np.zeros(len(limits), dtype=bool), np.full(len(limits), np.nan)
-        is_anomalous[first:] = followed.is_anomalous
-        in_limits[first:] = (self.deviations[first:] - followed.expected) / (limits[first:] * followed.wider)
-        return is_anomalous, in_limits
+        found = follow(self.deviations[first:], *bounds, self.memory, self.minutes, drift_minutes)
+        unknown = np.full(first, np.nan)
+        errors = np.concatenate([unknown, self.deviations[first:] - found.expected])
+        is_anomalous = np.concatenate([np.zeros(first, dtype=bool), found.is_anomalous])
+        return is_anomalous, errors, np.concatenate([unknown, found.wider])
+
+
+def _usual_and_service(
+    values: np.ndarray, is_learnt: np.ndarray, buckets: Buckets, learn: Learn, preparation: Preparation
+) -> tuple[np.ndarray, _Service]:
+    """The usual week that is learnt from values (n,), from the slot with which the first one begins."""
+    weeks = week_rows(np.where(is_learnt, values, np.nan), buckets.slots, buckets.minutes)
+    _, levels = usual_week(weeks)
+    usual, of_weeks = learn(weeks - levels, first_slot(buckets.slots, buckets.minutes), preparation)
+    return usual, _Service.of(values, is_learnt, buckets, of_weeks)
+
+
+def _reach(in_limits: np.ndarray, row: int) -> np.ndarray:
+    """How many limits values may be below and above (2,): 1, or more where two errors in a row are often far
+    off. Those that make an alert, and what is beside them, do not count.
+
+    in_limits: how many limits values are off (n,). row: how many anomalies in a row are an alert.
+    """
+    furthest = []
+    for side in (-in_limits, in_limits):
+        alerts = np.flatnonzero(_least(np.nan_to_num(side), row) > 1.0)
+        beside = alerts[:, None] + np.arange(-row, 2 * row)
+        side[np.clip(beside, 0, len(side) - 1)] = np.nan
+        pairs = _least(side, 2)
+        pairs = pairs[~np.isnan(pairs)]
+        furthest.append(float(np.quantile(pairs, PAIR_SHARE)) if len(pairs) else 0.0)
+    return np.maximum(PAIR_LIMITS * np.array(furthest), 1.0)
 
 
 def _least(values: np.ndarray, row: int) -> np.ndarray:

@@ -8,8 +8,11 @@ back at the old one.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left, insort
+from collections import deque
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
@@ -63,28 +66,30 @@ class Followed:
 
 
 class _LastDay:
-    """The median of the last values; NaN is unknown."""
+    """The median of the last values; NaN is unknown.
+
+    median: where fewer than DAY_SHARE of the values are known, that of before; NaN without one.
+    """
+
+    __slots__ = ("_enough", "_sorted", "_values", "median")
 
     def __init__(self, count: int) -> None:
-        self._values = [np.nan] * count
+        self._values = deque([math.nan] * count)
         self._sorted: list[float] = []
-        self._oldest = 0
-        self._median = np.nan
+        self._enough = DAY_SHARE * count
+        self.median = math.nan
 
     def add(self, value: float) -> None:
-        old, self._values[self._oldest] = self._values[self._oldest], value
-        self._oldest = (self._oldest + 1) % len(self._values)
+        values, ordered = self._values, self._sorted
+        old = values.popleft()
+        values.append(value)
         if old == old:
-            del self._sorted[bisect_left(self._sorted, old)]
+            del ordered[bisect_left(ordered, old)]
         if value == value:
-            insort(self._sorted, value)
-
-    def median(self) -> float:
-        """Where fewer than DAY_SHARE of the values are known, the median of before; NaN without one."""
-        count = len(self._sorted)
-        if count >= DAY_SHARE * len(self._values):
-            self._median = (self._sorted[(count - 1) // 2] + self._sorted[count // 2]) / 2
-        return self._median
+            insort(ordered, value)
+        count = len(ordered)
+        if count >= self._enough:
+            self.median = (ordered[(count - 1) // 2] + ordered[count // 2]) / 2
 
 
 def beyond(errors: np.ndarray, room: np.ndarray) -> np.ndarray:
@@ -94,7 +99,7 @@ def beyond(errors: np.ndarray, room: np.ndarray) -> np.ndarray:
 
 def _outside(error: float, room: float) -> float:
     """As `beyond`, of one error."""
-    return error - min(max(error, min(room, 0.0)), max(room, 0.0)) if room else error
+    return error - min(max(error, min(room, 0.0)), max(room, 0.0))
 
 
 def follow(
@@ -121,10 +126,10 @@ def follow(
     # The days that ended with the newest new level, and how long a return to them is ordinary.
     before, returns = last_day, 0
     rows, new_levels = [], []
-    lows, highs = low.tolist(), high.tolist()
+    lows, highs, nan = low.tolist(), high.tolist(), math.nan
     rooms = np.zeros(len(deviations)).tolist() if room is None else room.tolist()
     for index, value in enumerate(deviations.tolist()):
-        level = last_day.median() if index >= day else np.nan
+        level = last_day.median if index >= day else nan
         if level != level:
             rows.append((level, level, level, False))
             last_day.add(value)
@@ -136,22 +141,23 @@ def follow(
         if value != value:
             last_day.add(value)
             continue
-        error = _outside(value - expected, rooms[index])
+        room_here = rooms[index]
+        error = _outside(value - expected, room_here) if room_here else value - expected
         is_off = error / ((highs[index] if error > 0 else lows[index]) * wide) > (ENDED if waiting else 1.0)
         if is_off and index < returns:
-            apart = _outside(value - before.median(), rooms[index])
+            apart = _outside(value - before.median, room_here)
             if apart / ((highs[index] if apart > 0 else lows[index]) * wider[oldest]) <= 1.0:
-                last_day, level, returns, is_off = before, before.median(), 0, False
+                last_day, level, returns, is_off = before, before.median, 0, False
                 expected, error, age = level, apart, oldest
                 rows[-1] = (level, level, wider[oldest], False)
-        if rooms[index]:
+        if room_here:
             value = expected + error
         if is_off:
             began = began if waiting else index
             waiting.append(value)
             if len(waiting) < drift:
                 rows[-1] = (level, expected, wide, True)
-                last_day.add(np.nan)
+                last_day.add(nan)
                 continue
             # What was before is no longer the level, however long ago it was.
             before, last_day, returns = last_day, _LastDay(day), index + RETURN_MINUTES // minutes
@@ -164,5 +170,5 @@ def follow(
         deviation = value - level
         newest = newest + NEWEST_WEIGHT * (deviation - newest) if age == 1 else deviation
         age, waiting = 0, []
-    level, expected, widths, is_anomalous = np.array(rows, dtype=float).reshape(-1, 4).T
+    level, expected, widths, is_anomalous = np.fromiter(chain.from_iterable(rows), float).reshape(-1, 4).T
     return Followed(level, expected, widths, is_anomalous > 0, tuple(new_levels))
