@@ -31,6 +31,7 @@ from lab.influxd import Influxd
 from ports import detectors
 from ports.comparison import Detection, detection, iterative_statuses
 from ports.detectors import DETECTORS
+from ports.hourly import HOUR_SECONDS
 from ports.parallel import Cluster, in_parallel
 from ports.preparation import PREPARATIONS, Buckets, Preparation
 from ports.series import KnownAnomaly, Series, list_series, port_tags, read_anomalies, read_series
@@ -47,7 +48,6 @@ THOUSAND = 1000
 THOUSAND_DAYS = 90
 # The hourly job reads three days before the end of training.
 HOURLY_DAYS = 6
-HOUR_SECONDS = 3600
 PLAIN_SEEDS = (7000, 7001, 7002)
 
 
