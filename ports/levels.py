@@ -24,8 +24,8 @@ DRIFT_MINUTES = 720
 # The least and the most that it may be: a level is known from DAY_SHARE of a day, so that much must be of the
 # new level, or be left of the old one until then.
 DRIFT_HOURS = (6, 18)
-# A return to the level of before a new level is ordinary for so long.
-RETURN_MINUTES = 2 * LEVEL_MINUTES
+# For so long after a new level, so many values in a row at the level of before are a return to it.
+RETURN_MINUTES, RETURN_VALUES = 2 * LEVEL_MINUTES, 2
 # How much is left of a deviation is known after so many buckets, and interpolated between them.
 MEMORY_AGES = (1, 2, 4, 8, 16)
 # An anomaly has ended when a value is this share of the limit away from what was expected before it.
@@ -123,8 +123,9 @@ def follow(
     left, wider = memory.of_ages(memory.left), memory.of_ages(memory.wider)
     oldest = MEMORY_AGES[-1]
     newest, age, waiting, began = 0.0, oldest, [], 0
-    # The days that ended with the newest new level, and how long a return to them is ordinary.
-    before, returns = last_day, 0
+    # The days that ended with the newest new level, until when a return to them is ordinary, and how many
+    # values in a row were there.
+    before, returns, there = last_day, 0, 0
     rows, new_levels = [], []
     lows, highs, nan = low.tolist(), high.tolist(), math.nan
     rooms = np.zeros(len(deviations)).tolist() if room is None else room.tolist()
@@ -146,7 +147,9 @@ def follow(
         is_off = error / ((highs[index] if error > 0 else lows[index]) * wide) > (ENDED if waiting else 1.0)
         if is_off and index < returns:
             apart = _outside(value - before.median, room_here)
-            if apart / ((highs[index] if apart > 0 else lows[index]) * wider[oldest]) <= 1.0:
+            is_there = apart / ((highs[index] if apart > 0 else lows[index]) * wider[oldest]) <= 1.0
+            there = there + 1 if is_there else 0
+            if there == RETURN_VALUES:
                 last_day, level, returns, is_off = before, before.median, 0, False
                 expected, error, age = level, apart, oldest
                 rows[-1] = (level, level, wider[oldest], False)
@@ -169,6 +172,6 @@ def follow(
         last_day.add(value)
         deviation = value - level
         newest = newest + NEWEST_WEIGHT * (deviation - newest) if age == 1 else deviation
-        age, waiting = 0, []
+        age, waiting, there = 0, [], 0
     level, expected, widths, is_anomalous = np.fromiter(chain.from_iterable(rows), float).reshape(-1, 4).T
     return Followed(level, expected, widths, is_anomalous > 0, tuple(new_levels))

@@ -226,59 +226,67 @@ def test_how_long_it_takes_can_be_chosen(hours: int) -> None:
     assert found.level[drifted + 1 :].tolist() == [3.0] * (2 * DAY - drifted)
 
 
-@pytest.mark.parametrize("hours", [12, 14, 24, 59])
-def test_a_return_to_the_level_of_before_is_ordinary_and_that_level_is_back_at_once(hours: int) -> None:
+@pytest.mark.parametrize("hours", [12, 14, 24, 58])
+def test_after_two_values_at_the_level_of_before_a_port_is_back_at_it(hours: int) -> None:
     back = DAY + hours * HOUR
-    found = followed([0.0] * DAY + [3.0] * hours * HOUR + [0.3, 0.0, 0.0] + [0.0] * DAY, MEMORY)
+    found = followed([0.0] * DAY + [3.0] * hours * HOUR + [0.1, 0.3, 0.0, 0.0] + [0.0] * DAY, MEMORY)
     # The value that completes the new level was still judged by the old one.
-    assert found.is_anomalous.nonzero()[0].tolist() == list(range(DAY, DAY + DRIFT - 1))
+    assert found.is_anomalous.nonzero()[0].tolist() == [*range(DAY, DAY + DRIFT - 1), back]
     assert found.new_levels == ((DAY + DRIFT - 1, DRIFT - 1),)
-    assert found.level[DAY + DRIFT : back].tolist() == [3.0] * (back - DAY - DRIFT)
-    assert found.level[back:].tolist() == [0.0] * (DAY + 3)
+    assert found.level[DAY + DRIFT : back + 1].tolist() == [3.0] * (back + 1 - DAY - DRIFT)
+    assert found.level[back + 1 :].tolist() == [0.0] * (DAY + 3)
     # Nothing is left of what was at the new level; then all of 0.3 is, and a third of it.
-    assert found.expected[back : back + 3].tolist() == pytest.approx([0.0, LEFT[1] * 0.3, LEFT[1] * 0.1])
-    assert found.wider[back : back + 2].tolist() == [MEMORY.wider[-1], MEMORY.wider[0]]
+    assert found.expected[back + 1 : back + 4].tolist() == pytest.approx([0.0, LEFT[1] * 0.3, LEFT[1] * 0.1])
+    assert found.wider[back + 1 : back + 3].tolist() == [MEMORY.wider[-1], MEMORY.wider[0]]
 
 
-@pytest.mark.parametrize(("buckets", "is_anomalous"), [(-1, False), (0, True)])
-def test_a_return_is_ordinary_for_so_long_and_an_anomaly_later(buckets: int, is_anomalous: bool) -> None:
+@pytest.mark.parametrize(("buckets", "is_back"), [(-2, True), (-1, False)])
+def test_a_return_is_ordinary_for_so_long_and_an_anomaly_later(buckets: int, is_back: bool) -> None:
     returns = RETURN_MINUTES // MINUTES + buckets
-    found = followed([0.0] * DAY + [3.0] * (DRIFT - 1 + returns) + [0.0] * 3)
+    found = followed([0.0] * DAY + [3.0] * (DRIFT - 1 + returns) + [0.0] * 4)
     back = DAY + DRIFT - 1 + returns
-    assert found.is_anomalous[back:].tolist() == [is_anomalous] * 3
-    assert found.level[back:].tolist() == [3.0 if is_anomalous else 0.0] * 3
+    assert found.is_anomalous[back:].tolist() == [True] + [not is_back] * 3
+    assert found.level[back:].tolist() == [3.0] + [0.0 if is_back else 3.0] * 3
 
 
 @pytest.mark.parametrize(
-    ("value", "is_anomalous"), [(1.39, True), (1.01, True), (0.99, False), (-0.99, False), (-1.01, True)]
+    ("value", "is_back"), [(1.39, False), (1.01, False), (0.99, True), (-0.99, True), (-1.01, False)]
 )
-def test_what_is_not_at_the_level_of_before_is_no_return(value: float, is_anomalous: bool) -> None:
-    found = followed([0.0] * DAY + [3.0] * (DRIFT + 2) + [value, 3.0])
-    assert found.is_anomalous[-2:].tolist() == [is_anomalous, not is_anomalous]
-    assert found.level[-2:].tolist() == ([3.0, 3.0] if is_anomalous else [0.0, 0.0])
+def test_what_is_not_at_the_level_of_before_is_no_return(value: float, is_back: bool) -> None:
+    found = followed([0.0] * DAY + [3.0] * (DRIFT + 2) + [value, value, 3.0])
+    assert found.is_anomalous[-3:].tolist() == [True, not is_back, is_back]
+    # The level at the last value, once the second one was judged.
+    assert found.level[-1] == (0.0 if is_back else 3.0)
+
+
+def test_one_value_at_the_level_of_before_is_no_return() -> None:
+    found = followed([0.0] * DAY + [3.0] * (DRIFT + 2) + [0.0, 3.0] * 3)
+    assert found.is_anomalous[-6:].tolist() == [True, False] * 3
+    assert found.level[-6:].tolist() == [3.0] * 6
 
 
 def test_an_anomaly_at_the_new_level_may_end_with_a_return() -> None:
-    found = followed([0.0] * DAY + [3.0] * DRIFT + [7.0] * 5 + [0.0, 0.0])
-    assert found.is_anomalous[DAY + DRIFT :].tolist() == [True] * 5 + [False] * 2
+    found = followed([0.0] * DAY + [3.0] * DRIFT + [7.0] * 5 + [0.0, 0.0, 0.0])
+    assert found.is_anomalous[DAY + DRIFT :].tolist() == [True] * 6 + [False] * 2
     assert found.level[-2:].tolist() == [0.0, 0.0]
 
 
 def test_a_port_returns_once() -> None:
     found = followed([0.0] * DAY + [3.0] * DRIFT + [0.0] * 4 + [3.0] * (DRIFT - 1) + [0.0])
     # The level that it left again is not one to return to.
-    assert found.is_anomalous[DAY + DRIFT :].tolist() == [False] * 4 + [True] * (DRIFT - 1) + [False]
+    after = [True] + [False] * 3 + [True] * (DRIFT - 1) + [False]
+    assert found.is_anomalous[DAY + DRIFT :].tolist() == after
     assert found.new_levels == ((DAY + DRIFT - 1, DRIFT - 1),)
 
 
 @pytest.mark.parametrize("room", [2.0, -2.0])
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 def test_a_return_may_be_anywhere_in_the_room_of_a_special_day(room: float, share: float) -> None:
-    values = np.array([0.0] * DAY + [5.0] * DRIFT + [share * room, 0.0])
-    rooms = np.array([0.0] * (DAY + DRIFT) + [room, 0.0])
+    values = np.array([0.0] * DAY + [5.0] * DRIFT + [share * room, share * room, 0.0])
+    rooms = np.array([0.0] * (DAY + DRIFT) + [room, room, 0.0])
     bounds = np.ones(len(values))
     found = follow(values, -bounds, bounds, FORGETFUL, MINUTES, room=rooms)
-    assert found.is_anomalous[-2:].tolist() == [False, False]
+    assert found.is_anomalous[-3:].tolist() == [True, False, False]
     assert found.level[-2:].tolist() == found.expected[-2:].tolist() == [0.0, 0.0]
 
 
