@@ -462,7 +462,7 @@ def test_training_names_windows_that_concern_no_series(
     )
     words = ["--target=ports", "--mode=train", f"--ports_dir={tmp_path / 'ports'}", f"--calendar={calendar}"]
     assert find_anomalies.main([*words, "--timezone=UTC", f"--ports_models={tmp_path / 'models'}"]) == 0
-    assert said_of(caplog) == ["1 windows of --calendar concern no series: typo"]
+    assert said_of(caplog) == ["no series is in these windows of --calendar: typo"]
 
 
 @pytest.mark.parametrize(

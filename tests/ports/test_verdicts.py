@@ -205,12 +205,12 @@ def test_what_lasts_is_the_new_level() -> None:
     assert found.scored.expected[[drift - 1, drift]] == pytest.approx([100.0, 1000.0])
 
 
-def test_a_return_from_a_new_level_is_no_anomaly() -> None:
+def test_a_return_from_a_new_level_is_ordinary_from_its_second_value_on() -> None:
     hours = DRIFT_MINUTES // MINUTES
     found = judge(trained(), series_of(".x" + "x" * (hours + 7) + "." * 8 + "xxxx"), START).after(START)
-    assert letters(found.statuses) == ".xxx" + "X" * (hours - 3) + "." * 16 + "xxxX"
-    assert found.scored.expected[-12:] == pytest.approx([100.0] * 12)
-    assert found.scored.score[-12] == pytest.approx(0.0, abs=1e-6)
+    assert letters(found.statuses) == ".xxx" + "X" * (hours - 3) + "." * 8 + "x" + "." * 7 + "xxxX"
+    assert found.scored.expected[-11:] == pytest.approx([100.0] * 11)
+    assert found.scored.score[-11] == pytest.approx(0.0, abs=1e-6)
 
 
 # --- hour by hour and at once --------------------------------------------------------------------
