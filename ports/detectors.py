@@ -41,7 +41,7 @@ from ports.weeks import (
 MIN_DAYS = 28
 DAY_HOURS = 24
 # A value this many spreads off is unusual.
-SPREADS = 4.5
+SPREADS = 4.25
 # On the model's scale. A value nearer than this is never an anomaly, however regular the port is.
 MIN_LIMIT = 0.25
 # An hour has at least this share of the spread of all hours, and its own is known from so many errors.
@@ -49,9 +49,9 @@ LEAST_SPREAD, HOUR_ERRORS = 0.5, 20
 # The errors of so many weeks count; at least this share of them must be known.
 ERROR_WEEKS = 6
 MIN_KNOWN_SHARE = 0.25
-# On most ports, errors of both of two buckets in a row are beyond 0.3 limits in fewer than one pair
-# in a hundred. Where they are further off, so is what is ordinary.
-PAIR_SHARE, PAIR_LIMITS = 0.99, 3.25
+# On most ports, both of two errors in a row are beyond so many limits in fewer than one pair in a hundred.
+# Where they are further off, so is what is ordinary, by so many times as much.
+PAIR_SHARE, PAIR_LIMITS, PAIR_REACH = 0.99, 0.35, 3.5
 # Values further off are cut before a library sees them.
 CUT_SPREADS = 3.0
 # The weeks whose errors count are left out of a fit in so many parts.
@@ -316,7 +316,7 @@ def _reach(in_limits: np.ndarray, row: int) -> np.ndarray:
         pairs = _least(side, 2)
         pairs = pairs[~np.isnan(pairs)]
         furthest.append(float(np.quantile(pairs, PAIR_SHARE)) if len(pairs) else 0.0)
-    return np.maximum(PAIR_LIMITS * np.array(furthest), 1.0)
+    return 1.0 + PAIR_REACH * np.maximum(np.array(furthest) - PAIR_LIMITS, 0.0)
 
 
 def _least(values: np.ndarray, row: int) -> np.ndarray:

@@ -38,6 +38,12 @@ STEADY = replace(MODEL, memory=Memory(np.zeros(5), np.ones(5)))
 NIGHT = np.isin(np.arange(168) % 24, [22, 23, 0, 1, 2, 3, 4, 5])
 
 
+@pytest.fixture(autouse=True)
+def spreads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All sizes are worked out by hand for limits of 4.5 spreads."""
+    monkeypatch.setattr("ports.sensitivity.SPREADS", 4.5)
+
+
 def buckets(*days: float) -> Buckets:
     """Full days of steady traffic, in bytes, that begin on a Monday."""
     traffic = np.repeat(np.array(days), 96)
