@@ -187,7 +187,7 @@ def test_short_bursts_that_are_frequent_widen_the_limit_of_their_side(row: int, 
 )
 @pytest.mark.parametrize("size", [1.5, -1.5])
 def test_neither_spikes_nor_rare_bursts_nor_alerts_widen_a_limit(row: int, every: int, size: float) -> None:
-    # Of normal errors one pair in a hundred is 0.30 limits off, give or take a tenth of it; 0.35 widen nothing.
+    # Of normal errors one pair in a hundred is 0.30 limits off, give or take a tenth; 0.35 widen nothing.
     assert of_quarters(with_rows(row, every, size)).reach.max() < 1.05
 
 
