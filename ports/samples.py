@@ -119,17 +119,21 @@ def _series_times(
     Only the time and the port's own tags are read: other tags, and text values, may be of any length.
     """
     found: dict[_PortKey, list[int]] = {}
-    tags = ", ".join(f'"{tag}"' for tag in _PORT_TAGS)
-    selected = f'SELECT {selector} FROM "{PORT_TRAFFIC}" WHERE {conditions} GROUP BY *'
     count, is_whole = 0, False
     while not is_whole:
-        page = f"SELECT {tags} FROM ({selected}) LIMIT {limits.page_ports} OFFSET {count}"
-        rows, is_cut = _port_rows(client, page)
+        rows, is_cut = _port_rows(client, _series_page(selector, conditions, limits, count))
         for time, *texts in rows:
             found.setdefault(tuple(text or "" for text in texts), []).append(time)
         count += len(rows)
         is_whole = not rows or len(rows) < limits.page_ports and not is_cut
     return {key: sorted(times) for key, times in found.items()}
+
+
+def _series_page(selector: str, conditions: str, limits: Limits, offset: int = 0) -> str:
+    """The query of one page of _series_times."""
+    tags = ", ".join(f'"{tag}"' for tag in _PORT_TAGS)
+    selected = f'SELECT {selector} FROM "{PORT_TRAFFIC}" WHERE {conditions} GROUP BY *'
+    return f"SELECT {tags} FROM ({selected}) LIMIT {limits.page_ports} OFFSET {offset}"
 
 
 def _side_by_side(begins: Sequence[int], ends: Sequence[int]) -> int:
@@ -212,19 +216,22 @@ def get_port_samples(
     """
     is_port = _port_condition(tags)
     conditions = f"time > {start}s AND time <= {end}s AND {is_port}"
-    # Each shard has its own type. If types are mixed, a plain `value` returns the numbers and drops the rest.
-    for influx_type, words in NO_NUMBERS.items():
-        wrong = _series_times(client, f'first("value"::{influx_type})', conditions, limits)
-        for found in wrong.values():
-            raise UserError(_wrong_type(words, found[0]))
     samples: dict[int, float] = {}
-    last, count, is_whole = start * 10**9, 0, False
-    while not is_whole:
-        page = (
+    last, count = start * 10**9, 0
+
+    def page() -> str:
+        return (
             f'SELECT "value"::float FROM "{PORT_TRAFFIC}" WHERE time > {last} AND time <= {end}s'
             f" AND {is_port} LIMIT {limits.page_samples}"
         )
-        rows, is_cut = _port_rows(client, page)
+
+    # Each shard has its own type. If types are mixed, a plain `value` returns the numbers and drops the rest.
+    types = [_series_page(f'first("value"::{one})', conditions, limits) for one in NO_NUMBERS]
+    *wrong, (rows, is_cut) = _answers(client, [*types, page()])
+    for words, (found, _) in zip(NO_NUMBERS.values(), wrong, strict=True):
+        if found:
+            raise UserError(_wrong_type(words, min(time for time, *_ in found)))
+    while rows:
         samples.update((time // 10**9, float(number)) for time, number in rows)
         count += len(rows)
         if count > limits.port_samples:
@@ -232,8 +239,10 @@ def get_port_samples(
                 f"has more than {limits.port_samples:,} samples since {format_time(start * 10**9)}; write one"
                 " every five minutes, and delete the others"
             )
-        is_whole = not rows or len(rows) < limits.page_samples and not is_cut
-        last = rows[-1][0] if rows else last
+        if len(rows) < limits.page_samples and not is_cut:
+            break
+        last = rows[-1][0]
+        rows, is_cut = _port_rows(client, page())
     times = np.array(list(samples), dtype=np.int64)
     traffic = np.array(list(samples.values()), dtype=float)
     # Queried after the samples, so that a series that begins in between is seen.
@@ -275,10 +284,19 @@ def _port_condition(tags: dict[str, str]) -> str:
 
 
 def _port_rows(client: InfluxDBClient, query: str) -> tuple[list[list[Any]], bool]:
-    """The rows of one statement, and whether InfluxDB has more of them. Each answer feeds the watchdog."""
-    (answer,) = influx_utils.results(client, [query])
+    """As _answers, of one statement."""
+    (answer,) = _answers(client, [query])
+    return answer
+
+
+def _answers(client: InfluxDBClient, queries: Sequence[str]) -> list[tuple[list[list[Any]], bool]]:
+    """The rows of each statement, and whether InfluxDB has more of them. A request feeds the watchdog."""
+    answers = influx_utils.results(client, queries)
     notify_systemd("WATCHDOG=1")
-    return [row for series in answer["series"] for row in series["values"]], influx_utils.is_cut(answer)
+    return [
+        ([row for series in answer["series"] for row in series["values"]], influx_utils.is_cut(answer))
+        for answer in answers
+    ]
 
 
 def _wrong_type(words: str, time: int) -> str:
