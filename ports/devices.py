@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from common.files import UserError, loadDictJson
 from ports.preparation import check_zone
 from ports.series import port_tags
+from ports.special_days import parse_country
 
 # Far more than any real file: a hundred thousand devices.
 DEVICES_BYTES = 10_000_000
@@ -25,7 +26,8 @@ class Device:
 def read_devices(path: str | Path) -> dict[str, Device]:
     """Read a JSON object: device -> an object with some of the keys `timezone` and `holidays`, both texts.
 
-    Raises UserError, naming file, device and key, for anything else and for a time zone that does not exist.
+    Raises UserError, naming file, device and key, for anything else, and for a time zone or a country that
+    does not exist.
     """
     return {
         name: _device(f"{path}: device {name!r}", given)
@@ -50,7 +52,12 @@ def _device(where: str, given: object) -> Device:
             raise UserError(
                 f"{where}: {device.timezone!r} is not a time zone like Europe/Rome or UTC"
             ) from None
-    return device
+    if device.holidays is None:
+        return device
+    try:
+        return replace(device, holidays=parse_country(device.holidays))
+    except ValueError as error:
+        raise UserError(f"{where}: holidays: {error}") from None
 
 
 def unused_devices(devices: Mapping[str, Device], series: Iterable[str]) -> list[str]:

@@ -63,6 +63,10 @@ def test_what_a_file_says_of_devices(tmp_path: Path) -> None:
         ({"a": {"holidays": ["IT"]}}, "{}: device 'a': holidays must be a text"),
         ({"a": {"timezone": None}}, "{}: device 'a': timezone must be a text"),
         ({"a": {"holidays": ""}}, "{}: device 'a': holidays must be a text"),
+        (
+            {"a": {"holidays": "Itlay"}},
+            "{}: device 'a': holidays: 'Itlay' is not a country like IT or GB-ENG; did you mean IT?",
+        ),
         ({"a": "UTC"}, '{}: device \'a\' must be an object like {{"timezone": "Europe/London"}}'),
         (["a"], '{}: must hold one JSON object, like {{"key": 1.0}}'),
     ],
