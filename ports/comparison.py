@@ -97,9 +97,9 @@ def compare_series(task: ComparisonTask) -> ComparedSeries:
         import sklearn.svm  # noqa: F401
         import statsmodels.tsa.statespace.sarimax  # noqa: F401
 
-        split = _split(series, settings.zone_of(task.name))
-        late = [one for one in task.known if one.start >= split and one.end <= series.times[-1]]
         windows, zone = settings.calendar.of(task.name), settings.zone_of(task.name)
+        split = _split(series, zone)
+        late = [one for one in task.known if one.start >= split and one.end <= series.times[-1]]
         late = [one for one in late if not windows.excuses(one, zone)]
         sizes = _sizes(task, series, split, late)
         for detector in settings.detectors:

@@ -32,9 +32,9 @@ from ports.weeks import (
     different,
     first_slot,
     median_week,
+    places_of,
     spread,
     usual_week,
-    week_of,
     week_rows,
 )
 
@@ -148,7 +148,7 @@ class Model:
         """
         usual, room = expected_in(self.usual, buckets, self.holidays_like)
         deviations = self.scaler.transform(buckets.traffic) - usual
-        hours = buckets.slots * WEEK_DAYS * DAY_HOURS // len(self.usual) % DAY_HOURS
+        hours = _hours(buckets.slots, len(self.usual))
         limits = self.limits[hours]
         lows, highs = (bounds[hours] for bounds in self.bounds())
         seen = np.where(buckets.is_quiet, np.nan, deviations)
@@ -165,6 +165,11 @@ class Model:
         highest = expected + np.maximum(room, 0.0) + highs * followed.wider
         bounds = (self.scaler.inverse(bound) for bound in (expected, lowest, highest))
         return Scored(score, *bounds, followed.new_levels)
+
+
+def _hours(slots: np.ndarray, slots_in_week: int) -> np.ndarray:
+    """The hour of the day of each slot of the week (n,)."""
+    return slots * WEEK_DAYS * DAY_HOURS // slots_in_week % DAY_HOURS
 
 
 # --- learning ------------------------------------------------------------------------------------
@@ -255,10 +260,8 @@ class _Service:
         """of_weeks: the usual week for each week (weeks, slots), NaN for a week that is not judged."""
         import pandas as pd
 
-        slots = of_weeks.shape[1]
-        week = week_of(len(values), slots)
-        places = (buckets.slots - first_slot(buckets.slots, buckets.minutes)) % slots
-        deviations = values - of_weeks[week, places]
+        week, column = places_of(buckets.slots, buckets.minutes)
+        deviations = values - of_weeks[week, column]
         day = LEVEL_MINUTES // buckets.minutes
         ordinary = pd.Series(np.where(is_learnt, deviations, np.nan))
         level = ordinary.rolling(day, min_periods=int(DAY_SHARE * day)).median().shift(1)
@@ -276,7 +279,7 @@ class _Service:
         if np.isnan(errors).mean() > 1 - MIN_KNOWN_SHARE * min(1.0, ERROR_WEEKS / len(of_weeks)):
             raise UserError(TOO_MANY_UNKNOWN)
         widest = np.maximum.accumulate(spreads)
-        hours = buckets.slots * WEEK_DAYS * DAY_HOURS // slots % DAY_HOURS
+        hours = _hours(buckets.slots, of_weeks.shape[1])
         memory = Memory(np.array(left), np.maximum(widest / max(widest[0], MIN_LIMIT / SPREADS), 1.0))
         limits = _limits(errors, hours)
         return cls(is_different, deviations, hours, buckets.minutes, errors, limits, memory)
@@ -428,10 +431,8 @@ def decompose_buckets(buckets: Buckets, preparation: Preparation) -> tuple[np.nd
     weeks = week_rows(values, buckets.slots, buckets.minutes)
     _, levels = usual_week(weeks)
     trend, season, _ = decompose(_filled(weeks - levels))
-    slots = weeks.shape[1]
-    places = (buckets.slots - first_slot(buckets.slots, buckets.minutes)) % slots
-    week = week_of(len(values), slots)
-    trend, season = (trend + levels)[week, places], season[week, places]
+    places = places_of(buckets.slots, buckets.minutes)
+    trend, season = (trend + levels)[places], season[places]
     return values, trend, season, values - trend - season
 
 

@@ -213,8 +213,7 @@ class _Observer:
         self._verdicts, self._watched = verdicts, watched
         self._ends = verdicts.times.tolist()
         self._levels = dict(verdicts.scored.new_levels)
-        preparation = PREPARATIONS[verdicts.trained.preparation]
-        self._records = preparation.alert_records(verdicts.trained.minutes)
+        self._records = verdicts.trained.alert_records
         self._row = Row(records=self._records)
         self._anomalies: list[int] = []
         self._changes: list[tuple[int, PortIncident]] = []
@@ -351,5 +350,6 @@ class _Observer:
 
 def _samples(verdicts: Verdicts) -> float:
     """How many times its traffic a bucket has in bytes: the default preparation gives bytes per sample."""
-    is_sum = verdicts.trained.preparation == "workshop"
-    return 1.0 if is_sum else verdicts.trained.minutes / verdicts.trained.sample_minutes
+    trained = verdicts.trained
+    is_per_sample = PREPARATIONS[trained.preparation].is_per_sample
+    return trained.minutes / trained.sample_minutes if is_per_sample else 1.0

@@ -99,7 +99,7 @@ class Report:
         default_factory=lambda: dict.fromkeys((NORMAL, ANOMALY, ALERT, UNKNOWN), 0)
     )
     trained_until: int = 0
-    # Learner -> device and port of all series with new buckets.
+    # Detector -> device and port of all series with new buckets.
     _ports: dict[str, set[tuple[str, str]]] = field(default_factory=dict)
 
     def add(self, found: JudgedSeries) -> None:

@@ -223,14 +223,19 @@ def train_series(task: TrainingTask) -> TrainedSeries:
     return TrainedSeries(task.name, tuple(contents), faulty, tuple(blind), is_counter, has_longer)
 
 
+def _training_end(series: Series, settings: TrainingSettings) -> int:
+    """The last midnight in the time zone of the series, seconds since 1970."""
+    newest = int(series.times[-1]) if len(series.times) else 0
+    return last_midnight(min(newest, settings.until or newest), settings.zone_of(series.name))
+
+
 def training_buckets(series: Series, settings: TrainingSettings) -> tuple[Buckets, Sampling]:
     """The buckets of the `train_days` before the last midnight in the time zone of the series.
 
     Raises TooShortError, or another UserError, that names the series.
     """
     zone = settings.zone_of(series.name)
-    newest = int(series.times[-1]) if len(series.times) else 0
-    end = last_midnight(min(newest, settings.until or newest), zone)
+    end = _training_end(series, settings)
     start = last_midnight(end, zone, settings.train_days)
     within = series.between(start, end)
     if not len(within.times):
@@ -253,8 +258,7 @@ def fit_series(series: Series, detector: str, settings: TrainingSettings) -> mod
     zone = settings.zone_of(series.name)
     preparation = PREPARATIONS[settings.preparation]
     buckets, sampling = training_buckets(series, settings)
-    newest = int(series.times[-1])
-    end = last_midnight(min(newest, settings.until or newest), zone)
+    end = _training_end(series, settings)
     special = _special_days(settings.holidays_of(series.name), zone, int(buckets.starts[0]), end)
     buckets = special.mark(buckets, zone) if special else buckets
     weekend = special.weekend if special else None

@@ -27,15 +27,21 @@ def week_rows(values: np.ndarray, slots: np.ndarray, minutes: int) -> np.ndarray
     Where the clocks go forward a slot has no value; where they go back the later value counts.
     """
     slots_in_week = WEEK_MINUTES // minutes
-    week = week_of(len(values), slots_in_week)
-    rows = np.full((week[-1] + 1, slots_in_week), np.nan)
-    rows[week, (slots - first_slot(slots, minutes)) % slots_in_week] = values
+    places = places_of(slots, minutes)
+    rows = np.full((places[0][-1] + 1, slots_in_week), np.nan)
+    rows[places] = values
     return rows
 
 
 def first_slot(slots: np.ndarray, minutes: int) -> int:
     """The slot with which a week begins that ends with the last of `slots` (n,)."""
     return int(slots[-1] + 1) % (WEEK_MINUTES // minutes)
+
+
+def places_of(slots: np.ndarray, minutes: int) -> tuple[np.ndarray, np.ndarray]:
+    """The row and the column of each value in week_rows, by its slot, all (n,)."""
+    slots_in_week = WEEK_MINUTES // minutes
+    return week_of(len(slots), slots_in_week), (slots - first_slot(slots, minutes)) % slots_in_week
 
 
 def week_of(count: int, slots_in_week: int) -> np.ndarray:

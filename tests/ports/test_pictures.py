@@ -647,7 +647,7 @@ def bars(axis: Axes) -> list[dict[str, float]]:
 
 
 def numbers(axis: Axes) -> dict[str, list[tuple[str, bool]]]:
-    """Learner -> the texts at its bars, top down, and whether they are bold."""
+    """Detector -> the texts at its bars, top down, and whether they are bold."""
     names = [text.get_text() for text in axis.figure.axes[0].get_yticklabels()]
     found: dict[str, list[tuple[str, bool]]] = {name: [] for name in names}
     for text in sorted(axis.texts, key=lambda text: text.xy[1]):
