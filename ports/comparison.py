@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Sequence
@@ -160,21 +161,20 @@ def iterative_statuses(
 ) -> np.ndarray:
     """As in service: from `split` on, a model is trained each midnight and judges the day that follows.
 
-    at_once: verdicts after `split`; the statuses are those of its buckets. If a model cannot be trained in a
-    night, the last one goes on. Raises UserError in the first night.
+    at_once: verdicts after `split` of the model that was trained until then; the statuses are those of its
+    buckets. If a model cannot be trained in a night, the last one goes on.
     """
     # If samples are missing before midnight, the last buckets are unknown, and only the next day shows them.
-    scores, trained = np.full(len(at_once.times), np.nan), None
+    scores, trained = np.full(len(at_once.times), np.nan), at_once.trained
     zone, midnights = settings.zone_of(series.name), [split]
     while midnights[-1] < series.times[-1]:
         # A day may have 23 or 25 hours.
         midnights.append(last_midnight(midnights[-1] + DAY_SECONDS + DAY_SECONDS // 2, zone))
     for midnight, until in zip(midnights, midnights[1:], strict=False):
-        try:
-            trained = fit_series(series, detector, replace(settings, until=midnight))
-        except UserError:
-            if trained is None:
-                raise
+        # That of the first night has judged all at once.
+        if midnight != split:
+            with contextlib.suppress(UserError):
+                trained = fit_series(series, detector, replace(settings, until=midnight))
         day = judge(trained, series.between(0, until), midnight, settings.calendar).after(midnight)
         # If the sampling changes, the buckets of one night may be longer than those of another.
         is_judged = (at_once.times > midnight) & (at_once.times <= day.times.max(initial=0))
