@@ -13,7 +13,7 @@ run: .venv/.replay
 	@.venv/bin/python find_anomalies.py --mode test --replay data/cpu_attack.csv --plot plots/cpu_attack.png
 	@.venv/bin/python find_anomalies.py --mode test --replay data/iperf_attack.csv --plot plots/iperf_attack.png
 
-# The lab's short run comes last and by itself: what else the machine does would be flagged.
+# What needs the machine for itself comes last: what else it does would be flagged in the lab's short run.
 test: quick
 	.venv/bin/python -m pytest -m alone -rs $(slowest)
 	@echo "make test took $$(($$(date +%s) - $(started))) s."

@@ -993,7 +993,7 @@ def said_by(log: Path) -> list[str]:
     return logged(log.read_text().rpartition("\n")[0])
 
 
-def wait_for(log: Path, wanted: Callable[[list[str]], object], seconds: float = 40) -> list[str]:
+def wait_for(log: Path, wanted: Callable[[list[str]], object], seconds: float = 60) -> list[str]:
     """What is logged, once `wanted` of it is true."""
     deadline = time.monotonic() + seconds
     while not wanted(lines := said_by(log)):
@@ -1002,6 +1002,8 @@ def wait_for(log: Path, wanted: Callable[[list[str]], object], seconds: float = 
     return lines
 
 
+# Pictures are drawn at the lowest priority: never, beside other tests.
+@pytest.mark.alone
 def test_the_daemon_draws_each_alert_when_it_ends_and_outlives_a_folder_that_goes_away(
     influxd: Influxd, database: Database, tmp_path: Path
 ) -> None:
@@ -1028,10 +1030,11 @@ def test_the_daemon_draws_each_alert_when_it_ends_and_outlives_a_folder_that_goe
             # It is there from the start.
             assert list(folder.iterdir()) == []
             lines = wait_for(log, lambda lines: [line for line in lines if ".png" in line])
-            (first,) = pictures_of(lines, 1)
+            # The next alert may be up already where drawing is slow.
+            first = pictures_of(lines, 1)[0]
             place = lines.index(f"{folder}/{first}: picture of an alert written")
-            verdicts = [line for line in lines[:place] if " normal (" in line or line.startswith("{")]
-            assert " normal (" in verdicts[-1]
+            alert = next(at for at, line in enumerate(lines) if '"severity": "alert"' in line)
+            assert [line for line in lines[alert:place] if " normal (" in line]
             assert [path.name for path in folder.iterdir()] == [first]
             assert (folder / first).read_bytes().startswith(b"\x89PNG\r\n")
 
