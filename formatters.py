@@ -102,10 +102,11 @@ def format_record(
     columns: dict[str, float] = {}
     current = dict(record)
     for metric in node.metrics.in_datasets:
-        points, last_points = record.get(metric.measurement, []), last_record.get(metric.measurement)
+        key, *_ = metric.measurements
+        points, last_points = record.get(key, []), last_record.get(key)
         if metric.kind == SECONDS:
-            points = current[metric.measurement] = _with_percentages(metric, points, last_points)
-        total = NAN if metric.total_measurement is None else _total(metric, record, last_record, node)
+            points = current[key] = _with_percentages(metric, points, last_points)
+        total = _total(metric, record, last_record, node) if metric.kind == FREE else NAN
         parts, whole = _quantities(metric, points, _tagged(metric, last_points), node, total)
         for part, found in parts.items():
             for column, quantity in metric.part_columns.items():
@@ -173,9 +174,10 @@ def _quantities(
     if tag is None:
         return {}, of_kind(_find(points), _find(last_points))
     parts = {
-        part: of_kind(_find(points, tag, part), _find(last_points, tag, part)) for part in node.parts(tag)
+        part: of_kind(_find(points, tag, part), _find(last_points, tag, part))
+        for part in node.parts_of(metric)
     }
-    pool = _mean if metric.unit == "%" else sum
+    pool = _mean if metric.is_averaged else sum
     every = list(parts.values())
     return parts, {quantity: pool([one[quantity] for one in every]) for quantity in every[0]}
 
@@ -224,7 +226,8 @@ _KINDS: dict[str, Callable[[Point | None, Point | None], Quantities]] = {
 
 def _total(metric: Metric, record: Record, last_record: Record, node: Node) -> float:
     """The newest total that was reported, or `total_memory_bytes` of the node."""
-    reported = record.get(metric.total_measurement) or last_record.get(metric.total_measurement)
+    *_, key = metric.measurements
+    reported = record.get(key) or last_record.get(key)
     total = _get(_find(reported), "value")
     return node.total_memory_bytes if math.isnan(total) else total
 

@@ -9,7 +9,6 @@ import influx_utils
 from common.alerts import WINDOW_RECORDS
 from edge import samples
 from edge.selection import NO_SAMPLE, Selection, shown
-from nodes.metrics import MEMORY_TOTAL
 from nodes.node import Node
 from nodes.series import monitored_series
 
@@ -34,13 +33,16 @@ class Explanations:
     def look_up(self, faults: Mapping[str, str], selection: Selection) -> None:
         """Ask the database if other series than before have no samples, or the total still has none."""
         missing = frozenset(name for name, fault in faults.items() if fault == NO_SAMPLE)
-        is_total_gone = MEMORY_TOTAL in faults
+        totals = [
+            name for name, metric in self._node.metrics.measurements.items() if name != metric.measurements[0]
+        ]
+        is_total_gone = any(name in faults for name in totals)
         self._records_without_total = self._records_without_total + 1 if is_total_gone else 0
         if missing == self._missing and self._records_without_total != WINDOW_RECORDS:
             return
         try:
             self._found = self._ask(sorted(missing), selection) if missing else {}
-            if is_total_gone and not samples.wrong_types(self._client, [MEMORY_TOTAL]):
+            if is_total_gone and not samples.wrong_types(self._client, totals):
                 selection.forget_total_fault()
         except influx_utils.INFLUX_ERRORS:
             # The next poll logs what is wrong with the server.

@@ -58,8 +58,8 @@ class Monitor:
 
     @property
     def instance(self) -> str | None:
-        """The node exporter whose samples are judged, once known."""
-        return self.reader.selection.watched.get("node_instance") or None
+        """The instance of the first exporter, that of the host, whose samples are judged; once known."""
+        return self.reader.selection.watched.get(self._node.metrics.exporters[0]) or None
 
     def poll(self) -> list[Judged]:
         """Judge what has come since the last poll: verdicts, each with the faults of its record.

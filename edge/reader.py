@@ -7,7 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import influx_utils
@@ -337,7 +337,7 @@ class Reader:
         self._newest = None
 
     def _watched_node(self) -> Node:
-        return replace(self._node, **self.selection.watched)
+        return self._node.watching(self.selection.watched)
 
     def _is_settled(self, slot_start: int, lacks_series: bool) -> bool:
         # A host clock that went back must not prolong the patience.

@@ -194,7 +194,7 @@ def _conditions(measurement: str, node: Node, span: str, tags: Mapping[str, str]
     metric = node.metrics.measurements[measurement]
     conditions += [influx_utils.any_of(tag, [value]) for tag, value in metric.tags.items()]
     if metric.part_tag:
-        conditions.append(influx_utils.any_of(metric.part_tag, node.parts(metric.part_tag)))
+        conditions.append(influx_utils.any_of(metric.part_tag, node.parts_of(metric)))
     pinned = {**(tags or {}), **pinned_tags(measurement, node)}
     conditions += [influx_utils.any_of(tag, [value]) for tag, value in pinned.items()]
     return " AND ".join(conditions)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,15 +18,15 @@ from typing import Any, NamedTuple
 from common.alerts import WINDOW_RECORDS
 from common.files import UserError
 from common.values import mapping, number, text, whole
-from nodes.metrics import MEMORY_FREE, MEMORY_TOTAL, NODE, RAN
+from nodes.metrics import FREE, ZERO_LEVEL, Metric
 from nodes.node import Node
 from nodes.series import Point, Record, monitored_series, series_tags, value_fault
 
 logger = logging.getLogger("find_anomalies")
 
 NO_SAMPLE = "no sample"
-# Node file key that pins an exporter's instance -> node file key of its other tags, and the exporter.
-EXPORTERS = {"node_instance": ("node_tags", NODE), "ran_instance": ("ran_tags", RAN)}
+# What the keys of a node file that pin the instance and other tags of an exporter end in.
+INSTANCE_KEY, TAGS_KEY = "_instance", "_tags"
 # A renamed exporter is watched under its new name once the old one was silent for this many records: longer
 # than its host needs to start again.
 RENAMED_RECORDS = WINDOW_RECORDS
@@ -42,7 +43,10 @@ Tags = tuple[tuple[str, str], ...]
 
 
 class Sample(NamedTuple):
-    """The newest sample of a series in a slot; `fault` is why its value is unusable, None if it is usable."""
+    """The newest sample of a series in a slot; `fault` is why its value is unusable, None if it is usable.
+
+    One of a metric that is pooled over a tag has the newest values of all its series, which differ in it.
+    """
 
     time: int
     value: Any
@@ -66,24 +70,55 @@ def in_slots(samples: Record, node: Node, interval_ns: int, limit: int = sys.max
     """
     names = {series: name for name, series in monitored_series(node).items()}
     slots: dict[int, Slot] = {}
-    for measurement, points in samples.items():
-        tag = node.metrics.part_tag(measurement)
+    # The samples that are pooled: by slot, name, instance, tags, and values of the tags that tell them apart.
+    pooled: dict[tuple[int, str, str, Tags], tuple[Metric, dict[Tags, Sample]]] = {}
+    for key, points in samples.items():
+        metric = node.metrics.measurements[key]
+        tag = metric.part_tag
         for point in points:
-            name = names.get((measurement, point.get(tag) if tag else None))
+            name = names.get((key, point.get(tag) if tag else None))
             if name is None or point["time"] >= limit:
                 continue
             start = point["time"] // interval_ns * interval_ns
             slot = slots.setdefault(start, Slot(start))
-            found = slot.series.setdefault(name, {}).setdefault(point.get("instance", ""), {})
+            instance = point.get("instance", "")
+            found = slot.series.setdefault(name, {}).setdefault(instance, {})
             tags = tuple((key, value) for key, value in series_tags(point) if key != "instance")
-            sample = Sample(point["time"], point["value"], value_fault(point["value"]))
-            before = found.get(tags)
-            if before is None or (before.fault is not None, -before.time) >= (
-                sample.fault is not None,
-                -sample.time,
-            ):
-                found[tags] = sample
+            sample = _sample(point, metric)
+            if metric.over:
+                apart = tuple(one for one in tags if one[0] in metric.over)
+                tags = tuple(one for one in tags if one[0] not in metric.over)
+                found.setdefault(tags, sample)
+                _, parts = pooled.setdefault((start, name, instance, tags), (metric, {}))
+                parts[apart] = _newer(parts.get(apart), sample)
+            else:
+                found[tags] = _newer(found.get(tags), sample)
+    for (start, name, instance, tags), (metric, parts) in pooled.items():
+        slots[start].series[name][instance][tags] = _pooled(list(parts.values()), metric.is_averaged)
     return [slots[start] for start in sorted(slots)]
+
+
+def _sample(point: Point, metric: Metric) -> Sample:
+    value, fault = point["value"], value_fault(point["value"], metric.may_be_negative)
+    if fault is None and metric.scale != 1:
+        value = value * metric.scale
+    return Sample(point["time"], value, fault)
+
+
+def _newer(before: Sample | None, sample: Sample) -> Sample:
+    """The newer of two samples; one with a usable value comes before any without."""
+    if before is None or (before.fault is not None, -before.time) >= (sample.fault is not None, -sample.time):
+        return sample
+    return before
+
+
+def _pooled(parts: Sequence[Sample], is_averaged: bool) -> Sample:
+    """One sample of all: their sum or mean, unusable if any is."""
+    time = max(part.time for part in parts)
+    if fault := next((part.fault for part in parts if part.fault), None):
+        return Sample(time, None, fault)
+    total = math.fsum(part.value for part in parts)
+    return Sample(time, total / len(parts) if is_averaged else total, None)
 
 
 @dataclass(frozen=True)
@@ -91,7 +126,7 @@ class Choice:
     """What a slot says about the node.
 
     time: of its newest sample (ns). record: as formatters.py takes it. faults: series name -> why it has no
-    usable sample, NO_SAMPLE if it has none at all.
+    usable sample, NO_SAMPLE if it has none at all. silent: names of series whose silence means zero.
     """
 
     slot: Slot
@@ -101,11 +136,12 @@ class Choice:
     watched: dict[str, str]
     heirs: dict[str, tuple[str, int]]
     chosen: dict[str, Tags]
+    silent: tuple[str, ...] = ()
 
     @property
     def lacks_samples(self) -> bool:
         """Whether samples are missing that may still come."""
-        return any(fault.startswith(NO_SAMPLE) for fault in self.faults.values())
+        return bool(self.silent) or any(fault.startswith(NO_SAMPLE) for fault in self.faults.values())
 
 
 class Others:
@@ -173,32 +209,38 @@ class Selection:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._series_of_node = monitored_series(node)
-        self._key_of = {
-            name: next(
-                key
-                for key, (_, one) in EXPORTERS.items()
-                if one == node.metrics.measurements[measurement].exporter
-            )
+        # Series name -> exporter, and the key of a node file that pins it.
+        self._exporter_of = {
+            name: node.metrics.measurements[measurement].exporter
             for name, (measurement, _) in self._series_of_node.items()
         }
-        self._pinned = {key: name for key in EXPORTERS if (name := getattr(node, key)) is not None}
+        self._key_of = {name: exporter + INSTANCE_KEY for name, exporter in self._exporter_of.items()}
+        self._keys = tuple(exporter + INSTANCE_KEY for exporter in node.metrics.exporters)
+        self._pinned = {
+            exporter + INSTANCE_KEY: name
+            for exporter in node.metrics.exporters
+            if (name := node.instance_of(exporter)) is not None
+        }
         self._watched: dict[str, str] = dict(self._pinned)
         self._heirs: dict[str, tuple[str, int]] = {}
         # The instances that were watched before.
         self._former: dict[str, str] = {}
         self._chosen: dict[str, Tags] = {}
-        self._other_instances = {key: Others(OTHER_INSTANCES) for key in EXPORTERS}
+        self._other_instances = {key: Others(OTHER_INSTANCES) for key in self._keys}
         self._other_series = {name: Others(OTHER_SERIES) for name in self._series_of_node}
         # How many records were kept.
         self._number = 0
+        # The series of the memory, if it is watched.
+        memory = [row for row in node.metrics.values() if row.kind == FREE]
+        self._free, self._total = memory[0].measurements if memory else ("", "")
         self._memory_total: float | None = None
         self._total_fault: str | None = None
         self.ever_seen: set[str] = set()
 
     @property
     def watched(self) -> dict[str, str]:
-        """Node file key -> the instance that is watched, once known."""
-        return self._watched
+        """Exporter -> the instance that is watched, once known."""
+        return {key.removesuffix(INSTANCE_KEY): name for key, name in self._watched.items()}
 
     def known_tags(self) -> dict[str, dict[str, str]]:
         """Measurement -> the tags that all its chosen series share, without the tag of the part."""
@@ -213,7 +255,7 @@ class Selection:
 
     def refuse_several(self, slots: Sequence[Slot]) -> None:
         """Raise UserError if an exporter that the node file does not pin has more than one instance."""
-        for key in EXPORTERS.keys() - self._pinned.keys():
+        for key in (key for key in self._keys if key not in self._pinned):
             names = {name for slot in slots for name in self._instances(slot, key)}
             if key in self._watched:
                 names.add(self._watched[key])
@@ -245,7 +287,7 @@ class Selection:
         """Choose the node's record in this slot."""
         watched, heirs = dict(self._watched), dict(self._heirs)
         several: dict[str, str] = {}
-        for key in EXPORTERS:
+        for key in self._keys:
             names = self._instances(slot, key)
             former = self._former.get(key)
             if former in names and watched[key] in names:
@@ -261,7 +303,8 @@ class Selection:
         record: Record = {}
         faults: dict[str, str] = {}
         chosen: dict[str, Tags] = {}
-        for name, (measurement, part) in self._series_of_node.items():
+        silent: list[str] = []
+        for name, (measurement, _) in self._series_of_node.items():
             key = self._key_of[name]
             instances = slot.series.get(name, {})
             found = instances.get(watched.get(key, ""), {})
@@ -270,21 +313,50 @@ class Selection:
                 continue
             tags, fault = self._choose_series(name, found)
             if fault is None and tags is None:
-                if measurement != self._node.metrics.measurements[measurement].total_measurement:
+                metric = self._node.metrics.measurements[measurement]
+                if not instances and metric.silence == ZERO_LEVEL:
+                    silent.append(name)
+                elif measurement == metric.measurements[0]:
                     faults[name] = self._describe_silence(key, instances)
             elif fault := fault or found[tags].fault:
                 faults[name] = fault
             else:
                 chosen[name] = tags
-                point: Point = {"time": found[tags].time, "value": found[tags].value}
-                if instance := watched.get(key):
-                    point["instance"] = instance
-                if part is not None:
-                    point[self._node.metrics.part_tag(measurement)] = part
+                point = self._point(name, found[tags].time, found[tags].value, watched.get(key))
                 record.setdefault(measurement, []).append(point)
+        zero = self._note_zeros(silent, record, faults, watched)
         self._check_memory(record, faults)
         times = [point["time"] for points in record.values() for point in points]
-        return Choice(slot, max(times, default=slot.start), record, faults, watched, heirs, chosen)
+        return Choice(slot, max(times, default=slot.start), record, faults, watched, heirs, chosen, zero)
+
+    def _point(self, name: str, time: int, value: Any, instance: str | None) -> Point:
+        measurement, part = self._series_of_node[name]
+        point: Point = {"time": time, "value": value}
+        if instance:
+            point["instance"] = instance
+        if part is not None:
+            point[self._node.metrics.part_tag(measurement)] = part
+        return point
+
+    def _note_zeros(
+        self, silent: Sequence[str], record: Record, faults: dict[str, str], watched: Mapping[str, str]
+    ) -> tuple[str, ...]:
+        """Put zeros into a record for silent series while others of the same exporter have samples.
+
+        Returns the names of these series; the others get a fault.
+        """
+        newest: dict[str, int] = {}
+        for measurement, points in record.items():
+            exporter = self._node.metrics.measurements[measurement].exporter
+            newest[exporter] = max(newest.get(exporter, 0), *(point["time"] for point in points))
+        zero = tuple(name for name in silent if self._exporter_of[name] in newest)
+        for name in silent:
+            if name not in zero:
+                faults[name] = NO_SAMPLE
+                continue
+            point = self._point(name, newest[self._exporter_of[name]], 0.0, watched.get(self._key_of[name]))
+            record.setdefault(self._series_of_node[name][0], []).append(point)
+        return zero
 
     def keep(self, choice: Choice) -> None:
         """Remember what was chosen for this slot."""
@@ -300,7 +372,7 @@ class Selection:
                 )
         self._number += 1
         self._watched, self._heirs = choice.watched, choice.heirs
-        for key in EXPORTERS:
+        for key in self._keys:
             self._note_instances(key, self._instances(choice.slot, key))
         for name, instances in choice.slot.series.items():
             found = instances.get(self._watched.get(self._key_of[name], ""), {})
@@ -310,9 +382,9 @@ class Selection:
             self._other_series[name].note(marks, is_beside, self._number)
         self._chosen |= choice.chosen
         self.ever_seen |= choice.chosen.keys()
-        for point in choice.record.get(MEMORY_TOTAL, []):
+        for point in choice.record.get(self._total, []):
             self._memory_total, self._total_fault = float(point["value"]), None
-        self._total_fault = choice.faults.get(MEMORY_TOTAL, self._total_fault)
+        self._total_fault = choice.faults.get(self._total, self._total_fault)
 
     def forget_total_fault(self) -> None:
         """Clear the fault of the memory total: nothing keeps it out any more."""
@@ -389,7 +461,7 @@ class Selection:
                 return known, None
         elif len(found) <= 1 and not (found and others.has_rivals()):
             return next(iter(found), None), None
-        key = EXPORTERS[self._key_of[name]][0]
+        key = self._exporter_of[name] + TAGS_KEY
         # The same two are named in each record: the known one, and the one most often beside it.
         named = sorted(found, key=lambda tags: (tags != known, -others.beside(_mark(tags)), tags))[:2]
         if len(named) == 1:
@@ -400,30 +472,30 @@ class Selection:
 
     def _check_memory(self, record: Record, faults: dict[str, str]) -> None:
         """Drop the free memory if the total is unusable or smaller."""
-        free = record.get(MEMORY_FREE)
-        totals = [point["value"] for point in record.get(MEMORY_TOTAL, [])]
+        free = record.get(self._free)
+        totals = [point["value"] for point in record.get(self._total, [])]
         own = self._node.total_memory_bytes
         is_late = self._number >= WINDOW_RECORDS and self._memory_total is None
         if totals and is_late and abs(totals[0] - own) > SAME_TOTAL * own:
             # Otherwise anyone who can write metrics could change the scale of the memory.
-            faults[MEMORY_TOTAL] = (
+            faults[self._total] = (
                 f"its value appeared late and is not {own:.12g}; write the right one as 'total_memory_bytes'"
                 " in --node_file, or delete the other"
             )
-            del record[MEMORY_TOTAL]
+            del record[self._total]
         if not totals and self._total_fault:
             # InfluxDB refuses the total beside a stored text; the node's own figure must not replace it.
-            faults.setdefault(MEMORY_TOTAL, self._total_fault)
+            faults.setdefault(self._total, self._total_fault)
         if not free:
             return
-        if MEMORY_TOTAL in faults:
-            del record[MEMORY_FREE]
+        if self._total in faults:
+            del record[self._free]
             return
         total = next(iter(totals), self._memory_total)
         if free[0]["value"] > (own if total is None else total):
-            source = "'total_memory_bytes' of the node" if total is None else MEMORY_TOTAL
-            faults[MEMORY_FREE] = f"its value is more than {source}"
-            del record[MEMORY_FREE]
+            source = "'total_memory_bytes' of the node" if total is None else self._total
+            faults[self._free] = f"its value is more than {source}"
+            del record[self._free]
 
     # --- over a restart --------------------------------------------------------------------------
 

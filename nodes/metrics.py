@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 CPU_SECONDS = "node_cpu_seconds_total"
 MEMORY_FREE = "node_memory_MemFree_bytes"
@@ -27,11 +28,35 @@ NODE, RAN = "node", "ran"
 # `change`, `increase` and `bytes` count since the previous record.
 SECONDS, COUNTER, GAUGE, BIT_RATE, FREE = "seconds", "counter", "gauge", "bit rate", "free"
 KINDS = (SECONDS, COUNTER, GAUGE, BIT_RATE, FREE)
-# Tags that tell the parts of a node apart; None for a series without parts.
+# Tags that tell the parts of a documented node apart; None for a series without parts.
 PART_TAGS = (None, "cpu", "device", "cellId")
+# How parts become one level.
+SUM, MEAN = "sum", "mean"
+# What it means if a series has no sample: that its level is unknown, or zero while other series of the same
+# exporter come.
+UNKNOWN_LEVEL, ZERO_LEVEL = "unknown", "zero"
+# Which deviations from what is expected count.
+UP, DOWN, BOTH = "up", "down", "both"
 # The recorded attacks from which thresholds are made.
 CPU_ATTACK, IPERF_ATTACK = "cpu", "iperf"
 OVERALL = "overall"
+
+
+@dataclass(frozen=True)
+class Series:
+    """What a database is asked for: one field of one measurement.
+
+    key: its name in records, states and messages. value_field: of InfluxDB. tags: what its series have.
+    part_tag: the tag that tells the listed parts of a node apart; None without parts. over: tags over whose
+    values, whatever they are, the samples are pooled.
+    """
+
+    key: str
+    measurement: str
+    value_field: str = "value"
+    tags: Mapping[str, str] = field(default_factory=dict, hash=False)
+    part_tag: str | None = None
+    over: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -39,9 +64,10 @@ class Metric:
     """One row of the table: a quantity that operators know.
 
     name: its name in causes and thresholds.
-    exporter: NODE or RAN, the exporter that its series come from.
+    exporter: NODE, RAN or another exporter that its series come from.
     kind: how `formatters` makes columns from its samples.
-    measurement: the series, as Prometheus names it.
+    measurement: the series, as Prometheus names it. value_field: its field in InfluxDB. key: its name in
+        records and messages; the measurement, unless given.
     columns: column of a dataset -> the quantity of the kind that it holds, over all parts: the mean of
         percentages, the sum of bytes.
     features: the columns that the model sees: first how the metric changes, last its level (how much of it
@@ -50,7 +76,15 @@ class Metric:
     stored: the column that is stored with an anomaly. stored_field: its name in InfluxDB.
     part_tag: the tag that tells the parts of a node apart (`cpu`, `device`, `cellId`); None if the node has
         one series. part_columns: like `columns`, for each part; `{part}` stands for the name of the part.
+        parts: the parts that a description lists; the node has those of a documented metric.
+    over: tags over whose values, whatever they are, samples are pooled.
+    pool: SUM or MEAN, how parts become one; by default the mean of percentages, and the sum of others.
     tags: other tags that its series have.
+    scale: samples are multiplied by it.
+    silence: UNKNOWN_LEVEL or ZERO_LEVEL, what it means if there is no sample.
+    direction: UP, DOWN or BOTH, which deviations count. least: those that are smaller, in the unit, do not.
+    derived: columns that datasets do not hold: the change since the previous record of the level.
+    described: what a node file says of the metric, as far as it differs from defaults; empty if nothing.
     total_measurement: the series of the total, for `free`. If it is absent, `total_memory_bytes` of the node
         counts.
     unaffected_by: the recorded attack that does not affect this metric, so that its threshold is not made
@@ -74,11 +108,48 @@ class Metric:
     total_measurement: str | None = None
     unaffected_by: str | None = None
     is_steady: bool = False
+    value_field: str = "value"
+    key: str = ""
+    parts: tuple[str, ...] = ()
+    over: tuple[str, ...] = ()
+    pool: str | None = None
+    scale: float = 1.0
+    silence: str = UNKNOWN_LEVEL
+    direction: str = BOTH
+    least: float = 0.0
+    derived: tuple[str, ...] = ()
+    described: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    @cached_property
+    def series(self) -> tuple[Series, ...]:
+        """All series that the metric is made of; that of a total comes last."""
+        key = self.key or self.measurement
+        own = Series(key, self.measurement, self.value_field, self.tags, self.part_tag, self.over)
+        if self.total_measurement is None:
+            return (own,)
+        total_key = key.replace(self.measurement, self.total_measurement, 1)
+        return (own, replace(own, key=total_key, measurement=self.total_measurement))
+
+    @cached_property
+    def measurements(self) -> tuple[str, ...]:
+        """The keys of its series."""
+        return tuple(one.key for one in self.series)
 
     @property
-    def measurements(self) -> tuple[str, ...]:
-        """All series that the metric is made of."""
-        return (self.measurement, *filter(None, (self.total_measurement,)))
+    def is_averaged(self) -> bool:
+        """Whether its level is the mean of its parts; otherwise it is their sum."""
+        return (self.pool or (MEAN if self.unit == "%" else SUM)) == MEAN
+
+    @property
+    def may_be_negative(self) -> bool:
+        """Whether samples below zero are usable: a level in dB or °C may be negative, a percentage not."""
+        return self.kind == GAUGE and self.unit != "%"
+
+    @property
+    def description(self) -> list[str] | dict[str, Any]:
+        """What a trained network depends on, for JSON: the features, and what a node file says."""
+        features = list(self.features)
+        return {"features": features, **self.described} if self.described else features
 
     @property
     def level(self) -> str:
@@ -108,14 +179,14 @@ class MetricTable(Mapping[str, Metric]):
             ("name", [row.name for row in self.rows]),
             ("column", [column for row in self.rows for column in (*row.columns, *row.part_columns)]),
             ("stored field", [row.stored_field for row in self.rows]),
-            ("measurement", [name for row in self.rows for name in row.measurements]),
+            ("series", [name for row in self.rows for name in row.measurements]),
             # The node describes one memory.
             ("kind", [row.kind for row in self.rows if row.kind == FREE]),
         ):
             if twice := {one for one in given if given.count(one) > 1}:
                 raise ValueError(f"two metrics have the {what} {', '.join(sorted(twice))}")
         for row in self.rows:
-            if row.kind not in KINDS or row.part_tag not in PART_TAGS:
+            if row.kind not in KINDS or (row.part_tag not in PART_TAGS and not row.parts):
                 raise ValueError(f"{row.name}: unknown kind {row.kind!r} or part tag {row.part_tag!r}")
 
     def __getitem__(self, name: str) -> Metric:
@@ -164,17 +235,37 @@ class MetricTable(Mapping[str, Metric]):
 
     @cached_property
     def measurements(self) -> dict[str, Metric]:
-        """Series -> the metric that is made of it, in the order in which InfluxDB is asked for them."""
+        """Key of a series -> the metric that is made of it, in the order in which a database is asked."""
         return {name: row for row in self._in_store for name in row.measurements}
 
+    @cached_property
+    def series(self) -> dict[str, Series]:
+        """Key of a series -> the series, in the same order."""
+        return {one.key: one for row in self._in_store for one in row.series}
+
+    @cached_property
+    def exporters(self) -> tuple[str, ...]:
+        """The exporters that the series come from, that of the host first."""
+        return tuple(dict.fromkeys(row.exporter for row in self.in_datasets))
+
+    @cached_property
+    def counts_all(self) -> bool:
+        """Whether deviations of any size and direction count for each metric."""
+        return all(row.direction == BOTH and not row.least for row in self.rows)
+
     def part_tag(self, measurement: str) -> str | None:
-        """The tag that tells the parts of a node in a measurement apart; None if there is one series."""
+        """The tag that tells the parts of a node in a series apart; None if there is one series."""
         return self.measurements[measurement].part_tag
 
+    def without(self, names: Iterable[str]) -> MetricTable:
+        """The table without these metrics."""
+        left_out = set(names)
+        return MetricTable(tuple(row for row in self.rows if row.name not in left_out))
+
     @property
-    def description(self) -> dict[str, list[str]]:
-        """Metric -> its features, for JSON: what a trained network depends on."""
-        return {row.name: list(row.features) for row in self.rows}
+    def description(self) -> dict[str, Any]:
+        """Metric -> what a trained network depends on, for JSON."""
+        return {row.name: row.description for row in self.rows}
 
 
 METRICS = MetricTable(
@@ -287,6 +378,10 @@ METRICS = MetricTable(
         ),
     )
 )
+
+
+# Their series and columns are documented; a node file cannot describe them otherwise.
+DOCUMENTED = tuple(METRICS)
 
 
 def getFeatures() -> list[str]:

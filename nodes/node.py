@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from common.files import UserError, loadDictJson, shortened
 from common.values import is_number
-from nodes.metrics import METRICS, MetricTable
+from nodes.description import read_metrics
+from nodes.metrics import METRICS, NODE, RAN, Metric, MetricTable
 
 
 @dataclass(frozen=True)
@@ -18,8 +20,9 @@ class Node:
 
     `node_instance` and `ran_instance` fix the `instance` tags of the node exporter and the RAN exporter;
     None accepts the only one there is. `node_tags` and `ran_tags` fix other tags of their series; an empty
-    value means that a series must not have the tag. `total_memory_bytes` counts if the node exporter does not
-    report `node_memory_MemTotal_bytes`. `metrics` are the metrics that are watched.
+    value means that a series must not have the tag. `instances` and `tags` do the same for other exporters,
+    by their names. `total_memory_bytes` counts if the total of the memory is not reported. `metrics` are the
+    metrics that are watched.
     """
 
     cpus: tuple[str, ...] = ("0", "1")
@@ -30,16 +33,40 @@ class Node:
     ran_instance: str | None = None
     node_tags: tuple[tuple[str, str], ...] = ()
     ran_tags: tuple[tuple[str, str], ...] = ()
+    instances: tuple[tuple[str, str], ...] = ()
+    tags: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = ()
     metrics: MetricTable = METRICS
 
-    def parts(self, tag: str | None) -> tuple[str | None, ...]:
-        """The parts of the node that a tag tells apart; without a tag there is one part, None."""
+    def parts_of(self, metric: Metric) -> tuple[str | None, ...]:
+        """The parts of the node that a metric is made of; without a tag there is one part, None."""
+        if metric.parts:
+            return metric.parts
         return {
             None: (None,),
             "cpu": self.cpus,
             "device": self.interfaces,
             "cellId": (self.cell_id,),
-        }[tag]
+        }[metric.part_tag]
+
+    def instance_of(self, exporter: str) -> str | None:
+        """The instance that is fixed for an exporter; None if none is."""
+        documented = {NODE: self.node_instance, RAN: self.ran_instance}
+        return documented.get(exporter) if exporter in documented else dict(self.instances).get(exporter)
+
+    def tags_of(self, exporter: str) -> tuple[tuple[str, str], ...]:
+        """Other tags that are fixed for the series of an exporter."""
+        documented = {NODE: self.node_tags, RAN: self.ran_tags}
+        return documented[exporter] if exporter in documented else dict(self.tags).get(exporter, ())
+
+    def watching(self, instances: Mapping[str, str]) -> Node:
+        """The same node with these instances fixed: exporter -> instance."""
+        others = {name: one for name, one in instances.items() if name not in (NODE, RAN)}
+        return replace(
+            self,
+            node_instance=instances.get(NODE, self.node_instance),
+            ran_instance=instances.get(RAN, self.ran_instance),
+            instances=tuple({**dict(self.instances), **others}.items()),
+        )
 
     def identity(self) -> dict[str, Any]:
         """What distinguishes this node from others, for JSON; default tags and metrics are left out."""
@@ -50,6 +77,8 @@ class Node:
 
 
 DEFAULT_NODE = Node()
+# The keys of a node file that are those of Node.
+_OWN_KEYS = tuple(one.name for one in fields(Node) if one.name not in ("instances", "tags", "metrics"))
 
 
 def getColumnNames(node: Node = DEFAULT_NODE) -> dict[str, type]:
@@ -59,9 +88,9 @@ def getColumnNames(node: Node = DEFAULT_NODE) -> dict[str, type]:
     """
     columns: list[str] = []
     for metric in node.metrics.in_datasets:
-        for part in node.parts(metric.part_tag):
+        for part in node.parts_of(metric):
             columns += [part_column(column, part) for column in metric.part_columns]
-        columns += metric.columns
+        columns += [column for column in metric.columns if column not in metric.derived]
     return dict.fromkeys(columns, float)
 
 
@@ -78,11 +107,18 @@ def load_node(filename: str | Path | None) -> Node:
     if filename is None:
         return DEFAULT_NODE
     given = loadDictJson(filename)
-    known = {field.name for field in fields(Node)} - {"metrics"}
+    metrics = read_metrics(str(filename), given.pop("metrics", None), given.pop("off", []))
+    others = [exporter for exporter in metrics.exporters if exporter not in (NODE, RAN)]
+    keys = [
+        "metrics",
+        "off",
+        *_OWN_KEYS,
+        *(f"{exporter}_{ending}" for exporter in others for ending in ("instance", "tags")),
+    ]
     for key in given:
-        if key not in known:
+        if key not in keys:
             raise UserError(
-                f"{filename}: unknown key {shortened(repr(key))}; the keys are {', '.join(sorted(known))}"
+                f"{filename}: unknown key {shortened(repr(key))}; the keys are {', '.join(sorted(keys))}"
             )
     for key in ("cpus", "interfaces"):
         if key in given:
@@ -92,17 +128,25 @@ def load_node(filename: str | Path | None) -> Node:
             given[key] = tuple(_name(filename, key, name) for name in names)
             if len(set(given[key])) < len(names):
                 raise UserError(f"{filename}: '{key}' has a name twice; list each name once")
-    for key in ("cell_id", "node_instance", "ran_instance"):
+    for key in [key for key in given if key == "cell_id" or key.endswith("_instance")]:
         # An instance may be null, for the only one there is; a cell may not.
-        if key in given and (key == "cell_id" or given[key] is not None):
+        if key == "cell_id" or given[key] is not None:
             given[key] = _name(filename, key, given[key])
-    for key, instance in (("node_tags", "node_instance"), ("ran_tags", "ran_instance")):
-        if key in given:
-            given[key] = _tags(filename, key, given[key], instance)
+    for key in [key for key in given if key.endswith("_tags")]:
+        given[key] = _tags(filename, key, given[key], key.replace("_tags", "_instance"))
     memory_bytes = given.get("total_memory_bytes", Node.total_memory_bytes)
     if not is_number(memory_bytes) or memory_bytes <= 0:
         raise UserError(f"{filename}: 'total_memory_bytes' must be a number of bytes above 0")
-    return Node(**given)
+    instances, tags = (
+        tuple(
+            (exporter, given.pop(key))
+            for exporter in others
+            if given.get(key := f"{exporter}_{ending}") is not None
+        )
+        for ending in ("instance", "tags")
+    )
+    own = {key: given[key] for key in _OWN_KEYS if key in given}
+    return Node(**own, instances=instances, tags=tags, metrics=metrics)
 
 
 def _tags(filename: str | Path, key: str, tags: Any, instance: str) -> tuple[tuple[str, str], ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from nodes.metrics import NODE
 from nodes.node import DEFAULT_NODE, Node
 
 RECORD_SECONDS = 15.0
@@ -19,16 +18,16 @@ JsonArray = list[Point]
 Record = dict[str, JsonArray]
 
 
-def value_fault(value: Any) -> str | None:
+def value_fault(value: Any, may_be_negative: bool = False) -> str | None:
     """Why this value of a sample cannot be used; None if it can."""
     if isinstance(value, bool):
         return f"its value is {NO_NUMBERS['boolean']}, not a number"
     if not isinstance(value, (int, float)):
         return f"its value is {NO_NUMBERS['string']}, not a number"
-    if value < 0:
+    if value < 0 and not may_be_negative:
         return "its value is negative"
     # NaN is not less than anything, so it counts as too large.
-    return None if value < TOO_LARGE else "its value is too large to be true"
+    return None if abs(value) < TOO_LARGE else "its value is too large to be true"
 
 
 def series_tags(point: Point) -> tuple[tuple[str, str], ...]:
@@ -41,22 +40,28 @@ def record_time(record: Record) -> int:
     return max(point["time"] for points in record.values() for point in points)
 
 
-def pinned_tags(measurement: str, node: Node) -> dict[str, str]:
-    """Tags that the node file fixes for the series of a measurement; an empty one must be absent."""
-    is_node = node.metrics.measurements[measurement].exporter == NODE
-    instance = node.node_instance if is_node else node.ran_instance
-    tags = dict(node.node_tags if is_node else node.ran_tags)
+def pinned_tags(key: str, node: Node) -> dict[str, str]:
+    """Tags that the node file fixes for the series with this key; an empty one must be absent."""
+    exporter = node.metrics.measurements[key].exporter
+    instance = node.instance_of(exporter)
+    tags = dict(node.tags_of(exporter))
     return tags if instance is None else {**tags, "instance": instance}
 
 
 def monitored_series(node: Node = DEFAULT_NODE) -> dict[str, tuple[str, str | None]]:
-    """Name of every series of a node -> its measurement and part. Series with parts come first.
+    """Name of every series of a node -> its key and part. Series with parts come first.
 
     Messages use these names: `rx_cpu_time`, or `dl_bitrate{cellId=2}` for the series of a part.
     """
-    tags = {measurement: metric.part_tag for measurement, metric in node.metrics.measurements.items()}
+    metrics = node.metrics.measurements
     return {
-        measurement if tag is None else f"{measurement}{{{tag}={part}}}": (measurement, part)
-        for measurement, tag in sorted(tags.items(), key=lambda item: item[1] is None)
-        for part in node.parts(tag)
+        _name(key, metric.part_tag, part): (key, part)
+        for key, metric in sorted(metrics.items(), key=lambda item: item[1].part_tag is None)
+        for part in node.parts_of(metric)
     }
+
+
+def _name(key: str, tag: str | None, part: str | None) -> str:
+    if tag is None:
+        return key
+    return f"{key[:-1]},{tag}={part}}}" if key.endswith("}") else f"{key}{{{tag}={part}}}"

@@ -112,7 +112,7 @@ def test_stored_columns_stand_in_the_order_of_the_fields_of_an_anomaly() -> None
         ({"name": "cpu"}, "two metrics have the name cpu"),
         ({"columns": {"cpu_rx_rate": "value"}}, "two metrics have the column cpu_rx_rate"),
         ({"stored_field": "mem_usage"}, "two metrics have the stored field mem_usage"),
-        ({"measurement": "rx_cpu_time"}, "two metrics have the measurement rx_cpu_time"),
+        ({"measurement": "rx_cpu_time"}, "two metrics have the series rx_cpu_time"),
         ({"kind": "free"}, "two metrics have the kind free"),
         ({"kind": "histogram"}, "disk: unknown kind 'histogram' or part tag None"),
         ({"part_tag": "mountpoint"}, "disk: unknown kind 'gauge' or part tag 'mountpoint'"),
