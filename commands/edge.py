@@ -10,13 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import formatters
-import influx_utils
 from commands.influx import connect
 from commands.options import EDGE_ANOMALIES
 from common.alerts import ALERT, ANOMALY, NORMAL, UNKNOWN
 from common.files import UserError, is_there
 from common.times import format_time
-from edge import evaluation, pictures, samples
+from edge import evaluation, pictures
 from edge.bundle import Bundle, check_model_name, load_bundle, warn_of_interval
 from edge.daemon import Daemon, Settings
 from edge.datasets import load_records, write_dataset
@@ -25,6 +24,7 @@ from edge.exporter import EdgeMetrics
 from edge.incidents import Alerts
 from edge.paths import plots_prefix
 from edge.recording import outside
+from edge.samples import InfluxSource
 from edge.scores import score_dataset, slot_times
 from edge.selection import NO_SAMPLE, Selection, in_slots
 from edge.sensitivity import blind_metrics, describe_blind
@@ -148,6 +148,7 @@ def run_test(options: argparse.Namespace) -> None:
     os.umask(0o027)
     node = load_node(options.node_file)
     server, client = connect(options, options.influx_measurement)
+    source = InfluxSource(client, server, options.influx_db)
     settings = Settings(
         server=server,
         database=options.influx_db,
@@ -167,7 +168,7 @@ def run_test(options: argparse.Namespace) -> None:
     if options.metrics_port is not None:
         metrics.serve(options.metrics_address, options.metrics_port)
     with Store(options.state_dir, options.spool_limit) as kept:
-        Daemon(settings, client, node, kept, metrics, ending).run()
+        Daemon(settings, source, client, node, kept, metrics, ending).run()
 
 
 def _check_test(options: argparse.Namespace, draws: bool) -> None:
@@ -189,6 +190,7 @@ def run_collect(options: argparse.Namespace) -> None:
     node = load_node(options.node_file)
     server, client = connect(options, EDGE_ANOMALIES)
     client.switch_database(options.influx_db)
+    source = InfluxSource(client, server, options.influx_db)
     selection = Selection(node)
     gaps: Counter[tuple[str, str]] = Counter()
     flooded: dict[str, None] = {}
@@ -200,8 +202,8 @@ def run_collect(options: argparse.Namespace) -> None:
         start = start // interval_ns * interval_ns
         for begin in tqdm(range(start, end, chunk_ns), desc="collecting", unit="query"):
             until = min(begin + chunk_ns, end)
-            found = samples.get_samples(
-                client, node, begin, until, options.interval, known_tags=selection.known_tags()
+            found = source.get_samples(
+                node, begin, until, options.interval, known_tags=selection.known_tags()
             )
             flooded.update(dict.fromkeys(found.flooded))
             slots = in_slots(found.points, node, interval_ns)
@@ -215,22 +217,18 @@ def run_collect(options: argparse.Namespace) -> None:
                     starts.append(slot.start)
                     yield slot.start, choice.record
         if not starts:
-            raise UserError(nothing_there)
+            raise UserError(source.nothing_there)
 
-    nothing_there = (
-        f"InfluxDB at {server}: database {options.influx_db} has no usable sample of this node; check that"
-        " Prometheus writes there (deploy/prometheus.yml), --influx_db and --node_file"
-    )
     try:
-        newest = samples.newest_sample_time(client, node)
+        newest = source.newest_sample_time(node)
         if newest is None:
-            raise UserError(nothing_there)
+            raise UserError(source.nothing_there)
         start = newest - int(options.since * 1e9)
         count = write_dataset(
             options.output, formatters.format_records(records(start, newest + 1), node), node
         )
-    except influx_utils.INFLUX_ERRORS as error:
-        raise UserError(influx_utils.describe_error(error, server, options.influx_db)) from None
+    except source.errors as error:
+        raise UserError(source.describe_error(error)) from None
     print(f"{options.output}: {count} records up to {format_time(newest)}")
     empty = (starts[-1] - starts[0]) // int(options.interval * 1e9) + 1 - count
     if empty:

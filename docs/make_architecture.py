@@ -22,7 +22,7 @@ TOOLS = ("benchmarks", "lab", "simulators")
 
 # The data's path, as chains of steps. A step is the name of a function or class, or in [] something else.
 EDGE_PATH = (
-    ("[InfluxDB: metrics]", "get_samples", "format_record"),
+    ("[InfluxDB: metrics]", "SampleSource", "format_record"),
     ("format_record", "write_dataset", "[dataset, CSV]", "load_records"),
     (
         "load_records",

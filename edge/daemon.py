@@ -19,6 +19,7 @@ from edge.delivery import REFUSED_RETRY_SECONDS, Delivery
 from edge.exporter import EdgeMetrics
 from edge.monitor import Judged
 from edge.poll_log import PollLog
+from edge.source import SampleSource
 from edge.timing import seconds_to_next_poll
 from edge.watch import Found, Watch, WatchSettings
 from nodes.node import Node
@@ -37,7 +38,7 @@ STATE_VERSION = 1
 
 @dataclass(frozen=True)
 class Settings:
-    """The daemon's settings; `server` is host:port, as messages name it."""
+    """The daemon's settings. server, database, measurement: where anomalies go; `server` is host:port."""
 
     server: str
     database: str
@@ -58,6 +59,7 @@ class Daemon:
     def __init__(
         self,
         settings: Settings,
+        source: SampleSource,
         client: InfluxDBClient,
         node: Node,
         store: Store,
@@ -66,7 +68,9 @@ class Daemon:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
-        self._client = client
+        self._source = source
+        # The server that stores anomalies may be the one that samples are read from.
+        self._store_name = f"InfluxDB at {settings.server}"
         self._node_metrics = node.metrics
         self._store = store
         self._exporter = exporter
@@ -75,14 +79,12 @@ class Daemon:
         # A state of another node, server or interval does not apply here.
         self._watched = {
             "version": STATE_VERSION,
-            "server": settings.server,
-            "database": settings.database,
+            **source.identity,
             "interval_seconds": settings.interval_seconds,
             "node": node.identity(),
         }
         self.watch = Watch(
             WatchSettings(
-                place=f"{settings.server}, database {settings.database}",
                 interval_seconds=settings.interval_seconds,
                 catch_up_seconds=settings.catch_up_seconds,
                 drift_seconds=settings.drift_seconds,
@@ -90,7 +92,7 @@ class Daemon:
                 model=settings.model,
                 once=settings.once,
             ),
-            client,
+            source,
             node,
             self._kept_state(),
             clock,
@@ -127,13 +129,7 @@ class Daemon:
 
     def run(self) -> None:
         """Poll until a signal ends it, or once. Raises UserError for what only the user can fix."""
-        settings = self._settings
-        logger.info(
-            "watching %s, database %s, every %g s",
-            settings.server,
-            settings.database,
-            settings.interval_seconds,
-        )
+        logger.info("watching %s, every %g s", self._source.place, self._settings.interval_seconds)
         loop.run(self._turn, self._ending)
 
     def _turn(self) -> loop.Turn:
@@ -154,7 +150,7 @@ class Daemon:
             self._notices.fault(
                 "slow",
                 f"a poll took longer than the {interval:g} s between polls: some polls are skipped, but no"
-                f" records; check how quickly {self._settings.server} answers",
+                f" records; check how quickly {self._source.name} answers",
                 logging.WARNING,
             )
         else:
@@ -163,7 +159,7 @@ class Daemon:
     # --- one poll --------------------------------------------------------------------------------
 
     def poll(self) -> bool:
-        """Do one poll, whatever comes of it. Returns whether the server is away."""
+        """Do one poll, whatever comes of it. Returns whether a server is away."""
         self._exporter.polls.inc()
         self._is_first_poll, was_first_poll = False, self._is_first_poll
         self.delivery.look_after_store()
@@ -173,18 +169,30 @@ class Daemon:
             self.watch.bundle.curves, self.watch.thresholds, self.watch.bundle.metrics
         )
         self._exporter.foreign_thresholds.set(self.watch.has_foreign_thresholds)
+        is_one_server = self._source.name == self._store_name
+        is_away = not self._read(was_first_poll)
+        if is_away and is_one_server:
+            return True
+        if not is_away and not is_one_server:
+            self._notices.mended(self._source.name, f"{self._source.name} is reachable again")
+        return not self._send() or is_away
+
+    def _read(self, is_first_poll: bool) -> bool:
+        """Read and judge what has come. Returns whether the source could be read."""
         try:
             if not self._is_connected:
-                influx_utils.checkDatabase(self._client, self._settings.database)
+                self._source.prepare()
                 self._is_connected = True
             found = self.watch.poll()
-        except influx_utils.INFLUX_ERRORS as error:
-            self._note_away(error)
+        except self._source.errors as error:
+            self._note_away(
+                self._source.name, self._source.describe_error(error), self._source.kind_of(error)
+            )
             self._publish(Found([]), self._status)
-            return True
+            return False
         except UserError as error:
             # At the start somebody is watching; later the service waits until it is fixed.
-            if self._settings.once or was_first_poll and not self.watch.monitor.reader.has_begun:
+            if self._settings.once or is_first_poll and not self.watch.monitor.reader.has_begun:
                 raise
             self._exporter.failures.labels("refused").inc()
             self._notices.fault("poll", str(error))
@@ -196,21 +204,25 @@ class Daemon:
             # What is saved must also be logged.
             with self._ending.deferred():
                 self._take(found)
+        return True
+
+    def _send(self) -> bool:
+        """Send the anomalies. Returns whether the server that stores them could be reached."""
         try:
             self.delivery.send()
         except influx_utils.INFLUX_ERRORS as error:
-            self._note_away(error)
-            return True
-        self._notices.mended("server", f"InfluxDB at {self._settings.server} is reachable again")
-        return False
+            line = influx_utils.describe_error(error, self._settings.server, self._settings.database)
+            self._note_away(self._store_name, line, influx_utils.kind_of(error))
+            return False
+        self._notices.mended(self._store_name, f"{self._store_name} is reachable again")
+        return True
 
-    def _note_away(self, error: Exception) -> None:
+    def _note_away(self, name: str, line: str, kind: str) -> None:
         self._is_connected = False
-        line = influx_utils.describe_error(error, self._settings.server, self._settings.database)
         if self._settings.once:
             raise UserError(line) from None
-        self._exporter.failures.labels(influx_utils.kind_of(error)).inc()
-        self._notices.fault("server", line)
+        self._exporter.failures.labels(kind).inc()
+        self._notices.fault(name, line)
         self._status = line
 
     def _take(self, found: Found) -> None:

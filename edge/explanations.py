@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
-import influx_utils
 from common.alerts import WINDOW_RECORDS
-from edge import samples
 from edge.selection import NO_SAMPLE, Selection, shown
+from edge.source import SampleSource
 from nodes.node import Node
 from nodes.series import monitored_series
-
-if TYPE_CHECKING:
-    from influxdb import InfluxDBClient
 
 
 class Explanations:
@@ -22,8 +17,8 @@ class Explanations:
     Faults: series name -> why it has no usable sample.
     """
 
-    def __init__(self, client: InfluxDBClient, node: Node) -> None:
-        self._client = client
+    def __init__(self, source: SampleSource, node: Node) -> None:
+        self._source = source
         self._node = node
         # The series that were last looked up.
         self._missing: frozenset[str] = frozenset()
@@ -42,9 +37,9 @@ class Explanations:
             return
         try:
             self._found = self._ask(sorted(missing), selection) if missing else {}
-            if is_total_gone and not samples.wrong_types(self._client, totals):
+            if is_total_gone and not self._source.wrong_types(totals):
                 selection.forget_total_fault()
-        except influx_utils.INFLUX_ERRORS:
+        except self._source.errors:
             # The next poll logs what is wrong with the server.
             return
         self._missing = missing
@@ -52,22 +47,23 @@ class Explanations:
 
     def _ask(self, missing: list[str], selection: Selection) -> dict[str, str]:
         series = monitored_series(self._node)
-        types = samples.wrong_types(self._client, {series[name][0] for name in missing})
+        types = self._source.wrong_types({series[name][0] for name in missing})
         there: dict[str, str] = {}
         found = {}
         for name in missing:
             measurement, part = series[name]
             if measurement in types:
                 found[name] = (
-                    f"{NO_SAMPLE}: InfluxDB holds {types[measurement]} for it, which may keep other values"
-                    " out; check its exporter, then DELETE them or DROP MEASUREMENT"
+                    f"{NO_SAMPLE}: {self._source.product} holds {types[measurement]} for it, which may keep"
+                    " other values out; check its exporter, then DELETE them or DROP MEASUREMENT"
                 )
             elif part is not None and name not in selection.ever_seen:
                 tag = self._node.metrics.part_tag(measurement)
                 if measurement not in there:
-                    names = map(shown, samples.names_there(self._client, measurement, tag))
+                    names = map(shown, self._source.names_there(measurement, tag))
                     there[measurement] = ", ".join(names) or "none"
-                found[name] = f"{NO_SAMPLE}: InfluxDB has {tag} {there[measurement]}; check --node_file"
+                held = f"{self._source.product} has {tag} {there[measurement]}"
+                found[name] = f"{NO_SAMPLE}: {held}; check --node_file"
         return found
 
     def explained(self, faults: Mapping[str, str]) -> dict[str, str]:

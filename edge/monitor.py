@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import formatters
 from common.values import mapping, number, text, whole
@@ -13,12 +13,10 @@ from edge.detector import Detector, Verdict
 from edge.explanations import Explanations
 from edge.reader import PATIENCE_RECORDS, Reader
 from edge.selection import Choice
+from edge.source import SampleSource
 from nodes.node import Node
 from nodes.series import Point, Record
 from service.log import Notices
-
-if TYPE_CHECKING:
-    from influxdb import InfluxDBClient
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ class Monitor:
 
     def __init__(
         self,
-        client: InfluxDBClient,
+        source: SampleSource,
         node: Node,
         judge: Detector,
         interval_seconds: float,
@@ -49,9 +47,9 @@ class Monitor:
         self._node = node
         self._judge = judge
         self.reader = Reader(
-            client, node, interval_seconds, catch_up_seconds, patience_records, clock, notices
+            source, node, interval_seconds, catch_up_seconds, patience_records, clock, notices
         )
-        self._explanations = Explanations(client, node)
+        self._explanations = Explanations(source, node)
         self._last_record: Record = {}
         # Verdicts on the history that the first poll reads, which are not reported.
         self.history: list[Verdict] = []
@@ -65,7 +63,7 @@ class Monitor:
         """Judge what has come since the last poll: verdicts, each with the faults of its record.
 
         The very first poll fills the window from history and returns only the newest verdict. Raises one
-        of INFLUX_ERRORS or UserError; the next poll then goes on where the last good one stopped.
+        of the source's errors or UserError; the next poll then goes on where the last good one stopped.
         """
         reading = self.reader.poll()
         if reading.is_cut_off:

@@ -8,21 +8,17 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import influx_utils
 from common.alerts import ALERT_RECORDS
 from common.times import format_duration, format_time
 from common.values import mapping, whole
-from edge import samples
 from edge.scores import SCORE_RECORDS
 from edge.selection import Choice, Selection, Slot, in_slots
+from edge.source import Samples, SampleSource
 from edge.timing import SampleClock
 from nodes.node import Node
 from service.log import Notices
-
-if TYPE_CHECKING:
-    from influxdb import InfluxDBClient
 
 logger = logging.getLogger("find_anomalies")
 
@@ -78,7 +74,7 @@ class Reader:
 
     def __init__(
         self,
-        client: InfluxDBClient,
+        source: SampleSource,
         node: Node,
         interval_seconds: float,
         catch_up_seconds: float,
@@ -86,7 +82,7 @@ class Reader:
         clock: Callable[[], float] = time.time,
         notices: Notices | None = None,
     ) -> None:
-        self._client = client
+        self._source = source
         self._node = node
         self._interval_seconds = interval_seconds
         self._interval_ns = int(interval_seconds * 1e9)
@@ -130,7 +126,8 @@ class Reader:
     def poll(self) -> Reading:
         """Read what has come since the last poll; the very first poll reads the history.
 
-        Raises one of INFLUX_ERRORS or UserError; the next poll then goes on where the last good one stopped.
+        Raises one of the source's errors or UserError; the next poll then goes on where the last good one
+        stopped.
         """
         self.has_more = False
         if self._read_before is not None and self._now() - self._read_before > self._catch_up_ns:
@@ -163,7 +160,7 @@ class Reader:
         self.silent_polls = self.silent_polls + is_due if is_silent and not self.has_more else 0
         if self._stale_polls > 2 and is_silent:
             # What this reading has must not be lost to a question that the next poll can ask again.
-            with contextlib.suppress(*influx_utils.INFLUX_ERRORS):
+            with contextlib.suppress(*self._source.errors):
                 self._look_for_clock_step()
         if not is_silent:
             self._notices.mended("step", "records are judged again")
@@ -186,8 +183,7 @@ class Reader:
         """The slots from `start` to before `end` (ns; None: up to now) that have samples."""
         looks_ahead = end is None and self._sample_clock.looks_ahead()
         now = self._now()
-        found = samples.get_samples(
-            self._client,
+        found = self._source.get_samples(
             self._node,
             start,
             now + self._interval_ns if looks_ahead else min(now, end or now),
@@ -204,7 +200,7 @@ class Reader:
         if found.has_later:
             # What was read of the later samples may end anywhere.
             times = [(slot, newest) for slot, newest in times if slot + self._interval_ns <= now]
-            newest = samples.newest_samples(self._client, self._watched_node())
+            newest = self._source.newest_samples(self._watched_node())
             times += self._times_of(in_slots(newest, self._node, self._interval_ns))
         limit = self._sample_clock.limit(times)
         return in_slots(found.points, self._node, self._interval_ns, limit)
@@ -249,7 +245,7 @@ class Reader:
 
     def _newest_in_history(self) -> int | None:
         """Time of the newest sample of the watched instances, however old (ns)."""
-        return samples.newest_sample_time(self._client, self._watched_node())
+        return self._source.newest_sample_time(self._watched_node())
 
     def _find_late_samples(self) -> bool:
         """Before the first record: whether samples come that are old by this host's clock."""
@@ -310,9 +306,9 @@ class Reader:
         here = self._sample_clock.here()
         before, (start, end) = self._counted, self._counted_span
         is_counted = start < here <= end + self._interval_ns
-        count = samples.count_samples(self._client, self._watched_node(), start, end) if is_counted else 0
+        count = self._source.count_samples(self._watched_node(), start, end) if is_counted else 0
         self._counted_span = here, here + self._interval_ns
-        self._counted = samples.count_samples(self._client, self._watched_node(), *self._counted_span)
+        self._counted = self._source.count_samples(self._watched_node(), *self._counted_span)
         if not is_counted or count <= before:
             return
         went_back = format_duration((self._read_before - here) / 1e9)
@@ -349,7 +345,7 @@ class Reader:
             now = max(now, self._now())
         return now >= slot_start + self._interval_ns * (1.5 if lacks_series else 1)
 
-    def _note_flood(self, found: samples.Samples) -> None:
+    def _note_flood(self, found: Samples) -> None:
         if not found.flooded:
             self._notices.mended("flood", "no series has too many samples any more")
             return

@@ -1,4 +1,4 @@
-"""The edge's queries: they read the samples of one node in bounded memory.
+"""The edge's queries of InfluxDB: they read the samples of one node in bounded memory.
 
 The statements themselves bound the answers. Each asks for a limited number of samples of each part of the
 node (a CPU, an interface); if there are more, the newest of each slot are asked for instead.
@@ -7,10 +7,10 @@ node (a CPU, an interface); if there are more, the newest of each slot are asked
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import influx_utils
+from edge.source import LISTED_NAMES, Samples
 from nodes.node import Node
 from nodes.series import NO_NUMBERS, OWN_KEYS, RECORD_SECONDS, JsonArray, Record, pinned_tags
 
@@ -21,134 +21,150 @@ if TYPE_CHECKING:
 SAMPLES_PER_SLOT, SAMPLES_BESIDE = 20, 100
 # A URL may be long, but not arbitrarily long.
 BATCH_CHARACTERS = 100_000
-# How many names a message lists for the user to choose from.
-LISTED_NAMES = 6
 # Stored types that make InfluxDB refuse the floats of exporters.
 KEEPS_OUT = {**NO_NUMBERS, "integer": "whole numbers"}
 
 
-@dataclass(frozen=True)
-class Samples:
-    """points: measurement -> points with `time`, `value` and all tags, in any order.
+class InfluxSource:
+    """Reads the samples of a node from InfluxDB; a SampleSource.
 
-    flooded: measurements with too many samples to read; `points` has only the newest of each slot and series.
-    unread: those of the flooded ones where even that was too much. has_later: more samples than can be read
-    are dated later than now.
+    server: host:port, and db_name, as messages name them.
     """
 
-    points: Record
-    flooded: tuple[str, ...] = ()
-    unread: tuple[str, ...] = ()
-    has_later: bool = False
+    errors = influx_utils.INFLUX_ERRORS
+    product = "InfluxDB"
+    option = "--influx_db"
 
+    def __init__(self, client: InfluxDBClient, server: str, db_name: str) -> None:
+        self._client, self._server, self._db_name = client, server, db_name
+        self.name = f"InfluxDB at {server}"
+        self.place = f"{server}, database {db_name}"
+        self.identity = {"server": server, "database": db_name}
+        self.nothing_there = (
+            f"{self.name}: database {db_name} has no usable sample of this node; check that Prometheus writes"
+            " there (deploy/prometheus.yml), --influx_db and --node_file"
+        )
 
-@influx_utils.answers()
-def get_samples(
-    client: InfluxDBClient,
-    node: Node,
-    start: int,
-    end: int,
-    interval_seconds: float = RECORD_SECONDS,
-    reads_later: bool = False,
-    known_tags: Mapping[str, dict[str, str]] | None = None,
-) -> Samples:
-    """The samples of a node from `start` to before `end` (ns), normally in one request.
+    def prepare(self) -> None:
+        """Create the database if there is none yet. Raises one of `errors`."""
+        influx_utils.checkDatabase(self._client, self._db_name)
 
-    reads_later: also those after `end`, unless there are too many. known_tags: measurement -> tags that
-    identify the node's series if there are too many series. Raises one of INFLUX_ERRORS.
-    """
-    interval_ns = int(interval_seconds * 1e9)
-    slots = range(start // interval_ns * interval_ns, end, interval_ns)
-    limit = SAMPLES_PER_SLOT * max(len(slots), 1) + SAMPLES_BESIDE
-    span = f"time >= {start}" + ("" if reads_later else f" AND time < {end}")
-    measurements = node.metrics.measurements
-    statements = [_statement(measurement, node, span, limit) for measurement in measurements]
-    points: Record = {}
-    flooded, unread, has_later = [], [], False
-    try:
-        answers = influx_utils.run(client, statements)
-    except influx_utils.AnswerTooLargeError:
-        flooded += measurements
-        answers = []
-    for measurement, answer in zip(measurements, answers, strict=False):
-        points[measurement] = _points(answer)
-        lasts = [series["values"][-1][0] for series in answer if len(series["values"]) >= limit]
-        has_later |= any(last >= end for last in lasts)
-        if any(last < end for last in lasts):
-            flooded.append(measurement)
-    for measurement in flooded:
-        points[measurement] = []
-        # The known series are found by their tags, however many others there are.
-        choices = [tags for tags in ((known_tags or {}).get(measurement), {}) if tags is not None]
-        for tags in choices:
-            try:
-                points[measurement] = _newest_of_slots(
-                    client, measurement, node, slots, start, interval_ns, tags
-                )
-            except influx_utils.AnswerTooLargeError:
-                continue
-            if points[measurement]:
-                break
-        else:
-            unread.append(measurement)
-    return Samples(points, tuple(flooded), tuple(unread), has_later)
+    def describe_error(self, error: Exception) -> str:
+        """One line for the user: what went wrong, and what to do."""
+        return influx_utils.describe_error(error, self._server, self._db_name)
 
+    def kind_of(self, error: Exception) -> str:
+        """One word for a label."""
+        return influx_utils.kind_of(error)
 
-@influx_utils.answers()
-def newest_samples(client: InfluxDBClient, node: Node) -> Record:
-    """The newest sample of each part of the node, whatever its time: measurement -> points."""
-    queries = [
-        f'SELECT last("value"::field) AS "value", *::tag FROM "{measurement}"'
-        f" WHERE {_conditions(measurement, node, 'time > 0')}{_by_part(measurement, node)}"
-        for measurement in node.metrics.measurements
-    ]
-    answers = influx_utils.run(client, queries)
-    return {name: _points(answer) for name, answer in zip(node.metrics.measurements, answers, strict=True)}
+    @influx_utils.answers()
+    def get_samples(
+        self,
+        node: Node,
+        start: int,
+        end: int,
+        interval_seconds: float = RECORD_SECONDS,
+        reads_later: bool = False,
+        known_tags: Mapping[str, dict[str, str]] | None = None,
+    ) -> Samples:
+        """The samples of a node from `start` to before `end` (ns), normally in one request.
 
+        reads_later: also those after `end`, unless there are too many. known_tags: measurement -> tags that
+        identify the node's series if there are too many series. Raises one of INFLUX_ERRORS.
+        """
+        interval_ns = int(interval_seconds * 1e9)
+        slots = range(start // interval_ns * interval_ns, end, interval_ns)
+        limit = SAMPLES_PER_SLOT * max(len(slots), 1) + SAMPLES_BESIDE
+        span = f"time >= {start}" + ("" if reads_later else f" AND time < {end}")
+        measurements = node.metrics.measurements
+        statements = [_statement(measurement, node, span, limit) for measurement in measurements]
+        points: Record = {}
+        flooded, unread, has_later = [], [], False
+        try:
+            answers = influx_utils.run(self._client, statements)
+        except influx_utils.AnswerTooLargeError:
+            flooded += measurements
+            answers = []
+        for measurement, answer in zip(measurements, answers, strict=False):
+            points[measurement] = _points(answer)
+            lasts = [series["values"][-1][0] for series in answer if len(series["values"]) >= limit]
+            has_later |= any(last >= end for last in lasts)
+            if any(last < end for last in lasts):
+                flooded.append(measurement)
+        for measurement in flooded:
+            points[measurement] = []
+            # The known series are found by their tags, however many others there are.
+            choices = [tags for tags in ((known_tags or {}).get(measurement), {}) if tags is not None]
+            for tags in choices:
+                try:
+                    points[measurement] = _newest_of_slots(
+                        self._client, measurement, node, slots, start, interval_ns, tags
+                    )
+                except influx_utils.AnswerTooLargeError:
+                    continue
+                if points[measurement]:
+                    break
+            else:
+                unread.append(measurement)
+        return Samples(points, tuple(flooded), tuple(unread), has_later)
 
-@influx_utils.answers()
-def newest_sample_time(client: InfluxDBClient, node: Node) -> int | None:
-    """Time of the node's newest sample up to now (ns), None if there is none."""
-    queries = [
-        f'SELECT last("value"::field) AS "value" FROM "{measurement}"'
-        f" WHERE {_conditions(measurement, node, 'time > 0 AND time < now()')}"
-        for measurement in node.metrics.measurements
-    ]
-    times = [series["values"][-1][0] for answer in influx_utils.run(client, queries) for series in answer]
-    return max(times, default=None)
+    @influx_utils.answers()
+    def newest_samples(self, node: Node) -> Record:
+        """The newest sample of each part of the node, whatever its time: measurement -> points."""
+        queries = [
+            f'SELECT last("value"::field) AS "value", *::tag FROM "{measurement}"'
+            f" WHERE {_conditions(measurement, node, 'time > 0')}{_by_part(measurement, node)}"
+            for measurement in node.metrics.measurements
+        ]
+        answers = influx_utils.run(self._client, queries)
+        return {
+            name: _points(answer) for name, answer in zip(node.metrics.measurements, answers, strict=True)
+        }
 
+    @influx_utils.answers()
+    def newest_sample_time(self, node: Node) -> int | None:
+        """Time of the node's newest sample up to now (ns), None if there is none."""
+        queries = [
+            f'SELECT last("value"::field) AS "value" FROM "{measurement}"'
+            f" WHERE {_conditions(measurement, node, 'time > 0 AND time < now()')}"
+            for measurement in node.metrics.measurements
+        ]
+        times = [
+            series["values"][-1][0] for answer in influx_utils.run(self._client, queries) for series in answer
+        ]
+        return max(times, default=None)
 
-@influx_utils.answers()
-def count_samples(client: InfluxDBClient, node: Node, start: int, end: int) -> int:
-    """How many samples of the node there are from `start` to before `end` (ns)."""
-    span = f"time >= {start} AND time < {end}"
-    queries = [
-        f'SELECT count("value"::field) FROM "{name}" WHERE {_conditions(name, node, span)}'
-        for name in node.metrics.measurements
-    ]
-    return sum(series["values"][0][1] for answer in influx_utils.run(client, queries) for series in answer)
+    @influx_utils.answers()
+    def count_samples(self, node: Node, start: int, end: int) -> int:
+        """How many samples of the node there are from `start` to before `end` (ns)."""
+        span = f"time >= {start} AND time < {end}"
+        queries = [
+            f'SELECT count("value"::field) FROM "{name}" WHERE {_conditions(name, node, span)}'
+            for name in node.metrics.measurements
+        ]
+        return sum(
+            series["values"][0][1] for answer in influx_utils.run(self._client, queries) for series in answer
+        )
 
+    @influx_utils.answers()
+    def wrong_types(self, measurements: Iterable[str]) -> dict[str, str]:
+        """Measurement -> type of stored values that may keep numbers out; others are absent."""
+        sources = ", ".join(f'"{measurement}"' for measurement in measurements)
+        (answer,) = influx_utils.run(self._client, [f"SHOW FIELD KEYS FROM {sources}"])
+        kinds = {
+            (series["name"], kind)
+            for series in answer
+            for key, kind in series["values"]
+            if key == "value" and kind in KEEPS_OUT
+        }
+        return {measurement: KEEPS_OUT[kind] for measurement, kind in sorted(kinds)}
 
-@influx_utils.answers()
-def wrong_types(client: InfluxDBClient, measurements: Iterable[str]) -> dict[str, str]:
-    """Measurement -> type of stored values that may keep numbers out; measurements without any are absent."""
-    sources = ", ".join(f'"{measurement}"' for measurement in measurements)
-    (answer,) = influx_utils.run(client, [f"SHOW FIELD KEYS FROM {sources}"])
-    kinds = {
-        (series["name"], kind)
-        for series in answer
-        for key, kind in series["values"]
-        if key == "value" and kind in KEEPS_OUT
-    }
-    return {measurement: KEEPS_OUT[kind] for measurement, kind in sorted(kinds)}
-
-
-@influx_utils.answers()
-def names_there(client: InfluxDBClient, measurement: str, tag: str) -> list[str]:
-    """Values of this tag of a measurement in the database, at most LISTED_NAMES of them."""
-    query = f'SHOW TAG VALUES FROM "{measurement}" WITH KEY = "{tag}" LIMIT {LISTED_NAMES}'
-    (answer,) = influx_utils.run(client, [query])
-    return [value for series in answer for _, value in series["values"]]
+    @influx_utils.answers()
+    def names_there(self, measurement: str, tag: str) -> list[str]:
+        """Values of this tag of a measurement in the database, at most LISTED_NAMES of them."""
+        query = f'SHOW TAG VALUES FROM "{measurement}" WITH KEY = "{tag}" LIMIT {LISTED_NAMES}'
+        (answer,) = influx_utils.run(self._client, [query])
+        return [value for series in answer for _, value in series["values"]]
 
 
 def _statement(measurement: str, node: Node, span: str, limit: int) -> str:

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import influx_utils
 from common.alerts import ALERT_RECORDS, UNKNOWN, WINDOW_RECORDS
@@ -21,14 +21,12 @@ from edge.incidents import Alert, Drift, FirstRecords, Incidents
 from edge.monitor import Judged, Monitor
 from edge.reader import PATIENCE_RECORDS
 from edge.sensitivity import describe_blind
+from edge.source import SampleSource
 from edge.thresholds import describe_foreign, load_thresholds, proposals_path, read_proposals
 from nodes.metrics import MetricTable
 from nodes.node import Node
 from service.log import Notices
 from service.watched import WatchedFiles
-
-if TYPE_CHECKING:
-    from influxdb import InfluxDBClient
 
 logger = logging.getLogger("find_anomalies")
 
@@ -38,9 +36,8 @@ CATCHING_UP_RECORDS = ALERT_RECORDS
 
 @dataclass(frozen=True)
 class WatchSettings:
-    """How one node is watched. place: server and database, as messages name them. once: for a single poll."""
+    """How one node is watched. once: for a single poll."""
 
-    place: str
     interval_seconds: float
     catch_up_seconds: float
     drift_seconds: float
@@ -81,12 +78,13 @@ class Watch:
     def __init__(
         self,
         settings: WatchSettings,
-        client: InfluxDBClient,
+        source: SampleSource,
         node: Node,
         state: dict[str, Any],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
+        self._source = source
         self._metrics = node.metrics
         self._notices = notices = Notices()
         self._thresholds = WatchedFiles(
@@ -106,7 +104,7 @@ class Watch:
         )
         self._judge = Detector(self.bundle, self.thresholds, settings.interval_seconds)
         self.monitor = Monitor(
-            client,
+            source,
             node,
             self._judge,
             settings.interval_seconds,
@@ -202,7 +200,7 @@ class Watch:
     # --- one poll --------------------------------------------------------------------------------
 
     def poll(self) -> Found:
-        """Judge what has come. Raises one of INFLUX_ERRORS, or UserError for what the user can fix."""
+        """Judge what has come. Raises one of the source's errors, or UserError for what the user can fix."""
         found = Found(self.monitor.poll())
         for verdict in found.verdicts:
             found.news += self.incidents.observe(verdict, self.thresholds)
@@ -297,7 +295,7 @@ class Watch:
     def _log_silence(self, words: str) -> None:
         if self._settings.once:
             raise UserError(
-                f"{self._settings.place}: {words}; check the exporters, --influx_db and --node_file"
+                f"{self._source.place}: {words}; check the exporters, {self._source.option} and --node_file"
             )
         self.status = f"unknown: {words}"
         self._notices.fault("silence", self.status, logging.WARNING)

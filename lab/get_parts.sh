@@ -10,6 +10,7 @@ parts=(
     influxd=influxdb
     prometheus=prometheus
     promtool=prometheus
+    victoria-metrics=victoria-metrics
     prometheus-node-exporter=prometheus-node-exporter
     stress-ng=stress-ng
     iperf3=iperf3

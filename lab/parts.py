@@ -12,6 +12,7 @@ PACKAGES = {
     "influxd": "influxdb",
     "prometheus": "prometheus",
     "promtool": "prometheus",
+    "victoria-metrics": "victoria-metrics",
     "prometheus-node-exporter": "prometheus-node-exporter",
     "stress-ng": "stress-ng",
     "iperf3": "iperf3",

@@ -21,8 +21,7 @@ import formatters
 import influx_utils
 import lab.influxd
 from common.files import UserError
-from edge import samples
-from edge.samples import newest_sample_time
+from edge.samples import InfluxSource
 from edge.selection import Selection, in_slots
 from influx_utils import checkDatabase, describe_error, getLastRecords, initializeConnection, insertAnomalies
 from lab.influxd import Influxd, free_port
@@ -62,12 +61,24 @@ HOSTILE_NAMES = [
 ]
 
 
+def source(client: InfluxDBClient) -> InfluxSource:
+    """What reads the client's own database."""
+    return InfluxSource(client, "localhost:8086", client._database)
+
+
+def newest_sample_time(client: InfluxDBClient, node: Node) -> int | None:
+    """Time of the newest sample (ns)."""
+    return source(client).newest_sample_time(node)
+
+
 def get_samples(client: InfluxDBClient, node: Node, start: int, end: int | None = None) -> Record:
     """The points alone."""
     until = 2**62 if end is None else end
-    return samples.get_samples(
-        client, node, start, min(until, start + 3600 * SECOND), reads_later=end is None
-    ).points
+    return (
+        source(client)
+        .get_samples(node, start, min(until, start + 3600 * SECOND), reads_later=end is None)
+        .points
+    )
 
 
 def node_point(seconds: float, value: float, **labels: str) -> Point:

@@ -21,6 +21,7 @@ from edge.detector import Verdict, describe_unknown, describe_verdict
 from edge.incidents import Alert
 from edge.monitor import Monitor
 from edge.pictures import draw_alerts
+from edge.samples import InfluxSource
 from edge.selection import NO_SAMPLE
 from edge.timing import seconds_to_next_poll
 from influx_utils import INFLUX_ERRORS
@@ -108,8 +109,9 @@ class Edge:
 
     def restart(self, catch_up_seconds: float = CATCH_UP_SECONDS) -> None:
         """Another process takes the place of this one, with nothing but what it is given."""
+        source = InfluxSource(self.client, "localhost:8086", "edge")
         self.monitor = Monitor(
-            self.client, self.node, self.judge, self.interval, catch_up_seconds, clock=lambda: self.now
+            source, self.node, self.judge, self.interval, catch_up_seconds, clock=lambda: self.now
         )
 
     def at(self, slots: float) -> int:

@@ -24,6 +24,7 @@ from edge.detector import Verdict, detect
 from edge.exporter import EdgeMetrics
 from edge.incidents import Alerts
 from edge.pictures import draw_alert, draw_detection
+from edge.samples import InfluxSource
 from edge.scores import score_dataset
 from edge.thresholds import load_thresholds, propose_thresholds, update_thresholds
 from edge.training import train
@@ -195,7 +196,8 @@ def test_it_is_stored(ninth: Ninth, influxd: Influxd, tmp_path: Path) -> None:
     server = initializeConnection(influxd.host, influxd.port, "", "")
     with stored(influxd, "ninth_now", life(seconds_later, ATTACKED)) as client:
         with Store(tmp_path, 100) as store:
-            Daemon(settings, server, WATCHED, store, EdgeMetrics(), Ending()).run()
+            source = InfluxSource(server, settings.server, settings.database)
+            Daemon(settings, source, server, WATCHED, store, EdgeMetrics(), Ending()).run()
         (point,) = client.query('SELECT * FROM "detected_anomalies"').get_points()
     assert (point["possible_cause"], point["severity"], point["disk_usage"]) == ("disk", "alert", FULL)
     assert None not in [point[field] for field in NINE.stored.values()]

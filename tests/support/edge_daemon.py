@@ -21,6 +21,7 @@ from edge.delivery import REFUSED_RETRY_SECONDS
 from edge.detector import Detector
 from edge.exporter import EdgeMetrics
 from edge.paths import DEFAULT_MODEL
+from edge.samples import InfluxSource
 from edge.thresholds import load_thresholds
 from influx_utils import initializeConnection
 from lab.influxd import Influxd
@@ -110,7 +111,8 @@ class Edge:
         )
         client = initializeConnection("127.0.0.1", self.port, self.user, self.password, timeout_seconds=1.0)
         clock = lambda: self.now  # noqa: E731
-        self.daemon = Daemon(settings, client, self.node, self.store, self.metrics, Ending(), clock)
+        source = InfluxSource(client, settings.server, "edge")
+        self.daemon = Daemon(settings, source, client, self.node, self.store, self.metrics, Ending(), clock)
 
     def stop(self) -> None:
         if self.store is not None:

@@ -19,6 +19,7 @@ sys.path.insert(0, str(ROOT))
 
 from edge.daemon import Daemon, Settings  # noqa: E402
 from edge.exporter import EdgeMetrics  # noqa: E402
+from edge.samples import InfluxSource  # noqa: E402
 from influx_utils import initializeConnection  # noqa: E402
 from nodes.node import DEFAULT_NODE  # noqa: E402
 from service.store import Store  # noqa: E402
@@ -60,7 +61,8 @@ def main() -> None:
     mallinfo.restype = Mallinfo2
     client = initializeConnection("127.0.0.1", int(port), "", "")
     with Store(folder, 1000) as store:
-        daemon = Daemon(settings, client, DEFAULT_NODE, store, EdgeMetrics(), Ending())
+        source = InfluxSource(client, settings.server, settings.database)
+        daemon = Daemon(settings, source, client, DEFAULT_NODE, store, EdgeMetrics(), Ending())
         daemon.watch.monitor.restore(daemon.watch.monitor.state() | {"judged_before": int(judged_before)})
         for line in sys.stdin:
             daemon.poll()
