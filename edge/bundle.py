@@ -34,6 +34,7 @@ from common.files import (
     working_folder,
 )
 from common.times import parse_time
+from common.values import text
 from edge import network
 from edge.habits import Habits, habits_from_json
 from edge.paths import DEFAULT_MODEL, stats_json
@@ -159,7 +160,8 @@ class Bundle:
 def load_bundle(model_filename: str | Path, metrics: MetricTable = METRICS, n_steps: int = N_STEPS) -> Bundle:
     """Load what test mode needs, refusing files that do not belong together.
 
-    metrics: those of the node that is judged. Raises UserError for a missing or unusable file, for a checksum
+    metrics: those of the node that is judged; the bundle has them without those that never changed in the
+    training set. Raises UserError for a missing or unusable file, for a checksum
     that differs from the identity's, and for a network that cannot be run or was trained for other metrics,
     features or steps.
     """
@@ -174,9 +176,9 @@ def load_bundle(model_filename: str | Path, metrics: MetricTable = METRICS, n_st
         trained_features, trained_steps = list(identity["features"]), identity["n_steps"]
         # An identity without metrics is from a version that knew only the documented ones.
         trained_metrics = {
-            name: list(map(str, names))
-            for name, names in identity.get("metrics", METRICS.description).items()
+            name: _described(one) for name, one in identity.get("metrics", METRICS.description).items()
         }
+        constant = [text(name) for name in identity.get("constant_metrics", ())]
         interval_seconds = float(identity["interval_seconds"])
         means = {feature: float(identity["means"][feature]) for feature in trained_features}
         left_out = tuple(
@@ -187,8 +189,10 @@ def load_bundle(model_filename: str | Path, metrics: MetricTable = METRICS, n_st
             f"{paths.identity}: is not the identity of a trained model; --mode train --model {paths.model}"
             " writes it"
         ) from None
-    if difference := _difference(trained_metrics, metrics.description):
+    wanted = {name: one for name, one in metrics.description.items() if name not in constant}
+    if difference := _difference(trained_metrics, wanted):
         raise UserError(f"{paths.model}: was trained for other metrics ({difference}); train it again")
+    metrics = metrics.without(constant)
     features = list(metrics.features)
     if (trained_features, trained_steps) != (features, n_steps):
         raise UserError(f"{paths.model}: was trained for other features or steps; train it again")
@@ -227,16 +231,30 @@ def load_bundle(model_filename: str | Path, metrics: MetricTable = METRICS, n_st
     )
 
 
-def _difference(trained: dict[str, list[str]], wanted: dict[str, list[str]]) -> str:
-    """Describe in words how the features of the metrics differ; empty if they do not."""
+def _described(given: Any) -> dict[str, Any]:
+    """What an identity says of a metric: its features alone, or what a node file described as well."""
+    described = given if isinstance(given, dict) else {"features": given}
+    return {**described, "features": list(map(str, described["features"]))}
+
+
+def _difference(trained: dict[str, dict[str, Any]], wanted: dict[str, Any]) -> str:
+    """Describe in words how the metrics differ; empty if they do not."""
     differences = [f"it has no {name}" for name in wanted if name not in trained]
     differences += [f"it has {shortened(name)}" for name in trained if name not in wanted]
-    differences += [
-        f"its {name} is {shortened(' and '.join(trained[name]))}, not {' and '.join(wanted[name])}"
-        for name in wanted
-        if trained.get(name, wanted[name]) != wanted[name]
-    ]
+    for name in (name for name in wanted if name in trained):
+        now, then = _described(wanted[name]), trained[name]
+        if now["features"] != then["features"]:
+            features = shortened(" and ".join(then["features"]))
+            differences.append(f"its {name} is {features}, not {' and '.join(now['features'])}")
+            continue
+        keys = (key for key in {**now, **then} if now.get(key) != then.get(key))
+        differences += [f"its {name} has {_said(key, then)}, not {_said(key, now)}" for key in keys]
     return ", ".join(differences)
+
+
+def _said(key: str, described: dict[str, Any]) -> str:
+    value = json.dumps(described[key]) if key in described else "the default"
+    return f"{shortened(key)} {shortened(value)}"
 
 
 def _are_ranges(stats: dict[str, Any], features: list[str]) -> bool:

@@ -15,7 +15,7 @@ from common.alerts import ALERT_RECORDS, WINDOW_RECORDS
 from edge.bundle import Bundle
 from edge.scores import RECORD_FACTOR, SCORE_RECORDS, score
 from edge.sensitivity import AGES, BLIND_POINTS, Curve
-from nodes.metrics import FREE, Metric, MetricTable
+from nodes.metrics import DOWN, FREE, Metric, MetricTable
 
 TRIES = 40
 # A change counts as found if it is found in this share of the tries.
@@ -101,10 +101,12 @@ def _curve(
     usual = float(bundle.habits.rmse[place])
     width = bundle.stats[f"{metric.level}_max"] - bundle.stats[f"{metric.level}_min"]
     largest = 100.0 if metric.unit == "%" else LARGEST * width
+    # A change that does not count is not looked for.
+    sign = -1.0 if metric.direction == DOWN else 1.0
 
     def errors_of(size: float) -> list[float]:
         """At each of AGES, the error that at least FOUND_SHARE of the tries reach."""
-        changed = with_change(bundle.metrics, metric, values, _BEFORE, size)
+        changed = with_change(bundle.metrics, metric, values, _BEFORE, sign * size)
         scores = score(bundle, changed.reshape(-1, values.shape[-1]), times.reshape(-1))
         evidence = np.maximum(
             np.minimum(scores.window[:, place], scores.record[:, place] / RECORD_FACTOR),
@@ -136,10 +138,12 @@ def _ladder(smallest: float, largest: float, steps: Sequence[float]) -> list[flo
 def with_change(
     metrics: MetricTable, metric: Metric, values: np.ndarray, onset: int, size: float
 ) -> np.ndarray:
-    """Values (..., records, features) with `size` more of a metric from the record `onset` on."""
+    """Values (..., records, features) with `size` more of a metric from the record `onset` on, or less."""
     changed = values.copy()
     level = metrics.features.index(metric.level)
     changed[..., onset:, level] += size
+    if metric.direction == DOWN and not metric.may_be_negative:
+        changed[..., onset:, level] = np.maximum(changed[..., onset:, level], 0.0)
     if len(metric.features) > 1:
         rate = metrics.features.index(metric.features[0])
         # The change of the memory is in percent of what was used before; that of others in points.

@@ -17,7 +17,7 @@ import numpy as np
 from common.alerts import WINDOW_RECORDS
 from common.files import UserError, replace_file
 from common.times import format_time, parse_time
-from nodes.metrics import METRICS, MetricTable
+from nodes.metrics import FREE, METRICS, MetricTable
 from nodes.node import DEFAULT_NODE, Node, getColumnNames
 from nodes.series import RECORD_SECONDS
 
@@ -56,15 +56,17 @@ def convertNumpyToPandas(np_arr: np.ndarray) -> pd.DataFrame:
 def loadDataset(dataset: str | Path, metrics: MetricTable = METRICS) -> pd.DataFrame:
     """Read a dataset (comma separated, with a header and a `time` column) into a DataFrame of floats.
 
-    The index is `time` in UTC. Every feature and stored column of `metrics` must be present; empty cells are
-    missing values. Raises UserError, naming file, line and remedy, for anything that cannot be trusted:
-    text in a number, infinities, torn lines, unsorted or repeated times, fewer than two records.
+    The index is `time` in UTC. Every feature and stored column of `metrics` must be present, except those
+    that are derived; empty cells are missing values. Raises UserError, naming file, line and remedy, for
+    anything that cannot be trusted: text in a number, infinities, torn lines, unsorted or repeated times,
+    fewer than two records.
     """
     import pandas as pd
 
     header, lines, rows = _read_cells(dataset)
+    derived = {column for metric in metrics.values() for column in metric.derived}
     needed = dict.fromkeys(["time", *metrics.features, *metrics.stored])
-    missing = [column for column in needed if column not in header]
+    missing = [column for column in needed if column not in header and column not in derived]
     if missing:
         raise UserError(f"{dataset}: has no column {', '.join(missing)}; --mode collect writes all columns")
     if len(rows) < 2:
@@ -173,12 +175,13 @@ class SparseDatasetError(UserError):
 def load_records(
     dataset: str | Path, interval_seconds: float = RECORD_SECONDS, metrics: MetricTable = METRICS
 ) -> pd.DataFrame:
-    """Read a dataset and resample it, as all modes do.
+    """Read a dataset, resample it and add the derived columns, as all modes do.
 
     Raises what loadDataset raises, and SparseDatasetError for records further apart than the interval.
     """
     frame = loadDataset(dataset, metrics)
-    seconds_apart = {column: _seconds_apart(frame[column]) for column in metrics.features}
+    recorded = [column for column in metrics.features if column in frame]
+    seconds_apart = {column: _seconds_apart(frame[column]) for column in recorded}
     column = max(seconds_apart, key=seconds_apart.__getitem__)
     if seconds_apart[column] > LATE_FACTOR * interval_seconds:
         raise SparseDatasetError(
@@ -186,7 +189,22 @@ def load_records(
             f" is {interval_seconds:g} s; give --interval {seconds_apart[column]:.3g}, or collect it with"
             f" --interval {interval_seconds:g}"
         )
-    return resample_records(frame, interval_seconds)
+    return with_changes(resample_records(frame, interval_seconds), metrics)
+
+
+def with_changes(frame: pd.DataFrame, metrics: MetricTable) -> pd.DataFrame:
+    """Resampled records, with the change of each level since the previous record that has it.
+
+    These are the columns that are derived; formatters.py makes the same ones from samples.
+    """
+    for metric in metrics.values():
+        for column in metric.derived:
+            level = frame[metric.level]
+            before = level.ffill().shift()
+            change = level - before
+            # The change of the memory is in percent of what was used before.
+            frame[column] = 100.0 * change / before.where(before != 0) if metric.kind == FREE else change
+    return frame
 
 
 def _seconds_apart(values: pd.Series) -> float:

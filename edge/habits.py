@@ -7,6 +7,7 @@ as they are, with the figures.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -17,6 +18,7 @@ import numpy as np
 from common.alerts import ALERT_RECORDS, MANY_RECORDS
 from common.times import DAY_SECONDS
 from common.values import mapping, number, text
+from nodes.metrics import BOTH, DOWN, UP
 
 # In records: about as long as it takes to wake a person, twice that, and the whole window.
 DURATIONS = (4, 8, 30)
@@ -122,23 +124,43 @@ class Habits:
         )
         return moved
 
-    def lasting_errors(self, times: np.ndarray, values: np.ndarray) -> np.ndarray:
+    def lasting_errors(
+        self,
+        times: np.ndarray,
+        values: np.ndarray,
+        directions: Sequence[str] | None = None,
+        least: np.ndarray | None = None,
+    ) -> np.ndarray:
         """How far levels are beyond what lasts as long habitually: (n, levels).
 
-        values: (n, features) of consecutive records; NaN does not count as beyond. `rmse` is reached at the
-        limit, and 0 in the middle. Records that are more than twice as far from the middle as two of the
-        three newest ones belong to a change that has ended, and do not count: the error ends soon after it.
+        values: (n, features) of consecutive records; NaN does not count as beyond. directions: of each level,
+        which deviations count; all, unless given. least: (levels,), smaller deviations from the middle do not
+        count. `rmse` is reached at the limit, and 0 in the middle. Records that are more than twice as far
+        from the middle as two of the three newest ones belong to a change that has ended, and do not count:
+        the error ends soon after it.
         """
         levels = values[:, self.places]
         usual, spread = self.usual(times)
         upward = (levels - usual) / spread
         downward = (upward if self.is_low_by_hour else levels) - self.low_middle
         upward = upward - self.high_middle
+        if least is not None:
+            # A level that is less than that above or below the middle counts as the middle.
+            sizes = upward * spread, downward * (spread if self.is_low_by_hour else 1.0)
+            upward, downward = (
+                np.where(np.abs(size) < least, 0.0, part)
+                for size, part in zip(sizes, (upward, downward), strict=True)
+            )
         now_at_least, now_at_most = reached(upward, 2, 3), -reached(-downward, 2, 3)
+        counts_up, counts_down = (
+            np.array([direction != other for direction in directions or [BOTH] * levels.shape[1]])
+            for other in (DOWN, UP)
+        )
         shares = np.zeros(upward.shape)
         for duration, low, high in zip(DURATIONS, self.low, self.high, strict=True):
             above = lasting(upward, duration, now_at_least / STILL) / (high - self.high_middle)
             below = -lasting(-downward, duration, -now_at_most / STILL) / (low - self.low_middle)
+            above, below = np.where(counts_up, above, 0.0), np.where(counts_down, below, 0.0)
             shares = np.maximum(shares, np.maximum(above, below))
         return shares * self.rmse
 

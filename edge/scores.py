@@ -11,7 +11,7 @@ import numpy as np
 from common.alerts import WINDOW_RECORDS
 from edge.bundle import Bundle
 from edge.sequences import N_STEPS, feature_ranges, metric_square_errors, normalize, split_sequences
-from nodes.metrics import METRICS, MetricTable
+from nodes.metrics import BOTH, METRICS, UP, MetricTable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,19 +79,43 @@ def score(
     judged = np.where(is_excused, predicted, moved)
     seen, _ = split_sequences(actual, bundle.n_steps)
     judged[bundle.n_steps - 1 :][np.isnan(seen).all(axis=1)] = np.nan
+    directions, least = None, None
+    if not bundle.metrics.counts_all:
+        judged = np.where(_counts(bundle, judged, predicted), judged, predicted)
+        directions = tuple(row.direction for row in bundle.metrics.values())
+        least = np.array([row.least for row in bundle.metrics.values()])
     squares = metric_square_errors(judged, predicted, bundle.metrics)
     lasting = np.zeros(squares.shape)
     if bundle.habits:
-        lasting[:, :-1] = bundle.habits.lasting_errors(times, np.where(is_excused, np.nan, values))
+        known = np.where(is_excused, np.nan, values)
+        lasting[:, :-1] = bundle.habits.lasting_errors(times, known, directions, least)
     return Scores(
         actual, predicted, np.sqrt(_window_means(squares)), np.sqrt(squares), lasting, bundle.metrics
     )
 
 
+def _counts(bundle: Bundle, judged: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Whether deviations of judged values count, (n, features), by direction and size; normalised values.
+
+    What is unknown counts: it stays unknown.
+    """
+    counts = np.ones(judged.shape, dtype=bool)
+    with np.errstate(over="ignore", invalid="ignore"):
+        sizes = np.abs(physical(bundle, judged) - physical(bundle, predicted))
+    for name, places in bundle.metrics.feature_places.items():
+        metric = bundle.metrics[name]
+        for place in places:
+            if metric.direction != BOTH:
+                is_up = judged[:, place] >= predicted[:, place]
+                counts[:, place] &= is_up == (metric.direction == UP)
+            counts[:, place] &= ~(sizes[:, place] < metric.least)
+    return counts | np.isnan(judged) | np.isnan(predicted)
+
+
 def normalised(bundle: Bundle, values: np.ndarray) -> np.ndarray:
     """Values (n, features) in units of the trained range: 0 is its lower end, 1 its upper.
 
-    Below the range, a feature that stayed above zero in training counts on a log scale if that is further
+    Below the range, an amount that stayed above zero in training counts on a log scale if that is further
     away: when traffic stops, the change is tiny on the scale of its bursts, but it is not a small change.
     """
     lows, widths = feature_ranges(bundle.stats, bundle.features)
@@ -99,19 +123,21 @@ def normalised(bundle: Bundle, values: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore", over="ignore"):
         linear = np.clip(normalize(values, bundle.stats, bundle.features), -FURTHEST, FURTHEST)
         shortfall = np.log((np.maximum(values, 0.0) + zero) / (np.abs(lows) + zero))
-    return np.where((values < lows) & (lows > 0), np.minimum(linear, shortfall), linear)
+    is_amount = (lows > 0) & np.array(bundle.metrics.are_amounts)
+    return np.where((values < lows) & is_amount, np.minimum(linear, shortfall), linear)
 
 
 def physical(bundle: Bundle, values: np.ndarray) -> np.ndarray:
     """The inverse of `normalised`: (n, features) in the units of the trained range -> physical units.
 
-    A feature that stayed above zero in training cannot become negative: it becomes zero instead.
+    An amount that stayed above zero in training cannot become negative: it becomes zero instead.
     """
     lows, widths = feature_ranges(bundle.stats, bundle.features)
     linear = lows + values * widths
     zero = NEXT_TO_ZERO * widths
     level = np.maximum(np.exp(np.minimum(values, 0.0)) * (np.abs(lows) + zero) - zero, 0.0)
-    return np.where((values < 0) & (lows > 0), np.maximum(linear, level), linear)
+    is_amount = (lows > 0) & np.array(bundle.metrics.are_amounts)
+    return np.where((values < 0) & is_amount, np.maximum(linear, level), linear)
 
 
 def expected_levels(
@@ -129,10 +155,11 @@ def expected_levels(
         metric = bundle.metrics[name]
         limit = RECORD_FACTOR * thresholds[metric.threshold_key]
         margins[place] = limit * math.sqrt(len(metric.features))
-    # A threshold may be so high that the bound overflows; no level is below zero.
+    lowest = np.where(bundle.metrics.are_amounts, 0.0, -np.inf)
+    # A threshold may be so high that the bound overflows.
     with np.errstate(over="ignore"):
         bounds = [
-            np.maximum(physical(bundle, values), 0.0)
+            np.maximum(physical(bundle, values), lowest)
             for values in (predicted - margins, predicted, predicted + margins)
         ]
     return {name: tuple(bound[:, place] for bound in bounds) for name, place in levels.items()}

@@ -13,7 +13,7 @@ from typing import Any
 
 from common.alerts import ALERT_RECORDS, WINDOW_RECORDS
 from common.values import mapping, number
-from nodes.metrics import Metric, MetricTable
+from nodes.metrics import DOWN, Metric, MetricTable
 
 # A change is looked at when it is so many records old: an alert's, and a window's.
 AGES = (ALERT_RECORDS, WINDOW_RECORDS)
@@ -97,4 +97,5 @@ def describe_size(size: float, metric: Metric) -> str:
     if not math.isfinite(size):
         return "nothing"
     unit = "points" if metric.unit == "%" else metric.unit
-    return f"+{size:g} {unit}".rstrip()
+    sign = "-" if metric.direction == DOWN else "+"
+    return f"{sign}{size:g} {unit}".rstrip()

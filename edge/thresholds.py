@@ -42,7 +42,7 @@ def read_thresholds(filename: str | Path, metrics: MetricTable = METRICS) -> dic
 
 
 def _check_thresholds(filename: str | Path, given: dict[str, Any], metrics: MetricTable) -> None:
-    keys = metrics.threshold_keys.values()
+    keys = metrics.known_threshold_keys
     for key, value in given.items():
         if key not in keys:
             raise UserError(f"{filename}: unknown key {shortened(repr(key))}; the keys are {', '.join(keys)}")
@@ -95,7 +95,8 @@ def update_thresholds(
     else:
         _save_proposals(filename, newest)
     keys = metrics.threshold_keys.values()
-    saveDictJson({key: (given if key in by_person else proposed)[key] for key in keys}, filename)
+    absent = {key: value for key, value in given.items() if key not in keys}
+    saveDictJson({key: (given if key in by_person else proposed)[key] for key in keys} | absent, filename)
     if standing:
         _save_proposals(filename, newest)
     return by_person

@@ -73,20 +73,17 @@ def train(
     and keeps an earlier bundle, for records that cannot be learnt from and for a network that has learnt
     nothing.
     """
-    features = list(metrics.features)
-    if n_features != len(features):
-        raise UserError(f"n_features must be {len(features)}, not {n_features}")
+    if n_features != len(metrics.features):
+        raise UserError(f"n_features must be {len(metrics.features)}, not {n_features}")
     if not 0 <= val_split < 1:
         raise UserError(f"val_split is {val_split}; it must be at least 0 and below 1")
-    _check_trainable(train_dataset, features)
-    values = train_dataset[features].to_numpy(dtype=float)
     interval_ns = int(interval_seconds * 1e9)
     times = train_dataset.index.as_unit("ns").asi8 // interval_ns * interval_ns
-    studied = study(values, times, metrics, zone, excluded, learn_all)
+    given = metrics
+    studied, learnt, metrics = _study_changing(train_dataset, times, given, zone, excluded, learn_all)
+    features = list(metrics.features)
+    values = train_dataset[features].to_numpy(dtype=float)
     _report_study(studied, times, excluded)
-    learnt = train_dataset[features].copy()
-    learnt.loc[~studied.learnt] = np.nan
-    _check_trainable(learnt, features, studied)
     stats = normalization_stats(learnt, features)
     inputs, targets, ends = _sequences(learnt, stats, n_steps, interval_seconds)
     is_held = held_out(len(inputs), val_split)
@@ -110,6 +107,7 @@ def train(
         left_out=studied.windows,
     )
     habits = studied.habits.in_units_of(usual_rmse(score(bundle, values, times), times, studied.windows))
+    constant = [name for name in given if name not in metrics]
     held_records = np.zeros(len(learnt), dtype=bool)
     held_records[ends[is_held]] = True
     curves = measure(
@@ -133,6 +131,7 @@ def train(
             "habits": habits.to_json(),
             "sensitivity": {name: curve.to_json() for name, curve in curves.items()},
             "left_out": [stretch.to_json() for stretch in studied.left_out],
+            **({"constant_metrics": constant} if constant else {}),
         },
     )
     for metric in ("loss", "accuracy"):
@@ -201,24 +200,57 @@ def enough_epochs(sequences: int) -> int:
     return max(DEFAULT_EPOCHS, -(-ENOUGH_STEPS // steps))
 
 
-def _check_trainable(frame: pd.DataFrame, features: Sequence[str], studied: Study | None = None) -> None:
-    """Raise UserError for a feature that has no value, or only one. studied: tells what was left out."""
+def _study_changing(
+    frame: pd.DataFrame,
+    times: np.ndarray,
+    metrics: MetricTable,
+    zone: str,
+    excluded: Sequence[tuple[int, int]],
+    learn_all: bool,
+) -> tuple[Study, pd.DataFrame, MetricTable]:
+    """What a recording shows, the records that are learnt, and the metrics that change in them."""
+    metrics = metrics.without(_constant_metrics(frame, metrics))
+    while True:
+        features = list(metrics.features)
+        studied = study(frame[features].to_numpy(dtype=float), times, metrics, zone, excluded, learn_all)
+        learnt = frame[features].copy()
+        learnt.loc[~studied.learnt] = np.nan
+        # What is left out may be all that changes in a metric.
+        found = _constant_metrics(learnt, metrics, studied)
+        if not found:
+            return studied, learnt, metrics
+        metrics = metrics.without(found)
+
+
+def _constant_metrics(frame: pd.DataFrame, metrics: MetricTable, studied: Study | None = None) -> list[str]:
+    """The metrics that have a feature with one value only; each is logged. studied: tells what was left out.
+
+    Raises UserError for a feature without any value, and if no metric changes.
+    """
     where, remedy = "", "collect a longer time in which it changes"
     if studied and studied.left_out:
         where = " apart from what is left out"
         if any(stretch.metrics for stretch in studied.left_out):
             remedy = f"if that is normal, train with --learn_all; or {remedy}"
-    for feature in features:
-        values = frame[feature].dropna()
-        if values.empty:
-            raise UserError(
-                f"the training set (--trainset) has no value of {feature}; collect records that have it"
-            )
-        if values.min() == values.max():
-            raise UserError(
-                f"the training set (--trainset) has the constant value {values.iloc[0]:g} for"
-                f" {feature}{where}, which cannot be learnt; {remedy}"
-            )
+    constant: dict[str, str] = {}
+    for metric in metrics.values():
+        for feature in metric.features:
+            values = frame[feature].dropna()
+            if values.empty:
+                raise UserError(
+                    f"the training set (--trainset) has no value of {feature}; collect records that have it,"
+                    f' or switch {metric.name} off ("off": ["{metric.name}"] in --node_file)'
+                )
+            if values.min() == values.max():
+                constant[metric.name] = (
+                    f"the training set (--trainset) has the constant value {values.iloc[0]:g} for"
+                    f" {feature}{where}, which cannot be learnt"
+                )
+    if len(constant) == len(metrics):
+        raise UserError(f"{next(iter(constant.values()))}; {remedy}")
+    for name, why in constant.items():
+        logger.warning("%s; %s is not watched: %s", why, name, remedy)
+    return list(constant)
 
 
 def _report_study(studied: Study, times: np.ndarray, excluded: Sequence[tuple[int, int]]) -> None:

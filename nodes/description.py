@@ -51,9 +51,9 @@ DEFAULTS: dict[str, Any] = {
 # What may be said of a documented metric: its series are those of the documented testbed.
 OF_DOCUMENTED = ("direction", "least")
 # Unit of the level of each kind; that of a gauge is what the file says.
-UNITS = {SECONDS: "%", FREE: "%", BIT_RATE: "B/s", COUNTER: "/s", GAUGE: ""}
+LEVEL_UNITS = {SECONDS: "%", FREE: "%", BIT_RATE: "B/s", COUNTER: "/s", GAUGE: ""}
 FIXED_UNITS = (SECONDS, FREE, BIT_RATE)
-CHOICES = {
+WORDS_OF = {
     "kind": KINDS,
     "pool": (SUM, MEAN),
     "silence": (UNKNOWN_LEVEL, ZERO_LEVEL),
@@ -84,13 +84,13 @@ def read_metrics(filename: str, described: Any, off: Any) -> MetricTable:
                 f"{filename}: 'off' has {shortened(repr(name))}, which is no metric of this node; the metrics"
                 f" are {', '.join(names)}"
             )
-    rows = tuple(row for row in rows if row.name not in off)
-    if not rows:
-        raise UserError(f"{filename}: no metric is left; describe one in 'metrics', or take it out of 'off'")
     try:
-        return MetricTable(rows)
+        table = MetricTable(rows).without(off)
     except ValueError as error:
         raise UserError(f"{filename}: {error}; name or select each differently") from None
+    if not table:
+        raise UserError(f"{filename}: no metric is left; describe one in 'metrics', or take it out of 'off'")
+    return table
 
 
 def _rows(filename: str, described: Any) -> tuple[Metric, ...]:
@@ -141,9 +141,9 @@ class _Description:
         return value
 
     def choice(self, key: str) -> str | None:
-        named = ", ".join(f"'{choice}'" for choice in CHOICES[key])
+        named = ", ".join(f"'{choice}'" for choice in WORDS_OF[key])
         return self._read(
-            key, lambda value: isinstance(value, str) and value in CHOICES[key], f"one of {named}"
+            key, lambda value: isinstance(value, str) and value in WORDS_OF[key], f"one of {named}"
         )
 
     def text(self, key: str) -> str | None:
@@ -166,9 +166,11 @@ class _Description:
             "a text of at most 20 letters",
         )
         if unit is None:
-            return UNITS[kind]
-        if kind in FIXED_UNITS and unit != UNITS[kind]:
-            raise self.fault(f"has the unit {unit!r}; a metric of the kind '{kind}' has {UNITS[kind]!r}")
+            return LEVEL_UNITS[kind]
+        if kind in FIXED_UNITS and unit != LEVEL_UNITS[kind]:
+            raise self.fault(
+                f"has the unit {unit!r}; a metric of the kind '{kind}' has {LEVEL_UNITS[kind]!r}"
+            )
         return unit
 
     def tags(self) -> dict[str, str]:

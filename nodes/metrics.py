@@ -43,7 +43,7 @@ OVERALL = "overall"
 
 
 @dataclass(frozen=True)
-class Series:
+class RawSeries:
     """What a database is asked for: one field of one measurement.
 
     key: its name in records, states and messages. value_field: of InfluxDB. tags: what its series have.
@@ -121,10 +121,10 @@ class Metric:
     described: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @cached_property
-    def series(self) -> tuple[Series, ...]:
+    def series(self) -> tuple[RawSeries, ...]:
         """All series that the metric is made of; that of a total comes last."""
         key = self.key or self.measurement
-        own = Series(key, self.measurement, self.value_field, self.tags, self.part_tag, self.over)
+        own = RawSeries(key, self.measurement, self.value_field, self.tags, self.part_tag, self.over)
         if self.total_measurement is None:
             return (own,)
         total_key = key.replace(self.measurement, self.total_measurement, 1)
@@ -169,10 +169,12 @@ class MetricTable(Mapping[str, Metric]):
         METRICS["cpu"].unit                                   # "%"
         MetricTable((*METRICS.values(), Metric("disk", ...)))  # a ninth metric
 
-    Properties that are read often are computed once.
+    absent: metrics that are switched off, or never changed while the network was trained. People may keep
+    their thresholds. Properties that are read often are computed once.
     """
 
     rows: tuple[Metric, ...]
+    absent: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for what, given in (
@@ -208,6 +210,11 @@ class MetricTable(Mapping[str, Metric]):
         return {**{row.name: row.threshold_key for row in self.rows}, OVERALL: f"{OVERALL}_threshold"}
 
     @cached_property
+    def known_threshold_keys(self) -> tuple[str, ...]:
+        """The keys that a thresholds file may have: those of absent metrics, too."""
+        return (*self.threshold_keys.values(), *(f"{name}_threshold" for name in self.absent))
+
+    @cached_property
     def features(self) -> tuple[str, ...]:
         """Columns that the model sees, in order: first how each metric changes, then separate levels."""
         firsts = [row.features[0] for row in self.rows]
@@ -239,7 +246,7 @@ class MetricTable(Mapping[str, Metric]):
         return {name: row for row in self._in_store for name in row.measurements}
 
     @cached_property
-    def series(self) -> dict[str, Series]:
+    def series(self) -> dict[str, RawSeries]:
         """Key of a series -> the series, in the same order."""
         return {one.key: one for row in self._in_store for one in row.series}
 
@@ -247,6 +254,12 @@ class MetricTable(Mapping[str, Metric]):
     def exporters(self) -> tuple[str, ...]:
         """The exporters that the series come from, that of the host first."""
         return tuple(dict.fromkeys(row.exporter for row in self.in_datasets))
+
+    @cached_property
+    def are_amounts(self) -> tuple[bool, ...]:
+        """Whether each feature is of a level that cannot be below zero."""
+        named = {feature: row for row in self.rows for feature in row.features}
+        return tuple(not named[feature].may_be_negative for feature in self.features)
 
     @cached_property
     def counts_all(self) -> bool:
@@ -259,8 +272,9 @@ class MetricTable(Mapping[str, Metric]):
 
     def without(self, names: Iterable[str]) -> MetricTable:
         """The table without these metrics."""
-        left_out = set(names)
-        return MetricTable(tuple(row for row in self.rows if row.name not in left_out))
+        left_out = tuple(name for name in self if name in set(names))
+        rows = tuple(row for row in self.rows if row.name not in left_out)
+        return MetricTable(rows, (*self.absent, *left_out))
 
     @property
     def description(self) -> dict[str, Any]:

@@ -41,7 +41,10 @@ def test_no_node_file_means_the_documented_node() -> None:
     )
 
 
-NODE_KEYS = "cell_id, cpus, interfaces, metrics, node_instance, node_tags, off, ran_instance, ran_tags, total_memory_bytes"
+NODE_KEYS = (
+    "cell_id, cpus, interfaces, metrics, node_instance, node_tags, off, ran_instance, ran_tags,"
+    " total_memory_bytes"
+)
 
 
 @pytest.mark.parametrize(
