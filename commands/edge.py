@@ -22,7 +22,7 @@ from edge.datasets import load_records, write_dataset
 from edge.detector import detect
 from edge.exporter import EdgeMetrics
 from edge.incidents import Alerts
-from edge.paths import plots_prefix
+from edge.paths import cpu_testset, iperf_testset, plots_prefix
 from edge.recording import outside
 from edge.samples import InfluxSource
 from edge.scores import score_dataset, slot_times
@@ -39,7 +39,7 @@ from edge.thresholds import (
     read_thresholds,
 )
 from edge.training import train
-from nodes.metrics import METRICS, getFeatures
+from nodes.metrics import METRICS, MetricTable
 from nodes.node import load_node
 from nodes.series import Record
 from service.store import Store
@@ -54,46 +54,67 @@ MOST_GAPS = 100
 
 def run_train(options: argparse.Namespace) -> None:
     """Run --mode train: train the network, and set or propose thresholds."""
+    metrics = load_node(options.node_file).metrics
     if is_there(options.thresholds_file):
-        read_thresholds(options.thresholds_file)
-    read_proposals(options.thresholds_file)
+        read_thresholds(options.thresholds_file, metrics)
+    read_proposals(options.thresholds_file, metrics)
     check_model_name(options.model)
     for folder in (Path(options.model).parent, Path(options.thresholds_file).parent, Path(plots_prefix)):
         if folder.exists() and not os.access(folder, os.W_OK):
             raise UserError(f"{folder}: cannot be written to; change its permissions, or name another file")
-    testsets = (options.cpu_testset, options.iperf_testset) if options.evaluate else ()
-    for name in testsets:
+    testsets = _testsets(options, metrics) if options.evaluate else ()
+    for name in filter(None, testsets):
         evaluation.load_attacks(name)
     excluded = evaluation.load_attacks(options.trainset)
     evaluation.warn_of_names(options.trainset)
-    datasets = evaluation.load_datasets(testsets, options.trainset, options.interval)
+    datasets = evaluation.load_datasets(testsets, options.trainset, options.interval, metrics)
     *_, (_, frame) = datasets.values()
     train(
         frame,
         N_STEPS,
-        len(getFeatures()),
+        len(metrics.features),
         train_epochs=options.epochs,
         model_filename=options.model,
         interval_seconds=options.interval,
+        metrics=metrics,
         excluded=excluded,
         learn_all=options.learn_all,
         zone=options.timezone,
     )
     if options.evaluate:
         evaluation.evaluate_datasets(
-            options.thresholds_file, testsets, datasets, options.model, options.threshold_percentile
+            options.thresholds_file,
+            testsets,
+            datasets,
+            options.model,
+            options.threshold_percentile,
+            metrics=metrics,
         )
         return
-    if filled := fill_thresholds(options.thresholds_file):
+    bundle = load_bundle(options.model, metrics)
+    if filled := fill_thresholds(options.thresholds_file, bundle.metrics):
         print(
             f"{options.thresholds_file}: {', '.join(filled)} set to {DEFAULT_THRESHOLD};"
             " --evaluate proposes better ones"
         )
     else:
         print(f"{options.thresholds_file} is unchanged; --evaluate proposes thresholds for this model")
-    thresholds = load_thresholds(options.thresholds_file)
-    if line := describe_blind(load_bundle(options.model).curves, thresholds, METRICS):
+    thresholds = load_thresholds(options.thresholds_file, bundle.metrics)
+    if line := describe_blind(bundle.curves, thresholds, bundle.metrics):
         logger.warning("%s", line)
+
+
+def _testsets(options: argparse.Namespace, metrics: MetricTable) -> tuple[str | None, str | None]:
+    """The recorded attacks on the CPU and with iperf; None for one that this node does not have.
+
+    Those that are shipped are of the documented metrics.
+    """
+    is_documented = set(metrics) <= set(METRICS)
+    given = (options.cpu_testset, options.iperf_testset)
+    return tuple(
+        name if name != shipped or (is_documented and is_there(name)) else None
+        for name, shipped in zip(given, (cpu_testset, iperf_testset), strict=True)
+    )
 
 
 def run_replay(options: argparse.Namespace) -> None:
@@ -101,9 +122,9 @@ def run_replay(options: argparse.Namespace) -> None:
     _check_test(options, bool(options.plot or options.plot_dir))
     if options.plot and Path(options.plot).suffix != ".png":
         raise UserError(f"{options.plot}: a picture's name must end in .png")
-    thresholds = load_thresholds(options.thresholds_file)
-    bundle = load_bundle(options.model)
-    frame = load_records(options.replay, options.interval)
+    bundle = load_bundle(options.model, load_node(options.node_file).metrics)
+    thresholds = load_thresholds(options.thresholds_file, bundle.metrics)
+    frame = load_records(options.replay, options.interval, bundle.metrics)
     warn_of_interval(bundle, options.interval)
     _warn_of_foreign_thresholds(options, thresholds, bundle)
     scores = score_dataset(bundle, frame)
@@ -121,7 +142,7 @@ def run_replay(options: argparse.Namespace) -> None:
         pictures.plot_detection(bundle, thresholds, verdicts, attacks, options.plot, options.replay)
         logger.info("%s: picture of the dataset written", options.plot)
     if options.plot_dir:
-        alerts = Alerts()
+        alerts = Alerts(bundle.metrics)
         ended = [alerts.observe(verdict) for verdict in verdicts]
         for alert in filter(None, [*ended, alerts.up]):
             path = pictures.plot_alert(bundle, thresholds, alert, verdicts, options.plot_dir)
@@ -133,7 +154,7 @@ def _warn_of_foreign_thresholds(
 ) -> None:
     """Log a warning if thresholds in force were proposed for another model."""
     try:
-        proposals = read_proposals(options.thresholds_file)
+        proposals = read_proposals(options.thresholds_file, bundle.metrics)
     except UserError as error:
         logger.warning("%s", error)
         return
@@ -247,16 +268,16 @@ def run_collect(options: argparse.Namespace) -> None:
 def check_thresholds(options: argparse.Namespace) -> None:
     """Run --check_thresholds: show each threshold, the proposed one, and the anomalies in normal data."""
     filename = options.thresholds_file
-    proposed, by_person = compare_thresholds(filename)
-    thresholds = load_thresholds(filename)
-    finds, found = "", dict.fromkeys(METRICS.threshold_keys, "")
-    blind: list[str] = []
+    metrics = load_node(options.node_file).metrics
+    proposed, by_person = compare_thresholds(filename, metrics)
+    bundle = load_bundle(options.model, metrics)
+    metrics = bundle.metrics
+    thresholds = load_thresholds(filename, metrics)
+    finds, found = evaluation.found_columns(bundle, thresholds)
+    blind = blind_metrics(bundle.curves, thresholds, metrics)
+    _warn_of_foreign_thresholds(options, thresholds, bundle)
     try:
-        bundle = load_bundle(options.model)
-        finds, found = evaluation.found_columns(bundle, thresholds)
-        blind = blind_metrics(bundle.curves, thresholds, METRICS)
-        _warn_of_foreign_thresholds(options, thresholds, bundle)
-        frame = load_records(options.trainset, options.interval)
+        frame = load_records(options.trainset, options.interval, metrics)
         verdicts = detect(thresholds, frame, score_dataset(bundle, frame))
         learnt = outside(slot_times(bundle, frame), bundle.left_out)
         verdicts = [verdict for verdict, is_learnt in zip(verdicts, learnt, strict=True) if is_learnt]
@@ -268,7 +289,7 @@ def check_thresholds(options: argparse.Namespace) -> None:
         verdicts = []
     heading = f"  anomalies in {options.trainset}" if verdicts else ""
     print(f"{'threshold':<22} {'in force':>9} {'proposed':>9}{finds}{heading}")
-    for name, key in METRICS.threshold_keys.items():
+    for name, key in metrics.threshold_keys.items():
         before = f"{proposed[key]:>9.4f}" if key in proposed else f"{'-':>9}"
         share = f"  {sum(v.blames(name) for v in verdicts) / len(verdicts):.3%}" if verdicts else ""
         origin = "  set by a person" * (key in by_person) + "  blind" * (name in blind)

@@ -329,8 +329,8 @@ OPTIONS = (
     Option(
         "node_file",
         "files",
-        (LIVE, COLLECT),
-        "JSON file that describes the node: CPUs, interfaces, cell, memory, exporters",
+        (*_JUDGES, COLLECT),
+        "JSON file that describes the node: CPUs, interfaces, cell, memory, exporters, metrics",
         default_text="the documented testbed",
     ),
     Option(

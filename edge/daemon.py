@@ -71,7 +71,6 @@ class Daemon:
         self._source = source
         # The server that stores anomalies may be the one that samples are read from.
         self._store_name = f"InfluxDB at {settings.server}"
-        self._node_metrics = node.metrics
         self._store = store
         self._exporter = exporter
         self._ending = ending
@@ -164,7 +163,7 @@ class Daemon:
         self._is_first_poll, was_first_poll = False, self._is_first_poll
         self.delivery.look_after_store()
         self.watch.refresh()
-        self._exporter.show_thresholds(self.watch.thresholds, self._node_metrics)
+        self._exporter.show_thresholds(self.watch.thresholds, self.watch.metrics)
         self._exporter.show_sensitivity(
             self.watch.bundle.curves, self.watch.thresholds, self.watch.bundle.metrics
         )
@@ -239,7 +238,7 @@ class Daemon:
         for one in found.judged:
             self._exporter.show(one.verdict, one.faults)
         if silence:
-            self._exporter.show_silence(self._node_metrics)
+            self._exporter.show_silence(self.watch.metrics)
         self._show_standing()
         if self._settings.plot_dir and found.alerts:
             model, since = self.watch.bundle.identity, self.watch.picture_begins(found.alerts)
@@ -273,5 +272,5 @@ class Daemon:
         watch = self.watch
         self._exporter.incident.set(watch.incidents.is_open)
         self._exporter.clock_offset.set(watch.monitor.reader.clock_offset_seconds)
-        self._exporter.show_drift(watch.drift.drifting, self._node_metrics)
+        self._exporter.show_drift(watch.drift.drifting, self.watch.metrics)
         self.delivery.show()

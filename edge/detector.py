@@ -31,7 +31,7 @@ from edge.bundle import Bundle
 from edge.scores import RECORD_FACTOR, SCORE_RECORDS, Scores, score
 from edge.selection import NO_SAMPLE
 from nodes.metrics import METRICS, OVERALL, MetricTable
-from nodes.series import RECORD_SECONDS
+from nodes.series import RECORD_SECONDS, is_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -231,7 +231,7 @@ def describe_verdict(verdict: Verdict, faults: Mapping[str, str], metrics: Metri
 def describe_unknown(verdict: Verdict, faults: Mapping[str, str], metrics: MetricTable = METRICS) -> str:
     """The metrics that cannot be judged, and why."""
     sources = {
-        metric: [name for name in faults if name.partition("{")[0] in metrics[metric].measurements]
+        metric: [name for name in faults if any(is_of(name, key) for key in metrics[metric].measurements)]
         for metric in verdict.unknown
     }
     unexplained = [metric for metric, series in sources.items() if not series]

@@ -242,7 +242,7 @@ def evaluate(
 
 def evaluate_datasets(
     thresholds_file: str,
-    testsets: Sequence[str],
+    testsets: Sequence[str | None],
     datasets: dict[str, tuple[str, pd.DataFrame]],
     model_filename: str,
     threshold_percentile: float,
@@ -251,10 +251,13 @@ def evaluate_datasets(
 ) -> None:
     """Do the same as evaluate, with datasets that are already loaded.
 
-    testsets: files of the CPU attack and of the iperf attack. datasets: what load_datasets returns.
+    testsets: files of the CPU attack and of the iperf attack, None for one that there is not. datasets: what
+    load_datasets returns.
     """
     attacks = {key: load_attacks(name) for key, (name, _) in datasets.items()}
     bundle = load_bundle(model_filename, metrics)
+    # What never changed in the training set is not judged.
+    metrics = bundle.metrics
     scores = {key: score_dataset(bundle, frame) for key, (_, frame) in datasets.items()}
     *attacked, normal = datasets
     learnt = _of_learnt(scores[normal], bundle, datasets[normal][1])
@@ -346,12 +349,17 @@ def sensitivity(bundle: Bundle, thresholds: dict[str, float]) -> dict[str, dict[
 
 
 def load_datasets(
-    testsets: Sequence[str], trainset: str, interval_seconds: float, metrics: MetricTable = METRICS
+    testsets: Sequence[str | None],
+    trainset: str,
+    interval_seconds: float,
+    metrics: MetricTable = METRICS,
 ) -> dict[str, tuple[str, pd.DataFrame]]:
     """File name without folder and suffix -> the file and its resampled records; the training set is last.
 
-    A test set whose records are further apart than the interval is left out: it could not be judged.
+    testsets: of the CPU attack and of the iperf attack; None for one that there is not. A test set whose
+    records are further apart than the interval is left out: it could not be judged.
     """
+    testsets = list(filter(None, testsets))
     names = (*testsets, trainset)
     if len({Path(name).stem for name in names}) < len(names):
         raise UserError("--cpu_testset, --iperf_testset and --trainset must have three different file names")

@@ -37,7 +37,7 @@ class Explanations:
             return
         try:
             self._found = self._ask(sorted(missing), selection) if missing else {}
-            if is_total_gone and not self._source.wrong_types(totals):
+            if is_total_gone and not self._source.wrong_types(self._node, totals):
                 selection.forget_total_fault()
         except self._source.errors:
             # The next poll logs what is wrong with the server.
@@ -47,7 +47,7 @@ class Explanations:
 
     def _ask(self, missing: list[str], selection: Selection) -> dict[str, str]:
         series = monitored_series(self._node)
-        types = self._source.wrong_types({series[name][0] for name in missing})
+        types = self._source.wrong_types(self._node, {series[name][0] for name in missing})
         there: dict[str, str] = {}
         found = {}
         for name in missing:
@@ -60,7 +60,7 @@ class Explanations:
             elif part is not None and name not in selection.ever_seen:
                 tag = self._node.metrics.part_tag(measurement)
                 if measurement not in there:
-                    names = map(shown, self._source.names_there(measurement, tag))
+                    names = map(shown, self._source.names_there(self._node, measurement, tag))
                     there[measurement] = ", ".join(names) or "none"
                 held = f"{self._source.product} has {tag} {there[measurement]}"
                 found[name] = f"{NO_SAMPLE}: {held}; check --node_file"

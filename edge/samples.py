@@ -112,7 +112,7 @@ class InfluxSource:
     def newest_samples(self, node: Node) -> Record:
         """The newest sample of each part of the node, whatever its time: measurement -> points."""
         queries = [
-            f'SELECT last("value"::field) AS "value", *::tag FROM "{measurement}"'
+            f'SELECT last({_field(measurement, node)}) AS "value", *::tag FROM {_from(measurement, node)}'
             f" WHERE {_conditions(measurement, node, 'time > 0')}{_by_part(measurement, node)}"
             for measurement in node.metrics.measurements
         ]
@@ -125,7 +125,7 @@ class InfluxSource:
     def newest_sample_time(self, node: Node) -> int | None:
         """Time of the node's newest sample up to now (ns), None if there is none."""
         queries = [
-            f'SELECT last("value"::field) AS "value" FROM "{measurement}"'
+            f'SELECT last({_field(measurement, node)}) AS "value" FROM {_from(measurement, node)}'
             f" WHERE {_conditions(measurement, node, 'time > 0 AND time < now()')}"
             for measurement in node.metrics.measurements
         ]
@@ -139,7 +139,8 @@ class InfluxSource:
         """How many samples of the node there are from `start` to before `end` (ns)."""
         span = f"time >= {start} AND time < {end}"
         queries = [
-            f'SELECT count("value"::field) FROM "{name}" WHERE {_conditions(name, node, span)}'
+            f"SELECT count({_field(name, node)}) FROM {_from(name, node)}"
+            f" WHERE {_conditions(name, node, span)}"
             for name in node.metrics.measurements
         ]
         return sum(
@@ -147,22 +148,31 @@ class InfluxSource:
         )
 
     @influx_utils.answers()
-    def wrong_types(self, measurements: Iterable[str]) -> dict[str, str]:
-        """Measurement -> type of stored values that may keep numbers out; others are absent."""
-        sources = ", ".join(f'"{measurement}"' for measurement in measurements)
+    def wrong_types(self, node: Node, keys: Iterable[str]) -> dict[str, str]:
+        """Key of a series -> type of stored values that may keep numbers out; others are absent."""
+        asked = {key: node.metrics.series[key] for key in keys}
+        sources = ", ".join(dict.fromkeys(_from(key, node) for key in asked))
         (answer,) = influx_utils.run(self._client, [f"SHOW FIELD KEYS FROM {sources}"])
-        kinds = {
-            (series["name"], kind)
+        kinds = sorted(
+            (series["name"], field, kind)
             for series in answer
-            for key, kind in series["values"]
-            if key == "value" and kind in KEEPS_OUT
+            for field, kind in series["values"]
+            if kind in KEEPS_OUT
+        )
+        held = {(measurement, field): KEEPS_OUT[kind] for measurement, field, kind in kinds}
+        return {
+            key: held[one.measurement, one.value_field]
+            for key, one in asked.items()
+            if (one.measurement, one.value_field) in held
         }
-        return {measurement: KEEPS_OUT[kind] for measurement, kind in sorted(kinds)}
 
     @influx_utils.answers()
-    def names_there(self, measurement: str, tag: str) -> list[str]:
-        """Values of this tag of a measurement in the database, at most LISTED_NAMES of them."""
-        query = f'SHOW TAG VALUES FROM "{measurement}" WITH KEY = "{tag}" LIMIT {LISTED_NAMES}'
+    def names_there(self, node: Node, key: str, tag: str) -> list[str]:
+        """Values of this tag of a series in the database, at most LISTED_NAMES of them."""
+        query = (
+            f"SHOW TAG VALUES FROM {_from(key, node)} WITH KEY = {influx_utils.identifier(tag)}"
+            f" LIMIT {LISTED_NAMES}"
+        )
         (answer,) = influx_utils.run(self._client, [query])
         return [value for series in answer for _, value in series["values"]]
 
@@ -170,14 +180,25 @@ class InfluxSource:
 def _statement(measurement: str, node: Node, span: str, limit: int) -> str:
     """A query for at most `limit` samples of each part, the oldest first, with all their tags."""
     return (
-        f'SELECT "value"::field AS "value", *::tag FROM "{measurement}"'
+        f'SELECT {_field(measurement, node)} AS "value", *::tag FROM {_from(measurement, node)}'
         f" WHERE {_conditions(measurement, node, span)}{_by_part(measurement, node)} LIMIT {limit}"
     )
 
 
-def _by_part(measurement: str, node: Node) -> str:
-    tag = node.metrics.part_tag(measurement)
-    return f' GROUP BY "{tag}"' if tag else ""
+def _field(key: str, node: Node) -> str:
+    # `::field`, since a tag may have the same name.
+    return f"{influx_utils.identifier(node.metrics.series[key].value_field)}::field"
+
+
+def _from(key: str, node: Node) -> str:
+    return influx_utils.identifier(node.metrics.series[key].measurement)
+
+
+def _by_part(key: str, node: Node) -> str:
+    """Groups, each of which gives a limited number of samples: those of a part, or of what is pooled."""
+    series = node.metrics.series[key]
+    tags = [series.part_tag] if series.part_tag else series.over
+    return f" GROUP BY {', '.join(map(influx_utils.identifier, tags))}" if tags else ""
 
 
 def _newest_of_slots(
@@ -193,7 +214,7 @@ def _newest_of_slots(
     spans = (f"time >= {max(slot, start)} AND time < {slot + interval_ns}" for slot in slots)
     statements = [
         # last() without a second function keeps the time of its sample.
-        f'SELECT last("value"::field) AS "value" FROM "{measurement}"'
+        f'SELECT last({_field(measurement, node)}) AS "value" FROM {_from(measurement, node)}'
         f" WHERE {_conditions(measurement, node, span, tags)} GROUP BY *"
         for span in spans
     ]

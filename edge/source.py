@@ -85,10 +85,10 @@ class SampleSource(Protocol):
         """How many samples of the node there are from `start` to before `end` (ns)."""
         ...
 
-    def wrong_types(self, measurements: Iterable[str]) -> dict[str, str]:
-        """Measurement -> type of stored values that may keep numbers out; others are absent."""
+    def wrong_types(self, node: Node, keys: Iterable[str]) -> dict[str, str]:
+        """Key of a series -> type of stored values that may keep numbers out; others are absent."""
         ...
 
-    def names_there(self, measurement: str, tag: str) -> list[str]:
-        """Values of this tag of a measurement in the database, at most LISTED_NAMES of them."""
+    def names_there(self, node: Node, key: str, tag: str) -> list[str]:
+        """Values of this tag of a series in the database, at most LISTED_NAMES of them."""
         ...

@@ -7,7 +7,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import influx_utils
@@ -85,21 +85,25 @@ class Watch:
     ) -> None:
         self._settings = settings
         self._source = source
-        self._metrics = node.metrics
+        self._described = node.metrics
         self._notices = notices = Notices()
-        self._thresholds = WatchedFiles(
-            [settings.thresholds_file],
-            lambda: load_thresholds(settings.thresholds_file, node.metrics),
-            _kept_thresholds(state, node.metrics),
-        )
         paths = bundle_paths(settings.model)
+        self.metrics: MetricTable | None = None
         self._bundle = WatchedFiles(
             [paths.model, paths.litert, paths.identity, paths.stats], self._load_bundle
+        )
+        # What never changed while the model was trained is not watched.
+        self.metrics = metrics = self.bundle.metrics
+        node = replace(node, metrics=metrics)
+        self._thresholds = WatchedFiles(
+            [settings.thresholds_file],
+            lambda: load_thresholds(settings.thresholds_file, metrics),
+            _kept_thresholds(state, metrics),
         )
         # Verdicts do not depend on the proposals, so a damaged file does not prevent the start.
         self._proposals = WatchedFiles(
             [proposals_path(settings.thresholds_file)],
-            lambda: read_proposals(settings.thresholds_file, node.metrics),
+            lambda: read_proposals(settings.thresholds_file, metrics),
             [],
         )
         self._judge = Detector(self.bundle, self.thresholds, settings.interval_seconds)
@@ -114,10 +118,10 @@ class Watch:
             clock,
             notices,
         )
-        self.incidents = Incidents(node.metrics)
+        self.incidents = Incidents(metrics)
         self._drift_records = max(1, round(settings.drift_seconds / settings.interval_seconds))
-        self.drift = Drift(self._drift_records, node.metrics)
-        self._first_records = FirstRecords(node.metrics)
+        self.drift = Drift(self._drift_records, metrics)
+        self._first_records = FirstRecords(metrics)
         self.status = ""
         self.has_foreign_thresholds = False
         self._restore(state)
@@ -133,7 +137,12 @@ class Watch:
         return self._bundle.content
 
     def _load_bundle(self) -> Bundle:
-        bundle = load_bundle(self._settings.model, self._metrics)
+        bundle = load_bundle(self._settings.model, self._described)
+        if self.metrics is not None and tuple(bundle.metrics) != tuple(self.metrics):
+            raise UserError(
+                f"{self._settings.model}: is for {', '.join(bundle.metrics)}, not {', '.join(self.metrics)};"
+                " restart the service to use it"
+            )
         warn_of_interval(bundle, self._settings.interval_seconds)
         return bundle
 
@@ -191,7 +200,7 @@ class Watch:
             )
 
     def _note_blind(self) -> None:
-        line = describe_blind(self.bundle.curves, self.thresholds, self._metrics)
+        line = describe_blind(self.bundle.curves, self.thresholds, self.metrics)
         if line and not self._settings.once:
             self._notices.fault("blind", line, logging.WARNING)
         else:
@@ -264,7 +273,7 @@ class Watch:
     def _log_records(self, judged: Sequence[Judged]) -> None:
         self._notices.mended("silence", "new records arrive again")
         lines = [
-            describe_verdict(one.verdict, self.monitor.explained(one.faults), self._metrics)
+            describe_verdict(one.verdict, self.monitor.explained(one.faults), self.metrics)
             for one in judged[-CATCHING_UP_RECORDS:]
         ]
         if len(judged) <= CATCHING_UP_RECORDS:
@@ -285,7 +294,7 @@ class Watch:
             )
             self._notices.fault(
                 "unknown",
-                describe_unknown(verdict, faults, self._metrics),
+                describe_unknown(verdict, faults, self.metrics),
                 logging.WARNING,
                 (verdict.unknown, kinds),
             )
@@ -328,8 +337,8 @@ class Watch:
         """Continue where the previous process stopped; a state that is invalid in part is ignored whole."""
         if not state:
             return
-        incidents, first_records = Incidents(self._metrics), FirstRecords(self._metrics)
-        drift = Drift(self._drift_records, self._metrics)
+        incidents, first_records = Incidents(self.metrics), FirstRecords(self.metrics)
+        drift = Drift(self._drift_records, self.metrics)
         try:
             incidents.restore(mapping(state["incidents"]))
             drift.restore(mapping(state["drift"]))

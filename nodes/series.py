@@ -61,6 +61,11 @@ def monitored_series(node: Node = DEFAULT_NODE) -> dict[str, tuple[str, str | No
     }
 
 
+def is_of(name: str, key: str) -> bool:
+    """Whether a name of monitored_series is that of the series with this key, or of a part of it."""
+    return name == key or name.startswith(f"{key[:-1]}," if key.endswith("}") else f"{key}{{")
+
+
 def _name(key: str, tag: str | None, part: str | None) -> str:
     if tag is None:
         return key
