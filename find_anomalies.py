@@ -12,8 +12,9 @@ import sys
 from collections.abc import Sequence
 
 from commands.command_line import parse_options
+from commands.describe import run_describe
 from commands.edge import check_thresholds, run_collect, run_replay, run_test, run_train
-from commands.options import CHECK, COLLECT, LIVE, PORTS_TEST, PORTS_TRAIN, REPLAY, TRAIN
+from commands.options import CHECK, COLLECT, DESCRIBE, LIVE, PORTS_TEST, PORTS_TRAIN, REPLAY, TRAIN
 from commands.ports import run_ports_test, run_ports_train
 from common.files import UserError
 from edge.evaluation import evaluate
@@ -46,6 +47,7 @@ COMMANDS = {
     TRAIN: run_train,
     LIVE: run_test,
     REPLAY: run_replay,
+    DESCRIBE: run_describe,
     COLLECT: run_collect,
     CHECK: check_thresholds,
     PORTS_TRAIN: run_ports_train,

@@ -178,6 +178,13 @@ COLLECT = Mode(
     "Write the history of the edge node from InfluxDB to a dataset to train on",
     "--mode collect --output data/normal.csv",
 )
+DESCRIBE = Mode(
+    "edge",
+    "describe",
+    "--mode describe",
+    "Look into InfluxDB, and print a node file for what is there",
+    "--mode describe --influx_host localhost --output node.json",
+)
 CHECK = Mode(
     "edge",
     None,
@@ -199,7 +206,7 @@ PORTS_TEST = Mode(
     "Judge the newest port traffic: the hourly job, for ever or once",
     "--target ports --mode test --once",
 )
-MODES = (TRAIN, LIVE, REPLAY, COLLECT, CHECK, PORTS_TRAIN, PORTS_TEST)
+MODES = (TRAIN, LIVE, REPLAY, DESCRIBE, COLLECT, CHECK, PORTS_TRAIN, PORTS_TEST)
 
 
 # --- the table -----------------------------------------------------------------------------------
@@ -281,7 +288,7 @@ class Option:
 
 _SWITCH: dict[str, Any] = {"kind": _boolean, "default": False, "metavar": "true|false"}
 _JUDGES = (TRAIN, LIVE, REPLAY, CHECK)
-_INFLUX = (LIVE, COLLECT, PORTS_TRAIN, PORTS_TEST)
+_INFLUX = (LIVE, DESCRIBE, COLLECT, PORTS_TRAIN, PORTS_TEST)
 _PORTS = (PORTS_TRAIN, PORTS_TEST)
 
 # The options that choose the mode.
@@ -299,9 +306,9 @@ CHOICES = (
         "mode",
         "mode",
         MODES,
-        "train models, test new data with them, or collect records to train on",
-        kind=_one_of("train", "test", "collect"),
-        metavar="{train,test,collect}",
+        "describe a node, collect its records, train models on them, or test new data with the models",
+        kind=_one_of("train", "test", "collect", "describe"),
+        metavar="{train,test,collect,describe}",
     ),
     Option(
         "check_thresholds",
@@ -327,11 +334,26 @@ OPTIONS = (
     Option("trainset", "files", (TRAIN, CHECK), "normal records, a day or more", trainset, metavar="CSV"),
     Option("output", "files", (COLLECT,), "file to write; required", metavar="CSV"),
     Option(
+        "output",
+        "files",
+        (DESCRIBE,),
+        "node file to write; one that is there already is kept",
+        metavar="JSON",
+        default_text="standard output",
+    ),
+    Option(
         "node_file",
         "files",
         (*_JUDGES, COLLECT),
         "JSON file that describes the node: CPUs, interfaces, cell, memory, exporters, metrics",
         default_text="the documented testbed",
+    ),
+    Option(
+        "node_file",
+        "files",
+        (DESCRIBE,),
+        "JSON file that chooses among several nodes: of its keys, the cell, instances and tags count",
+        default_text="the first node",
     ),
     Option(
         "ports_dir",

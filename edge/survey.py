@@ -1,0 +1,133 @@
+"""Looks into an InfluxDB, in bounded memory: which measurements, fields and series it has now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import influx_utils
+from influx_utils import identifier
+from nodes.metrics import RawSeries
+from nodes.survey import (
+    MOST_MEASUREMENTS,
+    MOST_SERIES,
+    NUMBERS,
+    SHOWN_OTHERS,
+    SURVEY_SECONDS,
+    FoundSeries,
+    Survey,
+)
+
+if TYPE_CHECKING:
+    from influxdb import InfluxDBClient
+
+# What exporters, Prometheus and Telegraf tell of themselves is named after all else.
+OF_ITSELF = (
+    "go_",
+    "process_",
+    "promhttp_",
+    "prometheus_",
+    "python_",
+    "scrape_",
+    "up",
+    "internal_",
+    "node_exporter_",
+    "node_scrape_",
+)
+
+
+class InfluxSurveyor:
+    """Looks into the database that `client` has selected; each method raises one of INFLUX_ERRORS."""
+
+    def __init__(self, client: InfluxDBClient) -> None:
+        self._client = client
+
+    @influx_utils.answers()
+    def survey(
+        self, wanted: Sequence[RawSeries], pinned: Mapping[str, Mapping[str, str]] | None = None
+    ) -> Survey:
+        """See Surveyor. What ended more than SURVEY_SECONDS before now counts only if nothing is newer."""
+        names = self._column(f"SHOW MEASUREMENTS LIMIT {MOST_MEASUREMENTS}", 0)
+        asked = {one.measurement for one in wanted}
+        others = sorted(set(names) - asked, key=lambda name: (name.startswith(OF_ITSELF), name))
+        shown = others[:SHOWN_OTHERS]
+        fields = self._keys("FIELD", [name for name in names if name in asked] + shown)
+        there = [one for one in wanted if fields.get(one.measurement, {}).get(one.value_field) in NUMBERS]
+        span = f"time > now() - {SURVEY_SECONDS}s AND time <= now()"
+        found = self._all_series(there, span, pinned or {})
+        if not any(found.values()) and (newest := self._newest(there)):
+            span = f"time > {newest - SURVEY_SECONDS * 10**9} AND time <= {newest}"
+            found = self._all_series(there, span, pinned or {})
+        tags = {name: tuple(keys) for name, keys in self._keys("TAG", fields).items()}
+        return Survey(
+            measurements=(*(name for name in names if name in asked), *others),
+            fields=fields,
+            tags=tags,
+            series={key: tuple(series[:MOST_SERIES]) for key, series in found.items()},
+            cut=frozenset(key for key, series in found.items() if len(series) > MOST_SERIES),
+        )
+
+    @influx_utils.answers()
+    def databases(self) -> list[str]:
+        """The names of the databases that this user may list, without InfluxDB's own."""
+        return [name for name in self._column("SHOW DATABASES", 0) if name != "_internal"]
+
+    def _column(self, statement: str, place: int) -> list[str]:
+        (answer,) = influx_utils.run(self._client, [statement])
+        return [row[place] for series in answer for row in series["values"]]
+
+    def _keys(self, what: str, names: Iterable[str]) -> dict[str, dict[str, str]]:
+        """Measurement -> its fields and their types, or its tags."""
+        if not (sources := ", ".join(map(identifier, names))):
+            return {}
+        (answer,) = influx_utils.run(self._client, [f"SHOW {what} KEYS FROM {sources}"])
+        found: dict[str, dict[str, str]] = {}
+        for series in answer:
+            for key, *kind in series["values"]:
+                # A field may have several types; the first is that of the newest samples.
+                found.setdefault(series["name"], {}).setdefault(key, *(kind or [""]))
+        return found
+
+    def _newest(self, wanted: Iterable[RawSeries]) -> int | None:
+        """Time of the newest sample of all up to now (ns)."""
+        times = []
+        for measurement, name in {(one.measurement, one.value_field) for one in wanted}:
+            statement = f"SELECT last({identifier(name)}::field) FROM {identifier(measurement)}"
+            (answer,) = influx_utils.run(self._client, [f"{statement} WHERE time > 0 AND time <= now()"])
+            times += [row[0] for series in answer for row in series["values"]]
+        return max(times, default=None)
+
+    def _all_series(
+        self, wanted: Iterable[RawSeries], span: str, pinned: Mapping[str, Mapping[str, str]]
+    ) -> dict[str, list[FoundSeries]]:
+        return {one.key: self._series(one, span, {**one.tags, **pinned.get(one.key, {})}) for one in wanted}
+
+    def _series(self, one: RawSeries, span: str, tags: Mapping[str, str]) -> list[FoundSeries]:
+        """The series of a measurement with these tags that have samples in a span of time."""
+        name = f"{identifier(one.value_field)}::field"
+        conditions = " AND ".join([span, *(influx_utils.any_of(tag, [text]) for tag, text in tags.items())])
+        # Only a selector alone gives the time of its sample.
+        statements = [
+            f"SELECT {what} FROM {identifier(one.measurement)} WHERE {conditions}"
+            f" GROUP BY * SLIMIT {MOST_SERIES + 1}"
+            for what in (f"count({name}), min({name}), max({name})", f"first({name})", f"last({name})")
+        ]
+        answers = [influx_utils.run(self._client, [statement])[0] for statement in statements]
+        by_tags = [
+            {tuple(sorted((series.get("tags") or {}).items())): series["values"][0] for series in answer}
+            for answer in answers
+        ]
+        return [
+            FoundSeries(
+                tags={tag: text for tag, text in found if text},
+                count=numbers[1],
+                first=firsts[0],
+                last=lasts[0],
+                low=numbers[2],
+                high=numbers[3],
+                value=lasts[1],
+            )
+            # A series may have come between two statements.
+            for found, numbers in by_tags[0].items()
+            if (firsts := by_tags[1].get(found)) and (lasts := by_tags[2].get(found))
+        ]
