@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import influx_utils
 from commands.influx import connect
 from commands.options import EDGE_ANOMALIES
 from common.files import UserError, is_there, loadDictJson, saveDictJson
 from common.times import format_time
 from edge.survey import InfluxSurveyor
-from nodes.recognition import NAMED, Recognition, recognise
+from nodes.recognition import Recognition, recognise
 from nodes.stacks import Stack, load_stacks, pinned_tags_of, wanted_series
 from nodes.survey import SURVEY_SECONDS, Survey, Surveyor, describe_others, example_metric
 
@@ -31,14 +29,13 @@ def run_describe(options: argparse.Namespace) -> None:
     pins = _read_pins(options.node_file) if options.node_file else {}
     server, client = connect(options, EDGE_ANOMALIES)
     client.switch_database(options.influx_db)
-    surveyor = InfluxSurveyor(client)
-    place = f"InfluxDB at {server}: database {options.influx_db}"
+    surveyor = InfluxSurveyor(client, server, options.influx_db)
     try:
         survey, recognition = look(surveyor, load_stacks(), pins)
-    except influx_utils.INFLUX_ERRORS as error:
-        raise UserError(influx_utils.describe_error(error, server, options.influx_db)) from None
-    if not survey.measurements:
-        raise UserError(_nothing_there(surveyor, place, options.influx_db))
+        if not survey.measurements:
+            raise UserError(surveyor.why_empty())
+    except surveyor.errors as error:
+        raise UserError(surveyor.describe_error(error)) from None
     lines = [*recognition.remarks, *recognition.choices]
     if (newest := survey.newest) and time.time() - newest / 1e9 > SURVEY_SECONDS:
         lines.append(f"the newest sample is of {format_time(newest)}; check that samples still come")
@@ -47,7 +44,9 @@ def run_describe(options: argparse.Namespace) -> None:
     for line in lines:
         _print_remark(line)
     if not recognition.node:
-        raise UserError(f"{place} has no current samples of a stack that is known; {_by_hand(survey)}")
+        raise UserError(
+            f"{surveyor.place} has no current samples of a stack that is known; {_by_hand(survey)}"
+        )
     if options.output:
         saveDictJson(recognition.node, options.output)
         _print_remark(f"{options.output} was written")
@@ -82,18 +81,6 @@ def _read_pins(filename: str) -> dict[str, Any]:
             raise UserError(f"{filename}: '{key}' must be like {example}")
         pins[key] = value
     return pins
-
-
-def _nothing_there(surveyor: InfluxSurveyor, place: str, database: str) -> str:
-    """Why there is nothing: InfluxDB lists no measurements of a database that is missing, without an error."""
-    names = [database]
-    # A user may have no right to list them.
-    with contextlib.suppress(*influx_utils.INFLUX_ERRORS):
-        names = surveyor.databases()
-    if database in names:
-        return f"{place} is empty; check that Prometheus or Telegraf writes there, and --influx_db"
-    there = f"there is {', '.join(names[:NAMED])}" if names else "there is none"
-    return f"{place} does not exist; check --influx_db ({there})"
 
 
 def _by_hand(survey: Survey) -> str:

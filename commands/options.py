@@ -183,7 +183,7 @@ DESCRIBE = Mode(
     "describe",
     "--mode describe",
     "Look into InfluxDB, and print a node file for what is there",
-    "--mode describe --influx_host localhost --output node.json",
+    "--mode describe --output node.json",
 )
 CHECK = Mode(
     "edge",
@@ -332,13 +332,12 @@ OPTIONS = (
         default=f"{data_prefix}thresholds.json",
     ),
     Option("trainset", "files", (TRAIN, CHECK), "normal records, a day or more", trainset, metavar="CSV"),
-    Option("output", "files", (COLLECT,), "file to write; required", metavar="CSV"),
+    Option("output", "files", (COLLECT,), "dataset to write, a CSV file; required"),
     Option(
         "output",
         "files",
         (DESCRIBE,),
-        "node file to write; one that is there already is kept",
-        metavar="JSON",
+        "node file to write, a new one",
         default_text="standard output",
     ),
     Option(

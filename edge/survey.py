@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import influx_utils
+from common.values import is_number
+from edge.source import LISTED_NAMES
 from influx_utils import identifier
 from nodes.metrics import RawSeries
 from nodes.survey import (
+    MOST_FOUND,
     MOST_MEASUREMENTS,
-    MOST_SERIES,
-    NUMBERS,
+    NUMBER_TYPES,
     SHOWN_OTHERS,
     SURVEY_SECONDS,
     FoundSeries,
@@ -37,40 +40,56 @@ OF_ITSELF = (
 
 
 class InfluxSurveyor:
-    """Looks into the database that `client` has selected; each method raises one of INFLUX_ERRORS."""
+    """Looks into a database of InfluxDB; a Surveyor.
 
-    def __init__(self, client: InfluxDBClient) -> None:
-        self._client = client
+    client: has the database selected. server: host:port, and db_name, as messages name them.
+    """
+
+    errors = influx_utils.INFLUX_ERRORS
+
+    def __init__(self, client: InfluxDBClient, server: str, db_name: str) -> None:
+        self._client, self._server, self._db_name = client, server, db_name
+        self.place = f"InfluxDB at {server}: database {db_name}"
+
+    def describe_error(self, error: Exception) -> str:
+        """One line for the user: what went wrong, and what to do."""
+        return influx_utils.describe_error(error, self._server, self._db_name)
 
     @influx_utils.answers()
-    def survey(
-        self, wanted: Sequence[RawSeries], pinned: Mapping[str, Mapping[str, str]] | None = None
-    ) -> Survey:
+    def survey(self, wanted: Sequence[RawSeries], pinned: Mapping[str, Mapping[str, str]]) -> Survey:
         """See Surveyor. What ended more than SURVEY_SECONDS before now counts only if nothing is newer."""
         names = self._column(f"SHOW MEASUREMENTS LIMIT {MOST_MEASUREMENTS}", 0)
         asked = {one.measurement for one in wanted}
         others = sorted(set(names) - asked, key=lambda name: (name.startswith(OF_ITSELF), name))
         shown = others[:SHOWN_OTHERS]
         fields = self._keys("FIELD", [name for name in names if name in asked] + shown)
-        there = [one for one in wanted if fields.get(one.measurement, {}).get(one.value_field) in NUMBERS]
+        there = [
+            one for one in wanted if fields.get(one.measurement, {}).get(one.value_field) in NUMBER_TYPES
+        ]
         span = f"time > now() - {SURVEY_SECONDS}s AND time <= now()"
-        found = self._all_series(there, span, pinned or {})
+        found = self._all_series(there, span, pinned)
         if not any(found.values()) and (newest := self._newest(there)):
             span = f"time > {newest - SURVEY_SECONDS * 10**9} AND time <= {newest}"
-            found = self._all_series(there, span, pinned or {})
+            found = self._all_series(there, span, pinned)
         tags = {name: tuple(keys) for name, keys in self._keys("TAG", fields).items()}
         return Survey(
             measurements=(*(name for name in names if name in asked), *others),
             fields=fields,
             tags=tags,
-            series={key: tuple(series[:MOST_SERIES]) for key, series in found.items()},
-            cut=frozenset(key for key, series in found.items() if len(series) > MOST_SERIES),
+            series={key: tuple(series[:MOST_FOUND]) for key, series in found.items()},
+            cut=frozenset(key for key, series in found.items() if len(series) > MOST_FOUND),
         )
 
-    @influx_utils.answers()
-    def databases(self) -> list[str]:
-        """The names of the databases that this user may list, without InfluxDB's own."""
-        return [name for name in self._column("SHOW DATABASES", 0) if name != "_internal"]
+    def why_empty(self) -> str:
+        """Why there is nothing: InfluxDB lists no measurements, and no error, if the database is missing."""
+        names = [self._db_name]
+        # A user may have no right to list them.
+        with contextlib.suppress(*self.errors):
+            names = [name for name in self._column("SHOW DATABASES", 0) if name != "_internal"]
+        if self._db_name in names:
+            return f"{self.place} is empty; check that Prometheus or Telegraf writes there, and --influx_db"
+        there = f"there is {', '.join(names[:LISTED_NAMES])}" if names else "there is none"
+        return f"{self.place} does not exist; check --influx_db ({there})"
 
     def _column(self, statement: str, place: int) -> list[str]:
         (answer,) = influx_utils.run(self._client, [statement])
@@ -84,8 +103,10 @@ class InfluxSurveyor:
         found: dict[str, dict[str, str]] = {}
         for series in answer:
             for key, *kind in series["values"]:
-                # A field may have several types; the first is that of the newest samples.
-                found.setdefault(series["name"], {}).setdefault(key, *(kind or [""]))
+                of_name = found.setdefault(series["name"], {})
+                # A field may have several types, each for a time.
+                if of_name.get(key) not in NUMBER_TYPES:
+                    of_name[key] = kind[0] if kind else ""
         return found
 
     def _newest(self, wanted: Iterable[RawSeries]) -> int | None:
@@ -109,7 +130,7 @@ class InfluxSurveyor:
         # Only a selector alone gives the time of its sample.
         statements = [
             f"SELECT {what} FROM {identifier(one.measurement)} WHERE {conditions}"
-            f" GROUP BY * SLIMIT {MOST_SERIES + 1}"
+            f" GROUP BY * SLIMIT {MOST_FOUND + 1}"
             for what in (f"count({name}), min({name}), max({name})", f"first({name})", f"last({name})")
         ]
         answers = [influx_utils.run(self._client, [statement])[0] for statement in statements]
@@ -130,4 +151,5 @@ class InfluxSurveyor:
             # A series may have come between two statements.
             for found, numbers in by_tags[0].items()
             if (firsts := by_tags[1].get(found)) and (lasts := by_tags[2].get(found))
+            if all(map(is_number, (*numbers[1:], lasts[1])))
         ]

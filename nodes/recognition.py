@@ -13,9 +13,9 @@ from typing import Any
 
 from common.files import UserError
 from nodes.metrics import DOCUMENTED, FREE, METRICS, ZERO_LEVEL, Metric
-from nodes.series import RECORD_SECONDS
+from nodes.series import RECORD_SECONDS, TOO_LARGE
 from nodes.stacks import Stack
-from nodes.survey import NUMBERS, FoundSeries, Survey
+from nodes.survey import NUMBER_TYPES, FoundSeries, Survey
 
 # Interfaces of the host itself, of containers and of virtual machines. What they carry also passes another
 # interface, or never leaves the host.
@@ -29,7 +29,7 @@ TELLING_TAGS = ("host", "job")
 # The longest name that a node file takes.
 MOST_LETTERS = 200
 # How many names a remark lists.
-NAMED = 8
+LISTED_IN_REMARKS = 8
 
 
 @dataclass
@@ -119,14 +119,14 @@ class _Draft:
         return all(self._found.get(one.key) for one in row.series)
 
     def _is_number(self, row: Metric) -> bool:
-        return self._survey.fields.get(row.measurement, {}).get(row.value_field) in NUMBERS
+        return self._survey.fields.get(row.measurement, {}).get(row.value_field) in NUMBER_TYPES
 
     def _why_absent(self, row: Metric) -> str:
         for one in row.series:
             if one.measurement not in self._survey.measurements:
                 return f"{one.measurement} is not in the database"
             kind = self._survey.fields.get(one.measurement, {}).get(one.value_field)
-            if kind not in NUMBERS:
+            if kind not in NUMBER_TYPES:
                 what = f"holds values of the type {kind}, not numbers," if kind else "is not"
                 return f"the field {one.value_field} {what} in {one.measurement}"
         return f"{row.series[0].key} has had no sample for an hour"
@@ -310,10 +310,13 @@ class _Draft:
 
     def fill_memory(self) -> None:
         """Fill in the total memory."""
-        for row in self.rows.values():
+        for row in list(self.rows.values()):
             if row.kind == FREE and row.name in DOCUMENTED:
                 newest = max(self._found[row.series[-1].key], key=lambda one: one.last)
-                self._node["total_memory_bytes"] = int(newest.value)
+                if 0 < newest.value < TOO_LARGE:
+                    self._node["total_memory_bytes"] = int(newest.value)
+                else:
+                    self._drop(row, f"{row.total_measurement} is {newest.value:g}")
 
     # --- remarks ---------------------------------------------------------------------------------
 
@@ -397,8 +400,8 @@ def _natural(name: str) -> tuple[Any, ...]:
 
 
 def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
+    more = f" and {len(names) - LISTED_IN_REMARKS} more" if len(names) > LISTED_IN_REMARKS else ""
+    return ", ".join(names[:LISTED_IN_REMARKS]) + more
 
 
 def _are(names: Sequence[str]) -> str:

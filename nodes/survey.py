@@ -13,13 +13,13 @@ from nodes.metrics import COUNTER, RawSeries
 SURVEY_SECONDS = 3600
 # A survey reads at most so many series of one key, names so many measurements, and says of so many of those
 # that nobody asked for what they have.
-MOST_SERIES, MOST_MEASUREMENTS, SHOWN_OTHERS = 1000, 10_000, 20
+MOST_FOUND, MOST_MEASUREMENTS, SHOWN_OTHERS = 1000, 10_000, 20
 # How many fields or tags a line names.
 SHOWN_KEYS = 8
 # What the name of a metric may have.
 MOST_NAME_LETTERS = 40
 # Types of InfluxDB whose values a metric can be made of.
-NUMBERS = ("float", "integer", "unsigned")
+NUMBER_TYPES = ("float", "integer", "unsigned")
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,22 @@ class Survey:
 
 
 class Surveyor(Protocol):
-    """Looks into a database."""
+    """Looks into a database. Each method that asks the server raises one of `errors`.
+
+    errors: what is raised if the server is away, hangs or refuses. place: the server and what is read there,
+    as messages name them.
+    """
+
+    errors: tuple[type[Exception], ...]
+    place: str
+
+    def describe_error(self, error: Exception) -> str:
+        """One line for the user: what went wrong, and what to do."""
+        ...
+
+    def why_empty(self) -> str:
+        """One line for the user if there are no measurements, and what to do."""
+        ...
 
     def survey(self, wanted: Sequence[RawSeries], pinned: Mapping[str, Mapping[str, str]]) -> Survey:
         """What there is of these series, and what else.
@@ -98,7 +113,7 @@ def example_metric(survey: Survey) -> dict[str, Any] | None:
     """A metric that is described by hand, as an example, of what is there; None if nothing is a number."""
     for measurement in survey.measurements:
         for name, kind in sorted(survey.fields.get(measurement, {}).items()):
-            if kind in NUMBERS:
+            if kind in NUMBER_TYPES:
                 words = f"{measurement} {name}".lower().removesuffix(" value")
                 metric = re.sub("[^a-z0-9]+", "_", words).strip("_")
                 if not metric[:1].isalpha():

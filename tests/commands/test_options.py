@@ -21,6 +21,7 @@ from commands.options import (
     CHECK,
     CHOICES,
     COLLECT,
+    DESCRIBE,
     LIVE,
     MODES,
     OPTIONS,
@@ -130,6 +131,7 @@ def test_names_and_defaults_are_the_documented_ones() -> None:
         "metrics_address": "127.0.0.1",
     }
     assert values[REPLAY] == judges | {"replay": "records.csv", "plot": None, "plot_dir": None}
+    assert values[DESCRIBE] == influx | {"output": None, "node_file": None}
     assert values[COLLECT] == influx | {"output": None, "node_file": None, "interval": 15, "since": 86400}
     assert values[CHECK] == judges | {"trainset": "data/normal.csv"}
     assert values[PORTS_TRAIN] == for_ports | influx | {
@@ -190,8 +192,11 @@ def test_each_command_reads_the_options_that_serve_it_and_no_others(mode: Mode) 
 @pytest.mark.parametrize(
     ("arguments", "fault"),
     [
-        ("", "--mode is needed: train, test or collect"),
-        ("--mode fly", "argument --mode: invalid choice: 'fly' (choose from 'train', 'test', 'collect')"),
+        ("", "--mode is needed: train, test, collect or describe"),
+        (
+            "--mode fly",
+            "argument --mode: invalid choice: 'fly' (choose from 'train', 'test', 'collect', 'describe')",
+        ),
         ("--mode test --speed 9", "unrecognized arguments: --speed 9; --help shows all options"),
         ("--mode test now", "unrecognized arguments: now; --help shows all options"),
         ("--mode test --node all", "unrecognized arguments: --node all; --help shows all options"),
@@ -218,6 +223,10 @@ def test_each_command_reads_the_options_that_serve_it_and_no_others(mode: Mode) 
             "--target ports has no --mode collect; its --mode train reads the samples directly",
         ),
         (
+            "--target ports --mode describe",
+            "--target ports has no --mode describe; its --mode train reads the samples directly",
+        ),
+        (
             "--target ports --check_thresholds",
             "--target ports has no --check_thresholds and no thresholds file",
         ),
@@ -230,12 +239,13 @@ def test_each_command_reads_the_options_that_serve_it_and_no_others(mode: Mode) 
         ("--mode test --plot x.png", "--plot does nothing in --mode test; it serves --mode test --replay"),
         (
             "--mode test --replay x.csv --node_file x",
-            "--node_file does nothing in --mode test --replay; it serves --mode test and --mode collect",
+            "--node_file does nothing in --mode test --replay; it serves --mode test, --mode describe and"
+            " --mode collect",
         ),
         (
             "--mode train --influx_host x",
-            "--influx_host does nothing in --mode train; it serves --mode test, --mode collect,"
-            " --target ports --mode train and --target ports --mode test",
+            "--influx_host does nothing in --mode train; it serves --mode test, --mode describe,"
+            " --mode collect, --target ports --mode train and --target ports --mode test",
         ),
         (
             "--check_thresholds --evaluate",

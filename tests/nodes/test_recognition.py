@@ -252,8 +252,8 @@ def test_a_tag_in_which_series_differ_is_fixed(stacks: list[Stack]) -> None:
     recognition = recognise(survey(together(host(), other)), stacks)
     assert recognition.node == {**DESCRIBED_HOST, "node_tags": {"job": "node"}}
     assert recognition.choices == [
-        'node_tags has job node; there is also a; for another one give a file with {"node_tags": {"job": "a"}}'
-        " as --node_file"
+        "node_tags has job node; there is also a; for another one give a file with"
+        ' {"node_tags": {"job": "a"}} as --node_file'
     ]
 
 
