@@ -75,9 +75,9 @@ def _read_pins(filename: str) -> dict[str, Any]:
         is_tags = key.endswith("_tags")
         if not (is_tags or key == "cell_id" or key.endswith("_instance")) or value is None:
             continue
-        texts = list(value.values()) if is_tags and isinstance(value, dict) else [value]
-        if not all(isinstance(text, str) for text in texts):
-            example = '{"job": "node"}' if is_tags else '"edge:9100"'
+        texts = value.values() if is_tags and isinstance(value, dict) else [value]
+        if is_tags != isinstance(value, dict) or not all(isinstance(text, str) for text in texts):
+            example = '{"job": "node"}' if is_tags else '"2"' if key == "cell_id" else '"edge:9100"'
             raise UserError(f"{filename}: '{key}' must be like {example}")
         pins[key] = value
     return pins

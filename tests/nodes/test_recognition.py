@@ -241,7 +241,7 @@ def test_the_gnb_of_the_same_host_is_taken(stacks: list[Stack]) -> None:
 
 def test_an_instance_that_is_not_there_is_refused(stacks: list[Stack]) -> None:
     with pytest.raises(
-        UserError, match=r"^node_instance 'x:1' has had no sample for an hour; there is edge:9100$"
+        UserError, match=r"^node_instance 'x:1' has had no sample in the last hour; there is edge:9100$"
     ):
         recognise(survey(host()), stacks, {"node_instance": "x:1"})
 
@@ -282,7 +282,7 @@ def test_interfaces_of_the_host_itself_and_idle_ones_are_left_out(stacks: list[S
     assert recognition.node["interfaces"] == ["eth0", "lowpan0"]
     assert said(recognition)[2:] == [
         "interfaces of the host itself that are left out: br-0a1b, docker0, lo, veth1a, virbr0",
-        "interfaces that were idle for an hour and are left out: eth1",
+        "interfaces that were idle in the last hour and are left out: eth1",
         "interfaces: eth0, lowpan0",
     ]
 
@@ -318,7 +318,7 @@ def test_several_cells_are_named(stacks: list[Stack]) -> None:
         'cell_id is 1; there is also 3; for another one give a file with {"cell_id": "3"} as --node_file'
     ]
     assert recognise(found, stacks, {"cell_id": "3"}).node["cell_id"] == "3"
-    with pytest.raises(UserError, match=r"^cell_id '4' has had no sample for an hour; there is 1, 3$"):
+    with pytest.raises(UserError, match=r"^cell_id '4' has had no sample in the last hour; there is 1, 3$"):
         recognise(found, stacks, {"cell_id": "4"})
 
 
@@ -351,7 +351,7 @@ def test_an_interval_longer_than_that_of_records_is_told(stacks: list[Stack]) ->
 def test_metrics_that_do_not_change_are_told(stacks: list[Stack]) -> None:
     found = together(host(), ran())
     found[DOWNLINK] = [series(high=0, **one.tags) for one in found[DOWNLINK]]
-    assert "constant for an hour: net_5g_down" in recognise(survey(found), stacks).remarks
+    assert "did not change in the last hour: net_5g_down" in recognise(survey(found), stacks).remarks
 
 
 def test_others_are_named_with_fields_and_tags_and_counted() -> None:
