@@ -13,7 +13,7 @@ from commands.influx import connect
 from commands.options import EDGE_ANOMALIES
 from common.files import UserError, is_there, loadDictJson, saveDictJson
 from common.times import format_time
-from edge.survey import InfluxSurveyor
+from edge.survey import SURVEY_TIMEOUT_SECONDS, InfluxSurveyor
 from nodes.recognition import Recognition, recognise
 from nodes.stacks import Stack, load_stacks, pinned_tags_of, wanted_series
 from nodes.survey import SURVEY_SECONDS, Survey, Surveyor, describe_others, example_metric
@@ -27,7 +27,7 @@ def run_describe(options: argparse.Namespace) -> None:
     if options.output and is_there(options.output):
         raise UserError(f"{options.output} is there already, and may be edited; give --output another name")
     pins = _read_pins(options.node_file) if options.node_file else {}
-    server, client = connect(options, EDGE_ANOMALIES)
+    server, client = connect(options, EDGE_ANOMALIES, SURVEY_TIMEOUT_SECONDS)
     client.switch_database(options.influx_db)
     surveyor = InfluxSurveyor(client, server, options.influx_db)
     try:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import requests
 
 import influx_utils
 from common.values import is_number
@@ -24,6 +26,8 @@ from nodes.survey import (
 if TYPE_CHECKING:
     from influxdb import InfluxDBClient
 
+# A database with 100,000 series takes seconds for one statement.
+SURVEY_TIMEOUT_SECONDS = 30.0
 # What exporters, Prometheus and Telegraf tell of themselves is named after all else.
 OF_ITSELF = (
     "go_",
@@ -53,6 +57,8 @@ class InfluxSurveyor:
 
     def describe_error(self, error: Exception) -> str:
         """One line for the user: what went wrong, and what to do."""
+        if isinstance(error, requests.Timeout):
+            return f"{self.place} did not answer within {SURVEY_TIMEOUT_SECONDS:g} s; check the server"
         return influx_utils.describe_error(error, self._server, self._db_name)
 
     @influx_utils.answers()
@@ -127,29 +133,25 @@ class InfluxSurveyor:
         """The series of a measurement with these tags that have samples in a span of time."""
         name = f"{identifier(one.value_field)}::field"
         conditions = " AND ".join([span, *(influx_utils.any_of(tag, [text]) for tag, text in tags.items())])
-        # Only a selector alone gives the time of its sample.
-        statements = [
+        last, *more = (
             f"SELECT {what} FROM {identifier(one.measurement)} WHERE {conditions}"
             f" GROUP BY * SLIMIT {MOST_FOUND + 1}"
-            for what in (f"count({name}), min({name}), max({name})", f"first({name})", f"last({name})")
-        ]
-        answers = [influx_utils.run(self._client, [statement])[0] for statement in statements]
-        by_tags = [
-            {tuple(sorted((series.get("tags") or {}).items())): series["values"][0] for series in answer}
-            for answer in answers
-        ]
-        return [
-            FoundSeries(
-                tags={tag: text for tag, text in found if text},
-                count=numbers[1],
-                first=firsts[0],
-                last=lasts[0],
-                low=numbers[2],
-                high=numbers[3],
-                value=lasts[1],
-            )
-            # A series may have come between two statements.
-            for found, numbers in by_tags[0].items()
-            if (firsts := by_tags[1].get(found)) and (lasts := by_tags[2].get(found))
-            if all(map(is_number, (*numbers[1:], lasts[1])))
-        ]
+            # Only a selector alone gives the time of its sample.
+            for what in (f"last({name})", f"first({name})", f"count({name}), min({name}), max({name})")
+        )
+        lasts = self._by_tags(last)
+        # Among so many series, another survey looks for those of one node.
+        firsts, numbers = ({}, {}) if len(lasts) > MOST_FOUND else map(self._by_tags, more)
+        found = []
+        for tags_there, (time, value) in lasts.items():
+            first, *_ = firsts.get(tags_there, [time])
+            _, count, low, high = numbers.get(tags_there, [time, 1, value, value])
+            if all(map(is_number, (value, low, high))):
+                own = {tag: text for tag, text in tags_there if text}
+                found.append(FoundSeries(own, count, first, time, low, high, value))
+        return found
+
+    def _by_tags(self, statement: str) -> dict[tuple[tuple[str, str], ...], list[Any]]:
+        """The tags of each series -> its row of the answer."""
+        (answer,) = influx_utils.run(self._client, [statement])
+        return {tuple(sorted((series.get("tags") or {}).items())): series["values"][0] for series in answer}

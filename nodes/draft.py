@@ -26,14 +26,16 @@ class Draft:
     """A node file in the making.
 
     survey: what was found. pins: as in recognise(). rows: the metrics that are in it, by name. described:
-    name -> what the node file says of the metric. off: those of them that are switched off. found: key ->
-    series of this node. node: the other keys of the node file. choices, remarks: as in Recognition.
+    name -> what the node file says of the metric. cell_tags: name -> the tags that name the metric's cell.
+    off: metrics that are switched off. found: key -> series of this node. node: the other keys of the node
+    file. choices, remarks: as in Recognition.
     """
 
     def __init__(self, survey: Survey, pins: Mapping[str, Any]) -> None:
         self.survey, self.pins = survey, pins
         self.rows: dict[str, Metric] = {}
         self.described: dict[str, dict[str, Any]] = {}
+        self.cell_tags: dict[str, tuple[str, ...]] = {}
         self.off: list[str] = []
         self.found = {key: list(series) for key, series in survey.series.items()}
         self.node: dict[str, Any] = {}
@@ -61,32 +63,22 @@ class Draft:
         """What was found of all metrics of an exporter."""
         return [
             one
-            for row in self.rows.values()
-            if row.exporter == exporter
+            for row in self._rows_of(exporter)
             for series in row.series
             for one in self.found.get(series.key, ())
         ]
 
-    def _keep(self, exporter: str, tags: Mapping[str, str], names: Iterable[str] | None = None) -> None:
-        """Keep the series that have these tags, of all metrics of an exporter or those named."""
-        for row in self.rows.values():
-            if row.exporter == exporter and (names is None or row.name in names):
-                for series in row.series:
-                    self.found[series.key] = _having(self.found.get(series.key, []), tags)
-
-    def _drop_silent(self, exporter: str, whose: str) -> None:
-        for row in [one for one in self.rows.values() if one.exporter == exporter]:
-            missing = [one.key for one in row.series if not self.found.get(one.key)]
-            if missing and row.silence != ZERO_LEVEL:
-                self.drop(row, f"{whose} has no {missing[0]}")
+    def _keep(self, rows: Iterable[Metric], tags: Mapping[str, str]) -> None:
+        """Keep the series of these metrics that have these tags."""
+        for series in (series for row in rows for series in row.series):
+            self.found[series.key] = _having(self.found.get(series.key, []), tags)
 
     def pin_instance(self, exporter: str) -> None:
         """Fix the instance of an exporter: the one that was asked for, or the one that has most metrics."""
         key, there = f"{exporter}_instance", self.series_of(exporter)
         metrics = Counter(
             instance
-            for row in self.rows.values()
-            if row.exporter == exporter
+            for row in self._rows_of(exporter)
             for instance in {one.tags.get("instance", "") for one in self.found.get(row.series[0].key, ())}
         )
         names = {one.tags["instance"] for one in _current(there) if is_name(one.tags.get("instance"))}
@@ -103,9 +95,12 @@ class Draft:
         )
         self._hosts.add(_host(chosen))
         self.node[key] = chosen
-        self._keep(exporter, {"instance": chosen})
+        self._keep(self._rows_of(exporter), {"instance": chosen})
         self.tell_choice(key, chosen, names)
-        self._drop_silent(exporter, chosen)
+        for row in self._rows_of(exporter):
+            missing = [one.key for one in row.series if not self.found.get(one.key)]
+            if missing and row.silence != ZERO_LEVEL:
+                self.drop(row, f"{chosen} has no {missing[0]}")
 
     def pin_tags(self, exporter: str) -> None:
         """Fix other tags of an exporter's series as long as any part of a metric has more than one series."""
@@ -117,8 +112,7 @@ class Draft:
                     f"{key} {tag}={text} has had no sample in the last hour; {names_there(values)}"
                 )
             self._fix_tag(exporter, tag, text)
-            self._drop_silent(exporter, f"{key} {tag}={text}")
-        for row in [row for row in self.rows.values() if row.exporter == exporter]:
+        for row in self._rows_of(exporter):
             while row.name in self.rows and (tag := self._differing_tag(row)):
                 series = [one for own in row.series for one in self.found.get(own.key, ())]
                 texts = [one.tags.get(tag, "") for one in _current(series)]
@@ -127,16 +121,25 @@ class Draft:
                 chosen = min(
                     shared or counts, key=lambda text: (not text, -counts[text], natural(text)), default=""
                 )
-                others = {one.tags.get(tag, "") for one in series}
-                if shared:
-                    self._fix_tag(exporter, tag, chosen)
-                    self.tell_choice(key, chosen, others, tag)
-                elif row.name in DOCUMENTED or not chosen:
+                if not shared and (row.name in DOCUMENTED or not chosen):
                     self.drop(row, f"it has several series, which differ in the tag {tag}")
-                else:
-                    self.described[row.name].setdefault("tags", {})[tag] = chosen
-                    self._keep(exporter, {tag: chosen}, [row.name])
-                    self.tell_choice(f"tags of {row.name}", chosen, others, tag)
+                    continue
+                self._fix_tag(exporter, tag, chosen)
+                self.tell_choice(key, chosen, {one.tags.get(tag, "") for one in series}, tag)
+
+    def _rows_of(self, exporter: str) -> list[Metric]:
+        return [row for row in self.rows.values() if row.exporter == exporter]
+
+    def _fix_tag(self, exporter: str, tag: str, text: str) -> None:
+        """Fix a tag for all metrics of an exporter, or only for those described ones that have it."""
+        if self._all_have(exporter, tag, text):
+            self.node.setdefault(f"{exporter}_tags", {})[tag] = text
+            self._keep(self._rows_of(exporter), {tag: text})
+            return
+        for row in self._rows_of(exporter):
+            if row.name not in DOCUMENTED and _having(self.found.get(row.series[0].key, ()), {tag: text}):
+                self.described[row.name].setdefault("tags", {})[tag] = text
+                self._keep([row], {tag: text})
 
     def _differing_tag(self, row: Metric) -> str | None:
         """A tag in which two series of the same part differ; None if there are no such series."""
@@ -160,15 +163,10 @@ class Draft:
     def _all_have(self, exporter: str, tag: str, text: str) -> bool:
         return all(
             _having(self.found[own.key], {tag: text})
-            for row in self.rows.values()
-            if row.exporter == exporter
+            for row in self._rows_of(exporter)
             for own in row.series
             if self.found.get(own.key)
         )
-
-    def _fix_tag(self, exporter: str, tag: str, text: str) -> None:
-        self.node.setdefault(f"{exporter}_tags", {})[tag] = text
-        self._keep(exporter, {tag: text})
 
     def tell_choice(self, key: str, chosen: str, names: Iterable[str], tag: str | None = None) -> None:
         """Say which of several names was chosen, for a key of the node file or a tag in it."""
@@ -177,9 +175,11 @@ class Draft:
             return
         named = [name or "none" for name in others]
         wish = json.dumps({key: others[0] if tag is None else {tag: others[0]}})
-        how = "" if key.startswith("tags of") else f"; for another one give a file with {wish} as --node_file"
         what = f"{key} is" if tag is None else f"{key} has {tag}"
-        self.choices.append(f"{what} {chosen or 'none'}; there {_are(named)}{how}")
+        self.choices.append(
+            f"{what} {chosen or 'none'}; there {_are(named)};"
+            f" for another one give a file with {wish} as --node_file"
+        )
 
 
 def _having(series: Iterable[FoundSeries], tags: Mapping[str, str]) -> list[FoundSeries]:

@@ -54,6 +54,7 @@ def recognise(survey: Survey, stacks: Sequence[Stack], pins: Mapping[str, Any] |
         draft.pin_instance(exporter)
         draft.pin_tags(exporter)
     _fill_parts(draft)
+    _fill_cell_tags(draft)
     _fill_memory(draft)
     _tell_intervals(draft)
     _tell_constant(draft)
@@ -76,6 +77,7 @@ def _choose_stacks(draft: Draft, stacks: Sequence[Stack]) -> None:
         for row in rows:
             draft.rows[row.name] = row
             draft.described[row.name] = copy.deepcopy(dict(stack.described[row.name]))
+            draft.cell_tags[row.name] = stack.cell_tags.get(row.name, ())
         draft.off += [row.name for row in rows if row.name in stack.off]
         draft.remarks.append(f"recognised {stack.name}: {', '.join(row.name for row in rows)}")
         for row in stack.metrics.values():
@@ -173,6 +175,15 @@ def _choose_cell(draft: Draft, cells: list[str]) -> str:
     chosen = wished or cells[0]
     draft.tell_choice("cell_id", chosen, cells)
     return chosen
+
+
+def _fill_cell_tags(draft: Draft) -> None:
+    """Fill in the tags that name the cell of a described metric; without a UE it may be unknown."""
+    for row in draft.rows.values():
+        for tag in draft.cell_tags[row.name]:
+            cells = {one.tags.get(tag) for one in draft.found.get(row.series[0].key, ())}
+            if len(cells) == 1 and is_name(cell := cells.pop()) and tag not in draft.fixed_tags(row.exporter):
+                draft.described[row.name].setdefault("tags", {})[tag] = cell
 
 
 def _fill_memory(draft: Draft) -> None:

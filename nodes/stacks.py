@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,19 +12,24 @@ from nodes.description import read_metrics
 from nodes.metrics import METRICS, MetricTable, RawSeries
 
 STACKS_FOLDER = Path(__file__).parent
+# Tags whose value in a node file is an example: each node has its own cells.
+CELL_TAGS = ("pci",)
 # (measurement, field) -> the name of the field in other versions of its stack.
 RENAMED_FIELDS = {("app_resource_usage", "memory_usage_mb"): "mem_total_mb"}
 
 
 @dataclass(frozen=True)
 class Stack:
-    """A node file of a known stack. described: its key `metrics`. metrics: what it describes, with those that
-    are `off`.
+    """A node file of a known stack.
+
+    described: its key `metrics`, without the tags that name a cell. metrics: what it describes, with those
+    that are `off`. cell_tags: metric -> the tags that name its cell.
     """
 
     name: str
     described: Mapping[str, dict[str, Any]]
     metrics: MetricTable
+    cell_tags: Mapping[str, tuple[str, ...]]
     off: tuple[str, ...] = ()
 
 
@@ -34,11 +39,24 @@ def load_stacks(folder: Path = STACKS_FOLDER) -> list[Stack]:
     for file in sorted(folder.glob("*.json")):
         given = loadDictJson(file)
         described = given.get("metrics") or {name: {} for name in METRICS}
+        cells = {
+            name: tuple(tag for tag in one.get("tags", {}) if tag in CELL_TAGS)
+            for name, one in described.items()
+        }
+        described = {name: _without_tags(one, cells[name]) for name, one in described.items()}
         renamed = {name: _with_renamed(one) for name, one in described.items()}
         for metrics in (described, renamed) if renamed != described else (described,):
             table = read_metrics(str(file), metrics, [])
-            stacks.append(Stack(file.stem, metrics, table, tuple(given.get("off", []))))
+            stacks.append(Stack(file.stem, metrics, table, cells, tuple(given.get("off", []))))
     return stacks
+
+
+def _without_tags(described: dict[str, Any], tags: Collection[str]) -> dict[str, Any]:
+    left = {tag: text for tag, text in described.get("tags", {}).items() if tag not in tags}
+    return {
+        **{key: value for key, value in described.items() if key != "tags"},
+        **({"tags": left} if left else {}),
+    }
 
 
 def _with_renamed(described: dict[str, Any]) -> dict[str, Any]:

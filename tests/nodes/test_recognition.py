@@ -30,6 +30,7 @@ OCUDU = {
             "exporter": "gnb",
             "measurement": "ue",
             "field": "dl_brate",
+            "tags": {"pci": "9"},
             "over": {"rnti": "any"},
             "kind": "bit rate",
             "silence": "zero",
@@ -164,9 +165,10 @@ def test_two_stacks_in_one_database_make_one_node(stacks: list[Stack]) -> None:
     }
     found = survey(together(host(), gnb), fields)
     recognition = recognise(found, stacks)
+    ue_down = {**OCUDU["metrics"]["ue_down"], "tags": {"pci": "1"}}
     assert recognition.node == {
         **DESCRIBED_HOST,
-        "metrics": {**DESCRIBED_HOST["metrics"], **OCUDU["metrics"]},
+        "metrics": {**DESCRIBED_HOST["metrics"], **OCUDU["metrics"], "ue_down": ue_down},
     }
     assert describe_others(found, recognition.used) == ["cell also has field pci", "ue also has field cqi"]
 
@@ -178,6 +180,8 @@ def test_a_ue_that_is_not_there_now_is_described_all_the_same(stacks: list[Stack
     )
     recognition = recognise(found, stacks)
     assert list(recognition.node["metrics"]) == ["ue_down", "latency"]
+    # Which cell it will have is not known.
+    assert "tags" not in recognition.node["metrics"]["ue_down"]
     # The field has two names, and the stack is looked for with either.
     assert said(recognition) == [
         "recognised ocudu: ue_down, latency",
@@ -265,7 +269,15 @@ def test_a_tag_that_other_metrics_lack_is_fixed_for_one_metric(stacks: list[Stac
     fields = {"cell": {"average_latency": "float"}, "ue": {"dl_brate": "float"}}
     recognition = recognise(survey(found, fields), stacks)
     assert recognition.node["metrics"]["ue_down"] == {**OCUDU["metrics"]["ue_down"], "tags": {"pci": "1"}}
-    assert recognition.choices == ["tags of ue_down has pci 1; there is also 2"]
+    assert recognition.choices == [
+        "gnb_tags has pci 1; there is also 2; for another one give a file with"
+        ' {"gnb_tags": {"pci": "2"}} as --node_file'
+    ]
+    other = recognise(survey(found, fields), stacks, {"gnb_tags": {"pci": "2"}})
+    assert other.node["metrics"] == {
+        "ue_down": {**OCUDU["metrics"]["ue_down"], "tags": {"pci": "2"}},
+        "latency": OCUDU["metrics"]["latency"],
+    }
 
 
 # --- parts ---------------------------------------------------------------------------------------
