@@ -77,7 +77,7 @@ class InfluxSurveyor:
         if not any(found.values()) and (newest := self._newest(there)):
             span = f"time > {newest - SURVEY_SECONDS * 10**9} AND time <= {newest}"
             found = self._all_series(there, span, pinned)
-        tags = {name: tuple(keys) for name, keys in self._keys("TAG", fields).items()}
+        tags = {name: tuple(keys) for name, keys in self._keys("TAG", shown).items()}
         return Survey(
             measurements=(*(name for name in names if name in asked), *others),
             fields=fields,

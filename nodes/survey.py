@@ -44,9 +44,9 @@ class Survey:
     """What was found in a database.
 
     measurements: all names, those asked for first, at most MOST_MEASUREMENTS. fields: measurement -> field ->
-    type in InfluxDB, of those asked for and of some others. tags: measurement -> the tags of its series, of
-    the same ones. series: key of a series that was asked for -> what there is of it. cut: keys of which there
-    is more.
+    type in InfluxDB, of those asked for and of SHOWN_OTHERS. tags: measurement -> the tags of its series, of
+    the others alone. series: key of a series that was asked for -> what there is of it. cut: keys of which
+    there is more.
     """
 
     measurements: tuple[str, ...] = ()
