@@ -137,7 +137,8 @@ class Draft:
             self._keep(self._rows_of(exporter), {tag: text})
             return
         for row in self._rows_of(exporter):
-            if row.name not in DOCUMENTED and _having(self.found.get(row.series[0].key, ()), {tag: text}):
+            is_free = row.name not in DOCUMENTED and tag not in (row.part_tag, *row.over)
+            if is_free and _having(self.found.get(row.series[0].key, ()), {tag: text}):
                 self.described[row.name].setdefault("tags", {})[tag] = text
                 self._keep([row], {tag: text})
 
@@ -161,8 +162,9 @@ class Draft:
         return None
 
     def _all_have(self, exporter: str, tag: str, text: str) -> bool:
+        """Whether all metrics of an exporter have series with this tag, and none is pooled over it."""
         return all(
-            _having(self.found[own.key], {tag: text})
+            tag not in (row.part_tag, *row.over) and _having(self.found[own.key], {tag: text})
             for row in self._rows_of(exporter)
             for own in row.series
             if self.found.get(own.key)

@@ -160,7 +160,9 @@ def _busy_interfaces(draft: Draft, rows: Sequence[Metric], names: list[str]) -> 
     if not own:
         return names
     series = [one for row in rows for one in draft.found[row.series[0].key]]
-    busy = [name for name in own if not _are_constant([one for one in series if one.tags["device"] == name])]
+    busy = [
+        name for name in own if not _are_constant([one for one in series if one.tags.get("device") == name])
+    ]
     if left_out := [name for name in names if name not in own]:
         draft.remarks.append(f"interfaces of the host itself that are left out: {listed(left_out)}")
     if idle := [name for name in own if busy and name not in busy]:
@@ -230,7 +232,10 @@ def _finish(draft: Draft) -> Recognition:
     """The node file, with the documented metrics first."""
     names = [*(name for name in DOCUMENTED if name in draft.rows)]
     names += [name for name in draft.rows if name not in DOCUMENTED]
-    node = {key: draft.node[key] for key in KEY_ORDER if key in draft.node} | draft.node
+    # An exporter may have lost all its metrics.
+    exporters = dict.fromkeys(row.exporter for row in draft.rows.values() if row.name not in draft.off)
+    fixed = [f"{exporter}_{ending}" for exporter in exporters for ending in ("instance", "tags")]
+    node = {key: draft.node[key] for key in (*KEY_ORDER, *fixed) if key in draft.node}
     described = {name: draft.described[name] for name in names}
     if described and described != {name: {} for name in METRICS}:
         node["metrics"] = described
@@ -242,7 +247,7 @@ def _finish(draft: Draft) -> Recognition:
         for one in row.series:
             used[one.measurement].add(one.value_field)
             pinned[one.key] = draft.fixed_tags(row.exporter)
-    return Recognition(node if described else {}, draft.choices, draft.remarks, dict(used), pinned)
+    return Recognition(node if exporters else {}, draft.choices, draft.remarks, dict(used), pinned)
 
 
 def _are_constant(series: Sequence[FoundSeries]) -> bool:

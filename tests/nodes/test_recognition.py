@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from common.files import UserError
-from nodes.metrics import CPU_SECONDS, DOWNLINK, MEMORY_FREE, MEMORY_TOTAL, RECEIVED, RX_CPU, TRANSMITTED
+from nodes.metrics import (
+    CPU_SECONDS,
+    DOWNLINK,
+    MEMORY_FREE,
+    MEMORY_TOTAL,
+    METRICS,
+    RECEIVED,
+    RX_CPU,
+    TRANSMITTED,
+    RawSeries,
+)
 from nodes.node import load_node
 from nodes.recognition import Recognition, recognise
-from nodes.stacks import Stack, load_stacks
+from nodes.stacks import Stack, load_stacks, wanted_series
 from nodes.survey import FoundSeries, Survey, describe_others, example_metric
 
 SECOND = 10**9
@@ -207,7 +218,6 @@ def test_what_a_stack_switches_off_stays_off(stacks: list[Stack]) -> None:
         "cpus": ["0", "1"],
         "node_instance": "edge:9100",
         "amf_instance": "127.0.0.5:9090",
-        "upf_instance": "127.0.0.7:9090",
         "metrics": OPEN5GS["metrics"],
         "off": ["n3_in"],
     }
@@ -403,3 +413,48 @@ def test_the_example_is_a_metric_that_a_node_file_takes(
     if example:
         (tmp_path / "node.json").write_text(json.dumps({"metrics": example}))
         assert list(load_node(tmp_path / "node.json").metrics) == list(example)
+
+
+def any_survey(rng: random.Random, wanted: list[RawSeries]) -> Survey:
+    """Some of the series of all stacks, with tags that nobody would expect."""
+    texts = ["a", "b:1", "1", "2", "10", "e\n", "x" * 300, '"', "\\", "é"]
+    fields: dict[str, dict[str, str]] = {}
+    found: dict[str, tuple[FoundSeries, ...]] = {}
+    for one in (one for one in wanted if rng.random() < 0.7):
+        kind = rng.choice(["float"] * 6 + ["string"])
+        fields.setdefault(one.measurement, {})[one.value_field] = kind
+        known = ["instance", "job", "host", "cpu", "device", "cellId", "pci", "rnti", "z"]
+        of_key = {}
+        for _ in range(rng.choice([0, 1, 1, 2, 3])):
+            tags = {tag: rng.choice(texts) for tag in rng.sample(known, rng.randint(0, 6))}
+            tags |= {"instance": "n1:9100"} if rng.random() < 0.7 else {}
+            tags |= {one.part_tag: rng.choice(["0", "1"])} if one.part_tag and rng.random() < 0.8 else {}
+            tags |= one.tags
+            low = rng.choice([0.0, 1.0, -5.0, 1e40])
+            made = series(
+                low, rng.choice([low, low + 3]), rng.choice([0, 0, 400]), rng.choice([1, 240]), **tags
+            )
+            of_key[tuple(sorted(tags.items()))] = made
+        if kind == "float":
+            found[one.key] = tuple(of_key.values())
+    return Survey(tuple(fields), fields, series=found)
+
+
+def test_whatever_is_there_makes_a_file_that_loads(tmp_path: Path) -> None:
+    stacks = load_stacks()
+    wanted = wanted_series(stacks)
+    wishes = ({}, {}, {"node_instance": "b:1"}, {"gnb_tags": {"host": "a"}}, {"cell_id": "2"})
+    for seed in range(100):
+        rng = random.Random(seed)
+        found, wish = any_survey(rng, wanted), rng.choice(wishes)
+        try:
+            recognition = recognise(found, stacks, wish)
+        except UserError:
+            assert wish, seed
+            continue
+        if recognition.node:
+            (tmp_path / "node.json").write_text(json.dumps(recognition.node))
+            node = load_node(tmp_path / "node.json")
+            assert set(node.metrics) | set(recognition.node.get("off", [])) == set(
+                recognition.node.get("metrics", METRICS)
+            ), seed
