@@ -9,6 +9,7 @@ import csv
 import logging
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -150,6 +151,7 @@ def write_dataset(filename: str | Path, rows: Iterable[dict[str, float]], node: 
     Rows are taken one at a time, so a generator keeps memory bounded. Missing values become empty cells.
     """
     columns = list(getColumnNames(node))
+    documented = set(getColumnNames(replace(node, metrics=METRICS)))
     count = 0
 
     def write(path: Path) -> None:
@@ -158,14 +160,19 @@ def write_dataset(filename: str | Path, rows: Iterable[dict[str, float]], node: 
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["time", *columns])
             for row in rows:
-                cells = (row[column] for column in columns)
-                writer.writerow(
-                    [format_time(row["time"]), *("" if c != c else f"{round(c, 5):.12g}" for c in cells)]
-                )
+                cells = (_cell(row[column], column in documented) for column in columns)
+                writer.writerow([format_time(row["time"]), *cells])
                 count += 1
 
     replace_file(filename, write)
     return count
+
+
+def _cell(value: float, is_documented: bool) -> str:
+    """Five decimals for documented columns, whose units are known; otherwise as many digits as count."""
+    if value != value:
+        return ""
+    return f"{round(value, 5) if is_documented else value:.12g}"
 
 
 class SparseDatasetError(UserError):

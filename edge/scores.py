@@ -115,7 +115,7 @@ def _counts(bundle: Bundle, judged: np.ndarray, predicted: np.ndarray) -> np.nda
 def normalised(bundle: Bundle, values: np.ndarray) -> np.ndarray:
     """Values (n, features) in units of the trained range: 0 is its lower end, 1 its upper.
 
-    Below the range, an amount that stayed above zero in training counts on a log scale if that is further
+    Below the range, a feature that stayed above zero in training counts on a log scale if that is further
     away: when traffic stops, the change is tiny on the scale of its bursts, but it is not a small change.
     """
     lows, widths = feature_ranges(bundle.stats, bundle.features)
@@ -123,21 +123,19 @@ def normalised(bundle: Bundle, values: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore", over="ignore"):
         linear = np.clip(normalize(values, bundle.stats, bundle.features), -FURTHEST, FURTHEST)
         shortfall = np.log((np.maximum(values, 0.0) + zero) / (np.abs(lows) + zero))
-    is_amount = (lows > 0) & np.array(bundle.metrics.are_amounts)
-    return np.where((values < lows) & is_amount, np.minimum(linear, shortfall), linear)
+    return np.where((values < lows) & (lows > 0), np.minimum(linear, shortfall), linear)
 
 
 def physical(bundle: Bundle, values: np.ndarray) -> np.ndarray:
     """The inverse of `normalised`: (n, features) in the units of the trained range -> physical units.
 
-    An amount that stayed above zero in training cannot become negative: it becomes zero instead.
+    A feature that stayed above zero in training cannot become negative: it becomes zero instead.
     """
     lows, widths = feature_ranges(bundle.stats, bundle.features)
     linear = lows + values * widths
     zero = NEXT_TO_ZERO * widths
     level = np.maximum(np.exp(np.minimum(values, 0.0)) * (np.abs(lows) + zero) - zero, 0.0)
-    is_amount = (lows > 0) & np.array(bundle.metrics.are_amounts)
-    return np.where((values < 0) & is_amount, np.maximum(linear, level), linear)
+    return np.where((values < 0) & (lows > 0), np.maximum(linear, level), linear)
 
 
 def expected_levels(
@@ -155,7 +153,10 @@ def expected_levels(
         metric = bundle.metrics[name]
         limit = RECORD_FACTOR * thresholds[metric.threshold_key]
         margins[place] = limit * math.sqrt(len(metric.features))
-    lowest = np.where(bundle.metrics.are_amounts, 0.0, -np.inf)
+    lowest = np.zeros(len(bundle.features))
+    for name, place in levels.items():
+        if bundle.metrics[name].may_be_negative:
+            lowest[place] = -np.inf
     # A threshold may be so high that the bound overflows.
     with np.errstate(over="ignore"):
         bounds = [

@@ -256,12 +256,6 @@ class MetricTable(Mapping[str, Metric]):
         return tuple(dict.fromkeys(row.exporter for row in self.in_datasets))
 
     @cached_property
-    def are_amounts(self) -> tuple[bool, ...]:
-        """Whether each feature is of a level that cannot be below zero."""
-        named = {feature: row for row in self.rows for feature in row.features}
-        return tuple(not named[feature].may_be_negative for feature in self.features)
-
-    @cached_property
     def counts_all(self) -> bool:
         """Whether deviations of any size and direction count for each metric."""
         return all(row.direction == BOTH and not row.least for row in self.rows)
