@@ -16,7 +16,7 @@ from common.alerts import ALERT, ANOMALY, NORMAL, UNKNOWN
 from common.files import UserError, is_there
 from common.times import format_time
 from edge import evaluation, pictures
-from edge.bundle import Bundle, check_model_name, load_bundle, warn_of_interval
+from edge.bundle import Bundle, bundle_paths, check_model_name, load_bundle, warn_of_interval
 from edge.daemon import Daemon, Settings
 from edge.datasets import load_records, write_dataset
 from edge.detector import detect
@@ -59,6 +59,11 @@ def run_train(options: argparse.Namespace) -> None:
         read_thresholds(options.thresholds_file, metrics)
     read_proposals(options.thresholds_file, metrics)
     check_model_name(options.model)
+    taken = (bundle_paths(options.model).identity, bundle_paths(options.model).stats)
+    if options.node_file and os.path.realpath(options.node_file) in map(os.path.realpath, taken):
+        raise UserError(
+            f"{options.node_file}: the model {options.model} has a file of this name; rename one of them"
+        )
     for folder in (Path(options.model).parent, Path(options.thresholds_file).parent, Path(plots_prefix)):
         if folder.exists() and not os.access(folder, os.W_OK):
             raise UserError(f"{folder}: cannot be written to; change its permissions, or name another file")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -46,6 +46,15 @@ class Scores:
     record: np.ndarray
     lasting: np.ndarray
     metrics: MetricTable = METRICS
+    counted_window: np.ndarray | None = None
+    counted_record: np.ndarray | None = None
+
+    @property
+    def judged(self) -> tuple[np.ndarray, np.ndarray]:
+        """RMSE over the window, and of each record, by which records are judged."""
+        if self.counted_window is None or self.counted_record is None:
+            return self.window, self.record
+        return self.counted_window, self.counted_record
 
 
 def score(
@@ -79,19 +88,28 @@ def score(
     judged = np.where(is_excused, predicted, moved)
     seen, _ = split_sequences(actual, bundle.n_steps)
     judged[bundle.n_steps - 1 :][np.isnan(seen).all(axis=1)] = np.nan
+    squares = metric_square_errors(judged, predicted, bundle.metrics)
+    scores = Scores(
+        actual,
+        predicted,
+        np.sqrt(_window_means(squares)),
+        np.sqrt(squares),
+        np.zeros(squares.shape),
+        bundle.metrics,
+    )
     directions, least = None, None
     if not bundle.metrics.counts_all:
-        judged = np.where(_counts(bundle, judged, predicted), judged, predicted)
+        counted = np.where(_counts(bundle, judged, predicted), judged, predicted)
+        squares = metric_square_errors(counted, predicted, bundle.metrics)
+        scores = replace(
+            scores, counted_window=np.sqrt(_window_means(squares)), counted_record=np.sqrt(squares)
+        )
         directions = tuple(row.direction for row in bundle.metrics.values())
         least = np.array([row.least for row in bundle.metrics.values()])
-    squares = metric_square_errors(judged, predicted, bundle.metrics)
-    lasting = np.zeros(squares.shape)
     if bundle.habits:
         known = np.where(is_excused, np.nan, values)
-        lasting[:, :-1] = bundle.habits.lasting_errors(times, known, directions, least)
-    return Scores(
-        actual, predicted, np.sqrt(_window_means(squares)), np.sqrt(squares), lasting, bundle.metrics
-    )
+        scores.lasting[:, :-1] = bundle.habits.lasting_errors(times, known, directions, least)
+    return scores
 
 
 def _counts(bundle: Bundle, judged: np.ndarray, predicted: np.ndarray) -> np.ndarray:
@@ -163,6 +181,11 @@ def expected_levels(
             np.maximum(physical(bundle, values), lowest)
             for values in (predicted - margins, predicted, predicted + margins)
         ]
+    for name, place in levels.items():
+        least = bundle.metrics[name].least
+        low, expected, high = (bound[:, place] for bound in bounds)
+        bounds[0][:, place] = np.minimum(low, np.maximum(expected - least, lowest[place]))
+        bounds[2][:, place] = np.maximum(high, expected + least)
     return {name: tuple(bound[:, place] for bound in bounds) for name, place in levels.items()}
 
 

@@ -79,7 +79,7 @@ class Metric:
         parts: the parts that a description lists; the node has those of a documented metric.
     over: tags over whose values, whatever they are, samples are pooled.
     pool: SUM or MEAN, how parts become one; by default the mean of percentages, and the sum of others.
-    tags: other tags that its series have.
+    tags: other tags that its series have; one with an empty value is one that they have not.
     scale: samples are multiplied by it.
     silence: UNKNOWN_LEVEL or ZERO_LEVEL, what it means if there is no sample.
     direction: UP, DOWN or BOTH, which deviations count. least: those that are smaller, in the unit, do not.
