@@ -479,7 +479,7 @@ def _ask(client: InfluxDBClient, statements: Sequence[str]) -> list[dict[str, An
 
 @contextlib.contextmanager
 def _told(client: InfluxDBClient) -> Iterator[None]:
-    """Raise a refusal that only InfluxDB 2 or 3 knows, or that needs another remedy there, as its own class."""
+    """Raise a refusal that only InfluxDB 2 or 3 knows, or that needs another remedy there, as its class."""
     try:
         yield
     except (InfluxDBClientError, InfluxDBServerError) as error:
