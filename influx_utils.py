@@ -230,7 +230,7 @@ def describe_error(error: Exception, server: str, db_name: str) -> str:
     reason = _one_line(error)
     is_token = influx_versions.is_about_token(reason)
     if code == 401 and is_token:
-        return f"{server} refused the token; check --influx_pass, and give any --influx_user with it"
+        return f"{server} refused the credentials; give a token as --influx_pass, with any --influx_user"
     if code == 401:
         return f"{server} refused the credentials; check --influx_user and --influx_pass"
     if is_token:

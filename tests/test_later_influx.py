@@ -13,7 +13,7 @@ from influxdb import InfluxDBClient
 
 import formatters
 import influx_utils
-from edge import samples
+from edge.samples import InfluxSource
 from edge.selection import Selection, in_slots
 from influx_utils import checkDatabase, describe_error, initializeConnection, kind_of, run, write_points
 from influx_versions import NoDatabaseError
@@ -74,6 +74,10 @@ def start(influxd: Influxd) -> Iterator[Start]:
         server.close()
 
 
+def source(client: InfluxDBClient) -> InfluxSource:
+    return InfluxSource(client, "edge:8086", client._database)
+
+
 def failure(action: Callable[[], object]) -> Exception:
     with pytest.raises(influx_utils.INFLUX_ERRORS) as raised:
         action()
@@ -109,7 +113,7 @@ def test_a_wrong_token_is_said_in_one_line(start: Start, behaviour: Behaviour) -
         error = failure(action)
         assert kind_of(error) == "credentials"
         assert describe_error(error, "edge:8086", "metrics_db") == (
-            f"{SERVER} refused the token; check --influx_pass, and give any --influx_user with it"
+            f"{SERVER} refused the credentials; give a token as --influx_pass, with any --influx_user"
         )
 
 
@@ -132,7 +136,7 @@ def test_what_a_missing_database_needs_is_said_and_nothing_is_created(
     client.switch_database("metrics_db")
     for action in (
         lambda: checkDatabase(client, "metrics_db"),
-        lambda: samples.newest_sample_time(client, DEFAULT_NODE),
+        lambda: source(client).newest_sample_time(DEFAULT_NODE),
     ):
         error = failure(action)
         assert isinstance(error, NoDatabaseError)
@@ -147,7 +151,7 @@ def test_where_no_databases_are_listed_the_first_query_shows_whether_it_is_there
     server, client = start(Behaviour(3, lists=()), database.name)
     checkDatabase(client, database.name)
     assert server.asked == [["SHOW DATABASES"]]
-    assert samples.newest_sample_time(client, DEFAULT_NODE) is None
+    assert source(client).newest_sample_time(DEFAULT_NODE) is None
 
 
 def test_InfluxDB_1_is_asked_as_often_as_before(influxd: Influxd, database: Database) -> None:
@@ -155,7 +159,7 @@ def test_InfluxDB_1_is_asked_as_often_as_before(influxd: Influxd, database: Data
     client = initializeConnection(influxd.host, influxd.port, "", "")
     client._session.hooks["response"].append(lambda answer, **_: paths.append(answer.request.path_url))
     checkDatabase(client, database.name)
-    samples.newest_sample_time(client, DEFAULT_NODE)
+    source(client).newest_sample_time(DEFAULT_NODE)
     assert write_points(client, database.name, [point(1.0)]) is None
     assert [path.partition("?")[0] for path in paths] == ["/query", "/query", "/write"]
     assert client._session.server_version.startswith("1.")
@@ -206,12 +210,12 @@ def test_the_newest_sample_is_looked_for_in_pieces_of_two_days(
     database: Database, start: Start, behaviour: Behaviour, days: int, pieces: int
 ) -> None:
     write_samples(database.client, life(int(time.time()) - days * DAY - 700))
-    expected = samples.newest_sample_time(database.client, DEFAULT_NODE)
-    newest = samples.newest_samples(database.client, DEFAULT_NODE)
+    expected = source(database.client).newest_sample_time(DEFAULT_NODE)
+    newest = source(database.client).newest_samples(DEFAULT_NODE)
     server, client = start(behaviour, database.name)
-    assert samples.newest_sample_time(client, DEFAULT_NODE) == (expected if days < 28 else None)
+    assert source(client).newest_sample_time(DEFAULT_NODE) == (expected if days < 28 else None)
     server.asked.clear()
-    found = samples.newest_samples(client, DEFAULT_NODE)
+    found = source(client).newest_samples(DEFAULT_NODE)
     assert found == (newest if days < 28 else dict.fromkeys(newest, []))
     assert len(server.asked) == pieces * (1 if behaviour.takes_many else len(newest))
 
@@ -250,9 +254,9 @@ def test_four_weeks_of_ports_are_read_in_pieces(database: Database, start: Start
         get_port_samples(client, tags, *span), get_port_samples(database.client, tags, *span), strict=True
     ):
         assert found.tolist() == whole.tolist()
-    source = PortDatabase(client, database.name, "anomalies", end)
-    assert source.names() == ["core_1_in", "core_2_in", "core_3_in"]
-    assert "instead of a number of bytes" in str(source.refusal("core_3_in"))
+    found_there = PortDatabase(client, database.name, "anomalies", end)
+    assert found_there.names() == ["core_1_in", "core_2_in", "core_3_in"]
+    assert "instead of a number of bytes" in str(found_there.refusal("core_3_in"))
     assert list_ports(client, end, end) == []
 
 
@@ -261,7 +265,7 @@ def test_a_lower_limit_than_the_usual_one_is_said_in_one_line(
 ) -> None:
     monkeypatch.setattr("tests.support.later_influx.FILE_LIMIT_SECONDS", 3600)
     _, client = start(INFLUXDB_3, database.name)
-    error = failure(lambda: samples.newest_sample_time(client, DEFAULT_NODE))
+    error = failure(lambda: source(client).newest_sample_time(DEFAULT_NODE))
     assert describe_error(error, "edge:8086", "metrics_db") == (
         f"{SERVER} refuses to read so many files at once; start it with a higher --query-file-limit"
     )
@@ -377,8 +381,8 @@ def test_what_telegraf_writes_is_read_as_what_prometheus_writes(database: Databa
     ):
         database.client.query("DROP SERIES FROM /.*/", method="POST")
         write()
-        newest = samples.newest_sample_time(database.client, DEFAULT_NODE)
-        found = samples.get_samples(database.client, DEFAULT_NODE, newest - 700 * SECOND, newest + 1).points
+        newest = source(database.client).newest_sample_time(DEFAULT_NODE)
+        found = source(database.client).get_samples(DEFAULT_NODE, newest - 700 * SECOND, newest + 1).points
         selection = Selection(DEFAULT_NODE)
         frames.append([])
         for slot in in_slots(found, DEFAULT_NODE, 15 * SECOND):
