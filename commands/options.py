@@ -401,7 +401,7 @@ OPTIONS = (
         "influx_pass",
         "InfluxDB",
         _INFLUX,
-        "password of that user; better set INFLUX_PASS, which no list of processes shows",
+        "password of that user, or a token; better set INFLUX_PASS, which no list of processes shows",
         default="",
         metavar="PASSWORD",
         unless="ports_dir",
