@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-import influx_utils
 from commands.influx import connect
 from commands.options import EDGE_ANOMALIES, TRAIN, options_of
 from common.files import UserError, is_there
@@ -18,9 +17,9 @@ from common.times import DAY_SECONDS, format_duration, format_time
 from edge.collected_picture import plot_collected
 from edge.collecting import (
     Collector,
+    DatasetRow,
     LeftOut,
     Part,
-    Row,
     Span,
     kept_rows,
     merge,
@@ -30,11 +29,12 @@ from edge.collecting import (
 )
 from edge.datasets import read_columns, write_dataset
 from edge.pictures import check_picture
+from edge.samples import InfluxSource
 from edge.selection import NO_SAMPLE
 from nodes.node import load_node
 
 # At most so many lines of one kind are printed.
-MOST_LINES = 100
+LISTED_LINES = 100
 
 
 def run_collect(options: argparse.Namespace) -> None:
@@ -54,30 +54,27 @@ def run_collect(options: argparse.Namespace) -> None:
         kept = read_kept(options.output, node, options.interval)
     server, client = connect(options, EDGE_ANOMALIES)
     client.switch_database(options.influx_db)
-    collector = Collector(client, node, options.interval, left_out)
+    source = InfluxSource(client, server, options.influx_db)
+    collector = Collector(source, node, options.interval, left_out)
     parts: list[Part] = []
 
-    def rows() -> Iterator[Row]:
-        if not (spans := stretches or _newest(collector, options.since)):
-            raise nothing_there
-        yield from collector.rows(spans, partial(tqdm, desc="collecting", unit="query"))
+    def rows() -> Iterator[DatasetRow]:
+        # Caught here, since a lost connection is also an OSError, which write_dataset would take for its own.
+        try:
+            newest = None if stretches else source.newest_sample_time(node)
+            spans = stretches if newest is None else [(newest - int(options.since * 1e9), newest + 1)]
+            yield from collector.rows(spans, partial(tqdm, desc="collecting", unit="query"))
+        except source.errors as error:
+            raise UserError(source.describe_error(error)) from None
         if not collector.found:
-            raise nothing_there
+            raise UserError(source.nothing_there)
         if not collector.count and kept is None:
             raise UserError(f"{options.leave_out}: the windows leave out every record; correct them")
 
-    nothing_there = UserError(
-        f"InfluxDB at {server}: database {options.influx_db} has no usable sample of this node"
-        f"{' in --stretch' if stretches else ''}; check that Prometheus writes there"
-        " (deploy/prometheus.yml), --influx_db and --node_file"
-    )
-    try:
-        found = rows()
-        if kept is not None:
-            found = merge(kept_rows(kept, node, options.interval, left_out), found, options.interval)
-        count = write_dataset(options.output, noted(found, options.interval, parts), node)
-    except influx_utils.INFLUX_ERRORS as error:
-        raise UserError(influx_utils.describe_error(error, server, options.influx_db)) from None
+    found = rows()
+    if kept is not None:
+        found = merge(kept_rows(kept, node, options.interval, left_out), found, node, options.interval)
+    count = write_dataset(options.output, noted(found, options.interval, parts), node)
     before = "" if kept is None else f"; there were {len(kept['time'])}"
     print(f"{options.output}: {count} records up to {format_time(parts[-1].last)}{before}")
     _print_lines([f"stretch: {part.describe()}" for part in parts])
@@ -99,7 +96,8 @@ def _in_order(stretches: Sequence[Span], now: int) -> list[Span]:
     for start, end in ordered:
         if end > now:
             raise UserError(
-                f"--stretch {_shown(start, end)}: ends in the future; end it at {format_time(now)} or before"
+                f"--stretch {_shown(start, end)} ends in the future; let it end at {format_time(now)}"
+                " or before"
             )
     for first, second in itertools.pairwise(ordered):
         if second[0] < first[1]:
@@ -113,23 +111,17 @@ def _shown(start: int, end: int) -> str:
     return f"{format_time(start)}/{format_time(end)}"
 
 
-def _newest(collector: Collector, seconds: float) -> list[Span]:
-    """So much of the newest history, as a stretch; nothing if there is no sample."""
-    newest = collector.newest_sample_time()
-    return [] if newest is None else [(newest - int(seconds * 1e9), newest + 1)]
-
-
 def _print_lines(lines: Sequence[str]) -> None:
-    for line in lines[:MOST_LINES]:
+    for line in lines[:LISTED_LINES]:
         print(line)
-    if len(lines) > MOST_LINES:
-        print(f"{lines[0].partition(':')[0]}: and {len(lines) - MOST_LINES} more")
+    if len(lines) > LISTED_LINES:
+        print(f"{lines[0].partition(':')[0]}: and {len(lines) - LISTED_LINES} more")
 
 
 def _print_left_out(filename: str, left_out: LeftOut, of_ports: Sequence[str]) -> None:
     _print_lines(
         [
-            f"left out: {name}: {number} records"
+            f"left out: {name}: {number} record{'s' * (number != 1)}"
             if number
             else f"left out: {name}: no record is in this window; check its times in {filename}"
             for name, number in left_out.counts.items()

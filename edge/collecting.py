@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -18,21 +18,18 @@ from common.alerts import WINDOW_RECORDS
 from common.calendars import ALL_SERIES, Window, load_windows
 from common.files import UserError
 from common.times import format_time
-from edge import samples
 from edge.datasets import LATE_FACTOR, read_columns
 from edge.selection import Choice, Selection, in_slots
-from nodes.node import Node
+from edge.source import SampleSource
+from nodes.node import Node, getColumnNames
 from nodes.series import Point, Record, monitored_series
 
-if TYPE_CHECKING:
-    from influxdb import InfluxDBClient
-
 # So much of the history is asked for at once.
-CHUNK_SECONDS = 3600
+COLLECT_CHUNK_SECONDS = 3600
 # Start, and end (not included), in ns.
 Span = tuple[int, int]
 # The columns of a dataset, and `time` in ns.
-Row = dict[str, float]
+DatasetRow = dict[str, float]
 # May show how the spans that are read go on.
 Progress = Callable[[Sequence[Span]], Iterable[Span]]
 
@@ -115,17 +112,15 @@ def _touching(spans: Sequence[tuple[int, int, str]], start: int, end: int) -> st
 
 
 class Collector:
-    """Reads the records of one node from the database.
+    """Reads the records of one node from a source.
 
     It counts: `found` records, `count` of them not left out; `faults`, which series these lack and why;
     `empty_slots`, without a sample, between the first and the last record of a stretch. `silent` are the
     spans without a record at the ends of stretches, `flooded` the series with too many samples to read all.
     """
 
-    def __init__(
-        self, client: InfluxDBClient, node: Node, interval_seconds: float, left_out: LeftOut
-    ) -> None:
-        self._client = client
+    def __init__(self, source: SampleSource, node: Node, interval_seconds: float, left_out: LeftOut) -> None:
+        self._source = source
         self._node = node
         self._interval_seconds = interval_seconds
         self._interval_ns = int(interval_seconds * 1e9)
@@ -138,18 +133,12 @@ class Collector:
         self.silent: list[Span] = []
         self.flooded: dict[str, None] = {}
 
-    def newest_sample_time(self) -> int | None:
-        """Time of the node's newest sample up to now (ns), None if there is none.
-
-        Raises one of INFLUX_ERRORS.
-        """
-        return samples.newest_sample_time(self._client, self._node)
-
-    def rows(self, stretches: Sequence[Span], progress: Progress) -> Iterator[Row]:
+    def rows(self, stretches: Sequence[Span], progress: Progress) -> Iterator[DatasetRow]:
         """The rows of a dataset in these stretches, which follow each other and do not overlap.
 
-        Nothing is computed across the edge of a stretch, or across a window: the first record after it has no
-        rates. Raises one of INFLUX_ERRORS, and UserError for samples of several nodes.
+        Nothing is computed across the edge of a stretch, a window that is left out, or a gap of
+        WINDOW_RECORDS: the first record after it has no rates. Raises one of the source's errors, and
+        UserError for samples of several nodes.
         """
         free_from = 0
         for start, end in stretches:
@@ -158,12 +147,14 @@ class Collector:
             free_from = self._slot(end + self._interval_ns - 1)
             choices = self._choices(begin, end, progress)
             last_record: Record = {}
+            last_slot = begin
             for choice, is_cut in self._left_out.keep(choices, lambda one: one.slot.start, begin, end):
                 self.count += 1
                 self.faults.update(choice.faults.items())
-                row, last_record = formatters.format_record(
-                    choice.record, {} if is_cut else last_record, self._node
-                )
+                if is_cut or choice.slot.start - last_slot > WINDOW_RECORDS * self._interval_ns:
+                    last_record = {}
+                last_slot = choice.slot.start
+                row, last_record = formatters.format_record(choice.record, last_record, self._node)
                 yield {"time": choice.time, **row}
 
     def _slot(self, time: int) -> int:
@@ -184,16 +175,12 @@ class Collector:
         self.silent += [(last_end, end)] if last_end < end else []
 
     def _read(self, start: int, end: int, progress: Progress) -> Iterator[Choice]:
-        chunk_ns = max(self._slot(CHUNK_SECONDS * 10**9), self._interval_ns)
+        chunk_ns = max(self._slot(COLLECT_CHUNK_SECONDS * 10**9), self._interval_ns)
         chunks = [(begin, min(begin + chunk_ns, end)) for begin in range(start, end, chunk_ns)]
         for begin, until in progress(chunks):
-            found = samples.get_samples(
-                self._client,
-                self._node,
-                begin,
-                until,
-                self._interval_seconds,
-                known_tags=self._selection.known_tags(),
+            known_tags = self._selection.known_tags()
+            found = self._source.get_samples(
+                self._node, begin, until, self._interval_seconds, known_tags=known_tags
             )
             self.flooded.update(dict.fromkeys(found.flooded))
             slots = in_slots(found.points, self._node, self._interval_ns)
@@ -225,8 +212,8 @@ def read_kept(dataset: str | Path, node: Node, interval_seconds: float) -> dict[
 
 def kept_rows(
     columns: dict[str, np.ndarray], node: Node, interval_seconds: float, left_out: LeftOut
-) -> Iterator[Row]:
-    """The rows of read_kept that are not left out; the first one after a window loses its rates."""
+) -> Iterator[DatasetRow]:
+    """The rows of read_kept that are not left out; what was computed across a window becomes unknown."""
     interval_ns = int(interval_seconds * 1e9)
     times = columns["time"]
     if not len(times):
@@ -236,30 +223,46 @@ def kept_rows(
         for cells in zip(*(column.tolist() for column in columns.values()), strict=True)
     )
 
-    def slot_of(row: Row) -> int:
+    def slot_of(row: DatasetRow) -> int:
         return row["time"] // interval_ns * interval_ns
 
-    unknown = dict.fromkeys(rates(node), math.nan)
+    first_columns = _unknown_at_first(node)
+    unknown: list[dict[str, float]] = []
     for row, is_cut in left_out.keep(rows, slot_of, int(times[0]), int(times[-1]) + 1):
-        yield {**row, **unknown} if is_cut else row
+        if is_cut:
+            unknown = list(first_columns)
+        yield {**row, **unknown.pop(0)} if unknown else row
 
 
-def rates(node: Node) -> list[str]:
-    """The columns of a node that need the record before: they are unknown in the first record."""
-    record: Record = {}
-    for measurement, part in monitored_series(node).values():
-        point: Point = {"time": 0, "value": 1.0}
-        if part is not None:
-            point[node.metrics.part_tag(measurement)] = part
-        record.setdefault(measurement, []).append(point)
-    columns, _ = formatters.format_record(record, {}, node)
-    return [name for name, value in columns.items() if math.isnan(value)]
+def _unknown_at_first(node: Node) -> list[dict[str, float]]:
+    """The unknown columns of the first record of a node, and of the second: a rate needs two records, and the
+    change of a rate needs three.
+    """
+    unknown = []
+    last_record: Record = {}
+    for time in (1, 2):
+        record: Record = {}
+        for key, part in monitored_series(node).values():
+            metric = node.metrics.measurements[key]
+            # A total is more than what is free of it.
+            point: Point = {"time": time, "value": 1.0 if key == metric.measurements[0] else 2.0}
+            record.setdefault(key, []).append(point if part is None else {**point, metric.part_tag: part})
+        columns, last_record = formatters.format_record(record, last_record, node)
+        unknown.append({name: value for name, value in columns.items() if math.isnan(value)})
+    return unknown
 
 
-def merge(kept: Iterable[Row], rows: Iterable[Row], interval_seconds: float) -> Iterator[Row]:
+def merge(
+    kept: Iterable[DatasetRow], rows: Iterable[DatasetRow], node: Node, interval_seconds: float
+) -> Iterator[DatasetRow]:
     """The rows of a dataset and new ones in order of time. If both have a row of the same slot, the one with
     fewer unknown columns stays, and the older one if there are equally many.
     """
+    columns = list(getColumnNames(node))
+
+    def known(rows: Sequence[DatasetRow]) -> int:
+        return sum(not math.isnan(row[column]) for row in rows for column in columns)
+
     interval_ns = int(interval_seconds * 1e9)
     both = heapq.merge(
         ((row, False) for row in kept), ((row, True) for row in rows), key=lambda pair: pair[0]["time"]
@@ -267,16 +270,12 @@ def merge(kept: Iterable[Row], rows: Iterable[Row], interval_seconds: float) -> 
     for _, group in itertools.groupby(both, key=lambda pair: pair[0]["time"] // interval_ns):
         pairs = list(group)
         old, new = ([row for row, one in pairs if one is is_new] for is_new in (False, True))
-        yield from new if _known(new) > _known(old) else old
-
-
-def _known(rows: Sequence[Row]) -> int:
-    return sum(not math.isnan(value) for row in rows for value in row.values())
+        yield from new if known(new) > known(old) else old
 
 
 @dataclass
 class Part:
-    """A part of a dataset in which no window is without a record. first, last: times in ns."""
+    """A part of a dataset without a gap of WINDOW_RECORDS. first, last: times in ns."""
 
     first: int
     last: int
@@ -287,11 +286,12 @@ class Part:
         return f"{format_time(self.first)} to {format_time(self.last)}, {self.records} records"
 
 
-def noted(rows: Iterable[Row], interval_seconds: float, parts: list[Part]) -> Iterator[Row]:
+def noted(rows: Iterable[DatasetRow], interval_seconds: float, parts: list[Part]) -> Iterator[DatasetRow]:
     """The same rows; `parts` gets the parts of the dataset that they make."""
+    interval_ns = int(interval_seconds * 1e9)
     for row in rows:
         time = int(row["time"])
-        if not parts or time - parts[-1].last > WINDOW_RECORDS * interval_seconds * 1e9:
+        if not parts or time // interval_ns - parts[-1].last // interval_ns > WINDOW_RECORDS:
             parts.append(Part(time, time, 0))
         parts[-1].last, parts[-1].records = time, parts[-1].records + 1
         yield row

@@ -223,12 +223,13 @@ def load_records(
 def with_changes(frame: pd.DataFrame, metrics: MetricTable) -> pd.DataFrame:
     """Resampled records, with the change of each level since the previous record that has it.
 
-    These are the columns that are derived; formatters.py makes the same ones from samples.
+    These are the columns that are derived; formatters.py makes the same ones from samples. After a gap of a
+    window they are unknown: the records before it may be of another stretch of the history.
     """
     for metric in metrics.values():
         for column in metric.derived:
             level = frame[metric.level]
-            before = level.ffill().shift()
+            before = level.ffill(limit=WINDOW_RECORDS - 1).shift()
             change = level - before
             # The change of the memory is in percent of what was used before.
             frame[column] = 100.0 * change / before.where(before != 0) if metric.kind == FREE else change

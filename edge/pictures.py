@@ -42,7 +42,7 @@ _UNITS = {"B/s": ("kB/s", 1e3)}
 
 def check_picture(filename: str | Path) -> None:
     """Raise UserError if a picture cannot have this name, and ModuleNotFoundError without matplotlib."""
-    import matplotlib.figure  # noqa: F401
+    import matplotlib  # noqa: F401
 
     if Path(filename).suffix != ".png":
         raise UserError(f"{filename}: a picture's name must end in .png")
