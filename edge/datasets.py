@@ -79,6 +79,27 @@ def loadDataset(dataset: str | Path, metrics: MetricTable = METRICS) -> pd.DataF
     return pd.DataFrame(numbers, index=index)
 
 
+def read_columns(dataset: str | Path, node: Node = DEFAULT_NODE) -> dict[str, np.ndarray]:
+    """The columns of a dataset that write_dataset wrote for this node (n,), and `time` in ns (n,).
+
+    Raises UserError as loadDataset does, and for other columns; a dataset without a record is accepted.
+    """
+    header, lines, rows = _read_cells(dataset)
+    expected = ["time", *getColumnNames(node)]
+    lacks = [f"no column {name}" for name in expected if name not in header]
+    has = [f"the column {name}" for name in header if name not in expected]
+    if differs := lacks + has:
+        raise UserError(
+            f"{dataset}: is not a dataset of this node: it has {differs[0]}; give the --node_file that it was"
+            " collected with, or another --output"
+        )
+    columns = dict(zip(header, zip(*rows, strict=True) if rows else [()] * len(header), strict=True))
+    times = np.array(_parse_times(dataset, lines, columns.pop("time")), dtype=np.int64)
+    return {"time": times} | {
+        name: _parse_numbers(dataset, lines, name, cells) for name, cells in columns.items()
+    }
+
+
 def _read_cells(dataset: str | Path) -> tuple[list[str], list[int], list[list[str]]]:
     """The header, the line number of each record as an editor counts lines, and the cells of each record."""
     lines, rows = [], []
@@ -202,12 +223,13 @@ def load_records(
 def with_changes(frame: pd.DataFrame, metrics: MetricTable) -> pd.DataFrame:
     """Resampled records, with the change of each level since the previous record that has it.
 
-    These are the columns that are derived; formatters.py makes the same ones from samples.
+    These are the columns that are derived; formatters.py makes the same ones from samples. After a gap of a
+    window they are unknown: the records before it may be of another stretch of the history.
     """
     for metric in metrics.values():
         for column in metric.derived:
             level = frame[metric.level]
-            before = level.ffill().shift()
+            before = level.ffill(limit=WINDOW_RECORDS - 1).shift()
             change = level - before
             # The change of the memory is in percent of what was used before.
             frame[column] = 100.0 * change / before.where(before != 0) if metric.kind == FREE else change
