@@ -6,14 +6,14 @@ Times are integer nanoseconds since 1970, UTC, in queries, answers and points.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from time import monotonic
-from typing import Any
+from time import monotonic, time_ns
+from typing import Any, TypeVar
+from weakref import WeakSet
 
 import numpy as np
 import requests
@@ -21,7 +21,10 @@ from influxdb import InfluxDBClient
 from influxdb.exceptions import InfluxDBClientError, InfluxDBServerError
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
+import influx_versions
 from common.files import UserError
+from common.times import DAY_SECONDS
+from influx_versions import LongTimeError, NoDatabaseError
 from nodes.metrics import METRICS
 from nodes.series import Record, series_tags
 
@@ -39,11 +42,22 @@ INFLUX_ERRORS = (InfluxDBClientError, InfluxDBServerError, requests.RequestExcep
 # A name, an IPv4 address, or an IPv6 address in brackets.
 _HOST = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?|\[[0-9A-Fa-f:.]+(%\w+)?\]")
 # What InfluxDB answers about points that it refuses.
-_DROPPED = re.compile(r" dropped=(\d+)$")
+_DROPPED = re.compile(r" dropped=(\d+)( for database: .*)?$")
+_TOO_OLD = re.compile(r"partial write: (points beyond|dropped \d+ points outside) retention policy")
 _TYPE_CONFLICT = re.compile(
     r'^partial write: field type conflict: input field "(?P<field>.*)" on measurement "(?P<measurement>.*)"'
     r" is type (?P<ours>\w+), already exists as type (?P<theirs>\w+)"
 )
+# Where InfluxDB 3 Core refuses to read a longer time at once, it is read in pieces of this length, and the
+# newest sample is looked for in so many of them.
+PIECE_SECONDS = 2 * DAY_SECONDS
+PIECES_BACK = 14
+# What such a server lists databases by.
+_NAME_COLUMNS = ("name", "iox::database")
+_T = TypeVar("_T")
+# Clients of servers that have refused several statements a request, or to read a long time.
+_ASKED_SINGLY: WeakSet[InfluxDBClient] = WeakSet()
+_READ_IN_PIECES: WeakSet[InfluxDBClient] = WeakSet()
 # What the client raises for an answer that is not from InfluxDB.
 _ODD_ANSWER = (AttributeError, KeyError, IndexError, TypeError, ValueError)
 
@@ -58,6 +72,7 @@ class _BoundedSession(requests.Session):
     def __init__(self, timeout_seconds: float) -> None:
         super().__init__()
         self._timeout_seconds = timeout_seconds
+        self.server_version: str | None = None
         # An answer that is not compressed cannot grow when it is read, and can be read as it arrives.
         self.headers["Accept-Encoding"] = "identity"
 
@@ -84,6 +99,7 @@ class _BoundedSession(requests.Session):
         # This is what requests itself does after it has read the body, so that nothing reads it again.
         response._content = bytes(content)
         response._content_consumed = True
+        self.server_version = response.headers.get(influx_versions.VERSION_HEADER, self.server_version)
         return response
 
 
@@ -140,17 +156,50 @@ def checkDatabase(client: InfluxDBClient, db_name: str) -> None:
     """Select the database for all further requests, creating it if it does not exist.
 
     A user without the right to list databases may still use one that exists. A refusal to list or create
-    databases is therefore ignored; the first query shows whether the database can be used.
+    databases is therefore ignored; the first query shows whether the database can be used. InfluxDB 2 and 3
+    create none: raises NoDatabaseError.
     """
+    names = database_names(client)
+    if names is not None and db_name not in names:
+        try:
+            _create_database(client, db_name)
+            logger.info("created the database %s", db_name)
+        except InfluxDBClientError as error:
+            if error.code != 403:
+                raise
+    client.switch_database(db_name)
+
+
+def database_names(client: InfluxDBClient) -> set[str] | None:
+    """The names of all databases; None if the server does not list them for this user."""
     try:
         with answers():
-            if db_name not in {database["name"] for database in client.get_list_database()}:
-                client.create_database(db_name)
-                logger.info("created the database %s", db_name)
+            (answer,) = results(client, ["SHOW DATABASES"])
+            names = set()
+            for series in answer["series"]:
+                # 3 may say more of each than its name.
+                place = [column in _NAME_COLUMNS for column in series["columns"]].index(True)
+                names.update(row[place] for row in series["values"])
+            return names
     except InfluxDBClientError as error:
-        if error.code != 403:
+        # A refusal of the statement, not of the request, has no code.
+        if error.code not in (403, None):
             raise
-    client.switch_database(db_name)
+        return None
+
+
+def _create_database(client: InfluxDBClient, db_name: str) -> None:
+    """Create a database in InfluxDB 1.x. Raises NoDatabaseError if it is another version."""
+    try:
+        with answers():
+            client.create_database(db_name)
+    except InfluxDBClientError as error:
+        header = getattr(client._session, "server_version", None)
+        version = influx_versions.version_of(str(error), header)
+        if error.code in (401, 403) or version == 1 and header:
+            raise
+        # Only 3 refuses it in words of which nothing is known.
+        raise NoDatabaseError(str(error), version if version > 1 else 3, db_name) from None
 
 
 @contextlib.contextmanager
@@ -178,16 +227,23 @@ def describe_error(error: Exception, server: str, db_name: str) -> str:
     if isinstance(error, requests.RequestException):
         return f"{server} cannot be reached; check --influx_host, --influx_port and that it runs"
     code = getattr(error, "code", None)
+    reason = _one_line(error)
+    is_token = influx_versions.is_about_token(reason)
+    if code == 401 and is_token:
+        return f"{server} refused the credentials; give a token as --influx_pass, with any --influx_user"
     if code == 401:
         return f"{server} refused the credentials; check --influx_user and --influx_pass"
+    if is_token:
+        return f"{server}: the token has no right to the database {db_name}; let it read and write there"
     if code == 403:
         return f"{server}: the user has no right to the database {db_name}; grant it READ and WRITE"
-    reason = _one_line(error)
-    if "database not found" in reason:
-        return (
-            f"{server} has no database {db_name}; check --influx_db, or create it for Prometheus"
-            f" (CREATE DATABASE {db_name})"
-        )
+    if isinstance(error, LongTimeError):
+        return f"{server} refuses to read so many files at once; start it with a higher --query-file-limit"
+    if influx_versions.is_no_database(reason) or isinstance(error, NoDatabaseError):
+        version = getattr(error, "version", None) or influx_versions.version_of(reason)
+        missing = getattr(error, "database", None) or db_name
+        creation = influx_versions.how_to_create(version, missing)
+        return f"{server} has no database {missing}; check --influx_db, or {creation}"
     return (
         f"{server} answered with an error ({reason});"
         " check --influx_db, --influx_measurement and the server's log"
@@ -200,7 +256,7 @@ def kind_of(error: Exception) -> str:
         return "timeout"
     if isinstance(error, requests.RequestException):
         return "unreachable"
-    if "database not found" in str(error):
+    if influx_versions.is_no_database(str(error)) or isinstance(error, NoDatabaseError):
         return "database"
     return {401: "credentials", 403: "rights"}.get(getattr(error, "code", None), "error")
 
@@ -258,7 +314,7 @@ def insertAnomalies(
         if (point := anomaly_point(influx_measurement, timestamp, values, tag_msg, severity, instance))
     ]
     if points:
-        client.write_points(points, time_precision="n")
+        client.write_points(points)
 
 
 def anomaly_point(
@@ -298,7 +354,7 @@ class Refusal:
 
         Nothing else is wrong with any of the points then, and all others are stored.
         """
-        return self.reason.startswith("partial write: points beyond retention policy")
+        return bool(_TOO_OLD.match(self.reason))
 
     @property
     def is_unreadable(self) -> bool:
@@ -310,16 +366,17 @@ def write_points(client: InfluxDBClient, db_name: str, points: Sequence[dict[str
     """Write points, oldest first. Returns why InfluxDB refuses some of them, None if it accepts all.
 
     If it refuses one point, the others may be stored or not. Raises one of INFLUX_ERRORS if the points must
-    be sent again, for example because the database was missing (it is then created). Sending a stored point
+    be sent again, for example because the database was missing (1.x then creates it). Sending a stored point
     again changes nothing.
     """
     try:
         with answers():
-            client.write_points(list(points), time_precision="n", database=db_name)
+            # Times are ns where no precision is named; 3 does not know its name of 1.x.
+            client.write_points(list(points), database=db_name)
     except InfluxDBClientError as error:
         if error.code == 404:
-            client.create_database(db_name)
-        if error.code not in (400, 413):
+            _create_database(client, db_name)
+        if error.code not in (400, 413, 422):
             raise
         return _refusal(error)
     return None
@@ -327,14 +384,12 @@ def write_points(client: InfluxDBClient, db_name: str, points: Sequence[dict[str
 
 def _refusal(error: InfluxDBClientError) -> Refusal:
     # The client puts the answer, which is JSON, after the code.
-    answer = str(error.content)
-    with contextlib.suppress(ValueError, AttributeError):
-        answer = json.loads(answer)["error"]
+    answer, count = influx_versions.refused_points(str(error.content))
     dropped, conflict = _DROPPED.search(answer), _TYPE_CONFLICT.search(answer)
     reason = re.sub(r"\s+", " ", answer).strip()[:200]
     return Refusal(
         reason,
-        int(dropped[1]) if dropped else 0,
+        int(dropped[1]) if dropped else count,
         conflict.group("measurement", "field", "ours", "theirs") if conflict else None,
     )
 
@@ -373,20 +428,44 @@ def run(client: InfluxDBClient, statements: Sequence[str]) -> list[list[dict[str
 
 
 def results(client: InfluxDBClient, statements: Sequence[str]) -> list[dict[str, Any]]:
-    """The checked result of each statement; every result has `series`."""
-    with answers():
+    """The checked result of each statement; every result has `series`.
+
+    A server that takes only one statement a request is asked for each from then on.
+    """
+    if len(statements) == 1:
+        return _ask(client, statements)
+    if client in _ASKED_SINGLY:
+        return [result for statement in statements for result in _ask(client, [statement])]
+    try:
+        return _ask(client, statements)
+    except (InfluxDBClientError, InfluxDBServerError) as error:
+        if getattr(error, "code", None) == 414:
+            half = len(statements) // 2
+            return [*results(client, statements[:half]), *results(client, statements[half:])]
+        if not influx_versions.wants_single_statements(error):
+            raise
+    _ASKED_SINGLY.add(client)
+    return results(client, statements)
+
+
+def _ask(client: InfluxDBClient, statements: Sequence[str]) -> list[dict[str, Any]]:
+    """The checked results of one request."""
+    with answers(), _told(client):
         # JSON, since one text that is not UTF-8 makes a whole answer in the client's own format unreadable.
-        answer = client.request(
+        response = client.request(
             "query",
             params={"db": client._database, "epoch": "ns", "q": ";".join(statements)},
             headers={"Accept": "application/json"},
-        ).json()
-        found = [{"series": [], **result} for result in answer["results"]]
+        )
+        if client in _ASKED_SINGLY and not response.content:
+            # What such a server answers if there are no rows.
+            return [{"series": []}]
+        found = [{"series": [], **result} for result in response.json()["results"]]
         # The first failure also ends the other statements, and their errors say only that.
         if errors := [result["error"] for result in found if "error" in result]:
             if "not executed" in errors[0] and len(statements) > 1:
                 # InfluxDB gives the reason that concerns all statements only if one is sent alone.
-                results(client, statements[:1])
+                _ask(client, statements[:1])
             raise InfluxDBClientError(errors[0])
         for series in (series for result in found for series in result["series"]):
             width = len(series["columns"])
@@ -398,9 +477,56 @@ def results(client: InfluxDBClient, statements: Sequence[str]) -> list[dict[str,
     return found
 
 
+@contextlib.contextmanager
+def _told(client: InfluxDBClient) -> Iterator[None]:
+    """Raise a refusal that only InfluxDB 2 or 3 knows, or that needs another remedy there, as its class."""
+    try:
+        yield
+    except (InfluxDBClientError, InfluxDBServerError) as error:
+        header = getattr(client._session, "server_version", None)
+        if (told := influx_versions.told(error, header)) is error:
+            raise
+        raise told from None
+
+
 def is_cut(result: dict[str, Any]) -> bool:
     """Whether InfluxDB cut the result: it marks the cut series, or the result if it cut between two."""
     return any(part.get("partial") for part in (result, *result["series"]))
+
+
+def run_newest(client: InfluxDBClient, queries: Callable[[str], Sequence[str]]) -> list[list[dict[str, Any]]]:
+    """As run, of statements that ask for the newest rows, however old these are.
+
+    queries: from a condition of the time to the statements. InfluxDB 3 Core is asked for two days, and then
+    for the two days before, until there is a row.
+    """
+    if client not in _READ_IN_PIECES:
+        try:
+            return run(client, queries("time > 0"))
+        except LongTimeError:
+            _READ_IN_PIECES.add(client)
+    piece_ns = PIECE_SECONDS * 10**9
+    end = time_ns()
+    found = run(client, queries(f"time > {end - piece_ns}"))
+    for _ in range(1, PIECES_BACK):
+        if any(found):
+            break
+        end -= piece_ns
+        found = run(client, queries(f"time > {end - piece_ns} AND time <= {end}"))
+    return found
+
+
+def in_pieces(client: InfluxDBClient, start: int, end: int, read: Callable[[int, int], _T]) -> list[_T]:
+    """What `read` returns of the time after `start` and up to `end` (seconds): of all at once, or, where
+    InfluxDB 3 Core refuses that, of pieces of two days, the newest first.
+    """
+    if client not in _READ_IN_PIECES:
+        try:
+            return [read(start, end)]
+        except LongTimeError:
+            _READ_IN_PIECES.add(client)
+    ends = range(end, start, -PIECE_SECONDS) or (end,)
+    return [read(max(until - PIECE_SECONDS, start), until) for until in ends]
 
 
 def _run(

@@ -1,24 +1,19 @@
-"""The commands of the edge half: train, test, replay, collect, and check thresholds."""
+"""The commands of the edge half: train, test, replay, and check thresholds."""
 
 from __future__ import annotations
 
 import argparse
 import logging
 import os
-from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
-import formatters
 from commands.influx import connect
-from commands.options import EDGE_ANOMALIES
 from common.alerts import ALERT, ANOMALY, NORMAL, UNKNOWN
 from common.files import UserError, is_there
-from common.times import format_time
 from edge import evaluation, pictures
-from edge.bundle import Bundle, check_model_name, load_bundle, warn_of_interval
+from edge.bundle import Bundle, bundle_paths, check_model_name, load_bundle, warn_of_interval
 from edge.daemon import Daemon, Settings
-from edge.datasets import load_records, write_dataset
+from edge.datasets import load_records
 from edge.detector import detect
 from edge.exporter import EdgeMetrics
 from edge.incidents import Alerts
@@ -26,7 +21,6 @@ from edge.paths import cpu_testset, iperf_testset, plots_prefix
 from edge.recording import outside
 from edge.samples import InfluxSource
 from edge.scores import score_dataset, slot_times
-from edge.selection import NO_SAMPLE, Selection, in_slots
 from edge.sensitivity import blind_metrics, describe_blind
 from edge.sequences import N_STEPS
 from edge.thresholds import (
@@ -41,15 +35,10 @@ from edge.thresholds import (
 from edge.training import train
 from nodes.metrics import METRICS, MetricTable
 from nodes.node import load_node
-from nodes.series import Record
 from service.store import Store
 from service.systemd import Ending, check_watchdog
 
 logger = logging.getLogger("find_anomalies")
-
-COLLECT_CHUNK_SECONDS = 3600
-# At most this many gaps of a dataset are printed, one line each.
-MOST_GAPS = 100
 
 
 def run_train(options: argparse.Namespace) -> None:
@@ -59,6 +48,11 @@ def run_train(options: argparse.Namespace) -> None:
         read_thresholds(options.thresholds_file, metrics)
     read_proposals(options.thresholds_file, metrics)
     check_model_name(options.model)
+    taken = (bundle_paths(options.model).identity, bundle_paths(options.model).stats)
+    if options.node_file and os.path.realpath(options.node_file) in map(os.path.realpath, taken):
+        raise UserError(
+            f"{options.node_file}: the model {options.model} has a file of this name; rename one of them"
+        )
     for folder in (Path(options.model).parent, Path(options.thresholds_file).parent, Path(plots_prefix)):
         if folder.exists() and not os.access(folder, os.W_OK):
             raise UserError(f"{folder}: cannot be written to; change its permissions, or name another file")
@@ -120,8 +114,8 @@ def _testsets(options: argparse.Namespace, metrics: MetricTable) -> tuple[str | 
 def run_replay(options: argparse.Namespace) -> None:
     """Run --mode test --replay: print each anomaly of a dataset; draw the dataset and its alerts if asked."""
     _check_test(options, bool(options.plot or options.plot_dir))
-    if options.plot and Path(options.plot).suffix != ".png":
-        raise UserError(f"{options.plot}: a picture's name must end in .png")
+    if options.plot:
+        pictures.check_picture(options.plot)
     bundle = load_bundle(options.model, load_node(options.node_file).metrics)
     thresholds = load_thresholds(options.thresholds_file, bundle.metrics)
     frame = load_records(options.replay, options.interval, bundle.metrics)
@@ -200,69 +194,6 @@ def _check_test(options: argparse.Namespace, draws: bool) -> None:
         import matplotlib.figure  # noqa: F401
     if options.plot_dir:
         pictures.make_plot_dir(options.plot_dir)
-
-
-def run_collect(options: argparse.Namespace) -> None:
-    """Run --mode collect: write the newest --since of the history in InfluxDB as a dataset."""
-    from tqdm import tqdm
-
-    if not options.output:
-        raise UserError("--mode collect needs --output FILE.csv")
-    node = load_node(options.node_file)
-    server, client = connect(options, EDGE_ANOMALIES)
-    client.switch_database(options.influx_db)
-    source = InfluxSource(client, server, options.influx_db)
-    selection = Selection(node)
-    gaps: Counter[tuple[str, str]] = Counter()
-    flooded: dict[str, None] = {}
-    starts: list[int] = []
-
-    def records(start: int, end: int) -> Iterator[tuple[int, Record]]:
-        interval_ns = int(options.interval * 1e9)
-        chunk_ns = max(COLLECT_CHUNK_SECONDS * 10**9 // interval_ns, 1) * interval_ns
-        start = start // interval_ns * interval_ns
-        for begin in tqdm(range(start, end, chunk_ns), desc="collecting", unit="query"):
-            until = min(begin + chunk_ns, end)
-            found = source.get_samples(
-                node, begin, until, options.interval, known_tags=selection.known_tags()
-            )
-            flooded.update(dict.fromkeys(found.flooded))
-            slots = in_slots(found.points, node, interval_ns)
-            # A history of two nodes cannot be told apart.
-            selection.refuse_several(slots)
-            for slot in slots:
-                choice = selection.choose(slot)
-                selection.keep(choice)
-                if choice.record:
-                    gaps.update(choice.faults.items())
-                    starts.append(slot.start)
-                    yield slot.start, choice.record
-        if not starts:
-            raise UserError(source.nothing_there)
-
-    try:
-        newest = source.newest_sample_time(node)
-        if newest is None:
-            raise UserError(source.nothing_there)
-        start = newest - int(options.since * 1e9)
-        count = write_dataset(
-            options.output, formatters.format_records(records(start, newest + 1), node), node
-        )
-    except source.errors as error:
-        raise UserError(source.describe_error(error)) from None
-    print(f"{options.output}: {count} records up to {format_time(newest)}")
-    empty = (starts[-1] - starts[0]) // int(options.interval * 1e9) + 1 - count
-    if empty:
-        print(f"gap: no sample of any series in {empty} slots")
-    for (series, fault), number in sorted(gaps.items())[:MOST_GAPS]:
-        is_missing = fault.startswith(NO_SAMPLE)
-        every = ": check --node_file" if number == count and is_missing else ""
-        reason = "is missing" if is_missing else f"cannot be used ({fault})"
-        print(f"gap: {series} {reason} in {number} of {count} records{every}")
-    if len(gaps) > MOST_GAPS:
-        print(f"gap: and {len(gaps) - MOST_GAPS} more")
-    if flooded:
-        print(f"too many samples of {', '.join(flooded)}: only the newest of each record is used")
 
 
 def check_thresholds(options: argparse.Namespace) -> None:

@@ -57,6 +57,19 @@ def _moment(text: str) -> int:
         ) from None
 
 
+def _stretch(text: str) -> tuple[int, int]:
+    """Parse two times like START/END into ns since 1970."""
+    try:
+        start, end = map(parse_time, text.split("/"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is not START/END, with times like 2023-01-31 or 2023-01-31T12:00:00Z"
+        ) from None
+    if end <= start:
+        raise argparse.ArgumentTypeError(f"'{text}' does not end after its start")
+    return start, end
+
+
 def _zone(text: str) -> str:
     try:
         ZoneInfo(text)
@@ -220,7 +233,8 @@ class Option:
     the value, or a text for `kind`, or a function that finds it on this machine. default_text: the default in
     help and docs, if its value would say nothing or differ between machines. needs, unless: the option
     without which, or with which, this one does nothing. fallback: another environment variable, which counts
-    if the option's own is not set.
+    if the option's own is not set. repeats: it can be given several times, and has spaces between its values
+    in the environment; it has a list of values.
     """
 
     name: str
@@ -234,6 +248,7 @@ class Option:
     needs: str | None = None
     unless: str | None = None
     fallback: str | None = None
+    repeats: bool = False
 
     @property
     def environment(self) -> tuple[str, ...]:
@@ -259,9 +274,11 @@ class Option:
         for variable in self.environment:
             if text := environment.get(variable):
                 try:
-                    return self.kind(text)
+                    return [self.kind(word) for word in text.split()] if self.repeats else self.kind(text)
                 except argparse.ArgumentTypeError as error:
                     raise argparse.ArgumentError(None, f"{variable} in the environment: {error}") from None
+        if self.repeats:
+            return []
         if callable(self.default):
             return self.default()
         return self.kind(self.default) if isinstance(self.default, str) else self.default
@@ -275,6 +292,8 @@ class Option:
     def add_to(self, parser: argparse._ActionsContainer, text: str = "") -> None:
         """Add the option to a parser or group, with `text` as its help."""
         settings: dict[str, Any] = {"nargs": "?", "const": True} if self.is_switch else {}
+        if self.repeats:
+            settings["action"] = "append"
         parser.add_argument(
             f"--{self.name}",
             type=self.kind,
@@ -377,6 +396,13 @@ OPTIONS = (
         "JSON file of windows (maintenance, events) in which there are no alerts and nothing is learnt",
     ),
     Option(
+        "plot",
+        "files",
+        (COLLECT,),
+        "file for a picture of the dataset: the level of each metric, gaps, and what was left out",
+        metavar="PNG",
+    ),
+    Option(
         "plot_dir",
         "files",
         (LIVE, REPLAY),
@@ -422,7 +448,7 @@ OPTIONS = (
         "influx_pass",
         "InfluxDB",
         _INFLUX,
-        "password of that user; better set INFLUX_PASS, which no list of processes shows",
+        "password of that user, or a token; better set INFLUX_PASS, which no list of processes shows",
         default="",
         metavar="PASSWORD",
         unless="ports_dir",
@@ -633,6 +659,40 @@ OPTIONS = (
         default="24h",
         kind=_seconds,
         metavar="TIME",
+        unless="stretch",
+    ),
+    Option(
+        "stretch",
+        "records",
+        (COLLECT,),
+        "a stretch of the history to write, from START to before END; can be given several times",
+        kind=_stretch,
+        metavar="START/END",
+        repeats=True,
+    ),
+    Option(
+        "add",
+        "records",
+        (COLLECT,),
+        "add to the records of the file that is there, instead of replacing them",
+        **_SWITCH,
+    ),
+    Option(
+        "leave_out",
+        "records",
+        (COLLECT,),
+        "JSON file of windows (incidents, maintenance) whose records are not written",
+    ),
+    Option(
+        "timezone",
+        "records",
+        (COLLECT,),
+        "time zone of the weekly windows",
+        default=_machine_zone,
+        kind=_zone,
+        metavar="ZONE",
+        default_text="this machine's",
+        needs="leave_out",
     ),
     Option(
         "catch_up",

@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 DAY_SECONDS = 86_400
+DAY_MINUTES = 1440
+WEEK_MINUTES = 7 * DAY_MINUTES
 
 
 def parse_time(text: str) -> int:

@@ -108,8 +108,9 @@ def _curve(
         """At each of AGES, the error that at least FOUND_SHARE of the tries reach."""
         changed = with_change(bundle.metrics, metric, values, _BEFORE, sign * size)
         scores = score(bundle, changed.reshape(-1, values.shape[-1]), times.reshape(-1))
+        window, record = scores.judged
         evidence = np.maximum(
-            np.minimum(scores.window[:, place], scores.record[:, place] / RECORD_FACTOR),
+            np.minimum(window[:, place], record[:, place] / RECORD_FACTOR),
             scores.lasting[:, place],
         ).reshape(times.shape)
         ends = [_BEFORE + age for age in AGES]

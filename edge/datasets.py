@@ -9,6 +9,7 @@ import csv
 import logging
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -76,6 +77,27 @@ def loadDataset(dataset: str | Path, metrics: MetricTable = METRICS) -> pd.DataF
     numbers = {name: _parse_numbers(dataset, lines, name, cells) for name, cells in columns.items()}
     index = pd.DatetimeIndex(pd.to_datetime(times, utc=True), name="time")
     return pd.DataFrame(numbers, index=index)
+
+
+def read_columns(dataset: str | Path, node: Node = DEFAULT_NODE) -> dict[str, np.ndarray]:
+    """The columns of a dataset that write_dataset wrote for this node (n,), and `time` in ns (n,).
+
+    Raises UserError as loadDataset does, and for other columns; a dataset without a record is accepted.
+    """
+    header, lines, rows = _read_cells(dataset)
+    expected = ["time", *getColumnNames(node)]
+    lacks = [f"no column {name}" for name in expected if name not in header]
+    has = [f"the column {name}" for name in header if name not in expected]
+    if differs := lacks + has:
+        raise UserError(
+            f"{dataset}: is not a dataset of this node: it has {differs[0]}; give the --node_file that it was"
+            " collected with, or another --output"
+        )
+    columns = dict(zip(header, zip(*rows, strict=True) if rows else [()] * len(header), strict=True))
+    times = np.array(_parse_times(dataset, lines, columns.pop("time")), dtype=np.int64)
+    return {"time": times} | {
+        name: _parse_numbers(dataset, lines, name, cells) for name, cells in columns.items()
+    }
 
 
 def _read_cells(dataset: str | Path) -> tuple[list[str], list[int], list[list[str]]]:
@@ -150,6 +172,7 @@ def write_dataset(filename: str | Path, rows: Iterable[dict[str, float]], node: 
     Rows are taken one at a time, so a generator keeps memory bounded. Missing values become empty cells.
     """
     columns = list(getColumnNames(node))
+    documented = set(getColumnNames(replace(node, metrics=METRICS)))
     count = 0
 
     def write(path: Path) -> None:
@@ -158,14 +181,19 @@ def write_dataset(filename: str | Path, rows: Iterable[dict[str, float]], node: 
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["time", *columns])
             for row in rows:
-                cells = (row[column] for column in columns)
-                writer.writerow(
-                    [format_time(row["time"]), *("" if c != c else f"{round(c, 5):.12g}" for c in cells)]
-                )
+                cells = (_cell(row[column], column in documented) for column in columns)
+                writer.writerow([format_time(row["time"]), *cells])
                 count += 1
 
     replace_file(filename, write)
     return count
+
+
+def _cell(value: float, is_documented: bool) -> str:
+    """Five decimals for documented columns, whose units are known; otherwise as many digits as count."""
+    if value != value:
+        return ""
+    return f"{round(value, 5) if is_documented else value:.12g}"
 
 
 class SparseDatasetError(UserError):
@@ -195,12 +223,13 @@ def load_records(
 def with_changes(frame: pd.DataFrame, metrics: MetricTable) -> pd.DataFrame:
     """Resampled records, with the change of each level since the previous record that has it.
 
-    These are the columns that are derived; formatters.py makes the same ones from samples.
+    These are the columns that are derived; formatters.py makes the same ones from samples. After a gap of a
+    window they are unknown: the records before it may be of another stretch of the history.
     """
     for metric in metrics.values():
         for column in metric.derived:
             level = frame[metric.level]
-            before = level.ffill().shift()
+            before = level.ffill(limit=WINDOW_RECORDS - 1).shift()
             change = level - before
             # The change of the memory is in percent of what was used before.
             frame[column] = 100.0 * change / before.where(before != 0) if metric.kind == FREE else change

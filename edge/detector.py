@@ -114,7 +114,8 @@ def _judge(
     row: Row,
 ) -> Verdict:
     """Verdict on the record with this index in the scores."""
-    window, record, lasting = scores.window[index], scores.record[index], scores.lasting[index]
+    window, record = (errors[index] for errors in scores.judged)
+    lasting = scores.lasting[index]
     keys = scores.metrics.threshold_keys
     limits = np.array([thresholds[key] for key in keys.values()])
     unknown = np.isnan(window) | np.isnan(record)

@@ -40,6 +40,14 @@ _NO_CAUSE = (
 _UNITS = {"B/s": ("kB/s", 1e3)}
 
 
+def check_picture(filename: str | Path) -> None:
+    """Raise UserError if a picture cannot have this name, and ModuleNotFoundError without matplotlib."""
+    import matplotlib  # noqa: F401
+
+    if Path(filename).suffix != ".png":
+        raise UserError(f"{filename}: a picture's name must end in .png")
+
+
 def plot_detection(
     bundle: Bundle,
     thresholds: dict[str, float],
@@ -86,8 +94,8 @@ def draw_detection(
             axis.axvspan(start, end, color="tab:red", alpha=0.12, linewidth=0, label="attack")
         axis.spines[["top", "right"]].set_visible(False)
     # The last level axis was removed, so the one above it has the labels of its column.
-    _label_times(axes[-2, 0], axes[-1, 1])
-    _add_legend(figure)
+    label_times(axes[-2, 0], axes[-1, 1])
+    add_legend(figure)
     figure.suptitle(title, x=0.07, y=0.99, ha="left", va="top", wrap=True)
     return figure
 
@@ -194,7 +202,8 @@ def _mark(axis: Axes, times: np.ndarray, level: np.ndarray, marks: dict[str, np.
             axis.scatter(times[marked], level[marked], s=9, color=color, zorder=3, label=label)
 
 
-def _label_times(*axes: Axes) -> None:
+def label_times(*axes: Axes) -> None:
+    """Let the axes show dates and times, in UTC."""
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
     locator = AutoDateLocator()
@@ -205,7 +214,8 @@ def _label_times(*axes: Axes) -> None:
         axis.set_xlabel("time [UTC]")
 
 
-def _add_legend(figure: Figure, top: float = 0.972) -> None:
+def add_legend(figure: Figure, top: float = 0.972) -> None:
+    """One legend of everything that is drawn on any axis, at the right, with its upper end at `top`."""
     handles = {}
     for axis in figure.axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
@@ -291,8 +301,8 @@ def draw_alert(
         is_inside = (marks["anomaly"] | marks["alert"]) & (expected[0] < level) & (level < expected[2])
         is_dot_inside |= bool(is_inside.any())
     # The lowest axis of each column.
-    _label_times(*used[-2:])
-    _add_legend(figure, 0.95)
+    label_times(*used[-2:])
+    add_legend(figure, 0.95)
     figure.suptitle(alert.title, x=0.075, y=0.985, ha="left", va="top", wrap=True)
     notes = [_NO_CAUSE] * (not alert.causes) + [_DOT_INSIDE] * is_dot_inside
     figure.text(0.075, 0.012, "\n".join(notes), fontsize="small", color="0.3")

@@ -111,12 +111,15 @@ class InfluxSource:
     @influx_utils.answers()
     def newest_samples(self, node: Node) -> Record:
         """The newest sample of each part of the node, whatever its time: measurement -> points."""
-        queries = [
-            f'SELECT last({_field(measurement, node)}) AS "value", *::tag FROM {_from(measurement, node)}'
-            f" WHERE {_conditions(measurement, node, 'time > 0')}{_by_part(measurement, node)}"
-            for measurement in node.metrics.measurements
-        ]
-        answers = influx_utils.run(self._client, queries)
+
+        def queries(span: str) -> list[str]:
+            return [
+                f'SELECT last({_field(measurement, node)}) AS "value", *::tag FROM {_from(measurement, node)}'
+                f" WHERE {_conditions(measurement, node, span)}{_by_part(measurement, node)}"
+                for measurement in node.metrics.measurements
+            ]
+
+        answers = influx_utils.run_newest(self._client, queries)
         return {
             name: _points(answer) for name, answer in zip(node.metrics.measurements, answers, strict=True)
         }
@@ -124,14 +127,16 @@ class InfluxSource:
     @influx_utils.answers()
     def newest_sample_time(self, node: Node) -> int | None:
         """Time of the node's newest sample up to now (ns), None if there is none."""
-        queries = [
-            f'SELECT last({_field(measurement, node)}) AS "value" FROM {_from(measurement, node)}'
-            f" WHERE {_conditions(measurement, node, 'time > 0 AND time < now()')}"
-            for measurement in node.metrics.measurements
-        ]
-        times = [
-            series["values"][-1][0] for answer in influx_utils.run(self._client, queries) for series in answer
-        ]
+
+        def queries(span: str) -> list[str]:
+            return [
+                f'SELECT last({_field(measurement, node)}) AS "value" FROM {_from(measurement, node)}'
+                f" WHERE {_conditions(measurement, node, f'{span} AND time < now()')}"
+                for measurement in node.metrics.measurements
+            ]
+
+        answers = influx_utils.run_newest(self._client, queries)
+        times = [series["values"][-1][0] for answer in answers for series in answer]
         return max(times, default=None)
 
     @influx_utils.answers()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -46,6 +46,15 @@ class Scores:
     record: np.ndarray
     lasting: np.ndarray
     metrics: MetricTable = METRICS
+    counted_window: np.ndarray | None = None
+    counted_record: np.ndarray | None = None
+
+    @property
+    def judged(self) -> tuple[np.ndarray, np.ndarray]:
+        """RMSE over the window, and of each record, by which records are judged."""
+        if self.counted_window is None or self.counted_record is None:
+            return self.window, self.record
+        return self.counted_window, self.counted_record
 
 
 def score(
@@ -79,19 +88,28 @@ def score(
     judged = np.where(is_excused, predicted, moved)
     seen, _ = split_sequences(actual, bundle.n_steps)
     judged[bundle.n_steps - 1 :][np.isnan(seen).all(axis=1)] = np.nan
+    squares = metric_square_errors(judged, predicted, bundle.metrics)
+    scores = Scores(
+        actual,
+        predicted,
+        np.sqrt(_window_means(squares)),
+        np.sqrt(squares),
+        np.zeros(squares.shape),
+        bundle.metrics,
+    )
     directions, least = None, None
     if not bundle.metrics.counts_all:
-        judged = np.where(_counts(bundle, judged, predicted), judged, predicted)
+        counted = np.where(_counts(bundle, judged, predicted), judged, predicted)
+        squares = metric_square_errors(counted, predicted, bundle.metrics)
+        scores = replace(
+            scores, counted_window=np.sqrt(_window_means(squares)), counted_record=np.sqrt(squares)
+        )
         directions = tuple(row.direction for row in bundle.metrics.values())
         least = np.array([row.least for row in bundle.metrics.values()])
-    squares = metric_square_errors(judged, predicted, bundle.metrics)
-    lasting = np.zeros(squares.shape)
     if bundle.habits:
         known = np.where(is_excused, np.nan, values)
-        lasting[:, :-1] = bundle.habits.lasting_errors(times, known, directions, least)
-    return Scores(
-        actual, predicted, np.sqrt(_window_means(squares)), np.sqrt(squares), lasting, bundle.metrics
-    )
+        scores.lasting[:, :-1] = bundle.habits.lasting_errors(times, known, directions, least)
+    return scores
 
 
 def _counts(bundle: Bundle, judged: np.ndarray, predicted: np.ndarray) -> np.ndarray:
@@ -115,7 +133,7 @@ def _counts(bundle: Bundle, judged: np.ndarray, predicted: np.ndarray) -> np.nda
 def normalised(bundle: Bundle, values: np.ndarray) -> np.ndarray:
     """Values (n, features) in units of the trained range: 0 is its lower end, 1 its upper.
 
-    Below the range, an amount that stayed above zero in training counts on a log scale if that is further
+    Below the range, a feature that stayed above zero in training counts on a log scale if that is further
     away: when traffic stops, the change is tiny on the scale of its bursts, but it is not a small change.
     """
     lows, widths = feature_ranges(bundle.stats, bundle.features)
@@ -123,21 +141,19 @@ def normalised(bundle: Bundle, values: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore", over="ignore"):
         linear = np.clip(normalize(values, bundle.stats, bundle.features), -FURTHEST, FURTHEST)
         shortfall = np.log((np.maximum(values, 0.0) + zero) / (np.abs(lows) + zero))
-    is_amount = (lows > 0) & np.array(bundle.metrics.are_amounts)
-    return np.where((values < lows) & is_amount, np.minimum(linear, shortfall), linear)
+    return np.where((values < lows) & (lows > 0), np.minimum(linear, shortfall), linear)
 
 
 def physical(bundle: Bundle, values: np.ndarray) -> np.ndarray:
     """The inverse of `normalised`: (n, features) in the units of the trained range -> physical units.
 
-    An amount that stayed above zero in training cannot become negative: it becomes zero instead.
+    A feature that stayed above zero in training cannot become negative: it becomes zero instead.
     """
     lows, widths = feature_ranges(bundle.stats, bundle.features)
     linear = lows + values * widths
     zero = NEXT_TO_ZERO * widths
     level = np.maximum(np.exp(np.minimum(values, 0.0)) * (np.abs(lows) + zero) - zero, 0.0)
-    is_amount = (lows > 0) & np.array(bundle.metrics.are_amounts)
-    return np.where((values < 0) & is_amount, np.maximum(linear, level), linear)
+    return np.where((values < 0) & (lows > 0), np.maximum(linear, level), linear)
 
 
 def expected_levels(
@@ -155,13 +171,21 @@ def expected_levels(
         metric = bundle.metrics[name]
         limit = RECORD_FACTOR * thresholds[metric.threshold_key]
         margins[place] = limit * math.sqrt(len(metric.features))
-    lowest = np.where(bundle.metrics.are_amounts, 0.0, -np.inf)
+    lowest = np.zeros(len(bundle.features))
+    for name, place in levels.items():
+        if bundle.metrics[name].may_be_negative:
+            lowest[place] = -np.inf
     # A threshold may be so high that the bound overflows.
     with np.errstate(over="ignore"):
         bounds = [
             np.maximum(physical(bundle, values), lowest)
             for values in (predicted - margins, predicted, predicted + margins)
         ]
+    for name, place in levels.items():
+        least = bundle.metrics[name].least
+        low, expected, high = (bound[:, place] for bound in bounds)
+        bounds[0][:, place] = np.minimum(low, np.maximum(expected - least, lowest[place]))
+        bounds[2][:, place] = np.maximum(high, expected + least)
     return {name: tuple(bound[:, place] for bound in bounds) for name, place in levels.items()}
 
 

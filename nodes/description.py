@@ -174,9 +174,10 @@ class _Description:
         return unit
 
     def tags(self) -> dict[str, str]:
+        """Tags that the series have; with an empty value, one that they must not have."""
         return self._read(
             "tags",
-            lambda value: _are_tags(value) and all(map(_is_text, value.values())),
+            lambda value: _are_tags(value) and all(one == "" or _is_text(one) for one in value.values()),
             'an object of texts, like {"mode": "user"}; an instance is set beside the metrics, as'
             " '<exporter>_instance'",
         )

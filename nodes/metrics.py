@@ -79,7 +79,7 @@ class Metric:
         parts: the parts that a description lists; the node has those of a documented metric.
     over: tags over whose values, whatever they are, samples are pooled.
     pool: SUM or MEAN, how parts become one; by default the mean of percentages, and the sum of others.
-    tags: other tags that its series have.
+    tags: other tags that its series have; one with an empty value is one that they have not.
     scale: samples are multiplied by it.
     silence: UNKNOWN_LEVEL or ZERO_LEVEL, what it means if there is no sample.
     direction: UP, DOWN or BOTH, which deviations count. least: those that are smaller, in the unit, do not.
@@ -254,12 +254,6 @@ class MetricTable(Mapping[str, Metric]):
     def exporters(self) -> tuple[str, ...]:
         """The exporters that the series come from, that of the host first."""
         return tuple(dict.fromkeys(row.exporter for row in self.in_datasets))
-
-    @cached_property
-    def are_amounts(self) -> tuple[bool, ...]:
-        """Whether each feature is of a level that cannot be below zero."""
-        named = {feature: row for row in self.rows for feature in row.features}
-        return tuple(not named[feature].may_be_negative for feature in self.features)
 
     @cached_property
     def counts_all(self) -> bool:

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from common.files import UserError, is_there, read_file, replace_file
-from common.times import format_time, parse_time
+from common.times import WEEK_MINUTES, format_time, parse_time
 from common.values import is_number
 from ports.detectors import DAY_HOURS, DETECTORS, Model, ScoreCurve
 from ports.levels import DRIFT_HOURS, MEMORY_AGES, Memory
-from ports.preparation import BUCKET_MINUTES, PREPARATIONS, WEEK_MINUTES, Scaler, check_zone
+from ports.preparation import BUCKET_MINUTES, PREPARATIONS, Scaler, check_zone
 from ports.sampling import FIVE_MINUTES, INTERVAL_MINUTES, Sampling
 from ports.sensitivity import Sensitivity
 from ports.series import NAME

@@ -13,11 +13,10 @@ import numpy as np
 import pandas as pd
 
 from common.alerts import ALERT_RECORDS, alert_records
+from common.times import DAY_MINUTES
 from ports.sampling import FIVE_MINUTES, Sampling, as_sums, cells
 from ports.series import SAMPLE_SECONDS, Series
 
-DAY_MINUTES = 1440
-WEEK_MINUTES = 7 * DAY_MINUTES
 BUCKET_MINUTES = (5, 10, 15, 20, 30, 60)
 # The rolling window of the reference document, and the z-score above which a point counts as a spike.
 WORKSHOP_WINDOW_MINUTES = 120

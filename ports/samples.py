@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,13 @@ def list_ports(client: InfluxDBClient, start: int, end: int, limits: Limits = DE
     to a port starts a new series, in which the port goes on. Two series at the same time are a fault, and so
     is a newest value that is not a number. Ports with tags longer than MAX_TAG_LETTERS are left out.
     """
+    pieces = influx_utils.in_pieces(client, start, end, partial(_ports_of, client, limits))
+    # What the newest piece shows of a port counts.
+    return list({key: port for found in reversed(pieces) for key, port in found.items()}.values())
+
+
+def _ports_of(client: InfluxDBClient, limits: Limits, start: int, end: int) -> dict[_PortKey, Port]:
+    """list_ports of a time that the server reads at once."""
     span = f"time > {start}s AND time <= {end}s"
     are_short = " AND ".join(f'"{tag}"::tag =~ {_SHORT}' for tag in _PORT_TAGS)
     conditions = f"{span} AND {are_short}"
@@ -92,15 +100,19 @@ def list_ports(client: InfluxDBClient, start: int, end: int, limits: Limits = DE
             if times[-1] > newest.get(key, 0):
                 newest[key] = times[-1]
                 faults[key] = _wrong_type(words, times[-1])
-    return [
-        Port(dict(zip(_PORT_TAGS, key, strict=True)), time // 10**9, faults.get(key))
+    return {
+        key: Port(dict(zip(_PORT_TAGS, key, strict=True)), time // 10**9, faults.get(key))
         for key, time in newest.items()
-    ]
+    }
 
 
 @influx_utils.answers()
 def count_unlisted_ports(client: InfluxDBClient, start: int, end: int) -> int:
-    """How many ports list_ports leaves out because their tags are too long."""
+    """How many ports list_ports leaves out because their tags are too long, at least."""
+    return max(influx_utils.in_pieces(client, start, end, partial(_count_unlisted, client)), default=0)
+
+
+def _count_unlisted(client: InfluxDBClient, start: int, end: int) -> int:
     is_long = " OR ".join(f'"{tag}"::tag !~ {_SHORT}' for tag in _PORT_TAGS)
     tags = ", ".join(f'"{tag}"' for tag in _PORT_TAGS)
     ports = (
@@ -214,6 +226,27 @@ def get_port_samples(
     nobody knows which of them are right. Raises UserError, without the port's name, for a value that is not a
     number and for more samples than the limits allow.
     """
+    count = 0
+
+    def read(begin: int, until: int) -> tuple[np.ndarray, np.ndarray]:
+        nonlocal count
+        found = _samples_of(client, tags, begin, until, limits)
+        count += len(found[0])
+        if count > limits.port_samples:
+            raise UserError(_too_many(limits, begin))
+        return found
+
+    pieces = influx_utils.in_pieces(client, start, end, read)
+    if len(pieces) == 1:
+        return pieces[0]
+    times, traffic = (np.concatenate(parts) for parts in zip(*reversed(pieces), strict=True))
+    return times, traffic
+
+
+def _samples_of(
+    client: InfluxDBClient, tags: dict[str, str], start: int, end: int, limits: Limits
+) -> tuple[np.ndarray, np.ndarray]:
+    """get_port_samples of a time that the server reads at once."""
     is_port = _port_condition(tags)
     conditions = f"time > {start}s AND time <= {end}s AND {is_port}"
     samples: dict[int, float] = {}
@@ -235,10 +268,7 @@ def get_port_samples(
         samples.update((time // 10**9, float(number)) for time, number in rows)
         count += len(rows)
         if count > limits.port_samples:
-            raise UserError(
-                f"has more than {limits.port_samples:,} samples since {format_time(start * 10**9)}; write one"
-                " every five minutes, and delete the others"
-            )
+            raise UserError(_too_many(limits, start))
         if len(rows) < limits.page_samples and not is_cut:
             break
         last = rows[-1][0]
@@ -297,6 +327,13 @@ def _answers(client: InfluxDBClient, queries: Sequence[str]) -> list[tuple[list[
         ([row for series in answer["series"] for row in series["values"]], influx_utils.is_cut(answer))
         for answer in answers
     ]
+
+
+def _too_many(limits: Limits, start: int) -> str:
+    return (
+        f"has more than {limits.port_samples:,} samples since {format_time(start * 10**9)}; write one every"
+        " five minutes, and delete the others"
+    )
 
 
 def _wrong_type(words: str, time: int) -> str:

@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from common.alerts import ALERT, ALERT_RECORDS, ANOMALY, MANY_RECORDS, Row
-from common.times import format_time
+from common.times import WEEK_MINUTES, format_time
 from ports.calendars import Calendar
 from ports.detectors import Scored
 from ports.levels import LEVEL_MINUTES
 from ports.models import Trained
-from ports.preparation import PREPARATIONS, WEEK_MINUTES, Buckets
+from ports.preparation import PREPARATIONS, Buckets
 from ports.series import Series, port_tags
 
 # Judging begins so long before the end of training: the first day shows the level, and an anomaly of the

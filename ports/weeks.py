@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from common.files import UserError
-from ports.preparation import WEEK_MINUTES, known_medians
+from common.times import WEEK_MINUTES
+from ports.preparation import known_medians
 
 WEEK_DAYS = 7
 MEDIAN_PASSES = 3

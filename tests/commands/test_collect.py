@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +16,7 @@ import pytest
 
 import formatters
 import lab.influxd
-from edge.datasets import write_dataset
+from edge.datasets import load_records, write_dataset
 from lab.influxd import Influxd, free_port
 from nodes.metrics import CPU_SECONDS, DOWNLINK, MEMORY_FREE, RECEIVED, RX_CPU, TX_CPU
 from nodes.node import DEFAULT_NODE, Node
@@ -28,17 +29,26 @@ from tests.support.prometheus_writer import write_samples
 
 ROOT = Path(__file__).resolve().parents[2]
 SECOND = 10**9
+SHORT = "short: {} of records; a model needs a day or more, better three; collect others with --add"
 # A whole multiple of 15, but of neither 7 nor 3600.
 START = 1_700_000_010
 HOURS = 2
 SLOTS = HOURS * 240
 
 
-def collect(server: Influxd, db_name: str, *arguments: object) -> Done:
+def collect(
+    server: Influxd,
+    db_name: str,
+    *arguments: object,
+    environment: Mapping[str, str] | None = None,
+    absent: Sequence[str] = (),
+) -> Done:
     given = {"influx_host": server.host, "influx_port": server.port, "influx_db": db_name}
     options = [str(word) for name, value in given.items() for word in (f"--{name}", value)]
     # The environment of the test run may set options.
-    return run_here("--mode", "collect", *options, *arguments, cwd=ROOT, environment={})
+    return run_here(
+        "--mode", "collect", *options, *arguments, cwd=ROOT, environment=environment or {}, absent=absent
+    )
 
 
 def simulate_all(seconds: float, interval_seconds: float = 15.0) -> Record:
@@ -123,7 +133,13 @@ def test_the_dataset_is_what_the_formatters_make_of_the_samples(
 ) -> None:
     done, output = collected
     newest = max(point["time"] for points in recorded.samples.values() for point in points)
-    assert done.stdout == f"{output}: {SLOTS} records up to {time_text(newest)}\n"
+    oldest = recorded.samples[DOWNLINK][0]["time"]
+    assert done.stdout.splitlines() == [
+        f"{output}: {SLOTS} records up to {time_text(newest)}",
+        f"stretch: {time_text(oldest)} to {time_text(newest)}, {SLOTS} records",
+        SHORT.format("2 h"),
+        f"next: python find_anomalies.py --mode train --evaluate --trainset '{output}'",
+    ]
     assert done.returncode == 0
     assert "Traceback" not in done.stderr
     assert output.read_bytes() == recorded.dataset
@@ -231,8 +247,9 @@ def test_gaps_are_reported_by_series_and_stay_empty(
     output = tmp_path / "normal.csv"
     done = collect(influxd, database.name, "--output", output)
     newest = max(point["time"] for point in samples[RX_CPU])
-    assert done.stdout.splitlines() == [
+    assert done.stdout.splitlines()[:-2] == [
         f"{output}: 78 records up to {time_text(newest)}",
+        f"stretch: {time_text(samples[DOWNLINK][0]['time'])} to {time_text(newest)}, 78 records",
         "gap: no sample of any series in 2 slots",
         "gap: dl_bitrate{cellId=2} is missing in 1 of 78 records",
         "gap: node_network_receive_bytes_total{device=ppp0} is missing in 2 of 78 records",
@@ -262,6 +279,348 @@ def test_no_answer_of_the_server_holds_much_more_than_an_hour(
         done = collect(server, "db", "--output", output)
         assert done.returncode == 0
         assert output.read_bytes() == recorded.dataset
+
+
+# --- several stretches ---------------------------------------------------------------------------
+
+
+def stretch(start: int, end: int) -> str:
+    """A --stretch from one slot to before another, counted from START."""
+    return f"{time_text((START + 15 * start) * SECOND)}/{time_text((START + 15 * end) * SECOND)}"
+
+
+def stretches(*texts: str) -> list[str]:
+    return [word for text in texts for word in ("--stretch", text)]
+
+
+def begun(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Rows as they are if nothing is known of the time before them."""
+    first, second, *others = rows
+    levels = {"time", "mem", "mem_percentage", "cpu_rx_percentage", "cpu_tx_percentage"}
+    changes = {"cpu_user_0_rate", "cpu_user_1_rate", "cpu_user_rate"}
+    return [
+        {name: value if name in levels else "" for name, value in first.items()},
+        {name: "" if name in changes else value for name, value in second.items()},
+        *others,
+    ]
+
+
+def lines_of(done: Done) -> list[str]:
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False)
+    return done.stdout.splitlines()
+
+
+def described(rows: list[dict[str, str]]) -> str:
+    return f"stretch: {rows[0]['time']} to {rows[-1]['time']}, {len(rows)} records"
+
+
+@pytest.mark.parametrize("is_in_environment", [False, True])
+def test_stretches_are_written_by_time_and_nothing_reaches_from_one_to_the_next(
+    recorded: Recorded, tmp_path: Path, is_in_environment: bool
+) -> None:
+    output = tmp_path / "normal.csv"
+    # The later one is longer than the hour of a query.
+    texts = [stretch(200, 450), stretch(10, 130)]
+    words, environment = stretches(*texts), {}
+    if is_in_environment:
+        words, environment = [], {"FIND_ANOMALIES_STRETCH": " ".join(texts)}
+    done = collect(recorded.server, recorded.db_name, "--output", output, *words, environment=environment)
+    every = rows_of(recorded.dataset)
+    first, second = begun(every[10:130]), begun(every[200:450])
+    assert rows_of(output.read_bytes()) == first + second
+    assert lines_of(done)[:-1] == [
+        f"{output}: 370 records up to {second[-1]['time']}",
+        described(first),
+        described(second),
+        SHORT.format("1 h 32 min 30 s"),
+    ]
+    # What training makes of it: a window of empty slots lies between both.
+    frame = load_records(output)
+    assert len(frame) == 120 + 30 + 250
+    assert frame.iloc[120:150].isna().all(axis=None)
+    assert frame["cpu_user_rate"].isna().sum() == 2 + 30 + 2
+
+
+def test_what_a_stretch_lacks_at_its_ends_is_said(recorded: Recorded, tmp_path: Path) -> None:
+    output = tmp_path / "normal.csv"
+    words = stretches(stretch(-400, -40), stretch(-4, 8), stretch(470, 484))
+    done = collect(recorded.server, recorded.db_name, "--output", output, *words)
+    every = rows_of(recorded.dataset)
+    assert rows_of(output.read_bytes()) == begun(every[:8]) + begun(every[470:])
+    silent = (stretch(-400, -40), stretch(-4, 0), stretch(480, 484))
+    assert lines_of(done)[3:-2] == [
+        f"gap: no sample of any series from {span.replace('/', ' to ')}" for span in silent
+    ]
+
+
+def test_stretches_that_meet_within_a_slot_write_it_once(recorded: Recorded, tmp_path: Path) -> None:
+    output = tmp_path / "normal.csv"
+    begin, end = stretch(90, 110).split("/")
+    # Between the samples of the two exporters.
+    middle = time_text((START + 15 * 100 + 14) * SECOND + SECOND // 20)
+    words = stretches(f"{begin}/{middle}", f"{middle}/{end}")
+    done = collect(recorded.server, recorded.db_name, "--output", output, *words)
+    rows, every = rows_of(output.read_bytes()), rows_of(recorded.dataset)
+    assert lines_of(done)[0] == f"{output}: 20 records up to {every[109]['time']}"
+    assert rows[:10] + rows[11:] == begun(every[90:100]) + begun(every[101:110])
+    # The slot in the middle has what came before the end of the first stretch.
+    assert every[100]["time"] > rows[10]["time"] > every[99]["time"]
+
+
+def test_nothing_reaches_over_a_gap_of_a_window(influxd: Influxd, database: Database, tmp_path: Path) -> None:
+    """After 29 slots without a sample there is a rate over the gap; after 30 there is none."""
+    samples = without(simulate_all(1800), MEASUREMENTS, [*range(10, 39), *range(60, 90)])
+    write_samples(database.client, samples)
+    output = tmp_path / "normal.csv"
+    done = collect(influxd, database.name, "--output", output)
+    every = rows_of(dataset(tmp_path / "expected.csv", samples))
+    assert len(every) == 10 + 21 + 30
+    assert rows_of(output.read_bytes()) == every[:31] + begun(every[31:])
+    assert lines_of(done)[1:4] == [
+        described(every[:31]),
+        described(every[31:]),
+        "gap: no sample of any series in 59 slots",
+    ]
+
+
+# --- adding to a file ----------------------------------------------------------------------------
+
+
+def test_adding_makes_the_same_file_as_collecting_all_at_once(recorded: Recorded, tmp_path: Path) -> None:
+    output, at_once = tmp_path / "normal.csv", tmp_path / "at_once.csv"
+    early, late = stretch(0, 30), stretch(100, 140)
+    collect(recorded.server, recorded.db_name, "--output", at_once, *stretches(early, late))
+    newest = rows_of(recorded.dataset)[139]["time"]
+    add = ("--output", output, "--add")
+    # Without a file, --add makes one.
+    done = collect(recorded.server, recorded.db_name, *add, "--stretch", late)
+    assert lines_of(done)[0] == f"{output}: 40 records up to {newest}"
+    for before, text in ((40, early), (70, late), (70, early)):
+        done = collect(recorded.server, recorded.db_name, *add, "--stretch", text)
+        assert lines_of(done)[0] == f"{output}: 70 records up to {newest}; there were {before}"
+        assert len([line for line in lines_of(done) if line.startswith("stretch: ")]) == 2
+        assert output.read_bytes() == at_once.read_bytes()
+    assert sorted(os.listdir(tmp_path)) == ["at_once.csv", "normal.csv"]
+
+
+def test_of_two_records_of_a_slot_the_one_that_knows_more_stays(
+    influxd: Influxd, database: Database, tmp_path: Path
+) -> None:
+    """The first run sees half of its newest record. The second one begins in the middle, without rates."""
+    samples = simulate_all(900)
+    early = without(samples, MEASUREMENTS, list(range(30, 60)))
+    write_samples(database.client, without(early, RAN_MEASUREMENTS, [29]))
+    output = tmp_path / "normal.csv"
+    collect(influxd, database.name, "--output", output)
+    assert rows_of(output.read_bytes())[29]["cpu_rx_percentage"] == ""
+    write_samples(database.client, samples)
+    done = collect(influxd, database.name, "--output", output, "--since", "10m", "--add")
+    assert lines_of(done)[0].endswith("; there were 30")
+    assert output.read_bytes() == dataset(tmp_path / "expected.csv", samples)
+
+
+def test_a_fault_in_the_middle_leaves_the_file_that_is_added_to_whole(
+    recorded: Recorded, influxd: Influxd, database: Database, tmp_path: Path
+) -> None:
+    """The first hour is read, the second has a second gNB."""
+    samples = simulate_all(5400)[TX_CPU]
+    other = [point | {"instance": "gnb:1"} for point in samples[-3:]]
+    write_samples(database.client, {TX_CPU: samples + other})
+    output = tmp_path / "normal.csv"
+    output.write_bytes(recorded.dataset)
+    done = collect(influxd, database.name, "--output", output, "--add")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert output.read_bytes() == recorded.dataset
+    assert os.listdir(tmp_path) == ["normal.csv"]
+
+
+OTHER_NODE = "; give the --node_file that it was collected with, or another --output"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (
+            lambda lines: [line.replace("ppp0", "eth7") for line in lines],
+            f": is not a dataset of this node: it has no column ppp0_bytes_received{OTHER_NODE}",
+        ),
+        (
+            lambda lines: [lines[0] + ",eth7", *(line + ",1" for line in lines[1:])],
+            f": is not a dataset of this node: it has the column eth7{OTHER_NODE}",
+        ),
+        (
+            lambda lines: lines[::2],
+            ": has a record every 30 s, but --interval is 15 s; give --interval 30, or another --output",
+        ),
+        (
+            lambda lines: [*lines, "2023-11-16"],
+            ", line 482: has 1 cells, but the header has 34; the file is torn, copy or collect it again",
+        ),
+        (lambda _: [], ": is empty; a dataset has a header and records"),
+    ],
+)
+def test_what_cannot_be_added_to_is_refused_before_the_server_is_asked(
+    recorded: Recorded, tmp_path: Path, change: Callable[[list[str]], list[str]], reason: str
+) -> None:
+    output = tmp_path / "normal.csv"
+    output.write_text("\n".join(change(recorded.dataset.decode().splitlines())))
+    before = output.read_bytes()
+    done = collect(Nowhere(), "db", "--output", output, "--add")
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"find_anomalies.py: {output}{reason}\n")
+    assert output.read_bytes() == before
+
+
+# --- windows that are left out -------------------------------------------------------------------
+
+
+def window(start: int, end: int, **others: object) -> dict[str, object]:
+    """A window of a calendar from one slot to before another, counted from START."""
+    begin, until = stretch(start, end).split("/")
+    return {"from": begin, "until": until, **others}
+
+
+def calendar(folder: Path, content: object) -> Path:
+    path = folder / "calendar.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_records_in_a_window_are_left_out_and_nothing_is_computed_across_it(
+    recorded: Recorded, tmp_path: Path
+) -> None:
+    every = rows_of(recorded.dataset)
+    # One second in the middle of slot 100.
+    second = [time_text((START + 15 * 100 + offset) * SECOND) for offset in (7, 8)]
+    content = {
+        "upgrade": window(200, 260),
+        "restart": {"from": second[0], "until": second[1]},
+        "last year": {"from": "2022-11-14", "until": "2022-11-15"},
+        "switch": window(0, 90, series=["core"]),
+    }
+    windows, output = calendar(tmp_path, content), tmp_path / "normal.csv"
+    expected = every[:100] + begun(every[101:200]) + begun(every[260:])
+    said = [
+        f"stretch: {every[0]['time']} to {every[199]['time']}, 199 records",
+        described(every[260:]),
+        "left out: upgrade: 60 records",
+        "left out: restart: 1 record",
+        f"left out: last year: no record is in this window; check its times in {windows}",
+        'left out: switch: nothing, since it has "series" and is for ports',
+    ]
+    words = ("--output", output, "--leave_out", windows)
+    done = collect(recorded.server, recorded.db_name, *words)
+    first_line = f"{output}: 419 records up to {every[-1]['time']}"
+    assert lines_of(done)[:-2] == [first_line, *said]
+    assert rows_of(output.read_bytes()) == expected
+    # The same for a file that was collected before the incidents were known.
+    output.write_bytes(recorded.dataset)
+    done = collect(recorded.server, recorded.db_name, *words, "--add", "--since", "10m")
+    assert lines_of(done)[:-2] == [f"{first_line}; there were 480", *said]
+    assert rows_of(output.read_bytes()) == expected
+
+
+def test_nothing_is_computed_across_a_window_without_samples(
+    influxd: Influxd, database: Database, tmp_path: Path
+) -> None:
+    samples = without(simulate_all(900), MEASUREMENTS, list(range(20, 25)))
+    write_samples(database.client, samples)
+    windows, output = calendar(tmp_path, {"reboot": window(21, 24)}), tmp_path / "normal.csv"
+    done = collect(influxd, database.name, "--output", output, "--leave_out", windows)
+    every = rows_of(dataset(tmp_path / "expected.csv", samples))
+    assert rows_of(output.read_bytes()) == every[:20] + begun(every[20:])
+    assert f"left out: reboot: no record is in this window; check its times in {windows}" in lines_of(done)
+
+
+def test_weekly_windows_are_in_the_time_of_a_zone(recorded: Recorded, tmp_path: Path) -> None:
+    """START is on Tuesday 14 November 2023 at 22:13:30, and 23:13:30 in Rome."""
+    windows = calendar(tmp_path, {"backup": {"weekly": "tue 23:30-00:15"}})
+    output = tmp_path / "normal.csv"
+    words = ("--output", output, "--leave_out", windows, "--timezone", "Europe/Rome")
+    done = collect(recorded.server, recorded.db_name, *words)
+    every = rows_of(recorded.dataset)
+    assert rows_of(output.read_bytes()) == every[:66] + begun(every[246:])
+    assert "left out: backup: 180 records" in lines_of(done)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ({"a": window(9, 3)}, '\'a\': "until" must be later than "from"'),
+        ([window(3, 9)], 'must hold one JSON object, like {"key": 1.0}'),
+        ({"a": {"start": "x"}}, "'a': has an unknown key 'start'; use from, until, weekly, series"),
+        (
+            {"a": window(3, 9), "b": window(0, 4)},
+            "'a' begins at 2023-11-14T22:14:15Z, before 'b' has ended; make one window of both, or correct"
+            " the times",
+        ),
+    ],
+)
+def test_a_wrong_window_is_one_line_before_the_server_is_asked(
+    tmp_path: Path, content: object, reason: str
+) -> None:
+    windows = calendar(tmp_path, content)
+    done = collect(Nowhere(), "db", "--output", tmp_path / "x.csv", "--leave_out", windows)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"find_anomalies.py: {windows}: {reason}\n")
+
+
+def test_windows_that_meet_and_those_of_ports_do_not_overlap(recorded: Recorded, tmp_path: Path) -> None:
+    content = {
+        "a": window(0, 9),
+        "b": window(9, 20),
+        "c": window(5, 15, series=["core"]),
+        # From START on, and counted for the windows before it.
+        "d": {"weekly": "tue 22:00-22:18"},
+    }
+    words = ("--leave_out", calendar(tmp_path, content), "--timezone", "UTC")
+    done = collect(recorded.server, recorded.db_name, "--output", tmp_path / "x.csv", *words)
+    assert lines_of(done)[2:5] == [
+        "left out: a: 9 records",
+        "left out: b: 11 records",
+        f"left out: d: no record is in this window; check its times in {words[1]}",
+    ]
+
+
+def test_windows_that_leave_nothing_keep_the_file(recorded: Recorded, tmp_path: Path) -> None:
+    windows = calendar(tmp_path, {"all": {"from": "2023-11-01", "until": "2023-12-01"}})
+    output = tmp_path / "normal.csv"
+    output.write_text("collected yesterday")
+    done = collect(recorded.server, recorded.db_name, "--output", output, "--leave_out", windows)
+    assert (done.returncode, done.stdout) == (1, "")
+    last_line = done.stderr.splitlines()[-1]
+    assert last_line == f"find_anomalies.py: {windows}: the windows leave out every record; correct them"
+    assert output.read_text() == "collected yesterday"
+
+
+# --- the picture ---------------------------------------------------------------------------------
+
+
+def test_a_picture_is_drawn_on_request(recorded: Recorded, tmp_path: Path) -> None:
+    picture = tmp_path / "new folder" / "normal.png"
+    words = ("--output", tmp_path / "normal.csv", "--plot", picture, "--stretch", stretch(0, 20))
+    done = collect(recorded.server, recorded.db_name, *words)
+    assert lines_of(done)[2] == f"{picture}: picture of the dataset written"
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("name", "absent", "reason"),
+    [
+        ("normal.pdf", (), "{}: a picture's name must end in .png"),
+        (
+            "normal.png",
+            ("matplotlib",),
+            "matplotlib is not installed; pip install -r requirements.txt",
+        ),
+    ],
+)
+def test_a_picture_that_cannot_be_drawn_is_said_before_the_server_is_asked(
+    tmp_path: Path, name: str, absent: tuple[str, ...], reason: str
+) -> None:
+    words = ("--output", tmp_path / "normal.csv", "--plot", tmp_path / name)
+    done = collect(Nowhere(), "db", *words, absent=absent)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"find_anomalies.py: {reason.format(tmp_path / name)}\n"
+    assert os.listdir(tmp_path) == []
 
 
 # --- what is refused -----------------------------------------------------------------------------
@@ -347,3 +706,48 @@ def test_without_output_one_line_asks_for_it(recorded: Recorded) -> None:
         "",
         "find_anomalies.py: --mode collect needs --output FILE.csv\n",
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "reason"),
+    [
+        (
+            ("--stretch", "2023-11-15/2023-11-14"),
+            2,
+            "argument --stretch: '2023-11-15/2023-11-14' does not end after its start",
+        ),
+        (
+            ("--stretch", "2023-11-15"),
+            2,
+            "argument --stretch: '2023-11-15' is not START/END, with times like 2023-01-31 or"
+            " 2023-01-31T12:00:00Z",
+        ),
+        (
+            ("--stretch", "2023-11-14/2023-11-15", "--since", "3h"),
+            2,
+            "--since does nothing with --stretch; leave one of them out",
+        ),
+        (("--timezone", "UTC"), 2, "--timezone does nothing without --leave_out; give both or neither"),
+        (
+            ("--stretch", "2023-11-14/2023-11-16", "--stretch", "2023-11-13/2023-11-14T00:00:01Z"),
+            1,
+            "--stretch 2023-11-14T00:00:00Z/2023-11-16T00:00:00Z overlaps --stretch"
+            " 2023-11-13T00:00:00Z/2023-11-14T00:00:01Z; give each time once",
+        ),
+    ],
+)
+def test_a_wrong_stretch_is_one_line_before_the_server_is_asked(
+    words: tuple[str, ...], code: int, reason: str
+) -> None:
+    done = collect(Nowhere(), "db", "--output", "x.csv", *words)
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", f"find_anomalies.py: {reason}\n")
+
+
+def test_a_stretch_cannot_end_in_the_future() -> None:
+    done = collect(Nowhere(), "db", "--output", "x.csv", "--stretch", "2023-11-14/2199-11-16")
+    assert (done.returncode, done.stdout) == (1, "")
+    line = (
+        "find_anomalies.py: --stretch 2023-11-14T00:00:00Z/2199-11-16T00:00:00Z ends in the future;"
+        r" let it end at 2\S+Z or before\n"
+    )
+    assert re.fullmatch(line, done.stderr)

@@ -514,13 +514,9 @@ def constant(column: str, value: str) -> Callable[[list[list[str]]], None]:
     ("change", "message"),
     [
         (
-            constant("mem_percentage", "88.7"),
-            "the training set (--trainset) has the constant value 88.7 for mem_percentage,"
-            " which cannot be learnt; collect a longer time in which it changes",
-        ),
-        (
             constant("ul_bytes_rate", ""),
-            "the training set (--trainset) has no value of ul_bytes_rate; collect records that have it",
+            "the training set (--trainset) has no value of ul_bytes_rate; collect records that have it,"
+            ' or switch net_5g_up off ("off": ["net_5g_up"] in --node_file)',
         ),
         (
             keep(43),

@@ -11,6 +11,7 @@ import textwrap
 from argparse import Namespace
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,6 +50,7 @@ VALUES = {
     "preprocess": ("workshop", "none"),
     "interval": ("1", "0"),
     "since": ("90m", "soon"),
+    "stretch": ("2023-01-31/2023-02-01T12:00:00Z", "2023-01-31"),
     "catch_up": ("2h", "-1"),
     "drift": ("1d", "nan"),
     "epochs": ("3", "0"),
@@ -62,6 +64,12 @@ VALUES = {
 
 def value_of(option: Option) -> str:
     return "true" if option.is_switch else VALUES.get(option.name, (f"of_{option.name}",))[0]
+
+
+def parsed(option: Option) -> Any:
+    """What value_of becomes if it is given once."""
+    value = option.kind(value_of(option))
+    return [value] if option.repeats else value
 
 
 def words_of(mode: Mode) -> list[str]:
@@ -106,7 +114,7 @@ def test_names_and_defaults_are_the_documented_ones() -> None:
         "jobs": os.cpu_count(),
         "scheduler": None,
     }
-    for mode in (TRAIN, PORTS_TRAIN):
+    for mode in (TRAIN, COLLECT, PORTS_TRAIN):
         zone = values[mode].pop("timezone")
         assert BY_NAME["timezone"].kind(zone) == zone
     assert values[TRAIN] == judges | {
@@ -132,7 +140,16 @@ def test_names_and_defaults_are_the_documented_ones() -> None:
     }
     assert values[REPLAY] == judges | {"replay": "records.csv", "plot": None, "plot_dir": None}
     assert values[DESCRIBE] == influx | {"output": None, "node_file": None}
-    assert values[COLLECT] == influx | {"output": None, "node_file": None, "interval": 15, "since": 86400}
+    assert values[COLLECT] == influx | {
+        "output": None,
+        "node_file": None,
+        "plot": None,
+        "interval": 15,
+        "since": 86400,
+        "stretch": [],
+        "add": False,
+        "leave_out": None,
+    }
     assert values[CHECK] == judges | {"trainset": "data/normal.csv"}
     assert values[PORTS_TRAIN] == for_ports | influx | {
         "preprocess": "default",
@@ -236,11 +253,13 @@ def test_each_command_reads_the_options_that_serve_it_and_no_others(mode: Mode) 
         ),
         # What does nothing in the mode, or without or with another option.
         ("--mode test --epochs 3", "--epochs does nothing in --mode test; it serves --mode train"),
-        ("--mode test --plot x.png", "--plot does nothing in --mode test; it serves --mode test --replay"),
+        (
+            "--mode test --plot x.png",
+            "--plot does nothing in --mode test; it serves --mode test --replay and --mode collect",
+        ),
         (
             "--mode test --replay x.csv --node_file x",
-            "--node_file does nothing in --mode test --replay; it serves --mode test, --mode describe and"
-            " --mode collect",
+            "--node_file does nothing in --mode test --replay; it serves --mode test and --mode collect",
         ),
         (
             "--mode train --influx_host x",
@@ -313,10 +332,10 @@ def test_whatever_does_nothing_in_a_mode_is_refused_with_the_modes_that_it_serve
 def test_whatever_serves_a_mode_is_taken(mode: Mode) -> None:
     for option in options_of(mode):
         beside = [f"--{option.needs}={value_of(BY_NAME[option.needs])}"] if option.needs else []
-        given = value_of(option)
-        chosen, values = parse_options([*words_of(mode), *beside, f"--{option.name}={given}"], {})
+        words = [*words_of(mode), *beside, f"--{option.name}={value_of(option)}"]
+        chosen, values = parse_options(words, {})
         assert chosen is mode
-        assert getattr(values, option.name) == option.kind(given)
+        assert getattr(values, option.name) == parsed(option)
 
 
 def test_no_name_can_be_shortened(capsys: pytest.CaptureFixture[str]) -> None:
@@ -325,6 +344,21 @@ def test_no_name_can_be_shortened(capsys: pytest.CaptureFixture[str]) -> None:
             if (short := f"--{name[:length]}") not in {f"--{one}" for one in BY_NAME}:
                 said = refusal(["--mode=test", f"{short}=1"], capsys, {})
                 assert said == f"unrecognized arguments: {short}=1; --help shows all options"
+
+
+def test_an_option_that_repeats_has_all_values_of_the_line_or_else_of_the_environment() -> None:
+    texts = ["2023-01-01/2023-01-02", "2023-02-01/2023-02-02"]
+    second = 10**9
+    days = [
+        (1_672_531_200 * second, 1_672_617_600 * second),
+        (1_675_209_600 * second, 1_675_296_000 * second),
+    ]
+    words, line = ["--mode", "collect"], [f"--stretch={text}" for text in texts]
+    found = {"FIND_ANOMALIES_STRETCH": " ".join(texts)}
+    assert parse_options([*words, *line], {})[1].stretch == days
+    assert parse_options(words, found)[1].stretch == days
+    assert parse_options([*words, line[1]], found)[1].stretch == days[1:]
+    assert parse_options(words, {})[1].stretch == []
 
 
 def test_a_switch_needs_no_value(capsys: pytest.CaptureFixture[str]) -> None:
@@ -357,7 +391,7 @@ def test_an_option_from_the_environment_counts_and_the_command_line_outranks_it(
         found = {option.environment[0]: value_of(option)}
         chosen, values = parse_options(words_of(mode), found)
         assert chosen is mode
-        assert getattr(values, option.name) == option.kind(value_of(option))
+        assert getattr(values, option.name) == parsed(option)
         # An empty variable is none.
         default = getattr(parse_options(words_of(mode), {})[1], option.name)
         assert getattr(parse_options(words_of(mode), dict.fromkeys(found, ""))[1], option.name) == default
@@ -366,7 +400,7 @@ def test_an_option_from_the_environment_counts_and_the_command_line_outranks_it(
             {BY_NAME[option.needs].environment[0]: value_of(BY_NAME[option.needs])} if option.needs else {}
         )
         other = {option.environment[0]: "other"} if option.kind is str else {}
-        assert getattr(parse_options(line, beside | other)[1], option.name) == option.kind(value_of(option))
+        assert getattr(parse_options(line, beside | other)[1], option.name) == parsed(option)
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,11 @@ import pandas as pd
 import pytest
 
 from common.files import UserError
+from common.times import format_time
 from edge.datasets import (
     convertNumpyToPandas,
     createEmptyMetricsArray,
+    load_records,
     loadDataset,
     resample_records,
     write_dataset,
@@ -22,7 +24,7 @@ from edge.datasets import (
 from edge.sequences import (
     split_sequences,
 )
-from nodes.node import Node, getColumnNames
+from nodes.node import Node, getColumnNames, load_node
 from tests.support.columns import NEEDED
 from tests.support.refusals import one_line
 
@@ -357,3 +359,21 @@ def test_no_whole_sequence_reaches_across_a_gap() -> None:
     sequences = np.concatenate([inputs[:, :, 0], targets], axis=1)
     whole = sequences[~np.isnan(sequences).any(axis=1)]
     assert whole.tolist() == [[0, 1, 2, 3], [5, 6, 7, 8]]
+
+
+# --- changes that are derived --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("empty", "change"), [(0, 5.0), (29, 5.0), (30, NAN)])
+def test_a_change_does_not_reach_over_a_gap_of_a_window(tmp_path: Path, empty: int, change: float) -> None:
+    """The records after it may be of another stretch of the history."""
+    (tmp_path / "node.json").write_text('{"metrics": {"snr": {}}}')
+    node = load_node(tmp_path / "node.json")
+    after = 3 + empty
+    rows = [(0, 10.0), (1, 12.0), (2, 11.0), (after, 16.0), (after + 1, 17.0)]
+    content = "".join(f"{format_time(15 * 10**9 * slot)},{value}\n" for slot, value in rows)
+    (tmp_path / "normal.csv").write_text(f"time,snr\n{content}")
+    frame = load_records(tmp_path / "normal.csv", 15.0, node.metrics)
+    assert len(frame) == 5 + empty
+    expected = [NAN, 2.0, -1.0, *[NAN] * empty, change, 1.0]
+    np.testing.assert_array_equal(frame["snr_rate"], expected)

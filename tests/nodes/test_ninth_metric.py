@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from influxdb import InfluxDBClient
 
-import commands.edge
+import commands.collect
 from edge import network
 from edge.bundle import load_bundle
 from edge.daemon import Daemon, Settings
@@ -103,7 +103,7 @@ def ninth(influxd: Influxd, tmp_path_factory: pytest.TempPathFactory) -> Ninth:
     folder = tmp_path_factory.mktemp("ninth")
     found = Ninth(folder / "normal.csv", folder / "edge.h5", folder / "thresholds.json")
     with pytest.MonkeyPatch.context() as patch, stored(influxd, "ninth", life()):
-        patch.setattr(commands.edge, "load_node", lambda filename: WATCHED)
+        patch.setattr(commands.collect, "load_node", lambda filename: WATCHED)
         options = ["--influx_host", influxd.host, "--influx_port", str(influxd.port), "--influx_db", "ninth"]
         assert main(["--mode", "collect", "--output", str(found.dataset), *options]) == 0
     frame = load_records(found.dataset, metrics=NINE)

@@ -18,9 +18,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import find_anomalies
+from common.calendars import Window
 from common.files import UserError
 from ports import models
-from ports.calendars import Calendar, Window, load_calendar
+from ports.calendars import Calendar, concerns, load_calendar, touches
 from ports.comparison import ComparisonTask, Detection, compare_series
 from ports.hourly import HourlyJob
 from ports.judging import JudgingSettings
@@ -138,7 +139,7 @@ def test_the_command_line_refuses_a_wrong_file_before_it_works(
 
 def touched(window: Window, start: str, count: int, minutes: int, zone: str = "UTC") -> str:
     starts = moment(start) + minutes * 60 * np.arange(count)
-    return "".join(".#"[int(touches)] for touches in window.touches(starts, minutes, zone))
+    return "".join(".#"[int(inside)] for inside in touches(window, starts, minutes, zone))
 
 
 @pytest.mark.parametrize(
@@ -176,7 +177,7 @@ def test_a_weekly_window_goes_on_into_the_next_week() -> None:
 
 
 @pytest.mark.parametrize(
-    ("patterns", "series", "concerns"),
+    ("patterns", "series", "is_meant"),
     [
         (("*",), "core_1_in", True),
         (("core",), "core_1_in", True),
@@ -190,12 +191,12 @@ def test_a_weekly_window_goes_on_into_the_next_week() -> None:
         (("CORE",), "core_1_in", False),
     ],
 )
-def test_patterns_are_of_series_or_devices(patterns: tuple[str, ...], series: str, concerns: bool) -> None:
+def test_patterns_are_of_series_or_devices(patterns: tuple[str, ...], series: str, is_meant: bool) -> None:
     window = Window("a", 0, 1, False, patterns)
-    assert window.concerns(series) is concerns
-    assert Calendar((window,)).of(series) == Calendar((window,) if concerns else ())
+    assert concerns(window, series) is is_meant
+    assert Calendar((window,)).of(series) == Calendar((window,) if is_meant else ())
     assert Calendar((window,)).unused([series, "other_1_in"]) == (
-        [] if concerns or patterns == ("*",) else ["a"]
+        [] if is_meant or patterns == ("*",) else ["a"]
     )
 
 

@@ -1,0 +1,168 @@
+"""The command that collects: stretches of the node's history become a dataset to train on."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import shlex
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+from commands.influx import connect
+from commands.options import EDGE_ANOMALIES, TRAIN, options_of
+from common.files import UserError, is_there
+from common.times import DAY_SECONDS, format_duration, format_time
+from edge.collected_picture import plot_collected
+from edge.collecting import (
+    Collector,
+    DatasetRow,
+    LeftOut,
+    Part,
+    Span,
+    kept_rows,
+    merge,
+    noted,
+    read_kept,
+    read_windows,
+)
+from edge.datasets import read_columns, write_dataset
+from edge.pictures import check_picture
+from edge.samples import InfluxSource
+from edge.selection import NO_SAMPLE
+from nodes.node import load_node
+
+# At most so many lines of one kind are printed.
+LISTED_LINES = 100
+
+
+def run_collect(options: argparse.Namespace) -> None:
+    """Run --mode collect: write stretches of the history in InfluxDB as a dataset, or add them to one."""
+    from tqdm import tqdm
+
+    if not options.output:
+        raise UserError("--mode collect needs --output FILE.csv")
+    if options.plot:
+        check_picture(options.plot)
+    stretches = _in_order(options.stretch, time.time_ns())
+    windows, of_ports = read_windows(options.leave_out) if options.leave_out else ([], [])
+    left_out = LeftOut(windows, options.timezone, options.interval)
+    node = load_node(options.node_file)
+    kept = None
+    if options.add and is_there(options.output):
+        kept = read_kept(options.output, node, options.interval)
+    server, client = connect(options, EDGE_ANOMALIES)
+    client.switch_database(options.influx_db)
+    source = InfluxSource(client, server, options.influx_db)
+    collector = Collector(source, node, options.interval, left_out)
+    parts: list[Part] = []
+
+    def rows() -> Iterator[DatasetRow]:
+        # Caught here, since a lost connection is also an OSError, which write_dataset would take for its own.
+        try:
+            newest = None if stretches else source.newest_sample_time(node)
+            spans = stretches if newest is None else [(newest - int(options.since * 1e9), newest + 1)]
+            yield from collector.rows(spans, partial(tqdm, desc="collecting", unit="query"))
+        except source.errors as error:
+            raise UserError(source.describe_error(error)) from None
+        if not collector.found:
+            raise UserError(source.nothing_there)
+        if not collector.count and kept is None:
+            raise UserError(f"{options.leave_out}: the windows leave out every record; correct them")
+
+    found = rows()
+    if kept is not None:
+        found = merge(kept_rows(kept, node, options.interval, left_out), found, node, options.interval)
+    count = write_dataset(options.output, noted(found, options.interval, parts), node)
+    before = "" if kept is None else f"; there were {len(kept['time'])}"
+    print(f"{options.output}: {count} records up to {format_time(parts[-1].last)}{before}")
+    _print_lines([f"stretch: {part.describe()}" for part in parts])
+    _print_left_out(options.leave_out, left_out, of_ports)
+    _print_gaps(collector, bool(stretches))
+    if options.plot:
+        columns = read_columns(options.output, node)
+        first, last = parts[0].first, parts[-1].last
+        name = Path(options.output).name
+        shaded = [(start, end) for start, end, _ in left_out.spans(first, last)]
+        plot_collected(columns, node, shaded, options.interval, options.plot, name)
+        print(f"{options.plot}: picture of the dataset written")
+    _print_next(options, count * options.interval)
+
+
+def _in_order(stretches: Sequence[Span], now: int) -> list[Span]:
+    """The stretches (ns) by time. Raises UserError if two overlap, or if one is not over yet."""
+    ordered = sorted(stretches)
+    for start, end in ordered:
+        if end > now:
+            raise UserError(
+                f"--stretch {_shown(start, end)} ends in the future; let it end at {format_time(now)}"
+                " or before"
+            )
+    for first, second in itertools.pairwise(ordered):
+        if second[0] < first[1]:
+            raise UserError(
+                f"--stretch {_shown(*second)} overlaps --stretch {_shown(*first)}; give each time once"
+            )
+    return ordered
+
+
+def _shown(start: int, end: int) -> str:
+    return f"{format_time(start)}/{format_time(end)}"
+
+
+def _print_lines(lines: Sequence[str]) -> None:
+    for line in lines[:LISTED_LINES]:
+        print(line)
+    if len(lines) > LISTED_LINES:
+        print(f"{lines[0].partition(':')[0]}: and {len(lines) - LISTED_LINES} more")
+
+
+def _print_left_out(filename: str, left_out: LeftOut, of_ports: Sequence[str]) -> None:
+    _print_lines(
+        [
+            f"left out: {name}: {number} record{'s' * (number != 1)}"
+            if number
+            else f"left out: {name}: no record is in this window; check its times in {filename}"
+            for name, number in left_out.counts.items()
+        ]
+        + [f'left out: {name}: nothing, since it has "series" and is for ports' for name in of_ports]
+    )
+
+
+def _print_gaps(collector: Collector, are_stretches_given: bool) -> None:
+    count = collector.count
+    if are_stretches_given:
+        _print_lines(
+            [
+                f"gap: no sample of any series from {format_time(start)} to {format_time(end)}"
+                for start, end in collector.silent
+            ]
+        )
+    if collector.empty_slots:
+        print(f"gap: no sample of any series in {collector.empty_slots} slots")
+    lines = []
+    for (series, fault), number in sorted(collector.faults.items()):
+        is_missing = fault.startswith(NO_SAMPLE)
+        every = ": check --node_file" if number == count and is_missing else ""
+        reason = "is missing" if is_missing else f"cannot be used ({fault})"
+        lines.append(f"gap: {series} {reason} in {number} of {count} records{every}")
+    _print_lines(lines)
+    if collector.flooded:
+        print(f"too many samples of {', '.join(collector.flooded)}: only the newest of each record is used")
+
+
+def _print_next(options: argparse.Namespace, seconds: float) -> None:
+    """Print what to do with a dataset of so many seconds."""
+    if seconds < DAY_SECONDS:
+        print(
+            f"short: {format_duration(seconds)} of records; a model needs a day or more, better three;"
+            " collect others with --add"
+        )
+    values = {"trainset": options.output, "interval": options.interval, "node_file": options.node_file}
+    words = ["python", "find_anomalies.py", "--mode", "train", "--evaluate"]
+    for option in options_of(TRAIN):
+        value = values.get(option.name)
+        if value is not None and value != option.find_value({}):
+            words += [f"--{option.name}", f"{value:g}" if isinstance(value, float) else value]
+    print(f"next: {shlex.join(words)}")
