@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from commands.influx import check_ca, connect
 from commands.options import EDGE_ANOMALIES, INFLUXDB, METRICS_ALONE, PROMETHEUS
 from common.files import UserError
+from edge.prometheus_samples import PrometheusSource, check_node
 from edge.samples import InfluxSource
 from edge.source import SampleSource
 from nodes.node import Node
@@ -19,20 +20,12 @@ if TYPE_CHECKING:
 
 def edge_source(options: argparse.Namespace, node: Node) -> SampleSource:
     """Where the samples of a node are read. Raises UserError for options that cannot be used."""
-    return {INFLUXDB: _influx_source, PROMETHEUS: _prometheus_source}[options.source](options, node)
-
-
-def _influx_source(options: argparse.Namespace, node: Node) -> SampleSource:
-    server, client = connect(options, getattr(options, "influx_measurement", EDGE_ANOMALIES))
+    if options.source == PROMETHEUS:
+        check_node(node)
+        return PrometheusSource(prometheus_client(options))
+    server, client = connect(options, EDGE_ANOMALIES)
     client.switch_database(options.influx_db)
     return InfluxSource(client, server, options.influx_db)
-
-
-def _prometheus_source(options: argparse.Namespace, node: Node) -> SampleSource:
-    from edge.prometheus_samples import PrometheusSource, check_node
-
-    check_node(node)
-    return PrometheusSource(prometheus_client(options))
 
 
 def prometheus_client(options: argparse.Namespace) -> Prometheus:
