@@ -97,6 +97,10 @@ class Prometheus:
             secret = base64.b64encode(f"{user}:{password}".encode()).decode()
             self._headers["Authorization"] = f"Basic {secret}"
 
+    def close(self) -> None:
+        """End the connection; the next query makes a new one."""
+        self._connection.close()
+
     def query(self, expression: str, time: int, most_bytes: int = LARGEST_ANSWER_BYTES) -> list[Any]:
         """The result of a query at a time (ns): series for a range selector, else a vector.
 
