@@ -196,16 +196,29 @@ def test_amarisoft_is_the_documented_node(influxd: Influxd, tmp_path: Path) -> N
     assert (point["possible_cause"], point["severity"]) == ("cpu", "alert")
 
 
-def test_a_cell_without_ues_is_known_and_zero(influxd: Influxd, tmp_path: Path) -> None:
+def test_a_cell_without_ues_is_zero_and_keeps_its_last_signal(influxd: Influxd, tmp_path: Path) -> None:
+    """No UE in two records, one in the third, none again. A bit rate needs the time of a record before."""
+    lines = []
+    for record in range(5):
+        ns = int(START + record * INTERVAL) * 10**9
+        lines += [
+            f"app_resource_usage cpu_usage_percent=150,memory_usage_mb=1024 {ns}",
+            f"cell pci=1,average_latency=3 {ns}",
+        ]
+        if record == 2:
+            lines.append(f"ue,pci=1,rnti=17921 dl_brate=8000,ul_brate=800,pusch_snr_db=20,ul_nof_nok=1 {ns}")
     with database(influxd, "empty_cell") as client:
-        lines = ocudu_lines(SEED, START, 40 * INTERVAL)
-        write_lines(client, (line for line in lines if not line.startswith("ue,")))
+        write_lines(client, lines)
         collect(influxd, "empty_cell", tmp_path / "empty.csv", "--node_file", node_file("ocudu"))
     with (tmp_path / "empty.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 40
-    for column in ("ue_down", "ue_up", "snr", "ul_failed"):
-        assert {float(row[column]) for row in rows} == {0.0}
+    levels = {column: [row[column] for row in rows] for column in ("ue_down", "ue_up", "snr", "ul_failed")}
+    assert levels == {
+        "ue_down": ["", "0", "1000", "0", "0"],
+        "ue_up": ["", "0", "100", "0", "0"],
+        "snr": ["", "", "20", "20", "20"],
+        "ul_failed": ["0", "0", "1", "0", "0"],
+    }
 
 
 def test_ues_are_summed_and_their_signal_is_averaged(influxd: Influxd, tmp_path: Path) -> None:
