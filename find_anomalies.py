@@ -13,8 +13,9 @@ from collections.abc import Sequence
 
 from commands.collect import run_collect
 from commands.command_line import parse_options
+from commands.describe import run_describe
 from commands.edge import check_thresholds, run_replay, run_test, run_train
-from commands.options import CHECK, COLLECT, LIVE, PORTS_TEST, PORTS_TRAIN, REPLAY, TRAIN
+from commands.options import CHECK, COLLECT, DESCRIBE, LIVE, PORTS_TEST, PORTS_TRAIN, REPLAY, TRAIN
 from commands.ports import run_ports_test, run_ports_train
 from common.files import UserError
 from edge.evaluation import evaluate
@@ -47,6 +48,7 @@ COMMANDS = {
     TRAIN: run_train,
     LIVE: run_test,
     REPLAY: run_replay,
+    DESCRIBE: run_describe,
     COLLECT: run_collect,
     CHECK: check_thresholds,
     PORTS_TRAIN: run_ports_train,

@@ -70,10 +70,10 @@ def _choose_mode(given: Mapping[str, Any], environment: Mapping[str, str]) -> Mo
         return CHECK
     target, name = value("target"), value("mode")
     if name is None:
-        raise argparse.ArgumentError(None, "--mode is needed: train, test or collect")
-    if (target, name) == ("ports", "collect"):
+        raise argparse.ArgumentError(None, "--mode is needed: train, test, collect or describe")
+    if target == "ports" and name in ("collect", "describe"):
         raise argparse.ArgumentError(
-            None, "--target ports has no --mode collect; its --mode train reads the samples directly"
+            None, f"--target ports has no --mode {name}; its --mode train reads the samples directly"
         )
     if (target, name) == ("edge", "test"):
         return REPLAY if value("replay") else LIVE

@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 CA_BYTES = 10_000_000
 
 
-def connect(options: argparse.Namespace, measurement: str) -> tuple[str, InfluxDBClient]:
-    """The server as messages name it (host:port), and a client for it."""
+def connect(
+    options: argparse.Namespace, measurement: str, timeout_seconds: float | None = None
+) -> tuple[str, InfluxDBClient]:
+    """The server as messages name it (host:port), and a client for it, with a time limit of an answer."""
     influx_utils.check_names(options.influx_db, measurement)
     if options.influx_ca:
         # It is not ignored in the environment, either: whoever sets it wants TLS.
@@ -31,6 +33,7 @@ def connect(options: argparse.Namespace, measurement: str) -> tuple[str, InfluxD
         options.influx_pass,
         options.influx_ssl,
         options.influx_ca,
+        timeout_seconds,
     )
     return f"{options.influx_host}:{options.influx_port}", client
 

@@ -193,6 +193,13 @@ COLLECT = Mode(
     "Write the history of the edge node from InfluxDB to a dataset to train on",
     "--mode collect --output data/normal.csv",
 )
+DESCRIBE = Mode(
+    "edge",
+    "describe",
+    "--mode describe",
+    "Look into InfluxDB, and print a node file for what is there",
+    "--mode describe --output node.json",
+)
 CHECK = Mode(
     "edge",
     None,
@@ -214,7 +221,7 @@ PORTS_TEST = Mode(
     "Judge the newest port traffic: the hourly job, for ever or once",
     "--target ports --mode test --once",
 )
-MODES = (TRAIN, LIVE, REPLAY, COLLECT, CHECK, PORTS_TRAIN, PORTS_TEST)
+MODES = (TRAIN, LIVE, REPLAY, DESCRIBE, COLLECT, CHECK, PORTS_TRAIN, PORTS_TEST)
 
 
 # --- the table -----------------------------------------------------------------------------------
@@ -230,8 +237,8 @@ class Option:
     without which, or with which, this one does nothing; with a value, like `source prometheus`, only that one
     counts, and each of several `unless`, separated by commas. follows: another option, and for each value of
     that one the default. fallback: another environment variable, which counts if the option's own is not set.
-    repeats: it can be given several times, and has spaces between its values in the environment; it has a list
-    of values.
+    repeats: it can be given several times, and has a list of values, with spaces between them in the
+    environment.
     """
 
     name: str
@@ -329,7 +336,7 @@ def _influx(name: str, help_text: str, **settings: Any) -> tuple[Option, Option]
         Option(
             name,
             "InfluxDB",
-            (COLLECT, PORTS_TRAIN),
+            (DESCRIBE, COLLECT, PORTS_TRAIN),
             help_text,
             unless="source prometheus, ports_dir",
             **settings,
@@ -352,9 +359,9 @@ CHOICES = (
         "mode",
         "mode",
         MODES,
-        "train models, test new data with them, or collect records to train on",
-        kind=_one_of("train", "test", "collect"),
-        metavar="{train,test,collect}",
+        "describe a node, collect its records, train models on them, or test new data with the models",
+        kind=_one_of("train", "test", "collect", "describe"),
+        metavar="{train,test,collect,describe}",
     ),
     Option(
         "check_thresholds",
@@ -378,13 +385,27 @@ OPTIONS = (
         default=f"{data_prefix}thresholds.json",
     ),
     Option("trainset", "files", (TRAIN, CHECK), "normal records, a day or more", trainset, metavar="CSV"),
-    Option("output", "files", (COLLECT,), "file to write; required", metavar="CSV"),
+    Option("output", "files", (COLLECT,), "dataset to write, a CSV file; required"),
+    Option(
+        "output",
+        "files",
+        (DESCRIBE,),
+        "node file to write, a new one",
+        default_text="standard output",
+    ),
     Option(
         "node_file",
         "files",
         (*_JUDGES, COLLECT),
         "JSON file that describes the node: CPUs, interfaces, cell, memory, exporters, metrics",
         default_text="the documented testbed",
+    ),
+    Option(
+        "node_file",
+        "files",
+        (DESCRIBE,),
+        "JSON file that chooses among several nodes: of its keys, the cell, instances and tags count",
+        default_text="the first node",
     ),
     Option(
         "ports_dir",

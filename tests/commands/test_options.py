@@ -22,6 +22,7 @@ from commands.options import (
     CHECK,
     CHOICES,
     COLLECT,
+    DESCRIBE,
     LIVE,
     MODES,
     OPTIONS,
@@ -114,6 +115,7 @@ def test_names_and_defaults_are_the_documented_ones() -> None:
     judges = {
         "model": "model/5g_edge_autoencoder.h5",
         "thresholds_file": "data/thresholds.json",
+        "node_file": None,
         "interval": 15,
     }
     for_ports = {
@@ -152,6 +154,7 @@ def test_names_and_defaults_are_the_documented_ones() -> None:
         "anomalies": "influxdb",
     }
     assert values[REPLAY] == judges | {"replay": "records.csv", "plot": None, "plot_dir": None}
+    assert values[DESCRIBE] == influx | {"output": None, "node_file": None}
     assert values[COLLECT] == prometheus | influx | {
         "output": None,
         "node_file": None,
@@ -221,8 +224,11 @@ def test_each_command_reads_the_options_that_serve_it_and_no_others(mode: Mode) 
 @pytest.mark.parametrize(
     ("arguments", "fault"),
     [
-        ("", "--mode is needed: train, test or collect"),
-        ("--mode fly", "argument --mode: invalid choice: 'fly' (choose from 'train', 'test', 'collect')"),
+        ("", "--mode is needed: train, test, collect or describe"),
+        (
+            "--mode fly",
+            "argument --mode: invalid choice: 'fly' (choose from 'train', 'test', 'collect', 'describe')",
+        ),
         ("--mode test --speed 9", "unrecognized arguments: --speed 9; --help shows all options"),
         ("--mode test now", "unrecognized arguments: now; --help shows all options"),
         ("--mode test --node all", "unrecognized arguments: --node all; --help shows all options"),
@@ -249,6 +255,10 @@ def test_each_command_reads_the_options_that_serve_it_and_no_others(mode: Mode) 
             "--target ports has no --mode collect; its --mode train reads the samples directly",
         ),
         (
+            "--target ports --mode describe",
+            "--target ports has no --mode describe; its --mode train reads the samples directly",
+        ),
+        (
             "--target ports --check_thresholds",
             "--target ports has no --check_thresholds and no thresholds file",
         ),
@@ -263,13 +273,14 @@ def test_each_command_reads_the_options_that_serve_it_and_no_others(mode: Mode) 
             "--plot does nothing in --mode test; it serves --mode test --replay and --mode collect",
         ),
         (
-            "--mode test --replay x.csv --node_file x",
-            "--node_file does nothing in --mode test --replay; it serves --mode test and --mode collect",
+            "--target ports --mode train --node_file x",
+            "--node_file does nothing in --target ports --mode train; it serves --mode train, --mode test,"
+            " --mode test --replay, --mode describe, --mode collect and --check_thresholds",
         ),
         (
             "--mode train --influx_host x",
-            "--influx_host does nothing in --mode train; it serves --mode test, --mode collect,"
-            " --target ports --mode train and --target ports --mode test",
+            "--influx_host does nothing in --mode train; it serves --mode test, --mode describe,"
+            " --mode collect, --target ports --mode train and --target ports --mode test",
         ),
         (
             "--check_thresholds --evaluate",
@@ -581,7 +592,8 @@ def _place(option: Option, mode: Mode) -> int:
 def documented_commands() -> list[str]:
     """All command lines in the documentation, the units and the Makefile."""
     files = [ROOT / "README.md", ROOT / "Makefile", *ROOT.glob("docs/*.md"), *ROOT.glob("deploy/*.service")]
-    text = "\n".join(file.read_text() for file in files)
+    files += ROOT.glob("nodes/*.md")
+    text = "\n".join(file.read_text() for file in files).replace("\\\n", " ")
     return sorted({line.strip() for line in re.findall(r"find_anomalies\.py ([^`\n]*--\w[^`\n]*)", text)})
 
 

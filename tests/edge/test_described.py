@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -86,13 +87,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Folder]:
         patch.chdir(folder.path)
         patch.setattr(network, "UNITS", (16, 8, 16))
         arguments = ["--mode", "train", "--evaluate", "--trainset", "normal.csv", *folder.options]
-        with (
-            said.open("w") as stderr,
-            printed.open("w") as stdout,
-            contextlib.redirect_stderr(stderr),
-            contextlib.redirect_stdout(stdout),
-        ):
+        log = logging.FileHandler(said)
+        logging.getLogger().addHandler(log)
+        with printed.open("w") as stdout, contextlib.redirect_stdout(stdout):
             ended = main([*arguments, "--epochs", "20"])
+        logging.getLogger().removeHandler(log)
+        log.close()
         assert ended == 0, said.read_text()
         yield Folder(folder.path, said.read_text(), printed.read_text())
 
@@ -220,9 +220,7 @@ def test_a_model_of_another_description_is_refused_with_what_differs(
     assert "was trained for other metrics (it has no cpu, " in capfd.readouterr().err
 
 
-def test_the_thresholds_of_the_description_are_checked(
-    trained: Folder, capfd: pytest.CaptureFixture
-) -> None:
+def test_the_thresholds_of_the_description_are_checked(trained: Folder, capfd: pytest.CaptureFixture) -> None:
     path = trained.path / "thresholds.json"
     before = path.read_text()
     # A threshold of what is not watched stays where a person left it.

@@ -1,0 +1,157 @@
+"""Looks into an InfluxDB, in bounded memory: which measurements, fields and series it has now."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import requests
+
+import influx_utils
+from common.values import is_number
+from edge.source import LISTED_NAMES
+from influx_utils import identifier
+from nodes.metrics import RawSeries
+from nodes.survey import (
+    MOST_FOUND,
+    MOST_MEASUREMENTS,
+    NUMBER_TYPES,
+    SHOWN_OTHERS,
+    SURVEY_SECONDS,
+    FoundSeries,
+    Survey,
+)
+
+if TYPE_CHECKING:
+    from influxdb import InfluxDBClient
+
+# A database with 100,000 series takes seconds for one statement.
+SURVEY_TIMEOUT_SECONDS = 30.0
+# What exporters, Prometheus and Telegraf tell of themselves is named after all else.
+OF_ITSELF = (
+    "go_",
+    "process_",
+    "promhttp_",
+    "prometheus_",
+    "python_",
+    "scrape_",
+    "up",
+    "internal_",
+    "node_exporter_",
+    "node_scrape_",
+)
+
+
+class InfluxSurveyor:
+    """Looks into a database of InfluxDB; a Surveyor.
+
+    client: has the database selected. server: host:port, and db_name, as messages name them.
+    """
+
+    errors = influx_utils.INFLUX_ERRORS
+
+    def __init__(self, client: InfluxDBClient, server: str, db_name: str) -> None:
+        self._client, self._server, self._db_name = client, server, db_name
+        self.place = f"InfluxDB at {server}: database {db_name}"
+
+    def describe_error(self, error: Exception) -> str:
+        """One line for the user: what went wrong, and what to do."""
+        if isinstance(error, requests.Timeout):
+            return f"{self.place} did not answer within {SURVEY_TIMEOUT_SECONDS:g} s; check the server"
+        return influx_utils.describe_error(error, self._server, self._db_name)
+
+    @influx_utils.answers()
+    def survey(self, wanted: Sequence[RawSeries], pinned: Mapping[str, Mapping[str, str]]) -> Survey:
+        """See Surveyor. What ended more than SURVEY_SECONDS before now counts only if nothing is newer."""
+        names = self._column(f"SHOW MEASUREMENTS LIMIT {MOST_MEASUREMENTS}", 0)
+        asked = {one.measurement for one in wanted}
+        others = sorted(set(names) - asked, key=lambda name: (name.startswith(OF_ITSELF), name))
+        shown = others[:SHOWN_OTHERS]
+        fields = self._keys("FIELD", [name for name in names if name in asked] + shown)
+        there = [
+            one for one in wanted if fields.get(one.measurement, {}).get(one.value_field) in NUMBER_TYPES
+        ]
+        span = f"time > now() - {SURVEY_SECONDS}s AND time <= now()"
+        found = self._all_series(there, span, pinned)
+        if not any(found.values()) and (newest := self._newest(there)):
+            span = f"time > {newest - SURVEY_SECONDS * 10**9} AND time <= {newest}"
+            found = self._all_series(there, span, pinned)
+        tags = {name: tuple(keys) for name, keys in self._keys("TAG", shown).items()}
+        return Survey(
+            measurements=(*(name for name in names if name in asked), *others),
+            fields=fields,
+            tags=tags,
+            series={key: tuple(series[:MOST_FOUND]) for key, series in found.items()},
+            cut=frozenset(key for key, series in found.items() if len(series) > MOST_FOUND),
+        )
+
+    def why_empty(self) -> str:
+        """Why there is nothing: InfluxDB lists no measurements, and no error, if the database is missing."""
+        names = [self._db_name]
+        # A user may have no right to list them.
+        with contextlib.suppress(*self.errors):
+            names = [name for name in self._column("SHOW DATABASES", 0) if name != "_internal"]
+        if self._db_name in names:
+            return f"{self.place} is empty; check that Prometheus or Telegraf writes there, and --influx_db"
+        there = f"there is {', '.join(names[:LISTED_NAMES])}" if names else "there is none"
+        return f"{self.place} does not exist; check --influx_db ({there})"
+
+    def _column(self, statement: str, place: int) -> list[str]:
+        (answer,) = influx_utils.run(self._client, [statement])
+        return [row[place] for series in answer for row in series["values"]]
+
+    def _keys(self, what: str, names: Iterable[str]) -> dict[str, dict[str, str]]:
+        """Measurement -> its fields and their types, or its tags."""
+        if not (sources := ", ".join(map(identifier, names))):
+            return {}
+        (answer,) = influx_utils.run(self._client, [f"SHOW {what} KEYS FROM {sources}"])
+        found: dict[str, dict[str, str]] = {}
+        for series in answer:
+            for key, *kind in series["values"]:
+                of_name = found.setdefault(series["name"], {})
+                # A field may have several types, each for a time.
+                if of_name.get(key) not in NUMBER_TYPES:
+                    of_name[key] = kind[0] if kind else ""
+        return found
+
+    def _newest(self, wanted: Iterable[RawSeries]) -> int | None:
+        """Time of the newest sample of all up to now (ns)."""
+        times = []
+        for measurement, name in {(one.measurement, one.value_field) for one in wanted}:
+            statement = f"SELECT last({identifier(name)}::field) FROM {identifier(measurement)}"
+            (answer,) = influx_utils.run(self._client, [f"{statement} WHERE time > 0 AND time <= now()"])
+            times += [row[0] for series in answer for row in series["values"]]
+        return max(times, default=None)
+
+    def _all_series(
+        self, wanted: Iterable[RawSeries], span: str, pinned: Mapping[str, Mapping[str, str]]
+    ) -> dict[str, list[FoundSeries]]:
+        return {one.key: self._series(one, span, {**one.tags, **pinned.get(one.key, {})}) for one in wanted}
+
+    def _series(self, one: RawSeries, span: str, tags: Mapping[str, str]) -> list[FoundSeries]:
+        """The series of a measurement with these tags that have samples in a span of time."""
+        name = f"{identifier(one.value_field)}::field"
+        conditions = " AND ".join([span, *(influx_utils.any_of(tag, [text]) for tag, text in tags.items())])
+        last, *more = (
+            f"SELECT {what} FROM {identifier(one.measurement)} WHERE {conditions}"
+            f" GROUP BY * SLIMIT {MOST_FOUND + 1}"
+            # Only a selector alone gives the time of its sample.
+            for what in (f"last({name})", f"first({name})", f"count({name}), min({name}), max({name})")
+        )
+        lasts = self._by_tags(last)
+        # Among so many series, another survey looks for those of one node.
+        firsts, numbers = ({}, {}) if len(lasts) > MOST_FOUND else map(self._by_tags, more)
+        found = []
+        for tags_there, (time, value) in lasts.items():
+            first, *_ = firsts.get(tags_there, [time])
+            _, count, low, high = numbers.get(tags_there, [time, 1, value, value])
+            if all(map(is_number, (value, low, high))):
+                own = {tag: text for tag, text in tags_there if text}
+                found.append(FoundSeries(own, count, first, time, low, high, value))
+        return found
+
+    def _by_tags(self, statement: str) -> dict[tuple[tuple[str, str], ...], list[Any]]:
+        """The tags of each series -> its row of the answer."""
+        (answer,) = influx_utils.run(self._client, [statement])
+        return {tuple(sorted((series.get("tags") or {}).items())): series["values"][0] for series in answer}
