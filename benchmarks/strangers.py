@@ -61,6 +61,12 @@ class Counts:
             self.normal + other.normal,
         )
 
+    @classmethod
+    def of(cls, found: np.ndarray, there: np.ndarray) -> Counts:
+        """The counts of records (n,) that were found, and that are there."""
+        parts = (found & there, found & ~there, ~found & there, ~found & ~there)
+        return cls(*(int(part.sum()) for part in parts))
+
     @property
     def f1(self) -> float:
         """Harmonic mean of precision and recall; 0 if nothing is found and nothing is there."""
@@ -135,15 +141,20 @@ def count(judge: Judge, recording: Recording) -> Counts:
     """Judge the records that were not trained on."""
     found = np.array([verdict.is_anomaly for verdict in judge.judge(recording.frame)])[TRAIN_RECORDS:]
     there = recording.is_anomaly[TRAIN_RECORDS:]
-    true, false, missed = ((found & there).sum(), (found & ~there).sum(), (~found & there).sum())
-    return Counts(int(true), int(false), int(missed), int((~found & ~there).sum()))
+    return Counts.of(found, there)
+
+
+def recordings(folder: str) -> list[Path]:
+    """The files in a folder. Raises UserError for a folder without any."""
+    paths = sorted(Path(folder).rglob("*.csv"), key=lambda path: (len(path.name), path))
+    if not paths:
+        raise UserError(f"{folder}: has no recording (*.csv); name a folder of SKAB, such as its valve1")
+    return paths
 
 
 def run_skab(folder: str) -> dict[tuple[str, bool], Counts]:
     """SKAB's protocol over all recordings in a folder. Raises UserError for a folder without any."""
-    paths = sorted(Path(folder).rglob("*.csv"), key=lambda path: (len(path.name), path))
-    if not paths:
-        raise UserError(f"{folder}: has no recording (*.csv); name a folder of SKAB, such as its valve1")
+    paths = recordings(folder)
     totals: dict[tuple[str, bool], Counts] = {}
     for number, path in enumerate(paths, 1):
         recording = load_recording(path)

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from commands.influx import connect
-from commands.options import EDGE_ANOMALIES, TRAIN, options_of
+from commands.options import TRAIN, options_of
+from commands.stores import edge_source
 from common.files import UserError, is_there
 from common.times import DAY_SECONDS, format_duration, format_time
 from edge.collected_picture import plot_collected
@@ -29,7 +29,6 @@ from edge.collecting import (
 )
 from edge.datasets import read_columns, write_dataset
 from edge.pictures import check_picture
-from edge.samples import InfluxSource
 from edge.selection import NO_SAMPLE
 from nodes.node import load_node
 
@@ -52,9 +51,7 @@ def run_collect(options: argparse.Namespace) -> None:
     kept = None
     if options.add and is_there(options.output):
         kept = read_kept(options.output, node, options.interval)
-    server, client = connect(options, EDGE_ANOMALIES)
-    client.switch_database(options.influx_db)
-    source = InfluxSource(client, server, options.influx_db)
+    source = edge_source(options, node)
     collector = Collector(source, node, options.interval, left_out)
     parts: list[Part] = []
 

@@ -93,15 +93,29 @@ def _find_values(mode: Mode, given: Mapping[str, Any], environment: Mapping[str,
         for name, option in rows.items()
     }
     for name, option in rows.items():
-        if name in given and option.needs and not values[option.needs]:
-            raise argparse.ArgumentError(
-                None, f"--{name} does nothing without --{option.needs}; give both or neither"
-            )
-        if name in given and option.unless and values.get(option.unless):
-            raise argparse.ArgumentError(
-                None, f"--{name} does nothing with --{option.unless}; leave one of them out"
-            )
+        if option.follows and values[name] is None:
+            other, defaults = option.follows
+            values[name] = defaults[values[other]]
+    for name, option in rows.items():
+        if name not in given:
+            continue
+        for one in option.needed:
+            if not _holds(one, values):
+                raise argparse.ArgumentError(
+                    None, f"--{name} does nothing without --{one}; give both or neither"
+                )
+        for one in option.excluding:
+            if _holds(one, values):
+                raise argparse.ArgumentError(
+                    None, f"--{name} does nothing with --{one}; leave one of them out"
+                )
     return values
+
+
+def _holds(condition: str, values: Mapping[str, Any]) -> bool:
+    """Whether an option is given, or has the value that the condition names."""
+    name, _, wanted = condition.partition(" ")
+    return values.get(name) == wanted if wanted else bool(values.get(name))
 
 
 # --- help and docs -------------------------------------------------------------------------------

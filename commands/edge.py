@@ -7,7 +7,7 @@ import logging
 import os
 from pathlib import Path
 
-from commands.influx import connect
+from commands.stores import anomaly_store, edge_source
 from common.alerts import ALERT, ANOMALY, NORMAL, UNKNOWN
 from common.files import UserError, is_there
 from edge import evaluation, pictures
@@ -19,7 +19,6 @@ from edge.exporter import EdgeMetrics
 from edge.incidents import Alerts
 from edge.paths import cpu_testset, iperf_testset, plots_prefix
 from edge.recording import outside
-from edge.samples import InfluxSource
 from edge.scores import score_dataset, slot_times
 from edge.sensitivity import blind_metrics, describe_blind
 from edge.sequences import N_STEPS
@@ -162,8 +161,8 @@ def run_test(options: argparse.Namespace) -> None:
     # Other users of the machine may not read the files that this writes.
     os.umask(0o027)
     node = load_node(options.node_file)
-    server, client = connect(options, options.influx_measurement)
-    source = InfluxSource(client, server, options.influx_db)
+    source = edge_source(options, node)
+    server, client = anomaly_store(options)
     settings = Settings(
         server=server,
         database=options.influx_db,

@@ -22,7 +22,10 @@ def connect(
     """The server as messages name it (host:port), and a client for it, with a time limit of an answer."""
     influx_utils.check_names(options.influx_db, measurement)
     if options.influx_ca:
-        _check_ca(options)
+        # It is not ignored in the environment, either: whoever sets it wants TLS.
+        if not options.influx_ssl:
+            raise UserError("--influx_ca is for TLS; give --influx_ssl as well")
+        check_ca(options.influx_ca, "--influx_ca")
     client = influx_utils.initializeConnection(
         options.influx_host,
         options.influx_port,
@@ -35,16 +38,12 @@ def connect(
     return f"{options.influx_host}:{options.influx_port}", client
 
 
-def _check_ca(options: argparse.Namespace) -> None:
-    # It is not ignored in the environment, either: whoever sets it wants TLS.
-    if not options.influx_ssl:
-        raise UserError("--influx_ca is for TLS; give --influx_ssl as well")
-    if not is_there(options.influx_ca):
-        raise UserError(f"{options.influx_ca}: no such file; check --influx_ca")
-    read_file(options.influx_ca, CA_BYTES)
+def check_ca(filename: str, option: str) -> None:
+    """Raise UserError if the file that an option names has no certificate."""
+    if not is_there(filename):
+        raise UserError(f"{filename}: no such file; check {option}")
+    read_file(filename, CA_BYTES)
     try:
-        ssl.create_default_context(cafile=options.influx_ca)
+        ssl.create_default_context(cafile=filename)
     except OSError as error:
-        raise UserError(
-            f"{options.influx_ca}: has no certificate in PEM format ({error}); check --influx_ca"
-        ) from None
+        raise UserError(f"{filename}: has no certificate in PEM format ({error}); check {option}") from None

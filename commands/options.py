@@ -28,6 +28,8 @@ from nodes.series import RECORD_SECONDS
 from ports.samples import PORT_ANOMALIES
 
 EDGE_ANOMALIES = "detected_anomalies"
+# Where samples are read, and where anomalies go.
+INFLUXDB, PROMETHEUS, METRICS_ALONE = "influxdb", "prometheus", "metrics"
 # The first is the default. ports.detectors has them too, but is imported only when ports are watched.
 PORT_DETECTORS = ("profile", "stl", "sarimax", "random-forest", "isolation-forest", "one-class-svm")
 
@@ -232,9 +234,11 @@ class Option:
     name: without the dashes. kind: parses a text into the value; raises argparse.ArgumentTypeError. default:
     the value, or a text for `kind`, or a function that finds it on this machine. default_text: the default in
     help and docs, if its value would say nothing or differ between machines. needs, unless: the option
-    without which, or with which, this one does nothing. fallback: another environment variable, which counts
-    if the option's own is not set. repeats: it can be given several times, and has spaces between its values
-    in the environment; it has a list of values.
+    without which, or with which, this one does nothing; with a value, like `source prometheus`, only that one
+    counts, and each of several `unless`, separated by commas. follows: another option, and for each value of
+    that one the default. fallback: another environment variable, which counts if the option's own is not set.
+    repeats: it can be given several times, and has a list of values, with spaces between them in the
+    environment.
     """
 
     name: str
@@ -247,6 +251,7 @@ class Option:
     default_text: str = ""
     needs: str | None = None
     unless: str | None = None
+    follows: tuple[str, Mapping[str, str]] | None = None
     fallback: str | None = None
     repeats: bool = False
 
@@ -286,8 +291,18 @@ class Option:
     def conditions(self, mode: Mode) -> list[str]:
         """The options of this mode with or without which this one does something, in words."""
         others = {option.name for option in options_of(mode)}
-        only = [f"only with --{self.needs}"] if self.needs in others else []
-        return only + ([f"not with --{self.unless}"] if self.unless in others else [])
+        only = [f"only with --{one}" for one in self.needed if one.split()[0] in others]
+        return only + [f"not with --{one}" for one in self.excluding if one.split()[0] in others]
+
+    @property
+    def needed(self) -> list[str]:
+        """The conditions without which the option does nothing."""
+        return [self.needs] if self.needs else []
+
+    @property
+    def excluding(self) -> list[str]:
+        """The conditions with which the option does nothing."""
+        return self.unless.split(", ") if self.unless else []
 
     def add_to(self, parser: argparse._ActionsContainer, text: str = "") -> None:
         """Add the option to a parser or group, with `text` as its help."""
@@ -307,8 +322,27 @@ class Option:
 
 _SWITCH: dict[str, Any] = {"kind": _boolean, "default": False, "metavar": "true|false"}
 _JUDGES = (TRAIN, LIVE, REPLAY, CHECK)
-_INFLUX = (LIVE, DESCRIBE, COLLECT, PORTS_TRAIN, PORTS_TEST)
 _PORTS = (PORTS_TRAIN, PORTS_TEST)
+_SOURCES = (LIVE, COLLECT)
+_OF_PROMETHEUS: dict[str, Any] = {"needs": "source prometheus"}
+
+
+def _influx(name: str, help_text: str, **settings: Any) -> tuple[Option, Option]:
+    """The rows of an option of InfluxDB: where anomalies go there, and where only samples are read."""
+    return (
+        Option(
+            name, "InfluxDB", (LIVE, PORTS_TEST), help_text, unless="anomalies metrics, ports_dir", **settings
+        ),
+        Option(
+            name,
+            "InfluxDB",
+            (DESCRIBE, COLLECT, PORTS_TRAIN),
+            help_text,
+            unless="source prometheus, ports_dir",
+            **settings,
+        ),
+    )
+
 
 # The options that choose the mode.
 CHOICES = (
@@ -417,67 +451,102 @@ OPTIONS = (
         metavar="DIR",
     ),
     Option(
+        "source",
+        "samples",
+        _SOURCES,
+        "where samples are read: InfluxDB, or Prometheus or VictoriaMetrics by the API of Prometheus",
+        default=INFLUXDB,
+        kind=_one_of(INFLUXDB, PROMETHEUS),
+        metavar="{influxdb,prometheus}",
+    ),
+    Option(
+        "prometheus_url",
+        "samples",
+        _SOURCES,
+        "URL of Prometheus or VictoriaMetrics; with https:// it must prove its identity",
+        default="http://localhost:9090",
+        metavar="URL",
+        **_OF_PROMETHEUS,
+    ),
+    Option(
+        "prometheus_user",
+        "samples",
+        _SOURCES,
+        "user for basic authentication",
+        default="",
+        metavar="USER",
+        **_OF_PROMETHEUS,
+    ),
+    Option(
+        "prometheus_pass",
+        "samples",
+        _SOURCES,
+        "password of that user; better set FIND_ANOMALIES_PROMETHEUS_PASS, which no list of processes shows",
+        default="",
+        metavar="PASSWORD",
+        **_OF_PROMETHEUS,
+    ),
+    Option(
+        "prometheus_ca",
+        "samples",
+        _SOURCES,
+        "certificate authority of Prometheus, if it is not a public one",
+        metavar="PEM",
+        **_OF_PROMETHEUS,
+    ),
+    Option(
+        "anomalies",
+        "samples",
+        (LIVE,),
+        "where anomalies go: to the service's own metrics alone, or also to InfluxDB, or VictoriaMetrics, at"
+        " --influx_host",
+        kind=_one_of(INFLUXDB, METRICS_ALONE),
+        metavar="{influxdb,metrics}",
+        default_text="metrics",
+        **_OF_PROMETHEUS,
+        follows=("source", {INFLUXDB: INFLUXDB, PROMETHEUS: METRICS_ALONE}),
+    ),
+    *_influx(
         "influx_host",
-        "InfluxDB",
-        _INFLUX,
         "host of InfluxDB",
         default="localhost",
         metavar="HOST",
-        unless="ports_dir",
     ),
-    Option(
+    *_influx(
         "influx_port",
-        "InfluxDB",
-        _INFLUX,
         "port of InfluxDB",
         default=8086,
         kind=_PORT,
         metavar="PORT",
-        unless="ports_dir",
     ),
-    Option(
+    *_influx(
         "influx_user",
-        "InfluxDB",
-        _INFLUX,
         "user of InfluxDB",
         default="",
         metavar="USER",
-        unless="ports_dir",
     ),
-    Option(
+    *_influx(
         "influx_pass",
-        "InfluxDB",
-        _INFLUX,
         "password of that user, or a token; better set INFLUX_PASS, which no list of processes shows",
         default="",
         metavar="PASSWORD",
-        unless="ports_dir",
     ),
-    Option(
+    *_influx(
         "influx_ssl",
-        "InfluxDB",
-        _INFLUX,
         "use TLS, and refuse a server that does not prove its identity",
         **_SWITCH,
-        unless="ports_dir",
     ),
-    Option(
+    *_influx(
         "influx_ca",
-        "InfluxDB",
-        _INFLUX,
         "certificate authority of InfluxDB, if it is not a public one",
         metavar="PEM",
         needs="influx_ssl",
-        unless="ports_dir",
     ),
-    Option(
+    *_influx(
         "influx_db",
-        "InfluxDB",
-        _INFLUX,
         "database of samples and anomalies",
         default="metrics_db",
         metavar="DB",
-        unless="ports_dir",
     ),
     Option(
         "influx_measurement",
@@ -486,6 +555,7 @@ OPTIONS = (
         "measurement to store anomalies in",
         default=EDGE_ANOMALIES,
         metavar="NAME",
+        unless="anomalies metrics",
     ),
     Option(
         "influx_measurement",

@@ -54,13 +54,17 @@ class Settings:
 
 
 class Daemon:
-    """Polls until it is ended; survives faults of the database and of files, and logs each once."""
+    """Polls until it is ended; survives faults of the database and of files, and logs each once.
+
+    source: of the samples. client: of the InfluxDB that stores anomalies; None if they are to be in the
+    metrics of `exporter` alone.
+    """
 
     def __init__(
         self,
         settings: Settings,
         source: SampleSource,
-        client: InfluxDBClient,
+        client: InfluxDBClient | None,
         node: Node,
         store: Store,
         exporter: EdgeMetrics,

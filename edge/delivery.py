@@ -30,12 +30,13 @@ REFUSED_RETRY_SECONDS = 120.0
 class Delivery:
     """Keeps points in the store and sends them, the oldest first; refused ones are sent again now and then.
 
-    retry_seconds: how long refused points wait before they are sent again.
+    client: of the server that stores points; None if none does. retry_seconds: how long refused points wait
+    before they are sent again.
     """
 
     def __init__(
         self,
-        client: InfluxDBClient,
+        client: InfluxDBClient | None,
         database: str,
         measurement: str,
         store: Store,
@@ -76,7 +77,7 @@ class Delivery:
         """Write points to the disk, together with the state after finding them, in one step."""
         dropped = self._store.dropped
         try:
-            self._store.add(state, self._database, points)
+            self._store.add(state, self._database, points if self._client else [])
         except StoreError as error:
             self._notices.fault("store", str(error))
         else:
@@ -89,6 +90,8 @@ class Delivery:
 
     def send(self) -> None:
         """Send what InfluxDB does not have yet. Raises one of INFLUX_ERRORS while it is away."""
+        if self._client is None:
+            return
         try:
             self._send()
         except StoreError as error:

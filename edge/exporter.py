@@ -40,6 +40,7 @@ class EdgeMetrics(Exporter):
         self.spool_refused = gauge("spool_refused", "Points of the spool that InfluxDB refuses")
         self.incident = gauge("incident_open", "1 while an incident is open")
         self.rmse = gauge("rmse", "RMSE over the window of the newest record", "metric")
+        self.values = gauge("value", "What InfluxDB stores of an anomaly, of the newest record", "field")
         self.threshold = gauge("threshold", "The threshold in force", "metric")
         self.clock_offset = gauge(
             "clock_offset_seconds", "How far the samples' clock is ahead of this host's (estimate)"
@@ -73,12 +74,16 @@ class EdgeMetrics(Exporter):
                 self.alerts.labels(cause).inc()
         for name, rmse in verdict.rmse.items():
             self.rmse.labels(name).set(rmse)
+        for name, value in verdict.values.items():
+            self.values.labels(name).set(value)
         self._newest_record = verdict.time / 1e9
 
     def show_silence(self, metrics: MetricTable = METRICS) -> None:
         """Show that nothing is known about the node at the moment."""
         for name in metrics.threshold_keys:
             self.rmse.labels(name).set(math.nan)
+        for name in metrics.stored.values():
+            self.values.labels(name).set(math.nan)
 
     def show_thresholds(self, thresholds: dict[str, float], metrics: MetricTable = METRICS) -> None:
         """Show the thresholds in force."""

@@ -10,15 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import influx_utils
-from edge.source import LISTED_NAMES, Samples
+from edge.source import LISTED_NAMES, SAMPLES_BESIDE, SAMPLES_PER_SLOT, Samples, labels_of
 from nodes.node import Node
-from nodes.series import NO_NUMBERS, OWN_KEYS, RECORD_SECONDS, JsonArray, Record, pinned_tags
+from nodes.series import NO_NUMBERS, RECORD_SECONDS, JsonArray, Record, pinned_tags
 
 if TYPE_CHECKING:
     from influxdb import InfluxDBClient
 
-# Exporters are scraped about once a slot, some more often, and samples of two slots may be asked for.
-SAMPLES_PER_SLOT, SAMPLES_BESIDE = 20, 100
 # A URL may be long, but not arbitrarily long.
 BATCH_CHARACTERS = 100_000
 # Stored types that make InfluxDB refuse the floats of exporters.
@@ -245,16 +243,11 @@ def _conditions(measurement: str, node: Node, span: str, tags: Mapping[str, str]
 def _points(answer: list[dict[str, Any]]) -> JsonArray:
     points = []
     for series in answer:
-        group = _labels((series.get("tags") or {}).items())
+        group = labels_of((series.get("tags") or {}).items())
         tags = series["columns"][2:]
         for time, value, *texts in series["values"]:
             if not isinstance(time, int):
                 raise ValueError("a time that is not a whole number")
-            labels = _labels(zip(tags, texts, strict=True))
+            labels = labels_of(zip(tags, texts, strict=True))
             points.append({**labels, **group, "time": time, "value": value})
     return points
-
-
-def _labels(tags: Iterable[tuple[str, str | None]]) -> dict[str, str]:
-    """The tags of a series; one that is named like another key of a point gets the ending _1."""
-    return {f"{tag}_1" if tag in OWN_KEYS else tag: text for tag, text in tags if text}

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from common.alerts import WINDOW_RECORDS
 from common.files import UserError
 from common.values import mapping, number, text, whole
-from nodes.metrics import FREE, ZERO_LEVEL, Metric
+from nodes.metrics import FREE, LAST_LEVEL, UNKNOWN_LEVEL, Metric
 from nodes.node import Node
 from nodes.series import Point, Record, monitored_series, series_tags, value_fault
 
@@ -126,7 +126,7 @@ class Choice:
     """What a slot says about the node.
 
     time: of its newest sample (ns). record: as formatters.py takes it. faults: series name -> why it has no
-    usable sample, NO_SAMPLE if it has none at all. silent: names of series whose silence means zero.
+    usable sample, NO_SAMPLE if it has none at all. silent: names of series whose silence means a level.
     """
 
     slot: Slot
@@ -228,6 +228,12 @@ class Selection:
         self._chosen: dict[str, Tags] = {}
         self._other_instances = {key: Others(OTHER_INSTANCES) for key in self._keys}
         self._other_series = {name: Others(OTHER_SERIES) for name in self._series_of_node}
+        self._holds_last = {
+            name
+            for name, (measurement, _) in self._series_of_node.items()
+            if node.metrics.measurements[measurement].silence == LAST_LEVEL
+        }
+        self._last_levels: dict[str, float] = {}
         # How many records were kept.
         self._number = 0
         # The series of the memory, if it is watched.
@@ -314,7 +320,7 @@ class Selection:
             tags, fault = self._choose_series(name, found)
             if fault is None and tags is None:
                 metric = self._node.metrics.measurements[measurement]
-                if not instances and metric.silence == ZERO_LEVEL:
+                if not instances and metric.silence != UNKNOWN_LEVEL:
                     silent.append(name)
                 elif measurement == metric.measurements[0]:
                     faults[name] = self._describe_silence(key, instances)
@@ -324,10 +330,10 @@ class Selection:
                 chosen[name] = tags
                 point = self._point(name, found[tags].time, found[tags].value, watched.get(key))
                 record.setdefault(measurement, []).append(point)
-        zero = self._note_zeros(silent, record, faults, watched)
+        told = self._note_silence(silent, record, faults, watched)
         self._check_memory(record, faults)
         times = [point["time"] for points in record.values() for point in points]
-        return Choice(slot, max(times, default=slot.start), record, faults, watched, heirs, chosen, zero)
+        return Choice(slot, max(times, default=slot.start), record, faults, watched, heirs, chosen, told)
 
     def _point(self, name: str, time: int, value: Any, instance: str | None) -> Point:
         measurement, part = self._series_of_node[name]
@@ -338,10 +344,10 @@ class Selection:
             point[self._node.metrics.part_tag(measurement)] = part
         return point
 
-    def _note_zeros(
+    def _note_silence(
         self, silent: Sequence[str], record: Record, faults: dict[str, str], watched: Mapping[str, str]
     ) -> tuple[str, ...]:
-        """Put zeros into a record for silent series while others of the same exporter have samples.
+        """Put zeros, or last levels, into a record for silent series while others of the same exporter come.
 
         Returns the names of these series; the others get a fault.
         """
@@ -349,14 +355,18 @@ class Selection:
         for measurement, points in record.items():
             exporter = self._node.metrics.measurements[measurement].exporter
             newest[exporter] = max(newest.get(exporter, 0), *(point["time"] for point in points))
-        zero = tuple(name for name in silent if self._exporter_of[name] in newest)
+        levels = {name: self._last_levels.get(name) if name in self._holds_last else 0.0 for name in silent}
+        told = tuple(
+            name for name in silent if self._exporter_of[name] in newest and levels[name] is not None
+        )
         for name in silent:
-            if name not in zero:
+            if name not in told:
                 faults[name] = NO_SAMPLE
                 continue
-            point = self._point(name, newest[self._exporter_of[name]], 0.0, watched.get(self._key_of[name]))
+            exporter, key = self._exporter_of[name], self._key_of[name]
+            point = self._point(name, newest[exporter], levels[name], watched.get(key))
             record.setdefault(self._series_of_node[name][0], []).append(point)
-        return zero
+        return told
 
     def keep(self, choice: Choice) -> None:
         """Remember what was chosen for this slot."""
@@ -380,6 +390,11 @@ class Selection:
             marks = {_mark(tags) for tags in found if tags != known}
             is_beside = known in found or (known is None and len(marks) > 1)
             self._other_series[name].note(marks, is_beside, self._number)
+        self._last_levels |= {
+            name: choice.slot.series[name][self._watched.get(self._key_of[name], "")][tags].value
+            for name, tags in choice.chosen.items()
+            if name in self._holds_last
+        }
         self._chosen |= choice.chosen
         self.ever_seen |= choice.chosen.keys()
         for point in choice.record.get(self._total, []):
@@ -511,6 +526,7 @@ class Selection:
             "memory_total": self._memory_total,
             "total_fault": self._total_fault,
             "ever_seen": sorted(self.ever_seen),
+            **({"last_levels": self._last_levels} if self._last_levels else {}),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -534,6 +550,9 @@ class Selection:
         self._memory_total = None if state["memory_total"] is None else number(state["memory_total"])
         self._total_fault = None if state["total_fault"] is None else text(state["total_fault"])
         self.ever_seen = {text(name) for name in state["ever_seen"]}
+        self._last_levels = {
+            text(name): number(level) for name, level in mapping(state.get("last_levels", {})).items()
+        }
         self._watched = {**watched, **self._pinned}
 
 

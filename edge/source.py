@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from nodes.node import Node
-from nodes.series import RECORD_SECONDS, Record
+from nodes.series import OWN_KEYS, RECORD_SECONDS, Record
 
+# Exporters are scraped about once a slot, some more often, and samples of two slots may be asked for.
+SAMPLES_PER_SLOT, SAMPLES_BESIDE = 20, 100
 # How many names a message lists for the user to choose from.
 LISTED_NAMES = 6
 
@@ -26,6 +28,11 @@ class Samples:
     flooded: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
     has_later: bool = False
+
+
+def labels_of(tags: Iterable[tuple[str, str | None]]) -> dict[str, str]:
+    """The tags of a series; one that is named like another key of a point gets the ending _1."""
+    return {f"{tag}_1" if tag in OWN_KEYS else tag: text for tag, text in tags if text}
 
 
 class SampleSource(Protocol):

@@ -17,6 +17,7 @@ from nodes.metrics import (
     FREE,
     GAUGE,
     KINDS,
+    LAST_LEVEL,
     MEAN,
     METRICS,
     NODE,
@@ -56,7 +57,7 @@ FIXED_UNITS = (SECONDS, FREE, BIT_RATE)
 WORDS_OF = {
     "kind": KINDS,
     "pool": (SUM, MEAN),
-    "silence": (UNKNOWN_LEVEL, ZERO_LEVEL),
+    "silence": (UNKNOWN_LEVEL, ZERO_LEVEL, LAST_LEVEL),
     "direction": (UP, DOWN, BOTH),
 }
 # Columns that a described metric has beside its level.
@@ -217,8 +218,8 @@ def _row(given: _Description) -> Metric:
     if kind not in (GAUGE, BIT_RATE):
         if over:
             raise given.fault(f"is a {kind}, which cannot be pooled over 'any'; list the parts in 'over'")
-        if silence == ZERO_LEVEL:
-            raise given.fault(f"is a {kind}, whose silence cannot be zero; leave out 'silence'")
+        if silence != UNKNOWN_LEVEL:
+            raise given.fault(f"is a {kind}, whose silence cannot be {silence}; leave out 'silence'")
     if kind == FREE and parts:
         raise given.fault("is of the kind 'free', which has no parts; leave out 'over'")
     if (kind == FREE) != bool(total):

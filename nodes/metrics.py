@@ -32,9 +32,9 @@ KINDS = (SECONDS, COUNTER, GAUGE, BIT_RATE, FREE)
 PART_TAGS = (None, "cpu", "device", "cellId")
 # How parts become one level.
 SUM, MEAN = "sum", "mean"
-# What it means if a series has no sample: that its level is unknown, or zero while other series of the same
-# exporter come.
-UNKNOWN_LEVEL, ZERO_LEVEL = "unknown", "zero"
+# What it means if a series has no sample: that its level is unknown; or, while other series of the same
+# exporter come, that it is zero, or still what it was last.
+UNKNOWN_LEVEL, ZERO_LEVEL, LAST_LEVEL = "unknown", "zero", "last"
 # Which deviations from what is expected count.
 UP, DOWN, BOTH = "up", "down", "both"
 # The recorded attacks from which thresholds are made.
@@ -81,7 +81,7 @@ class Metric:
     pool: SUM or MEAN, how parts become one; by default the mean of percentages, and the sum of others.
     tags: other tags that its series have; one with an empty value is one that they have not.
     scale: samples are multiplied by it.
-    silence: UNKNOWN_LEVEL or ZERO_LEVEL, what it means if there is no sample.
+    silence: UNKNOWN_LEVEL, ZERO_LEVEL or LAST_LEVEL, what it means if there is no sample.
     direction: UP, DOWN or BOTH, which deviations count. least: those that are smaller, in the unit, do not.
     derived: columns that datasets do not hold: the change since the previous record of the level.
     described: what a node file says of the metric, as far as it differs from defaults; empty if nothing.

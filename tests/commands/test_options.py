@@ -56,6 +56,8 @@ VALUES = {
     "epochs": ("3", "0"),
     "threshold_percentile": ("98.5", "49"),
     "influx_port": ("8087", "abc"),
+    "source": ("prometheus", "files"),
+    "anomalies": ("influxdb", "none"),
     "metrics_port": ("9105", "0"),
     "spool_limit": ("10", "0"),
     "jobs": ("2", "0"),
@@ -70,6 +72,14 @@ def parsed(option: Option) -> Any:
     """What value_of becomes if it is given once."""
     value = option.kind(value_of(option))
     return [value] if option.repeats else value
+
+
+def needed_by(option: Option) -> dict[str, str]:
+    """The option without which this one does nothing, with a value."""
+    if option.needs is None:
+        return {}
+    name, _, value = option.needs.partition(" ")
+    return {name: value or value_of(BY_NAME[name])}
 
 
 def words_of(mode: Mode) -> list[str]:
@@ -100,9 +110,12 @@ def test_names_and_defaults_are_the_documented_ones() -> None:
     values = {mode: vars(parse_options(words_of(mode), {})[1]) for mode in MODES}
     influx = {"host": "localhost", "port": 8086, "user": "", "pass": "", "ssl": False, "ca": None}
     influx = {f"influx_{name}": value for name, value in influx.items()} | {"influx_db": "metrics_db"}
+    prometheus = {"url": "http://localhost:9090", "user": "", "pass": "", "ca": None}
+    prometheus = {f"prometheus_{name}": value for name, value in prometheus.items()} | {"source": "influxdb"}
     judges = {
         "model": "model/5g_edge_autoencoder.h5",
         "thresholds_file": "data/thresholds.json",
+        "node_file": None,
         "interval": 15,
     }
     for_ports = {
@@ -137,10 +150,12 @@ def test_names_and_defaults_are_the_documented_ones() -> None:
         "drift": 6 * 3600,
         "metrics_port": None,
         "metrics_address": "127.0.0.1",
+        **prometheus,
+        "anomalies": "influxdb",
     }
     assert values[REPLAY] == judges | {"replay": "records.csv", "plot": None, "plot_dir": None}
     assert values[DESCRIBE] == influx | {"output": None, "node_file": None}
-    assert values[COLLECT] == influx | {
+    assert values[COLLECT] == prometheus | influx | {
         "output": None,
         "node_file": None,
         "plot": None,
@@ -179,7 +194,7 @@ def test_the_rows_of_the_table_agree(mode: Mode) -> None:
         other = BY_NAME[option.name]
         same = ("kind", "metavar", "fallback")
         assert [getattr(option, key) for key in same] == [getattr(other, key) for key in same]
-        assert option.needs is None or option.needs in names
+        assert option.needs is None or option.needs.split()[0] in names
 
 
 def read_by(function: Callable) -> set[str]:
@@ -258,8 +273,9 @@ def test_each_command_reads_the_options_that_serve_it_and_no_others(mode: Mode) 
             "--plot does nothing in --mode test; it serves --mode test --replay and --mode collect",
         ),
         (
-            "--mode test --replay x.csv --node_file x",
-            "--node_file does nothing in --mode test --replay; it serves --mode test and --mode collect",
+            "--target ports --mode train --node_file x",
+            "--node_file does nothing in --target ports --mode train; it serves --mode train, --mode test,"
+            " --mode test --replay, --mode describe, --mode collect and --check_thresholds",
         ),
         (
             "--mode train --influx_host x",
@@ -294,6 +310,23 @@ def test_each_command_reads_the_options_that_serve_it_and_no_others(mode: Mode) 
         (
             "--target ports --mode train --plot_dir x",
             "--plot_dir does nothing without --evaluate; give both or neither",
+        ),
+        (
+            "--mode test --prometheus_url http://x:9090",
+            "--prometheus_url does nothing without --source prometheus; give both or neither",
+        ),
+        (
+            "--mode test --anomalies metrics",
+            "--anomalies does nothing without --source prometheus; give both or neither",
+        ),
+        (
+            "--mode collect --source prometheus --influx_host x",
+            "--influx_host does nothing with --source prometheus; leave one of them out",
+        ),
+        # Anomalies go to the service's own metrics unless something else is said.
+        (
+            "--mode test --source prometheus --influx_db x",
+            "--influx_db does nothing with --anomalies metrics; leave one of them out",
         ),
         (
             "--target ports --mode train --ports_dir x --influx_host y",
@@ -331,7 +364,7 @@ def test_whatever_does_nothing_in_a_mode_is_refused_with_the_modes_that_it_serve
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.words)
 def test_whatever_serves_a_mode_is_taken(mode: Mode) -> None:
     for option in options_of(mode):
-        beside = [f"--{option.needs}={value_of(BY_NAME[option.needs])}"] if option.needs else []
+        beside = [f"--{name}={value}" for name, value in needed_by(option).items()]
         words = [*words_of(mode), *beside, f"--{option.name}={value_of(option)}"]
         chosen, values = parse_options(words, {})
         assert chosen is mode
@@ -396,9 +429,7 @@ def test_an_option_from_the_environment_counts_and_the_command_line_outranks_it(
         default = getattr(parse_options(words_of(mode), {})[1], option.name)
         assert getattr(parse_options(words_of(mode), dict.fromkeys(found, ""))[1], option.name) == default
         line = [*words_of(mode), f"--{option.name}={value_of(option)}"]
-        beside = (
-            {BY_NAME[option.needs].environment[0]: value_of(BY_NAME[option.needs])} if option.needs else {}
-        )
+        beside = {BY_NAME[name].environment[0]: value for name, value in needed_by(option).items()}
         other = {option.environment[0]: "other"} if option.kind is str else {}
         assert getattr(parse_options(line, beside | other)[1], option.name) == parsed(option)
 
@@ -561,7 +592,8 @@ def _place(option: Option, mode: Mode) -> int:
 def documented_commands() -> list[str]:
     """All command lines in the documentation, the units and the Makefile."""
     files = [ROOT / "README.md", ROOT / "Makefile", *ROOT.glob("docs/*.md"), *ROOT.glob("deploy/*.service")]
-    text = "\n".join(file.read_text() for file in files)
+    files += ROOT.glob("nodes/*.md")
+    text = "\n".join(file.read_text() for file in files).replace("\\\n", " ")
     return sorted({line.strip() for line in re.findall(r"find_anomalies\.py ([^`\n]*--\w[^`\n]*)", text)})
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -86,13 +87,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Folder]:
         patch.chdir(folder.path)
         patch.setattr(network, "UNITS", (16, 8, 16))
         arguments = ["--mode", "train", "--evaluate", "--trainset", "normal.csv", *folder.options]
-        with (
-            said.open("w") as stderr,
-            printed.open("w") as stdout,
-            contextlib.redirect_stderr(stderr),
-            contextlib.redirect_stdout(stdout),
-        ):
+        log = logging.FileHandler(said)
+        logging.getLogger().addHandler(log)
+        with printed.open("w") as stdout, contextlib.redirect_stdout(stdout):
             ended = main([*arguments, "--epochs", "20"])
+        logging.getLogger().removeHandler(log)
+        log.close()
         assert ended == 0, said.read_text()
         yield Folder(folder.path, said.read_text(), printed.read_text())
 
@@ -133,12 +133,12 @@ def test_the_change_since_the_record_before_is_derived_on_loading(trained: Folde
     assert "idle_rate" not in frame
 
 
-def anomalies(trained: Folder, frame: pd.DataFrame, capsys: pytest.CaptureFixture) -> list[dict]:
+def anomalies(trained: Folder, frame: pd.DataFrame, capfd: pytest.CaptureFixture) -> list[dict]:
     """What a replay prints of the records that differ."""
     write(trained.path / "other.csv", frame)
-    capsys.readouterr()
+    capfd.readouterr()
     assert main(["--mode", "test", "--replay", str(trained.path / "other.csv"), *trained.options]) == 0
-    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    found = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
     begin = format_time((START + (RECORDS - ATTACKED) * INTERVAL) * 10**9)
     return [one for one in found if one["time"] >= begin]
 
@@ -157,10 +157,10 @@ def anomalies(trained: Folder, frame: pd.DataFrame, capsys: pytest.CaptureFixtur
     ],
 )
 def test_a_replay_finds_what_counts(
-    column: str, by: float, count: int, cause: str, trained: Folder, capsys: pytest.CaptureFixture
+    column: str, by: float, count: int, cause: str, trained: Folder, capfd: pytest.CaptureFixture
 ) -> None:
     frame = attacked(column, by)
-    found = anomalies(trained, frame, capsys)
+    found = anomalies(trained, frame, capfd)
     assert len(found) == count
     assert {one["possible_cause"] for one in found} == ({cause} if cause else set())
     for one in found[-1:]:
@@ -201,7 +201,7 @@ def test_a_deviation_that_does_not_count_has_no_error_at_all(trained: Folder) ->
 
 
 def test_a_model_of_another_description_is_refused_with_what_differs(
-    trained: Folder, tmp_path: Path, capsys: pytest.CaptureFixture
+    trained: Folder, tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> None:
     for change, difference in (
         ({"pressure": METRICS_FILE["pressure"] | {"scale": 1000}}, "its pressure has scale the default, not"),
@@ -215,21 +215,19 @@ def test_a_model_of_another_description_is_refused_with_what_differs(
         node_file.write_text(json.dumps({"metrics": METRICS_FILE | change}))
         options = ["--replay", str(trained.path / "normal.csv"), *trained.options[2:]]
         assert main(["--mode", "test", *options, "--node_file", str(node_file)]) == 1
-        assert f"was trained for other metrics ({difference}" in capsys.readouterr().err
+        assert f"was trained for other metrics ({difference}" in capfd.readouterr().err
     assert main(["--mode", "test", *options]) == 1
-    assert "was trained for other metrics (it has no cpu, " in capsys.readouterr().err
+    assert "was trained for other metrics (it has no cpu, " in capfd.readouterr().err
 
 
-def test_the_thresholds_of_the_description_are_checked(
-    trained: Folder, capsys: pytest.CaptureFixture
-) -> None:
+def test_the_thresholds_of_the_description_are_checked(trained: Folder, capfd: pytest.CaptureFixture) -> None:
     path = trained.path / "thresholds.json"
     before = path.read_text()
     # A threshold of what is not watched stays where a person left it.
     path.write_text(json.dumps(json.loads(before) | {"idle_threshold": 3}))
     trainset = ["--trainset", str(trained.path / "normal.csv")]
     assert main(["--check_thresholds", *trainset, *trained.options]) == 0
-    rows = capsys.readouterr().out.splitlines()
+    rows = capfd.readouterr().out.splitlines()
     assert [row.split()[0] for row in rows[1:4]] == [
         "temperature_threshold",
         "pressure_threshold",
@@ -238,22 +236,22 @@ def test_the_thresholds_of_the_description_are_checked(
     path.write_text(json.dumps({"cpu_threshold": 1}))
     assert main(["--check_thresholds", *trainset, *trained.options]) == 1
     line = "unknown key 'cpu_threshold'; the keys are temperature_threshold, pressure_threshold, idle_thr"
-    assert line in capsys.readouterr().err
+    assert line in capfd.readouterr().err
     path.write_text(before)
 
 
 def test_a_node_file_that_training_would_overwrite_is_refused(
-    trained: Folder, capsys: pytest.CaptureFixture
+    trained: Folder, capfd: pytest.CaptureFixture
 ) -> None:
     model = str(trained.path / "node.h5")
     options = ["--trainset", str(trained.path / "normal.csv"), *trained.options[:2], *trained.options[4:]]
     assert main(["--mode", "train", "--model", model, *options]) == 1
-    assert f"node.json: the model {model} has a file of this name" in capsys.readouterr().err
+    assert f"node.json: the model {model} has a file of this name" in capfd.readouterr().err
     assert json.loads((trained.path / "node.json").read_text()) == {"metrics": METRICS_FILE}
 
 
 def test_the_service_watches_what_the_model_knows(
-    trained: Folder, influxd: Influxd, tmp_path: Path, capsys: pytest.CaptureFixture
+    trained: Folder, influxd: Influxd, tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> None:
     now = int(time.time()) // INTERVAL * INTERVAL
     frame = attacked("temperature", 15).iloc[-120:]

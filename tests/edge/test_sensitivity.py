@@ -25,11 +25,19 @@ from nodes.metrics import METRICS, MetricTable
 
 SLOT = 15_000_000_000
 FEATURES = list(METRICS.features)
-PLACES = tuple(FEATURES.index(metric.level) for metric in METRICS.values())
 
 
-def habits(limit: float, rmse: float, places: tuple[int, ...] = PLACES) -> Habits:
+def some(*names: str) -> MetricTable:
+    """A node of which only these metrics are watched: each takes as long to measure as any other."""
+    return MetricTable(tuple(METRICS[name] for name in names))
+
+
+CPU, RECEIVED = some("cpu"), some("net_down")
+
+
+def habits(limit: float, rmse: float, metrics: MetricTable) -> Habits:
     """A level may last up to `limit` above and below 0.5; there its error is `rmse`."""
+    places = tuple(metrics.features.index(metric.level) for metric in metrics.values())
     shape = (len(DURATIONS), len(places))
     middle = np.full(len(places), 0.5)
     hours = np.zeros((HOURS, len(places)))
@@ -37,30 +45,22 @@ def habits(limit: float, rmse: float, places: tuple[int, ...] = PLACES) -> Habit
     return Habits("UTC", places, hours, hours + 1, *ends, False, np.full(len(places), rmse))
 
 
-def of_received(limit: float, rmse: float) -> Bundle:
-    """As `bundle`, for a node of which only the bytes received are watched."""
-    metrics = MetricTable((METRICS["net_down"],))
-
-    def half(inputs: np.ndarray) -> np.ndarray:
-        return np.full((len(inputs), 1), 0.5)
-
-    stats = {"bytes_received_rate_min": 0.0, "bytes_received_rate_max": 1.0}
-    return Bundle(metrics, 4, stats, np.full(1, 0.5), half, habits=habits(limit, rmse, (0,)))
-
-
-def bundle(limit: float, rmse: float) -> Bundle:
+def bundle(limit: float, rmse: float, metrics: MetricTable = METRICS) -> Bundle:
     """Every feature was trained on 0 to 1, and is predicted to be 0.5."""
-    stats = {f"{feature}_{end}": value for feature in FEATURES for end, value in (("min", 0.0), ("max", 1.0))}
+    count = len(metrics.features)
+    ends = (("min", 0.0), ("max", 1.0))
+    stats = {f"{feature}_{end}": value for feature in metrics.features for end, value in ends}
 
     def half(inputs: np.ndarray) -> np.ndarray:
-        return np.full((len(inputs), 12), 0.5)
+        return np.full((len(inputs), count), 0.5)
 
-    return Bundle(METRICS, 4, stats, np.full(12, 0.5), half, habits=habits(limit, rmse))
+    return Bundle(metrics, 4, stats, np.full(count, 0.5), half, habits=habits(limit, rmse, metrics))
 
 
-def normal(count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def normal(count: int, metrics: MetricTable = METRICS) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Values, times, and that all records are held out."""
-    return np.full((count, 12), 0.5), np.arange(count) * SLOT, np.ones(count, dtype=bool)
+    shape = (count, len(metrics.features))
+    return np.full(shape, 0.5), np.arange(count) * SLOT, np.ones(count, dtype=bool)
 
 
 # --- a change ------------------------------------------------------------------------------------
@@ -111,15 +111,15 @@ def test_a_curve_has_the_errors_that_changes_reach() -> None:
 
 def test_a_change_that_is_found_only_when_it_begins_is_not_still_found() -> None:
     # The CPU's rate is predicted well, and its level not at all: only the first record of a change shows.
-    model = bundle(limit=1e9, rmse=0.0)
-    place = FEATURES.index("cpu_user_percentage")
+    model = bundle(limit=1e9, rmse=0.0, metrics=CPU)
+    place = CPU.features.index("cpu_user_percentage")
 
     def follows(inputs: np.ndarray) -> np.ndarray:
-        predicted = np.full((len(inputs), 12), 0.5)
+        predicted = np.full((len(inputs), 2), 0.5)
         predicted[:, place] = inputs[:, -1, place]
         return predicted
 
-    curve = measure(dataclasses.replace(model, predictor=follows), *normal(200))["cpu"]
+    curve = measure(dataclasses.replace(model, predictor=follows), *normal(200, CPU))["cpu"]
     size = curve.sizes.index(0.2)
     # Of two features, each has an error of 0.2 in the first record; inputs are known up to 1.25.
     assert curve.errors[0][size] == pytest.approx(min(0.2 / 4, 0.2 * math.sqrt(1 / 27)), rel=0.01)
@@ -128,19 +128,20 @@ def test_a_change_that_is_found_only_when_it_begins_is_not_still_found() -> None
 
 def test_a_level_that_lasts_counts_from_its_third_record() -> None:
     # The limit is 0.1 away; a change of s that lasts has an error of 10 s.
-    curve = measure(bundle(limit=0.1, rmse=1.0), *normal(200))["net_down"]
+    curve = measure(bundle(limit=0.1, rmse=1.0, metrics=RECEIVED), *normal(200, RECEIVED))["net_down"]
     assert curve.errors[0] == pytest.approx([10 * size for size in curve.sizes])
 
 
 def test_a_metric_in_percent_is_blind_above_30_points_and_others_above_their_busiest_level() -> None:
-    values, times, held_out = normal(400)
-    received, sent = (FEATURES.index(f"bytes_{kind}_rate") for kind in ("received", "transmitted"))
+    metrics = some("cpu", "net_down", "net_up")
+    values, times, held_out = normal(400, metrics)
+    received, sent = (metrics.features.index(f"bytes_{kind}_rate") for kind in ("received", "transmitted"))
     # Busy before, and what is held out is idle; or busy in one record only.
     held_out[:200] = False
     values[:, [received, sent]] = 0.0
     values[:200, received] = 0.7123
     values[7, sent] = 0.6
-    curves = measure(bundle(limit=0.1, rmse=1.0), values, times, held_out)
+    curves = measure(bundle(limit=0.1, rmse=1.0, metrics=metrics), values, times, held_out)
     assert curves["cpu"].blind_above == 30.0
     assert curves["net_down"].blind_above == 0.712
     assert 0.712 in curves["net_down"].sizes
@@ -148,9 +149,9 @@ def test_a_metric_in_percent_is_blind_above_30_points_and_others_above_their_bus
 
 
 def test_changes_are_put_into_records_that_are_held_out_if_enough_of_them_are_in_a_row() -> None:
-    values, times = np.full((400, 1), 0.5), np.arange(400) * SLOT
+    values, times, _ = normal(400, RECEIVED)
     values[:200] = 0.45
-    model = of_received(limit=0.1, rmse=1.0)
+    model = bundle(limit=0.1, rmse=1.0, metrics=RECEIVED)
 
     def found(held_out: np.ndarray) -> float:
         curve = measure(model, values, times, held_out)["net_down"]
@@ -177,10 +178,10 @@ def test_changes_are_put_into_records_that_are_held_out_if_enough_of_them_are_in
     ],
 )
 def test_nothing_is_measured_without_enough_records_in_a_row(spoil: Callable) -> None:
-    values, times, held_out = normal(200)
+    values, times, held_out = normal(200, RECEIVED)
     values, times = spoil(values, times)
-    assert measure(bundle(limit=0.1, rmse=1.0), values, times, held_out[: len(times)]) == {}
-    assert measure(bundle(limit=0.1, rmse=1.0), *normal(89)) != {}
+    assert measure(bundle(limit=0.1, rmse=1.0, metrics=RECEIVED), values, times, held_out[: len(times)]) == {}
+    assert measure(bundle(limit=0.1, rmse=1.0, metrics=RECEIVED), *normal(89, RECEIVED)) != {}
 
 
 @pytest.mark.parametrize(("low_tries", "error"), [(1, 1.0), (3, 0.5)])
@@ -189,10 +190,10 @@ def test_what_is_found_in_fewer_than_95_percent_of_the_tries_is_not_found(
 ) -> None:
     # There are exactly 40 places for the 40 tries. In the last ones the level is lower: 0.45 + 0.1 is 0.05
     # above the middle, half as far as the limit.
-    values, times, held_out = normal(40 * 90)
+    values, times, held_out = normal(40 * 90, RECEIVED)
     values[89::90] = math.nan
-    values[(40 - low_tries) * 90 :, FEATURES.index("bytes_received_rate")] -= 0.05
-    curve = measure(bundle(limit=0.1, rmse=1.0), values, times, held_out)["net_down"]
+    values[(40 - low_tries) * 90 :] -= 0.05
+    curve = measure(bundle(limit=0.1, rmse=1.0, metrics=RECEIVED), values, times, held_out)["net_down"]
     assert dict(zip(curve.sizes, curve.errors[0], strict=True))[0.1] == pytest.approx(error)
 
 

@@ -1,9 +1,10 @@
-"""Stores raw samples in InfluxDB the way Prometheus does: through its remote write endpoint."""
+"""Stores raw samples by remote write, as Prometheus does: in InfluxDB, Prometheus or VictoriaMetrics."""
 
 from __future__ import annotations
 
 import struct
 
+import requests
 from influxdb import InfluxDBClient
 
 from nodes.series import Point, Record, series_tags
@@ -11,6 +12,11 @@ from nodes.series import Point, Record, series_tags
 # Prometheus sends at most so many samples in one request.
 BATCH_SAMPLES = 2000
 SNAPPY_LITERAL_BYTES = 65536
+_HEADERS = {
+    "Content-Encoding": "snappy",
+    "Content-Type": "application/x-protobuf",
+    "X-Prometheus-Remote-Write-Version": "0.1.0",
+}
 
 
 def write_samples(client: InfluxDBClient, samples: Record) -> None:
@@ -28,12 +34,20 @@ def write_samples(client: InfluxDBClient, samples: Record) -> None:
             params={"db": client._database},
             data=_snappy(_write_request(batch)),
             expected_response_code=204,
-            headers={
-                "Content-Encoding": "snappy",
-                "Content-Type": "application/x-protobuf",
-                "X-Prometheus-Remote-Write-Version": "0.1.0",
-            },
+            headers=_HEADERS,
         )
+
+
+def remote_write(url: str, samples: Record, auth: tuple[str, str] | None = None) -> None:
+    """Write samples into the Prometheus or VictoriaMetrics at `url`, where they are found at once."""
+    everything = [(measurement, point) for measurement, points in samples.items() for point in points]
+    # Prometheus refuses samples that are older than others of their series.
+    everything.sort(key=lambda one: one[1]["time"])
+    content = _snappy(_write_request(everything))
+    answer = requests.post(f"{url}/api/v1/write", data=content, headers=_HEADERS, auth=auth, timeout=5)
+    assert answer.status_code == 204, answer.text
+    # VictoriaMetrics shows them a second later by itself. Prometheus does not know this.
+    requests.get(f"{url}/internal/force_flush", auth=auth, timeout=5)
 
 
 def _write_request(batch: list[tuple[str, Point]]) -> bytes:

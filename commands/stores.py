@@ -1,0 +1,54 @@
+"""Where samples are read, and where anomalies go, by the options."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from commands.influx import check_ca, connect
+from commands.options import EDGE_ANOMALIES, INFLUXDB, METRICS_ALONE, PROMETHEUS
+from common.files import UserError
+from edge.prometheus_samples import PrometheusSource, check_node
+from edge.samples import InfluxSource
+from edge.source import SampleSource
+from nodes.node import Node
+from prometheus_utils import Prometheus
+
+if TYPE_CHECKING:
+    from influxdb import InfluxDBClient
+
+
+def edge_source(options: argparse.Namespace, node: Node) -> SampleSource:
+    """Where the samples of a node are read. Raises UserError for options that cannot be used."""
+    if options.source == PROMETHEUS:
+        check_node(node)
+        return PrometheusSource(prometheus_client(options))
+    server, client = connect(options, EDGE_ANOMALIES)
+    client.switch_database(options.influx_db)
+    return InfluxSource(client, server, options.influx_db)
+
+
+def prometheus_client(options: argparse.Namespace) -> Prometheus:
+    """A client of Prometheus. Raises UserError for options that cannot be used."""
+    if options.prometheus_ca:
+        if not options.prometheus_url.startswith("https:"):
+            raise UserError("--prometheus_ca is for TLS; --prometheus_url must then begin with https://")
+        check_ca(options.prometheus_ca, "--prometheus_ca")
+    return Prometheus(
+        options.prometheus_url, options.prometheus_user, options.prometheus_pass, options.prometheus_ca
+    )
+
+
+def anomaly_store(options: argparse.Namespace) -> tuple[str, InfluxDBClient | None]:
+    """The server that stores anomalies, as messages name it, and a client for it.
+
+    None means that they are in the service's own metrics alone. Raises UserError if nobody could see them.
+    """
+    if options.source == INFLUXDB or options.anomalies != METRICS_ALONE:
+        return connect(options, options.influx_measurement)
+    if options.metrics_port is None and not options.once:
+        raise UserError(
+            "nobody would see anomalies: give --metrics_port, to have them in the service's own metrics, or"
+            " --anomalies influxdb"
+        )
+    return "", None
