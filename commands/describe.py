@@ -9,11 +9,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from commands.influx import connect
-from commands.options import EDGE_ANOMALIES
+from commands.stores import surveyor
 from common.files import UserError, is_there, loadDictJson, saveDictJson
 from common.times import format_time
-from edge.survey import SURVEY_TIMEOUT_SECONDS, InfluxSurveyor
 from nodes.recognition import Recognition, recognise
 from nodes.stacks import Stack, load_stacks, pinned_tags_of, wanted_series
 from nodes.survey import SURVEY_SECONDS, Survey, Surveyor, describe_others, example_metric
@@ -27,15 +25,13 @@ def run_describe(options: argparse.Namespace) -> None:
     if options.output and is_there(options.output):
         raise UserError(f"{options.output} is there already, and may be edited; give --output another name")
     pins = _read_pins(options.node_file) if options.node_file else {}
-    server, client = connect(options, EDGE_ANOMALIES, SURVEY_TIMEOUT_SECONDS)
-    client.switch_database(options.influx_db)
-    surveyor = InfluxSurveyor(client, server, options.influx_db)
+    looker = surveyor(options)
     try:
-        survey, recognition = look(surveyor, load_stacks(), pins)
+        survey, recognition = look(looker, load_stacks(), pins)
         if not survey.measurements:
-            raise UserError(surveyor.why_empty())
-    except surveyor.errors as error:
-        raise UserError(surveyor.describe_error(error)) from None
+            raise UserError(looker.why_empty())
+    except looker.errors as error:
+        raise UserError(looker.describe_error(error)) from None
     lines = [*recognition.remarks, *recognition.choices]
     if (newest := survey.newest) and time.time() - newest / 1e9 > SURVEY_SECONDS:
         lines.append(f"the newest sample is of {format_time(newest)}; check that samples still come")
@@ -44,25 +40,27 @@ def run_describe(options: argparse.Namespace) -> None:
     for line in lines:
         _print_remark(line)
     if not recognition.node:
-        raise UserError(
-            f"{surveyor.place} has no current samples of a stack that is known; {_by_hand(survey)}"
-        )
+        raise UserError(f"{looker.place} has no current samples of a stack that is known; {_by_hand(survey)}")
     if options.output:
         saveDictJson(recognition.node, options.output)
         _print_remark(f"{options.output} was written")
+        _print_remark(
+            f"next: python find_anomalies.py --mode collect --node_file {options.output} --since 3d"
+            " --output data/normal.csv"
+        )
     else:
         print(json.dumps(recognition.node, indent=2))
 
 
-def look(surveyor: Surveyor, stacks: Sequence[Stack], pins: Mapping[str, Any]) -> tuple[Survey, Recognition]:
+def look(looker: Surveyor, stacks: Sequence[Stack], pins: Mapping[str, Any]) -> tuple[Survey, Recognition]:
     """What a database holds, and what that makes of the stacks. pins: as in recognise()."""
     wanted = wanted_series(stacks)
-    survey = surveyor.survey(wanted, {})
+    survey = looker.survey(wanted, {})
     if not survey.cut:
         return survey, recognise(survey, stacks, pins)
     # There are too many series to read all, so only those of one node are read.
     first = recognise(survey, stacks) if not pins else Recognition(pinned=pinned_tags_of(stacks, pins))
-    survey = surveyor.survey(wanted, first.pinned)
+    survey = looker.survey(wanted, first.pinned)
     recognition = recognise(survey, stacks, pins)
     recognition.choices = first.choices or recognition.choices
     return survey, recognition

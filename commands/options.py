@@ -197,7 +197,7 @@ DESCRIBE = Mode(
     "edge",
     "describe",
     "--mode describe",
-    "Look into InfluxDB, and print a node file for what is there",
+    "Look into the database, and print a node file for what is there",
     "--mode describe --output node.json",
 )
 CHECK = Mode(
@@ -323,7 +323,7 @@ class Option:
 _SWITCH: dict[str, Any] = {"kind": _boolean, "default": False, "metavar": "true|false"}
 _JUDGES = (TRAIN, LIVE, REPLAY, CHECK)
 _PORTS = (PORTS_TRAIN, PORTS_TEST)
-_SOURCES = (LIVE, COLLECT)
+_SOURCES = (LIVE, DESCRIBE, COLLECT)
 _OF_PROMETHEUS: dict[str, Any] = {"needs": "source prometheus"}
 
 

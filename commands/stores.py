@@ -9,9 +9,12 @@ from commands.influx import check_ca, connect
 from commands.options import EDGE_ANOMALIES, INFLUXDB, METRICS_ALONE, PROMETHEUS
 from common.files import UserError
 from edge.prometheus_samples import PrometheusSource, check_node
+from edge.prometheus_survey import PrometheusSurveyor
 from edge.samples import InfluxSource
 from edge.source import SampleSource
+from edge.survey import SURVEY_TIMEOUT_SECONDS, InfluxSurveyor
 from nodes.node import Node
+from nodes.survey import Surveyor
 from prometheus_utils import Prometheus
 
 if TYPE_CHECKING:
@@ -26,6 +29,15 @@ def edge_source(options: argparse.Namespace, node: Node) -> SampleSource:
     server, client = connect(options, EDGE_ANOMALIES)
     client.switch_database(options.influx_db)
     return InfluxSource(client, server, options.influx_db)
+
+
+def surveyor(options: argparse.Namespace) -> Surveyor:
+    """What looks into the database. Raises UserError for options that cannot be used."""
+    if options.source == PROMETHEUS:
+        return PrometheusSurveyor(prometheus_client(options))
+    server, client = connect(options, EDGE_ANOMALIES, SURVEY_TIMEOUT_SECONDS)
+    client.switch_database(options.influx_db)
+    return InfluxSurveyor(client, server, options.influx_db)
 
 
 def prometheus_client(options: argparse.Namespace) -> Prometheus:

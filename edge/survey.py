@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import requests
@@ -42,6 +42,13 @@ OF_ITSELF = (
 )
 
 
+def in_order(names: Iterable[str], asked: Collection[str]) -> tuple[list[str], list[str]]:
+    """The measurements that were asked for, and the others: what exporters tell of themselves comes last."""
+    known = [name for name in names if name in asked]
+    others = sorted(set(names) - set(known), key=lambda name: (name.startswith(OF_ITSELF), name))
+    return known, others
+
+
 class InfluxSurveyor:
     """Looks into a database of InfluxDB; a Surveyor.
 
@@ -65,9 +72,9 @@ class InfluxSurveyor:
         """See Surveyor. What ended more than SURVEY_SECONDS before now counts only if nothing is newer."""
         names = self._column(f"SHOW MEASUREMENTS LIMIT {MOST_MEASUREMENTS}", 0)
         asked = {one.measurement for one in wanted}
-        others = sorted(set(names) - asked, key=lambda name: (name.startswith(OF_ITSELF), name))
+        known, others = in_order(names, asked)
         shown = others[:SHOWN_OTHERS]
-        fields = self._keys("FIELD", [name for name in names if name in asked] + shown)
+        fields = self._keys("FIELD", known + shown)
         there = [
             one for one in wanted if fields.get(one.measurement, {}).get(one.value_field) in NUMBER_TYPES
         ]
@@ -78,7 +85,7 @@ class InfluxSurveyor:
             found = self._all_series(there, span, pinned)
         tags = {name: tuple(keys) for name, keys in self._keys("TAG", shown).items()}
         return Survey(
-            measurements=(*(name for name in names if name in asked), *others),
+            measurements=(*known, *others),
             fields=fields,
             tags=tags,
             series={key: tuple(series[:MOST_FOUND]) for key, series in found.items()},

@@ -5,21 +5,22 @@ from __future__ import annotations
 import csv
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lab.influxd import Influxd, free_port
-from nodes.metrics import DOWNLINK, MEMORY_FREE, RX_CPU
+from lab.prometheus import PrometheusServer
+from nodes.metrics import CPU_SECONDS, DOWNLINK, MEMORY_FREE, RX_CPU
 from nodes.node import load_node
 from nodes.series import Record
 from nodes.survey import MOST_FOUND
 from simulators.edge import simulate
 from tests.support.influx import Database
 from tests.support.program import Done, run_here
-from tests.support.prometheus_writer import write_samples
+from tests.support.prometheus_writer import remote_write, write_samples
 
 ROOT = Path(__file__).resolve().parents[2]
 SECOND = 10**9
@@ -119,6 +120,8 @@ def test_an_unknown_edge_node_is_described_and_its_file_collects(
         "  node_load1: tags instance, job",
         "  go_threads: tags instance, job",
         f"{output} was written",
+        f"next: python find_anomalies.py --mode collect --node_file {output} --since 3d"
+        " --output data/normal.csv",
     ]
     assert json.loads(output.read_text()) == {
         **HOST,
@@ -228,6 +231,64 @@ def test_a_database_without_a_known_stack_gives_an_example(describe: Run, databa
         ' hand (docs/describe.md), like {"metrics": {"room_10_celsius": {"measurement": "room_10",'
         ' "field": "celsius"}}}'
     )
+
+
+# --- Prometheus and VictoriaMetrics --------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=("prometheus", "victoria-metrics"))
+def scraping(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[PrometheusServer]:
+    with PrometheusServer(tmp_path_factory.mktemp(request.param), request.param) as server:
+        yield server
+
+
+def test_what_prometheus_holds_is_described_and_its_file_collects(
+    scraping: PrometheusServer, tmp_path: Path
+) -> None:
+    def run(*arguments: object, mode: str = "describe") -> Done:
+        source = ("--source", "prometheus", "--prometheus_url", scraping.url)
+        return run_here("--mode", mode, *source, *arguments, cwd=ROOT, environment={})
+
+    empty = run()
+    assert (empty.returncode, empty.stdout) == (1, "")
+    assert f"Prometheus at {scraping.url} is empty; check that it scrapes the exporters" in empty.stderr
+    samples = edge_life(recent_start())
+    load = [{**point, "value": 0.5} for point in samples[MEMORY_FREE]]
+    remote_write(scraping.url, {**samples, "node_load1": load, "go_threads": load})
+    done = run("--output", tmp_path / "node.json")
+    assert done.stderr.splitlines() == [
+        "recognised amarisoft: cpu, cpu_rx, cpu_tx, net_down, net_up, net_5g_down, net_5g_up, mem",
+        "CPUs: 2, 10",
+        "interfaces of the host itself that are left out: docker0",
+        "interfaces: eno1, wwan0",
+        "what else is there:",
+        "  node_load1: tags instance, job",
+        "  go_threads: tags instance, job",
+        f"{tmp_path / 'node.json'} was written",
+        f"next: python find_anomalies.py --mode collect --node_file {tmp_path / 'node.json'} --since 3d"
+        " --output data/normal.csv",
+    ]
+    assert json.loads((tmp_path / "node.json").read_text()) == {
+        **HOST,
+        "cell_id": "2",
+        "node_instance": "edge:9100",
+        "ran_instance": "gnb:9099",
+    }
+    assert len(collected(run, tmp_path / "node.json", tmp_path)) == SLOTS
+    # More series than are read, of nodes of which each has four CPUs.
+    now = int(time.time()) * SECOND
+    names = [f"a{i}:9100" for i in range(MOST_FOUND // 4 + 10)]
+    many = [
+        {"time": now, "value": 1.0, "cpu": str(cpu), "mode": "user", "instance": name, "job": "node"}
+        for name in names
+        for cpu in range(4)
+    ]
+    remote_write(scraping.url, {CPU_SECONDS: many})
+    (tmp_path / "wish.json").write_text('{"node_instance": "a3:9100"}')
+    chosen = described(run("--node_file", tmp_path / "wish.json"))
+    assert (chosen["node_instance"], chosen["cpus"]) == ("a3:9100", ["0", "1", "2", "3"])
 
 
 # --- what is there now ---------------------------------------------------------------------------

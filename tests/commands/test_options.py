@@ -154,7 +154,7 @@ def test_names_and_defaults_are_the_documented_ones() -> None:
         "anomalies": "influxdb",
     }
     assert values[REPLAY] == judges | {"replay": "records.csv", "plot": None, "plot_dir": None}
-    assert values[DESCRIBE] == influx | {"output": None, "node_file": None}
+    assert values[DESCRIBE] == prometheus | influx | {"output": None, "node_file": None}
     assert values[COLLECT] == prometheus | influx | {
         "output": None,
         "node_file": None,
