@@ -583,15 +583,17 @@ def test_windows_that_meet_and_those_of_ports_do_not_overlap(recorded: Recorded,
     ]
 
 
-def test_windows_that_leave_nothing_keep_the_file(recorded: Recorded, tmp_path: Path) -> None:
+@pytest.mark.parametrize("add", [[], ["--add"]])
+def test_windows_that_leave_nothing_keep_the_file(recorded: Recorded, tmp_path: Path, add: list[str]) -> None:
     windows = calendar(tmp_path, {"all": {"from": "2023-11-01", "until": "2023-12-01"}})
     output = tmp_path / "normal.csv"
-    output.write_text("collected yesterday")
-    done = collect(recorded.server, recorded.db_name, "--output", output, "--leave_out", windows)
+    output.write_bytes(recorded.dataset)
+    words = ("--output", output, "--leave_out", windows, "--since", "10m", *add)
+    done = collect(recorded.server, recorded.db_name, *words)
     assert (done.returncode, done.stdout) == (1, "")
     last_line = done.stderr.splitlines()[-1]
     assert last_line == f"find_anomalies.py: {windows}: the windows leave out every record; correct them"
-    assert output.read_text() == "collected yesterday"
+    assert output.read_bytes() == recorded.dataset
 
 
 # --- the picture ---------------------------------------------------------------------------------
