@@ -81,7 +81,7 @@ def _collect(
     collector = Collector(source, node, options.interval, left_out)
     parts: list[Part] = []
 
-    def rows() -> Iterator[DatasetRow]:
+    def new_rows() -> Iterator[DatasetRow]:
         # Caught here, since a lost connection is also an OSError, which write_dataset would take for its own.
         try:
             newest = None if stretches else source.newest_sample_time(node)
@@ -91,13 +91,16 @@ def _collect(
             raise UserError(source.describe_error(error)) from None
         if not collector.found:
             raise UserError(source.nothing_there)
-        if not collector.count and kept is None:
+
+    def rows() -> Iterator[DatasetRow]:
+        found = new_rows()
+        if kept is not None:
+            found = merge(kept_rows(kept, node, options.interval, left_out), found, node, options.interval)
+        yield from noted(found, options.interval, parts)
+        if not parts:
             raise UserError(f"{leave_out}: the windows leave out every record; correct them")
 
-    found = rows()
-    if kept is not None:
-        found = merge(kept_rows(kept, node, options.interval, left_out), found, node, options.interval)
-    count = write_dataset(output, noted(found, options.interval, parts), node)
+    count = write_dataset(output, rows(), node)
     before = "" if kept is None else f"; there were {len(kept['time'])}"
     print(f"{output}: {count} records up to {format_time(parts[-1].last)}{before}")
     _print_lines([f"stretch: {part.describe()}" for part in parts])
