@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 from influxdb import InfluxDBClient
 
-from edge import changes, network
+from edge import changes, network, training
 from edge.bundle import load_bundle
 from edge.daemon import Daemon, Settings
 from edge.datasets import load_records
@@ -21,7 +21,6 @@ from edge.paths import DEFAULT_MODEL
 from edge.samples import InfluxSource
 from edge.scores import score_dataset
 from edge.thresholds import propose_thresholds, update_thresholds
-from edge.training import train
 from find_anomalies import main
 from influx_utils import initializeConnection
 from lab.influxd import Influxd
@@ -188,8 +187,11 @@ def test_an_attack_is_found_with_its_cause(influxd: Influxd, tmp_path: Path, nam
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(network, "UNITS", (8,))
         patch.setattr(changes, "TRIES", 2)
+        # Curves of the training take as long as the training.
+        patch.setattr(training, "plotMetric", lambda *given: None)
+        patch.setattr(training, "plotAccLoss", lambda *given: None)
         features = len(node.metrics.features)
-        train(frame, 4, features, 8, 0.0, 0, str(model), plot_dir=tmp_path, metrics=node.metrics)
+        training.train(frame, 4, features, 8, 0.0, 0, str(model), plot_dir=tmp_path, metrics=node.metrics)
     bundle = load_bundle(model, node.metrics)
     proposed = propose_thresholds(None, None, score_dataset(bundle, frame), 99)
     update_thresholds(thresholds, proposed, bundle.identity, node.metrics)
