@@ -230,8 +230,8 @@ class Option:
     without which, or with which, this one does nothing; with a value, like `source prometheus`, only that one
     counts, and each of several `unless`, separated by commas. follows: another option, and for each value of
     that one the default. fallback: another environment variable, which counts if the option's own is not set.
-    repeats: it can be given several times, and has spaces between its values in the environment; it has a list
-    of values.
+    repeats: it can be given several times, and has spaces between its values in the environment; it has a
+    list of values.
     """
 
     name: str

@@ -148,8 +148,9 @@ def test_old_and_later_samples_are_found(place: Place) -> None:
 
 
 def test_the_values_of_a_tag_that_are_there(place: Place) -> None:
-    place.write({f"names_{place.mark}": [host(0, 1.0, cpu=str(n)) for n in range(9)]})
-    assert place.source.names_there(f"names_{place.mark}", "cpu") == ["0", "1", "2", "3", "4", "5"]
+    place.write({CPU_SECONDS: [host(0, 1.0, shelf=str(n), mode="user") for n in range(9)]})
+    assert place.source.names_there(place.node, CPU_SECONDS, "shelf") == ["0", "1", "2", "3", "4", "5"]
+    assert place.source.names_there(place.node, CPU_SECONDS, "drawer") == []
 
 
 # --- floods --------------------------------------------------------------------------------------
