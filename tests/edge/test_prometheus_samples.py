@@ -16,12 +16,12 @@ from common.files import UserError
 from edge import prometheus_samples
 from edge.prometheus_samples import PrometheusSource, check_node
 from lab.prometheus import PrometheusServer
+from lab.remote_write import remote_write
 from nodes.metrics import CPU_SECONDS, MEMORY_FREE, METRICS, RX_CPU
 from nodes.node import DEFAULT_NODE, Node
 from nodes.series import Point, Record
 from prometheus_utils import Prometheus
 from tests.support.edge_daemon import INTERVAL, SECOND
-from tests.support.prometheus_writer import remote_write
 
 PROGRAMS = ("prometheus", "victoria-metrics")
 # Whole slots, near to now: Prometheus takes no old samples beside new ones.
