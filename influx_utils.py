@@ -159,7 +159,7 @@ def checkDatabase(client: InfluxDBClient, db_name: str) -> None:
     databases is therefore ignored; the first query shows whether the database can be used. InfluxDB 2 and 3
     create none: raises NoDatabaseError.
     """
-    names = _database_names(client)
+    names = database_names(client)
     if names is not None and db_name not in names:
         try:
             _create_database(client, db_name)
@@ -170,7 +170,7 @@ def checkDatabase(client: InfluxDBClient, db_name: str) -> None:
     client.switch_database(db_name)
 
 
-def _database_names(client: InfluxDBClient) -> set[str] | None:
+def database_names(client: InfluxDBClient) -> set[str] | None:
     """The names of all databases; None if the server does not list them for this user."""
     try:
         with answers():

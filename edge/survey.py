@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -88,13 +87,15 @@ class InfluxSurveyor:
 
     def why_empty(self) -> str:
         """Why there is nothing: InfluxDB lists no measurements, and no error, if the database is missing."""
-        names = [self._db_name]
+        try:
+            names = influx_utils.database_names(self._client)
+        except self.errors:
+            names = None
         # A user may have no right to list them.
-        with contextlib.suppress(*self.errors):
-            names = [name for name in self._column("SHOW DATABASES", 0) if name != "_internal"]
-        if self._db_name in names:
+        if names is None or self._db_name in names:
             return f"{self.place} is empty; check that Prometheus or Telegraf writes there, and --influx_db"
-        there = f"there is {', '.join(names[:LISTED_NAMES])}" if names else "there is none"
+        others = sorted(names - {"_internal"})[:LISTED_NAMES]
+        there = f"there is {', '.join(others)}" if others else "there is none"
         return f"{self.place} does not exist; check --influx_db ({there})"
 
     def _column(self, statement: str, place: int) -> list[str]:
@@ -117,12 +118,16 @@ class InfluxSurveyor:
 
     def _newest(self, wanted: Iterable[RawSeries]) -> int | None:
         """Time of the newest sample of all up to now (ns)."""
-        times = []
-        for measurement, name in {(one.measurement, one.value_field) for one in wanted}:
-            statement = f"SELECT last({identifier(name)}::field) FROM {identifier(measurement)}"
-            (answer,) = influx_utils.run(self._client, [f"{statement} WHERE time > 0 AND time <= now()"])
-            times += [row[0] for series in answer for row in series["values"]]
-        return max(times, default=None)
+        queries = [
+            f"SELECT last({identifier(name)}::field) FROM {identifier(measurement)} WHERE time <= now() AND "
+            for measurement, name in dict.fromkeys((one.measurement, one.value_field) for one in wanted)
+        ]
+        if not queries:
+            return None
+        answers = influx_utils.run_newest(self._client, lambda span: [query + span for query in queries])
+        return max(
+            (row[0] for answer in answers for series in answer for row in series["values"]), default=None
+        )
 
     def _all_series(
         self, wanted: Iterable[RawSeries], span: str, pinned: Mapping[str, Mapping[str, str]]
