@@ -31,7 +31,7 @@ from prometheus_utils import Prometheus
 from simulators import edge
 
 INTERVAL = 15
-HISTORY, POLLS = 40, 200
+HISTORY, MEASURED_POLLS = 40, 200
 SECOND = 10**9
 Write = Callable[[Record], None]
 
@@ -41,13 +41,13 @@ def poll_cost(source: SampleSource, write: Write) -> dict[str, float]:
 
     source: the samples that `write` has written.
     """
-    begin = int(time.time()) // INTERVAL * INTERVAL - (HISTORY + POLLS) * INTERVAL
-    samples = edge.simulate(7, begin, (HISTORY + POLLS) * INTERVAL)
+    begin = int(time.time()) // INTERVAL * INTERVAL - (HISTORY + MEASURED_POLLS) * INTERVAL
+    samples = edge.simulate(7, begin, (HISTORY + MEASURED_POLLS) * INTERVAL)
     now = float(begin)
     judge = Detector(load_bundle(DEFAULT_MODEL), load_thresholds("data/thresholds.json"), INTERVAL)
     monitor = Monitor(source, DEFAULT_NODE, judge, INTERVAL, 3600.0, clock=lambda: now)
     walls, cpu = [], 0.0
-    for slot in range(HISTORY, HISTORY + POLLS):
+    for slot in range(HISTORY, HISTORY + MEASURED_POLLS):
         first, last = (0 if slot == HISTORY else slot, slot + 1)
         span = range(*((begin + one * INTERVAL) * SECOND for one in (first, last)))
         write({name: [p for p in points if p["time"] in span] for name, points in samples.items()})
