@@ -23,28 +23,28 @@ from common.files import UserError
 from common.times import format_time, parse_time
 from lab.influxd import Influxd
 
-PROGRAM = Path(__file__).resolve().parent.parent / "find_anomalies.py"
-DATABASE = "skab"
+COMMAND_FILE = Path(__file__).resolve().parent.parent / "find_anomalies.py"
+SKAB_DATABASE = "skab"
 
 
 def write(server: Influxd, recording: Recording) -> None:
     """Write the sensors of a recording, one measurement for each."""
     client = influx_utils.initializeConnection(server.host, server.port, "", "")
-    client.drop_database(DATABASE)
-    client.create_database(DATABASE)
+    client.drop_database(SKAB_DATABASE)
+    client.create_database(SKAB_DATABASE)
     times = recording.frame.index.as_unit("ns").asi8.tolist()
     for name in recording.metrics:
         points = [
             {"measurement": name, "time": time, "fields": {"value": value}, "tags": {"instance": "bench"}}
             for time, value in zip(times, recording.frame[name].tolist(), strict=True)
         ]
-        client.write_points(points, time_precision="n", database=DATABASE, batch_size=5000)
+        client.write_points(points, time_precision="n", database=SKAB_DATABASE, batch_size=5000)
 
 
 def run(folder: Path, *arguments: str) -> str:
     """What the program prints. Raises UserError, with what it logs, if it fails."""
     done = subprocess.run(
-        [sys.executable, str(PROGRAM), *arguments, "--interval", "1", "--node_file", "node.json"],
+        [sys.executable, str(COMMAND_FILE), *arguments, "--interval", "1", "--node_file", "node.json"],
         cwd=folder,
         capture_output=True,
         text=True,
@@ -59,7 +59,7 @@ def judged(server: Influxd, recording: Recording) -> Counts:
     write(server, recording)
     times = recording.frame.index.as_unit("ns").asi8
     first, last_learnt, last = (format_time(int(times[place])) for place in (0, TRAIN_RECORDS - 1, -1))
-    place = ["--influx_host", server.host, "--influx_port", str(server.port), "--influx_db", DATABASE]
+    place = ["--influx_host", server.host, "--influx_port", str(server.port), "--influx_db", SKAB_DATABASE]
     files = ["--model", "skab.h5", "--thresholds_file", "thresholds.json"]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -37,25 +37,51 @@ LISTED_LINES = 100
 
 
 def run_collect(options: argparse.Namespace) -> None:
-    """Run --mode collect: write stretches of the history in InfluxDB as a dataset, or add them to one."""
-    from tqdm import tqdm
-
+    """Run --mode collect: write stretches of the node's history as a dataset, or add them to one."""
     if not options.output:
         raise UserError("--mode collect needs --output FILE.csv")
-    if options.plot:
-        check_picture(options.plot)
-    stretches = _in_order(options.stretch, time.time_ns())
-    windows, of_ports = read_windows(options.leave_out) if options.leave_out else ([], [])
+    count = _collect(options, options.output, options.stretch, options.leave_out, options.add, options.plot)
+    _print_next(options, count * options.interval)
+
+
+def collect_first(options: argparse.Namespace) -> None:
+    """Write the newest --since of the history as the training set, for --mode train."""
+    if is_there(options.trainset):
+        raise UserError(
+            f"{options.trainset}: is there already; name a new file with --trainset, or train without --since"
+        )
+    _collect(options, options.trainset)
+
+
+def _collect(
+    options: argparse.Namespace,
+    output: str,
+    given: Sequence[Span] = (),
+    leave_out: str | None = None,
+    adds: bool = False,
+    plot: str | None = None,
+) -> int:
+    """Write a dataset, and a picture of it; returns the number of records.
+
+    given: stretches (ns) instead of the newest history. leave_out: a calendar of windows. adds: keep what the
+    dataset has.
+    """
+    from tqdm import tqdm
+
+    if plot:
+        check_picture(plot)
+    stretches = _in_order(given, time.time_ns())
+    windows, of_ports = read_windows(leave_out) if leave_out else ([], [])
     left_out = LeftOut(windows, options.timezone, options.interval)
     node = load_node(options.node_file)
     kept = None
-    if options.add and is_there(options.output):
-        kept = read_kept(options.output, node, options.interval)
+    if adds and is_there(output):
+        kept = read_kept(output, node, options.interval)
     source = edge_source(options, node)
     collector = Collector(source, node, options.interval, left_out)
     parts: list[Part] = []
 
-    def rows() -> Iterator[DatasetRow]:
+    def new_rows() -> Iterator[DatasetRow]:
         # Caught here, since a lost connection is also an OSError, which write_dataset would take for its own.
         try:
             newest = None if stretches else source.newest_sample_time(node)
@@ -65,26 +91,29 @@ def run_collect(options: argparse.Namespace) -> None:
             raise UserError(source.describe_error(error)) from None
         if not collector.found:
             raise UserError(source.nothing_there)
-        if not collector.count and kept is None:
-            raise UserError(f"{options.leave_out}: the windows leave out every record; correct them")
 
-    found = rows()
-    if kept is not None:
-        found = merge(kept_rows(kept, node, options.interval, left_out), found, node, options.interval)
-    count = write_dataset(options.output, noted(found, options.interval, parts), node)
+    def rows() -> Iterator[DatasetRow]:
+        found = new_rows()
+        if kept is not None:
+            found = merge(kept_rows(kept, node, options.interval, left_out), found, node, options.interval)
+        yield from noted(found, options.interval, parts)
+        if not parts:
+            raise UserError(f"{leave_out}: the windows leave out every record; correct them")
+
+    count = write_dataset(output, rows(), node)
     before = "" if kept is None else f"; there were {len(kept['time'])}"
-    print(f"{options.output}: {count} records up to {format_time(parts[-1].last)}{before}")
+    print(f"{output}: {count} records up to {format_time(parts[-1].last)}{before}")
     _print_lines([f"stretch: {part.describe()}" for part in parts])
-    _print_left_out(options.leave_out, left_out, of_ports)
+    _print_left_out(leave_out, left_out, of_ports)
     _print_gaps(collector, bool(stretches))
-    if options.plot:
-        columns = read_columns(options.output, node)
+    if plot:
+        columns = read_columns(output, node)
         first, last = parts[0].first, parts[-1].last
-        name = Path(options.output).name
+        name = Path(output).name
         shaded = [(start, end) for start, end, _ in left_out.spans(first, last)]
-        plot_collected(columns, node, shaded, options.interval, options.plot, name)
-        print(f"{options.plot}: picture of the dataset written")
-    _print_next(options, count * options.interval)
+        plot_collected(columns, node, shaded, options.interval, plot, name)
+        print(f"{plot}: picture of the dataset written")
+    return count
 
 
 def _in_order(stretches: Sequence[Span], now: int) -> list[Span]:

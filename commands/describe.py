@@ -45,8 +45,7 @@ def run_describe(options: argparse.Namespace) -> None:
         saveDictJson(recognition.node, options.output)
         _print_remark(f"{options.output} was written")
         _print_remark(
-            f"next: python find_anomalies.py --mode collect --node_file {options.output} --since 3d"
-            " --output data/normal.csv"
+            f"next: python find_anomalies.py --mode train --evaluate --node_file {options.output} --since 3d"
         )
     else:
         print(json.dumps(recognition.node, indent=2))

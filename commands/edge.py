@@ -7,6 +7,7 @@ import logging
 import os
 from pathlib import Path
 
+from commands.collect import collect_first
 from commands.stores import anomaly_store, edge_source
 from common.alerts import ALERT, ANOMALY, NORMAL, UNKNOWN
 from common.files import UserError, is_there
@@ -55,6 +56,8 @@ def run_train(options: argparse.Namespace) -> None:
     for folder in (Path(options.model).parent, Path(options.thresholds_file).parent, Path(plots_prefix)):
         if folder.exists() and not os.access(folder, os.W_OK):
             raise UserError(f"{folder}: cannot be written to; change its permissions, or name another file")
+    if options.since:
+        collect_first(options)
     testsets = _testsets(options, metrics) if options.evaluate else ()
     for name in filter(None, testsets):
         evaluation.load_attacks(name)

@@ -8,7 +8,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -235,7 +235,7 @@ class Option:
     the value, or a text for `kind`, or a function that finds it on this machine. default_text: the default in
     help and docs, if its value would say nothing or differ between machines. needs, unless: the option
     without which, or with which, this one does nothing; with a value, like `source prometheus`, only that one
-    counts, and each of several `unless`, separated by commas. follows: another option, and for each value of
+    counts, and each of several, separated by commas. follows: another option, and for each value of
     that one the default. fallback: another environment variable, which counts if the option's own is not set.
     repeats: it can be given several times, and has a list of values, with spaces between them in the
     environment.
@@ -297,7 +297,7 @@ class Option:
     @property
     def needed(self) -> list[str]:
         """The conditions without which the option does nothing."""
-        return [self.needs] if self.needs else []
+        return self.needs.split(", ") if self.needs else []
 
     @property
     def excluding(self) -> list[str]:
@@ -732,6 +732,14 @@ OPTIONS = (
         unless="stretch",
     ),
     Option(
+        "since",
+        "records",
+        (TRAIN,),
+        "collect so much of the newest history first, like 24h or 3d, into --trainset, a new file",
+        kind=_seconds,
+        metavar="TIME",
+    ),
+    Option(
         "stretch",
         "records",
         (COLLECT,),
@@ -880,6 +888,13 @@ OPTIONS = (
         " requirements.txt, and access to the folder --ports_dir",
         metavar="URL",
     ),
+)
+
+# What collecting needs to reach a database, training needs if it collects first.
+OPTIONS += tuple(
+    replace(one, modes=(TRAIN,), needs=", ".join(filter(None, ("since", one.needs))))
+    for one in OPTIONS
+    if COLLECT in one.modes and one.group in ("samples", "InfluxDB")
 )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from common.files import UserError
-from nodes.metrics import DOCUMENTED, ZERO_LEVEL, Metric
+from nodes.metrics import DOCUMENTED, UNKNOWN_LEVEL, Metric
 from nodes.survey import FoundSeries, Survey
 
 # A series without a sample in this time before the newest one of its exporter has ended.
@@ -99,7 +99,7 @@ class Draft:
         self.tell_choice(key, chosen, names)
         for row in self._rows_of(exporter):
             missing = [one.key for one in row.series if not self.found.get(one.key)]
-            if missing and row.silence != ZERO_LEVEL:
+            if missing and row.silence == UNKNOWN_LEVEL:
                 self.drop(row, f"{chosen} has no {missing[0]}")
 
     def pin_tags(self, exporter: str) -> None:

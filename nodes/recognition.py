@@ -12,7 +12,7 @@ from typing import Any
 
 from common.files import UserError
 from nodes.draft import Draft, is_name, listed, names_there, natural
-from nodes.metrics import DOCUMENTED, FREE, METRICS, ZERO_LEVEL, Metric
+from nodes.metrics import DOCUMENTED, FREE, METRICS, UNKNOWN_LEVEL, Metric
 from nodes.series import RECORD_SECONDS, TOO_LARGE
 from nodes.stacks import Stack
 from nodes.survey import NUMBER_TYPES, FoundSeries, Survey
@@ -92,7 +92,7 @@ def _is_new(draft: Draft, row: Metric, stack: Stack) -> bool:
     if row.kind == FREE and any(other.kind == FREE for other in draft.rows.values()):
         # A node has one memory.
         return False
-    if row.silence == ZERO_LEVEL and not draft.found.get(row.series[0].key):
+    if row.silence != UNKNOWN_LEVEL and not draft.found.get(row.series[0].key):
         # Other series show that its exporter is there, such as while no UE is attached.
         return _is_number(draft, row) and any(
             draft.found.get(other.series[0].key)

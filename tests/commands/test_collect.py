@@ -203,6 +203,7 @@ def test_scrapes_of_every_five_seconds(influxd: Influxd, database: Database, tmp
     done = collect(influxd, database.name, "--output", output, "--interval", "5")
     assert done.stdout.startswith(f"{output}: 120 records up to ")
     assert output.read_bytes() == dataset(tmp_path / "expected.csv", samples, 5)
+    assert lines_of(done)[-1].endswith(f" --trainset {output} --interval 5")
 
 
 def test_a_node_file_names_other_series(influxd: Influxd, database: Database, tmp_path: Path) -> None:
@@ -225,6 +226,8 @@ def test_a_node_file_names_other_series(influxd: Influxd, database: Database, tm
     done = collect(influxd, database.name, "--output", output, "--node_file", node_file)
     assert done.stdout.startswith(f"{output}: 30 records up to ")
     assert "gap" not in done.stdout
+    command = "python find_anomalies.py --mode train --evaluate"
+    assert lines_of(done)[-1] == f"next: {command} --trainset {output} --node_file {node_file}"
     node = Node(cpus=("4", "3"), interfaces=("wlan0", "eth0"), cell_id="7")
     assert output.read_bytes() == dataset(tmp_path / "expected.csv", samples, node=node)
     assert list(rows_of(output.read_bytes())[0])[1:5] == [
@@ -580,15 +583,17 @@ def test_windows_that_meet_and_those_of_ports_do_not_overlap(recorded: Recorded,
     ]
 
 
-def test_windows_that_leave_nothing_keep_the_file(recorded: Recorded, tmp_path: Path) -> None:
+@pytest.mark.parametrize("add", [[], ["--add"]])
+def test_windows_that_leave_nothing_keep_the_file(recorded: Recorded, tmp_path: Path, add: list[str]) -> None:
     windows = calendar(tmp_path, {"all": {"from": "2023-11-01", "until": "2023-12-01"}})
     output = tmp_path / "normal.csv"
-    output.write_text("collected yesterday")
-    done = collect(recorded.server, recorded.db_name, "--output", output, "--leave_out", windows)
+    output.write_bytes(recorded.dataset)
+    words = ("--output", output, "--leave_out", windows, "--since", "10m", *add)
+    done = collect(recorded.server, recorded.db_name, *words)
     assert (done.returncode, done.stdout) == (1, "")
     last_line = done.stderr.splitlines()[-1]
     assert last_line == f"find_anomalies.py: {windows}: the windows leave out every record; correct them"
-    assert output.read_text() == "collected yesterday"
+    assert output.read_bytes() == recorded.dataset
 
 
 # --- the picture ---------------------------------------------------------------------------------

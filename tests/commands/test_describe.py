@@ -120,8 +120,7 @@ def test_an_unknown_edge_node_is_described_and_its_file_collects(
         "  node_load1: tags instance, job",
         "  go_threads: tags instance, job",
         f"{output} was written",
-        f"next: python find_anomalies.py --mode collect --node_file {output} --since 3d"
-        " --output data/normal.csv",
+        f"next: python find_anomalies.py --mode train --evaluate --node_file {output} --since 3d",
     ]
     assert json.loads(output.read_text()) == {
         **HOST,
@@ -267,8 +266,7 @@ def test_what_prometheus_holds_is_described_and_its_file_collects(
         "  node_load1: tags instance, job",
         "  go_threads: tags instance, job",
         f"{tmp_path / 'node.json'} was written",
-        f"next: python find_anomalies.py --mode collect --node_file {tmp_path / 'node.json'} --since 3d"
-        " --output data/normal.csv",
+        f"next: python find_anomalies.py --mode train --evaluate --node_file {tmp_path / 'node.json'} --since 3d",
     ]
     assert json.loads((tmp_path / "node.json").read_text()) == {
         **HOST,

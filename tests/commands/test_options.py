@@ -75,11 +75,9 @@ def parsed(option: Option) -> Any:
 
 
 def needed_by(option: Option) -> dict[str, str]:
-    """The option without which this one does nothing, with a value."""
-    if option.needs is None:
-        return {}
-    name, _, value = option.needs.partition(" ")
-    return {name: value or value_of(BY_NAME[name])}
+    """The options without which this one does nothing, with their values."""
+    pairs = (one.partition(" ") for one in option.needed)
+    return {name: value or value_of(BY_NAME[name]) for name, _, value in pairs}
 
 
 def words_of(mode: Mode) -> list[str]:
@@ -130,7 +128,8 @@ def test_names_and_defaults_are_the_documented_ones() -> None:
     for mode in (TRAIN, COLLECT, PORTS_TRAIN):
         zone = values[mode].pop("timezone")
         assert BY_NAME["timezone"].kind(zone) == zone
-    assert values[TRAIN] == judges | {
+    assert values[TRAIN] == judges | prometheus | influx | {
+        "since": None,
         "trainset": "data/normal.csv",
         "learn_all": False,
         "epochs": None,
@@ -194,7 +193,7 @@ def test_the_rows_of_the_table_agree(mode: Mode) -> None:
         other = BY_NAME[option.name]
         same = ("kind", "metavar", "fallback")
         assert [getattr(option, key) for key in same] == [getattr(other, key) for key in same]
-        assert option.needs is None or option.needs.split()[0] in names
+        assert {one.split()[0] for one in option.needed} <= set(names)
 
 
 def read_by(function: Callable) -> set[str]:
@@ -279,8 +278,7 @@ def test_each_command_reads_the_options_that_serve_it_and_no_others(mode: Mode) 
         ),
         (
             "--mode train --influx_host x",
-            "--influx_host does nothing in --mode train; it serves --mode test, --mode describe,"
-            " --mode collect, --target ports --mode train and --target ports --mode test",
+            "--influx_host does nothing without --since; give both or neither",
         ),
         (
             "--check_thresholds --evaluate",

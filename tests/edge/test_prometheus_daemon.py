@@ -16,6 +16,7 @@ from edge.paths import DEFAULT_MODEL
 from edge.prometheus_samples import PrometheusSource
 from influx_utils import initializeConnection
 from lab.prometheus import PrometheusServer
+from lab.remote_write import remote_write
 from nodes.metrics import RX_CPU
 from nodes.node import DEFAULT_NODE
 from nodes.series import Point
@@ -34,7 +35,6 @@ from tests.support.edge_daemon import (
     lives,
     said,
 )
-from tests.support.prometheus_writer import remote_write
 from tests.support.proxy import Proxy
 
 PROGRAMS = ("prometheus", "victoria-metrics")

@@ -16,12 +16,12 @@ from common.files import UserError
 from edge import prometheus_samples
 from edge.prometheus_samples import PrometheusSource, check_node
 from lab.prometheus import PrometheusServer
+from lab.remote_write import remote_write
 from nodes.metrics import CPU_SECONDS, MEMORY_FREE, METRICS, RX_CPU
 from nodes.node import DEFAULT_NODE, Node
 from nodes.series import Point, Record
 from prometheus_utils import Prometheus
 from tests.support.edge_daemon import INTERVAL, SECOND
-from tests.support.prometheus_writer import remote_write
 
 PROGRAMS = ("prometheus", "victoria-metrics")
 # Whole slots, near to now: Prometheus takes no old samples beside new ones.
@@ -148,8 +148,9 @@ def test_old_and_later_samples_are_found(place: Place) -> None:
 
 
 def test_the_values_of_a_tag_that_are_there(place: Place) -> None:
-    place.write({f"names_{place.mark}": [host(0, 1.0, cpu=str(n)) for n in range(9)]})
-    assert place.source.names_there(f"names_{place.mark}", "cpu") == ["0", "1", "2", "3", "4", "5"]
+    place.write({CPU_SECONDS: [host(0, 1.0, shelf=str(n), mode="user") for n in range(9)]})
+    assert place.source.names_there(place.node, CPU_SECONDS, "shelf") == ["0", "1", "2", "3", "4", "5"]
+    assert place.source.names_there(place.node, CPU_SECONDS, "drawer") == []
 
 
 # --- floods --------------------------------------------------------------------------------------

@@ -148,6 +148,7 @@ def metric(**description: Any) -> dict[str, Any]:
         (metric(tags={"d": "a"}, over={"d": "any"}), "has the same tag in 'tags' and 'over'"),
         (metric(kind="counter", over={"d": "any"}), "is a counter, which cannot be pooled over 'any'; list"),
         (metric(kind="counter", silence="zero"), "is a counter, whose silence cannot be zero"),
+        (metric(kind="counter", silence="last"), "is a counter, whose silence cannot be last"),
         (metric(kind="free"), "needs 'total' if it is of the kind 'free', and only then"),
         (metric(total="x"), "needs 'total' if it is of the kind 'free', and only then"),
         (metric(kind="free", total="x", over={"d": ["a"]}), "is of the kind 'free', which has no parts"),
@@ -302,6 +303,25 @@ def test_silence_is_zero_while_the_exporter_speaks_and_unknown_otherwise(tmp_pat
     choice = selection.choose(slot)
     assert choice.record == {}
     assert choice.faults["ue.dl_brate"] == "no sample"
+
+
+def test_a_silent_level_stays_what_it_was_last_also_over_a_restart(tmp_path: Path) -> None:
+    snr = {"measurement": "ue", "field": "snr", "over": {"rnti": "any"}, "pool": "mean"}
+    node = node_of(tmp_path, {"snr": snr | {"silence": "last"}, "latency": CELL})
+    samples = {
+        "ue.snr": [point(17, 20.0, rnti="a"), point(18, -4.0, rnti="b")],
+        "cell": [point(2, 1.5), point(19, 1.5), point(32, 1.5), point(47, 1.5)],
+    }
+    slots = in_slots(samples, node, INTERVAL)
+    selection = Selection(node)
+    unknown, known, silent = (selection.choose(slot) for slot in slots[:3])
+    # Nothing is kept yet.
+    assert [choice.faults for choice in (unknown, silent)] == [{"ue.snr": "no sample"}] * 2
+    selection.keep(known)
+    assert selection.choose(slots[2]).record["ue.snr"] == [point(32, 8.0)]
+    restarted = Selection(node)
+    restarted.restore(json.loads(json.dumps(selection.state())))
+    assert restarted.choose(slots[3]).record["ue.snr"] == [point(47, 8.0)]
 
 
 def test_foreign_and_unusable_samples_are_never_taken_for_silence(tmp_path: Path) -> None:

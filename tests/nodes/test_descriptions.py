@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 from influxdb import InfluxDBClient
 
-from edge import changes, network
+from edge import changes, network, training
 from edge.bundle import load_bundle
 from edge.daemon import Daemon, Settings
 from edge.datasets import load_records
@@ -21,11 +21,11 @@ from edge.paths import DEFAULT_MODEL
 from edge.samples import InfluxSource
 from edge.scores import score_dataset
 from edge.thresholds import propose_thresholds, update_thresholds
-from edge.training import train
 from find_anomalies import main
 from influx_utils import initializeConnection
 from lab.influxd import Influxd
 from nodes.node import DEFAULT_NODE, getColumnNames, load_node
+from nodes.series import Record
 from service.store import Store
 from service.systemd import Ending
 from simulators.edge import Attack, simulate
@@ -39,13 +39,18 @@ ROOT = Path(__file__).resolve().parents[2]
 INTERVAL = 15
 START = 1_740_009_600.0  # 2025-02-20T00:00:00Z
 SEED = 3
+# Of a gNB whose first UE comes soon, that is without UEs for a time, and has some in the end.
+GNB_SEED = 125
 # The records of ordinary life; the last ones are repeated as an attack.
 RECORDS, ATTACKED = 500, 6
 LINES = 5000
 
 
 class Stack(NamedTuple):
-    """What a stack writes, the attack on it, and what the program should say of it."""
+    """What a stack writes, the attack on it, and what the program should say of it.
+
+    write: stores RECORDS records that begin at a time; its attacks are at the times of those from START on.
+    """
 
     write: Callable[[InfluxDBClient, float, list[Attack]], None]
     attack: str
@@ -62,19 +67,32 @@ def write_lines(client: InfluxDBClient, lines: Iterable[str]) -> None:
 
 
 def write_ocudu(client: InfluxDBClient, start: float, attacks: list[Attack]) -> None:
-    write_lines(client, ocudu_lines(SEED, start, RECORDS * INTERVAL, attacks))
+    lines = ocudu_lines(GNB_SEED, START, RECORDS * INTERVAL, attacks)
+    later = int(start - START) * 10**9
+    parts = (line.rsplit(" ", 1) for line in lines)
+    write_lines(client, (f"{series} {int(time_ns) + later}" for series, time_ns in parts))
 
 
 def write_open5gs(client: InfluxDBClient, start: float, attacks: list[Attack]) -> None:
-    write_samples(client, open5gs(SEED, start, RECORDS * INTERVAL, attacks))
+    write_samples(client, moved(open5gs(SEED, START, RECORDS * INTERVAL, attacks), start))
 
 
 def write_host(client: InfluxDBClient, start: float, attacks: list[Attack]) -> None:
-    write_samples(client, node_exporter(simulate(SEED, start, RECORDS * INTERVAL, attacks), "eth0"))
+    samples = node_exporter(simulate(SEED, START, RECORDS * INTERVAL, attacks), "eth0")
+    write_samples(client, moved(samples, start))
 
 
 def write_amarisoft(client: InfluxDBClient, start: float, attacks: list[Attack]) -> None:
-    write_samples(client, simulate(SEED, start, RECORDS * INTERVAL, attacks))
+    write_samples(client, moved(simulate(SEED, START, RECORDS * INTERVAL, attacks), start))
+
+
+def moved(samples: Record, start: float) -> Record:
+    """The samples as if they began at `start`: what is normal must not depend on when the test runs."""
+    later = int(start - START) * 10**9
+    return {
+        name: [point | {"time": point["time"] + later} for point in points]
+        for name, points in samples.items()
+    }
 
 
 STACKS = {
@@ -149,8 +167,8 @@ def start_now() -> float:
     return time.time() // INTERVAL * INTERVAL - RECORDS * INTERVAL
 
 
-def attack_at_the_end(kind: str, start: float) -> list[Attack]:
-    return [Attack(kind, start + (RECORDS - ATTACKED) * INTERVAL, start + RECORDS * INTERVAL)]
+def attack_at_the_end(kind: str) -> list[Attack]:
+    return [Attack(kind, START + (RECORDS - ATTACKED) * INTERVAL, START + RECORDS * INTERVAL)]
 
 
 @pytest.mark.parametrize("name", STACKS)
@@ -169,14 +187,16 @@ def test_an_attack_is_found_with_its_cause(influxd: Influxd, tmp_path: Path, nam
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(network, "UNITS", (8,))
         patch.setattr(changes, "TRIES", 2)
+        # Curves of the training take as long as the training.
+        patch.setattr(training, "plotMetric", lambda *given: None)
+        patch.setattr(training, "plotAccLoss", lambda *given: None)
         features = len(node.metrics.features)
-        train(frame, 4, features, 8, 0.0, 0, str(model), plot_dir=tmp_path, metrics=node.metrics)
+        training.train(frame, 4, features, 8, 0.0, 0, str(model), plot_dir=tmp_path, metrics=node.metrics)
     bundle = load_bundle(model, node.metrics)
     proposed = propose_thresholds(None, None, score_dataset(bundle, frame), 99)
     update_thresholds(thresholds, proposed, bundle.identity, node.metrics)
-    start = start_now()
     with database(influxd, f"now_{name}") as client:
-        stack.write(client, start, attack_at_the_end(stack.attack, start))
+        stack.write(client, start_now(), attack_at_the_end(stack.attack))
         point = poll_once(influxd, client, name, str(model), str(thresholds), tmp_path)
     assert (point["possible_cause"], point["severity"]) == (stack.cause, "alert")
     assert None not in [point[field] for field in node.metrics.stored.values()]
@@ -185,9 +205,8 @@ def test_an_attack_is_found_with_its_cause(influxd: Influxd, tmp_path: Path, nam
 
 def test_amarisoft_is_the_documented_node(influxd: Influxd, tmp_path: Path) -> None:
     assert load_node(node_file("amarisoft")) == DEFAULT_NODE
-    start = start_now()
     with database(influxd, "amarisoft") as client:
-        write_amarisoft(client, start, attack_at_the_end("cpu", start))
+        write_amarisoft(client, start_now(), attack_at_the_end("cpu"))
         collect(influxd, "amarisoft", tmp_path / "with.csv", "--node_file", node_file("amarisoft"))
         collect(influxd, "amarisoft", tmp_path / "without.csv")
         # The model and thresholds that ship with the project.
