@@ -13,6 +13,7 @@ import pytest
 
 from lab.influxd import Influxd, free_port
 from lab.prometheus import PrometheusServer
+from lab.remote_write import remote_write
 from nodes.metrics import CPU_SECONDS, DOWNLINK, MEMORY_FREE, RX_CPU
 from nodes.node import load_node
 from nodes.series import Record
@@ -20,7 +21,7 @@ from nodes.survey import MOST_FOUND
 from simulators.edge import simulate
 from tests.support.influx import Database
 from tests.support.program import Done, run_here
-from tests.support.prometheus_writer import remote_write, write_samples
+from tests.support.prometheus_writer import write_samples
 
 ROOT = Path(__file__).resolve().parents[2]
 SECOND = 10**9
@@ -256,7 +257,8 @@ def test_what_prometheus_holds_is_described_and_its_file_collects(
     samples = edge_life(recent_start())
     load = [{**point, "value": 0.5} for point in samples[MEMORY_FREE]]
     remote_write(scraping.url, {**samples, "node_load1": load, "go_threads": load})
-    done = run("--output", tmp_path / "node.json")
+    output = tmp_path / "node.json"
+    done = run("--output", output)
     assert done.stderr.splitlines() == [
         "recognised amarisoft: cpu, cpu_rx, cpu_tx, net_down, net_up, net_5g_down, net_5g_up, mem",
         "CPUs: 2, 10",
@@ -265,10 +267,10 @@ def test_what_prometheus_holds_is_described_and_its_file_collects(
         "what else is there:",
         "  node_load1: tags instance, job",
         "  go_threads: tags instance, job",
-        f"{tmp_path / 'node.json'} was written",
-        f"next: python find_anomalies.py --mode train --evaluate --node_file {tmp_path / 'node.json'} --since 3d",
+        f"{output} was written",
+        f"next: python find_anomalies.py --mode train --evaluate --node_file {output} --since 3d",
     ]
-    assert json.loads((tmp_path / "node.json").read_text()) == {
+    assert json.loads(output.read_text()) == {
         **HOST,
         "cell_id": "2",
         "node_instance": "edge:9100",
