@@ -10,6 +10,7 @@ import http.client
 import json
 import re
 import ssl
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from time import monotonic
 from typing import Any
@@ -43,6 +44,11 @@ class PrometheusError(Exception):
     def __init__(self, kind: str, reason: str = "") -> None:
         super().__init__(re.sub(r"\s+", " ", reason).strip()[:200])
         self.kind = kind
+
+    @property
+    def label(self) -> str:
+        """One word for a label: unreachable, timeout, credentials, rights or error."""
+        return "unreachable" if self.kind == "tls" else self.kind
 
 
 class TooMuchError(PrometheusError):
@@ -92,6 +98,7 @@ class Prometheus:
             )
         else:
             self._connection = http.client.HTTPConnection(parts.hostname, port, timeout=timeout_seconds)
+        weakref.finalize(self, self._connection.close)
         self._headers = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"}
         if user or password:
             secret = base64.b64encode(f"{user}:{password}".encode()).decode()
@@ -116,6 +123,15 @@ class Prometheus:
         settings = {"nocache": "1", "latency_offset": "1ms", "step": str(step_seconds)}
         settings |= {"query": expression, "start": seconds_text(start), "end": seconds_text(end)}
         return self._result("query_range", settings, LARGEST_ANSWER_BYTES)
+
+    def series(self, chosen: str, start: int, end: int) -> list[dict[str, str]]:
+        """The labels of the series that a selector picks, with a sample between two times (ns) or so."""
+        settings = {"match[]": chosen, "start": seconds_text(start), "end": seconds_text(end)}
+        data = self._data("series", urlencode(settings).encode())
+        try:
+            return [{label: _text(value) for label, value in labels.items()} for labels in data]
+        except (AttributeError, TypeError):
+            raise _not_prometheus() from None
 
     def label_values(self, label: str, selector: str) -> list[str]:
         """The values of a label among the series that a selector picks, sorted."""

@@ -323,8 +323,8 @@ class Option:
 _SWITCH: dict[str, Any] = {"kind": _boolean, "default": False, "metavar": "true|false"}
 _JUDGES = (TRAIN, LIVE, REPLAY, CHECK)
 _PORTS = (PORTS_TRAIN, PORTS_TEST)
-_SOURCES = (LIVE, DESCRIBE, COLLECT)
-_OF_PROMETHEUS: dict[str, Any] = {"needs": "source prometheus"}
+_SOURCES = (LIVE, DESCRIBE, COLLECT, PORTS_TRAIN, PORTS_TEST)
+_OF_PROMETHEUS: dict[str, Any] = {"needs": "source prometheus", "unless": "ports_dir"}
 
 
 def _influx(name: str, help_text: str, **settings: Any) -> tuple[Option, Option]:
@@ -458,6 +458,7 @@ OPTIONS = (
         default=INFLUXDB,
         kind=_one_of(INFLUXDB, PROMETHEUS),
         metavar="{influxdb,prometheus}",
+        unless="ports_dir",
     ),
     Option(
         "prometheus_url",
@@ -497,7 +498,7 @@ OPTIONS = (
     Option(
         "anomalies",
         "samples",
-        (LIVE,),
+        (LIVE, PORTS_TEST),
         "where anomalies go: to the service's own metrics alone, or also to InfluxDB, or VictoriaMetrics, at"
         " --influx_host",
         kind=_one_of(INFLUXDB, METRICS_ALONE),
@@ -564,7 +565,7 @@ OPTIONS = (
         "measurement to store anomalies in",
         default=PORT_ANOMALIES,
         metavar="NAME",
-        unless="ports_dir",
+        unless="anomalies metrics, ports_dir",
     ),
     Option(
         "learn_all",

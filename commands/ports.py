@@ -6,18 +6,15 @@ import argparse
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import influx_utils
-from commands.influx import connect
 from commands.options import PORT_DETECTORS
+from commands.stores import port_source, port_store
 from common.files import UserError
 from ports.samples import PORT_ANOMALIES
+from prometheus_utils import PrometheusError, describe_prometheus_error
 from service import loop
 from service.systemd import Ending
-
-if TYPE_CHECKING:
-    from ports.sources import Source
 
 
 def run_ports_train(options: argparse.Namespace) -> None:
@@ -39,7 +36,7 @@ def run_ports_train(options: argparse.Namespace) -> None:
     )
     cluster = parallel.Cluster(options.jobs, options.scheduler)
     with _port_faults(options):
-        source = _port_source(options, PORT_ANOMALIES)
+        source = port_source(options, PORT_ANOMALIES)
         failed = training.train(source, settings, cluster, options.ports_models)
         if options.evaluate:
             failed |= comparison.compare(source, settings, cluster, options.plot_dir)
@@ -61,7 +58,7 @@ def run_ports_test(options: argparse.Namespace) -> None:
     ending, metrics = Ending(), exporter.PortMetrics()
     job = hourly.HourlyJob(
         settings,
-        lambda: _port_source(options, options.influx_measurement),
+        lambda: port_source(options, options.influx_measurement, port_store(options)),
         lambda: _port_faults(options),
         # Samples in a folder are judged again on each run, from the end of the training.
         state_file=None if options.ports_dir else Path(options.state_dir) / "ports.json",
@@ -83,20 +80,9 @@ def _port_detectors(options: argparse.Namespace) -> tuple[str, ...]:
     return PORT_DETECTORS if options.detector == "all" else (options.detector,)
 
 
-def _port_source(options: argparse.Namespace, measurement: str) -> Source:
-    """The folder --ports_dir, or InfluxDB, which stores anomalies in `measurement`."""
-    from ports import sources
-
-    if options.ports_dir:
-        return sources.Folder(options.ports_dir)
-    _, client = connect(options, measurement)
-    client.switch_database(options.influx_db)
-    return sources.Database(client, options.influx_db, measurement, options.until)
-
-
 @contextlib.contextmanager
 def _port_faults(options: argparse.Namespace) -> Iterator[None]:
-    """Turn what InfluxDB raises inside the `with` into an UnavailableError."""
+    """Turn what a server raises inside the `with` into an UnavailableError."""
     from ports import sources
 
     try:
@@ -105,3 +91,6 @@ def _port_faults(options: argparse.Namespace) -> Iterator[None]:
         server = f"{options.influx_host}:{options.influx_port}"
         line = influx_utils.describe_error(error, server, options.influx_db)
         raise sources.UnavailableError(line, influx_utils.kind_of(error)) from None
+    except PrometheusError as error:
+        line = describe_prometheus_error(error, options.prometheus_url)
+        raise sources.UnavailableError(line, error.label) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from typing import TYPE_CHECKING
 
 from commands.influx import check_ca, connect
@@ -19,6 +20,9 @@ from prometheus_utils import Prometheus
 
 if TYPE_CHECKING:
     from influxdb import InfluxDBClient
+
+    from ports.prometheus_source import Stored
+    from ports.sources import Source
 
 
 def edge_source(options: argparse.Namespace, node: Node) -> SampleSource:
@@ -64,3 +68,29 @@ def anomaly_store(options: argparse.Namespace) -> tuple[str, InfluxDBClient | No
             " --anomalies influxdb"
         )
     return "", None
+
+
+def port_source(options: argparse.Namespace, measurement: str, stored: Stored | None = None) -> Source:
+    """Where the samples of ports are read: the folder --ports_dir, Prometheus, or InfluxDB.
+
+    stored: stores what is found in samples of Prometheus. measurement: InfluxDB stores anomalies there.
+    """
+    from ports import prometheus_source, sources
+
+    if options.ports_dir:
+        return sources.Folder(options.ports_dir)
+    if options.source == PROMETHEUS:
+        return prometheus_source.PrometheusPorts(prometheus_client(options), stored, options.until)
+    _, client = connect(options, measurement)
+    client.switch_database(options.influx_db)
+    return sources.Database(client, options.influx_db, measurement, options.until)
+
+
+def port_store(options: argparse.Namespace) -> Stored | None:
+    """What stores the anomalies of ports in samples of Prometheus; None without it."""
+    from ports import sources
+
+    if options.ports_dir or options.source != PROMETHEUS:
+        return None
+    _, client = anomaly_store(options)
+    return client and partial(sources.store_points, client, options.influx_db, options.influx_measurement)

@@ -55,7 +55,7 @@ class PrometheusSource:
     def kind_of(self, error: Exception) -> str:
         """One word for a label."""
         assert isinstance(error, PrometheusError)
-        return "unreachable" if error.kind == "tls" else error.kind
+        return error.label
 
     def get_samples(
         self,

@@ -121,7 +121,7 @@ class PrometheusServer:
         with contextlib.closing(http.client.HTTPConnection(self.host, port, timeout=1)) as connection:
             try:
                 connection.request("GET", path)
-                # One that asks for a password is up, too.
-                return connection.getresponse().status in (200, 401)
+                # One that asks for a password, or for TLS, is up, too.
+                return connection.getresponse().status in (200, 400, 401)
             except (OSError, http.client.HTTPException):
                 return False

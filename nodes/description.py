@@ -69,8 +69,9 @@ NO_TAGS = ("instance", "time", "value", "percentage")
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 
-def read_metrics(filename: str, described: Any, off: Any) -> MetricTable:
-    """The metrics of a node file: those of its key `metrics`, without those of its key `off`.
+def read_metrics(filename: str, described: Any, off: Any) -> tuple[MetricTable, tuple[str, ...]]:
+    """The metrics of a node file: those of its key `metrics`, without those of its key `off`. The second result
+    has the exporters of all that it describes.
 
     described: metric -> its description, None for the documented metrics. off: names. Raises UserError, which
     names file, key and remedy.
@@ -86,12 +87,13 @@ def read_metrics(filename: str, described: Any, off: Any) -> MetricTable:
                 f" are {', '.join(names)}"
             )
     try:
-        table = MetricTable(rows).without(off)
+        table = MetricTable(rows)
     except ValueError as error:
         raise UserError(f"{filename}: {error}; name or select each differently") from None
-    if not table:
+    watched = table.without(off)
+    if not watched:
         raise UserError(f"{filename}: no metric is left; describe one in 'metrics', or take it out of 'off'")
-    return table
+    return watched, table.exporters
 
 
 def _rows(filename: str, described: Any) -> tuple[Metric, ...]:

@@ -107,8 +107,8 @@ def load_node(filename: str | Path | None) -> Node:
     if filename is None:
         return DEFAULT_NODE
     given = loadDictJson(filename)
-    metrics = read_metrics(str(filename), given.pop("metrics", None), given.pop("off", []))
-    others = [exporter for exporter in metrics.exporters if exporter not in (NODE, RAN)]
+    metrics, exporters = read_metrics(str(filename), given.pop("metrics", None), given.pop("off", []))
+    others = [exporter for exporter in exporters if exporter not in (NODE, RAN)]
     keys = [
         "metrics",
         "off",

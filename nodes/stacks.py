@@ -46,7 +46,7 @@ def load_stacks(folder: Path = STACKS_FOLDER) -> list[Stack]:
         described = {name: _without_tags(one, cells[name]) for name, one in described.items()}
         renamed = {name: _with_renamed(one) for name, one in described.items()}
         for metrics in (described, renamed) if renamed != described else (described,):
-            table = read_metrics(str(file), metrics, [])
+            table, _ = read_metrics(str(file), metrics, [])
             stacks.append(Stack(file.stem, metrics, table, cells, tuple(given.get("off", []))))
     return stacks
 

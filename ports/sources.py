@@ -149,7 +149,7 @@ class Database:
         self._ports: dict[str, Port] = {}
         self.no_ports: list[str] = []
         for port in list_ports(client, now - LISTED_SECONDS, now, limits):
-            if _is_port(port.tags):
+            if is_port(port.tags):
                 self._ports[port_name(**port.tags)] = port
             else:
                 self.no_ports.append(repr(port.tags))
@@ -191,21 +191,30 @@ class Database:
 
     def store(self, anomalies: Sequence[PortAnomaly], incidents: Sequence[PortIncident]) -> None:
         """Write one point each; a repetition changes nothing. Raises UserError if InfluxDB refuses some."""
-        # An incident that has opened and closed is one point.
-        newest = {incident.key: incident for incident in incidents}
-        points = [
-            (self._measurement, verdict.time * 10**9, verdict.tags, verdict.fields) for verdict in anomalies
-        ]
-        points += [(PORT_INCIDENTS, one.opened * 10**9, one.tags, one.fields) for one in newest.values()]
-        refusal = insert_port_points(self._client, self._db_name, points)
-        if refusal:
-            raise UserError(
-                f"InfluxDB refused anomalies ({refusal}); check the field types of {self._measurement}"
-                f" and {PORT_INCIDENTS}"
-            )
+        store_points(self._client, self._db_name, self._measurement, anomalies, incidents)
 
 
-def _is_port(tags: dict[str, str]) -> bool:
+def store_points(
+    client: InfluxDBClient,
+    db_name: str,
+    measurement: str,
+    anomalies: Sequence[PortAnomaly],
+    incidents: Sequence[PortIncident],
+) -> None:
+    """Write anomalies into `measurement`, and incidents. Raises UserError if InfluxDB refuses some."""
+    # An incident that has opened and closed is one point.
+    newest = {incident.key: incident for incident in incidents}
+    points = [(measurement, verdict.time * 10**9, verdict.tags, verdict.fields) for verdict in anomalies]
+    points += [(PORT_INCIDENTS, one.opened * 10**9, one.tags, one.fields) for one in newest.values()]
+    refusal = insert_port_points(client, db_name, points)
+    if refusal:
+        raise UserError(
+            f"InfluxDB refused anomalies ({refusal}); check the field types of {measurement}"
+            f" and {PORT_INCIDENTS}"
+        )
+
+
+def is_port(tags: dict[str, str]) -> bool:
     """Whether a series can be queried in InfluxQL, and its model kept as a file."""
     device, port, direction = tags["device"], tags["port"], tags["direction"]
     return (

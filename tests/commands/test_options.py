@@ -165,7 +165,7 @@ def test_names_and_defaults_are_the_documented_ones() -> None:
         "leave_out": None,
     }
     assert values[CHECK] == judges | {"trainset": "data/normal.csv"}
-    assert values[PORTS_TRAIN] == for_ports | influx | {
+    assert values[PORTS_TRAIN] == for_ports | prometheus | influx | {
         "preprocess": "default",
         "bucket_minutes": None,
         "devices": None,
@@ -175,7 +175,8 @@ def test_names_and_defaults_are_the_documented_ones() -> None:
         "evaluate": False,
         "plot_dir": "plots/ports",
     }
-    assert values[PORTS_TEST] == for_ports | influx | {
+    assert values[PORTS_TEST] == for_ports | prometheus | influx | {
+        "anomalies": "influxdb",
         "influx_measurement": "detected_port_anomalies",
         "once": False,
         "plot_dir": None,
@@ -551,7 +552,7 @@ def test_help_of_a_mode_shows_its_options_in_groups_and_no_others(
 def test_defaults_and_conditions_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     text = format_help(PORTS_TRAIN)
-    assert "InfluxDB (not with --ports_dir):" in text
+    assert "InfluxDB (not with --ports_dir; not with --source prometheus):" in text
     assert "(default: plots/ports; only with --evaluate)" in text
     assert "(default: this machine's)" in text
     assert "(default: one for each CPU; not with --scheduler)" in text

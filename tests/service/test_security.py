@@ -26,6 +26,7 @@ from edge.thresholds import load_thresholds
 from influx_utils import INFLUX_ERRORS, describe_error, initializeConnection
 from lab import parts
 from lab.influxd import Influxd
+from lab.prometheus import PrometheusServer
 from nodes.metrics import (
     CPU_SECONDS,
     DOWNLINK,
@@ -141,6 +142,25 @@ def test_a_certificate_for_another_host_is_no_proof(authorities: tuple[Path, Pat
     with Influxd(tmp_path / "influxd", certificate=certificate) as server:
         client = initializeConnection("127.0.0.1", server.port, "", "", True, str(authorities[0]))
         assert "did not prove its identity" in refusal(client)
+
+
+def test_prometheus_has_to_prove_who_it_is(authorities: tuple[Path, Path], tmp_path: Path) -> None:
+    certificate = signed(tmp_path, authorities[0], "IP:127.0.0.1")
+    encryption = ["-tls", f"-tlsCertFile={certificate}", f"-tlsKeyFile={certificate}"]
+    with PrometheusServer(tmp_path / "server", "victoria-metrics", encryption) as server:
+        url = server.url.replace("http:", "https:")
+        options = ["--mode=test", "--once", "--source=prometheus", f"--prometheus_url={url}"]
+        said = []
+        for ca in authorities:
+            given = [*options, f"--prometheus_ca={ca}", f"--state_dir={tmp_path}"]
+            done = run_here(*given, cwd=ROOT, environment={})
+            assert done.returncode == 1
+            said.append(done.stderr.splitlines()[-1])
+    assert said[0] == (
+        f"find_anomalies.py: {url}: no recent sample of this node in the database; check the exporters,"
+        " --prometheus_url and --node_file"
+    )
+    assert said[1].startswith(f"find_anomalies.py: Prometheus at {url} did not prove its identity by TLS (")
 
 
 def test_the_options_reach_the_client(
