@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks.strangers import Counts, load_recording, main
 from edge import training
+from tests.support.training import quickly
 
 pytestmark = pytest.mark.long
 
@@ -109,6 +110,7 @@ def test_the_product_comes_first_and_finds_a_sensor_that_leaves_its_range(
 ) -> None:
     # A fifth of the steps, which is enough for one change of this size.
     monkeypatch.setattr(training, "ENOUGH_STEPS", 200)
+    quickly(monkeypatch)
     write_recording(tmp_path / "0.csv")
     assert main(["--skab", str(tmp_path)]) == 0
     printed = capsys.readouterr()

@@ -26,7 +26,7 @@ from edge.scores import score_dataset, slot_times
 from edge.training import _check_learnt, _forecast_report, _report_study, enough_epochs, held_out, train
 from nodes.metrics import METRICS
 from tests.support.refusals import refusal
-from tests.support.training import FEATURES, LIVING_STD, Trained, contents, spread
+from tests.support.training import FEATURES, LIVING_STD, Trained, contents, quickly, spread
 
 pytestmark = pytest.mark.long
 
@@ -243,8 +243,9 @@ def test_what_cannot_be_learnt_from_is_refused_and_the_earlier_bundle_stays(
 
 
 def test_what_is_unlike_the_rest_is_not_learnt_named_and_found_again(
-    trained: Trained, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    trained: Trained, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    quickly(monkeypatch)
     frame = trained.frame.copy()
     attack = slice(600, 640)
     frame.iloc[attack, frame.columns.get_loc("cpu_user_percentage")] = 98.0

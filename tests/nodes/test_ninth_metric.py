@@ -16,7 +16,6 @@ import pytest
 from influxdb import InfluxDBClient
 
 import commands.collect
-from edge import network
 from edge.bundle import load_bundle
 from edge.daemon import Daemon, Settings
 from edge.datasets import load_records
@@ -39,6 +38,7 @@ from service.systemd import Ending
 from simulators.edge import simulate
 from tests.support.influx import connect
 from tests.support.prometheus_writer import write_samples
+from tests.support.training import quickly
 
 AVAILABLE = "node_filesystem_avail_bytes"
 DISK = Metric(
@@ -108,7 +108,7 @@ def ninth(influxd: Influxd, tmp_path_factory: pytest.TempPathFactory) -> Ninth:
         assert main(["--mode", "collect", "--output", str(found.dataset), *options]) == 0
     frame = load_records(found.dataset, metrics=NINE)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(network, "UNITS", (16, 8, 16))
+        quickly(patch)
         train(frame, 4, 14, 8, 0.0, 0, str(found.model), plot_dir=folder, metrics=NINE)
     bundle = load_bundle(found.model, NINE)
     proposed = propose_thresholds(None, None, score_dataset(bundle, frame), 99)

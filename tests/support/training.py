@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 import formatters
+from edge import changes, network
 from edge.network import import_keras
 from edge.training import train
 from nodes.metrics import getFeatures
@@ -23,6 +24,17 @@ START = 1_772_409_600.0  # 2026-03-02T00:00:00Z
 FEATURES = getFeatures()
 # A collapsed network stays below the first, one that uses its input is above the second.
 COLLAPSED_STD, LIVING_STD = 1e-3, 0.1
+
+
+def quickly(patch: pytest.MonkeyPatch) -> None:
+    """Trainings take a quarter of the time, with a small network and few tries of what it would miss."""
+    patch.setattr(network, "UNITS", (16, 8, 16))
+    few_tries(patch)
+
+
+def few_tries(patch: pytest.MonkeyPatch) -> None:
+    """What a trained network would miss is tried a few times only, which a third of a training goes into."""
+    patch.setattr(changes, "TRIES", 4)
 
 
 class Trained:
@@ -62,6 +74,7 @@ def train_in(folder: Path) -> None:
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as printed:
         # The plots go to plots/ of the working directory.
         patch.chdir(folder)
+        few_tries(patch)
         model = train(records(), 4, 12, 2, 0.1, 0, str(folder / "model" / "edge.h5"))
     (folder / "printed").write_text(printed.getvalue())
     (folder / "optimizer.json").write_text(json.dumps(model.optimizer.get_config(), default=float))
