@@ -70,8 +70,8 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 
 def read_metrics(filename: str, described: Any, off: Any) -> tuple[MetricTable, tuple[str, ...]]:
-    """The metrics of a node file: those of its key `metrics`, without those of its key `off`. The second result
-    has the exporters of all that it describes.
+    """The metrics of a node file: those of its key `metrics`, without those of its key `off`; and the
+    exporters of all that it describes.
 
     described: metric -> its description, None for the documented metrics. off: names. Raises UserError, which
     names file, key and remedy.
