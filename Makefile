@@ -1,5 +1,6 @@
 PYTHON ?= python3
-PIP_INSTALL := .venv/bin/python -m pip install --disable-pip-version-check -q
+# Most modules of TensorFlow are never imported: those that are, are compiled then.
+PIP_INSTALL := .venv/bin/python -m pip install --disable-pip-version-check --no-compile -q
 slowest := --durations=10 --durations-min=1
 # Four for two CPUs: much of it waits. In the order of the files, those that take long first.
 workers := --numprocesses 4 --dist loadfile --no-loadscope-reorder
