@@ -177,9 +177,8 @@ def _quantities(
         part: of_kind(_find(points, tag, part), _find(last_points, tag, part))
         for part in node.parts_of(metric)
     }
-    pool = _mean if metric.is_averaged else sum
     every = list(parts.values())
-    return parts, {quantity: pool([one[quantity] for one in every]) for quantity in every[0]}
+    return parts, {quantity: metric.pooled([one[quantity] for one in every]) for quantity in every[0]}
 
 
 def _values(*quantities: Quantities) -> list[float]:
@@ -225,11 +224,11 @@ _KINDS: dict[str, Callable[[Point | None, Point | None], Quantities]] = {
 
 
 def _total(metric: Metric, record: Record, last_record: Record, node: Node) -> float:
-    """The newest total that was reported, or `total_memory_bytes` of the node."""
+    """The newest total that was reported; without one, `total_memory_bytes` of the node for its RAM."""
     *_, key = metric.measurements
     reported = record.get(key) or last_record.get(key)
     total = _get(_find(reported), "value")
-    return node.total_memory_bytes if math.isnan(total) else total
+    return node.total_memory_bytes if math.isnan(total) and not metric.key else total
 
 
 def _with_percentages(metric: Metric, points: JsonArray, last_points: JsonArray | None) -> JsonArray:
@@ -291,7 +290,3 @@ def _increase(point: Point | None, last_point: Point | None) -> float:
 
 def _increase_per_second(point: Point | None, last_point: Point | None) -> float:
     return _increase(point, last_point) / _elapsed_seconds(point, last_point)
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)

@@ -174,6 +174,8 @@ def _print_gaps(collector: Collector, are_stretches_given: bool) -> None:
         reason = "is missing" if is_missing else f"cannot be used ({fault})"
         lines.append(f"gap: {series} {reason} in {number} of {count} records{every}")
     _print_lines(lines)
+    for name, number in sorted(collector.filled.items()):
+        print(f"silent: {name} in {number} of {count} records; the node file says what that means")
     if collector.flooded:
         print(f"too many samples of {', '.join(collector.flooded)}: only the newest of each record is used")
 

@@ -77,6 +77,11 @@ class LeftOut:
             for begin, until in window.spans(start // 10**9, -(-end // 10**9), self._zone)
         ]
 
+    def has(self, slot: int) -> bool:
+        """Whether a window touches the slot that begins then (ns)."""
+        end = slot + self._interval_ns
+        return _touching(self.spans(slot, end), slot, end) is not None
+
     def keep(
         self, items: Iterable[_Item], slot_of: Callable[[_Item], int], start: int, end: int
     ) -> Iterator[tuple[_Item, bool]]:
@@ -115,6 +120,7 @@ class Collector:
     """Reads the records of one node from a source.
 
     It counts: `found` records, `count` of them not left out; `faults`, which series these lack and why;
+    `filled`, the series whose silence counted as a level;
     `empty_slots`, without a sample, between the first and the last record of a stretch. `silent` are the
     spans without a record at the ends of stretches, `flooded` the series with too many samples to read all.
     """
@@ -129,6 +135,7 @@ class Collector:
         self.found = 0
         self.count = 0
         self.faults: Counter[tuple[str, str]] = Counter()
+        self.filled: Counter[str] = Counter()
         self.empty_slots = 0
         self.silent: list[Span] = []
         self.flooded: dict[str, None] = {}
@@ -145,12 +152,14 @@ class Collector:
             # A slot that two stretches share is part of the first.
             begin = max(self._slot(start), free_from)
             free_from = self._slot(end + self._interval_ns - 1)
+            self._selection.forget_levels()
             choices = self._choices(begin, end, progress)
             last_record: Record = {}
             last_slot = begin
             for choice, is_cut in self._left_out.keep(choices, lambda one: one.slot.start, begin, end):
                 self.count += 1
                 self.faults.update(choice.faults.items())
+                self.filled.update(choice.silent)
                 if is_cut or choice.slot.start - last_slot > WINDOW_RECORDS * self._interval_ns:
                     last_record = {}
                 last_slot = choice.slot.start
@@ -175,6 +184,7 @@ class Collector:
         self.silent += [(last_end, end)] if last_end < end else []
 
     def _read(self, start: int, end: int, progress: Progress) -> Iterator[Choice]:
+        before, was_out = start, False
         chunk_ns = max(self._slot(COLLECT_CHUNK_SECONDS * 10**9), self._interval_ns)
         chunks = [(begin, min(begin + chunk_ns, end)) for begin in range(start, end, chunk_ns)]
         for begin, until in progress(chunks):
@@ -187,7 +197,12 @@ class Collector:
             # A history of two nodes cannot be told apart.
             self._selection.refuse_several(slots)
             for slot in slots:
-                choice = self._selection.choose(slot)
+                is_out = self._left_out.has(slot.start)
+                is_gap = slot.start - before > WINDOW_RECORDS * self._interval_ns
+                if is_gap or (was_out and not is_out):
+                    self._selection.forget_levels()
+                before, was_out = slot.start, is_out
+                choice = self._selection.choose(slot, found.doubtful)
                 self._selection.keep(choice)
                 yield choice
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import formatters
+from common.alerts import WINDOW_RECORDS
 from common.values import mapping, number, text, whole
 from edge.detector import Detector, Verdict
 from edge.explanations import Explanations
@@ -50,7 +51,9 @@ class Monitor:
             source, node, interval_seconds, catch_up_seconds, patience_records, clock, notices
         )
         self._explanations = Explanations(source, node)
+        self._interval_ns = int(interval_seconds * 1e9)
         self._last_record: Record = {}
+        self._last_slot: int | None = None
         # Verdicts on the history that the first poll reads, which are not reported.
         self.history: list[Verdict] = []
 
@@ -81,6 +84,11 @@ class Monitor:
         return judged[-1:] if reading.is_history else judged
 
     def _verdict(self, choice: Choice) -> Verdict:
+        # As in a dataset, nothing is computed across a gap of a window.
+        slot = choice.slot.start // self._interval_ns
+        if self._last_slot is not None and slot - self._last_slot > WINDOW_RECORDS:
+            self._last_record = {}
+        self._last_slot = slot
         columns, self._last_record = formatters.format_record(choice.record, self._last_record, self._node)
         return self._judge.observe(choice.time, columns)
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import prometheus_utils
 from common.files import UserError
-from edge.source import LISTED_NAMES, SAMPLES_BESIDE, SAMPLES_PER_SLOT, Samples, labels_of
+from edge.source import LISTED_NAMES, SAMPLES_BESIDE, SAMPLES_PER_SLOT, TOO_MANY, Samples, labels_of
 from nodes.node import Node
 from nodes.series import RECORD_SECONDS, JsonArray, Record, pinned_tags
 from prometheus_utils import Matchers, Prometheus, PrometheusError, TooMuchError, range_text, selector
@@ -97,7 +97,9 @@ class PrometheusSource:
             points[key] = next(filter(None, found), [])
             if not points[key]:
                 unread.append(key)
-        return Samples(points, tuple(flooded), tuple(unread), reads_later and bool(flooded))
+        has_later = reads_later and bool(flooded)
+        doubtful = dict.fromkeys(unread, TOO_MANY)
+        return Samples(points, tuple(flooded), tuple(unread), has_later, doubtful)
 
     def newest_samples(self, node: Node) -> Record:
         """The newest sample of each series of the node, of up to two days from now."""

@@ -6,11 +6,11 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from common.alerts import ALERT_RECORDS
+from common.alerts import ALERT_RECORDS, WINDOW_RECORDS
 from common.times import format_duration, format_time
 from common.values import mapping, whole
 from edge.scores import SCORE_RECORDS
@@ -105,6 +105,8 @@ class Reader:
         # How many samples there were in a span that was still in the future, and that span (ns).
         self._counted, self._counted_span = 0, (0, 0)
         self._reading = Reading()
+        # Series whose silence tells nothing, as in Samples.
+        self._doubtful: Mapping[str, str] = {}
         self.silent_polls = 0
         self.has_more = False
 
@@ -171,7 +173,9 @@ class Reader:
     def _settled(self, slots: Sequence[Slot]) -> list[Choice]:
         records = []
         for slot in slots:
-            choice = self.selection.choose(slot)
+            if self._read_before and slot.start - self._read_before > WINDOW_RECORDS * self._interval_ns:
+                self.selection.forget_levels()
+            choice = self.selection.choose(slot, self._doubtful)
             if not self._is_settled(slot.start, choice.lacks_samples):
                 break
             self.selection.keep(choice)
@@ -192,6 +196,7 @@ class Reader:
             self.selection.known_tags(),
         )
         self._note_flood(found)
+        self._doubtful = found.doubtful
         if not looks_ahead:
             slots = in_slots(found.points, self._node, self._interval_ns)
             self._sample_clock.see(self._times_of(slots))
@@ -275,6 +280,7 @@ class Reader:
     def _start_over(self, reported_from: int) -> None:
         """Let the next poll also read the window before this time (ns)."""
         self._reading.is_cut_off = True
+        self.selection.forget_levels()
         self._read_before = reported_from - self._history_ns
         self._reported_from = reported_from
 

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import influx_utils
-from edge.source import LISTED_NAMES, SAMPLES_BESIDE, SAMPLES_PER_SLOT, Samples, labels_of
+from edge.source import LISTED_NAMES, SAMPLES_BESIDE, SAMPLES_PER_SLOT, TOO_MANY, Samples, labels_of
+from nodes.metrics import UNKNOWN_LEVEL
 from nodes.node import Node
 from nodes.series import NO_NUMBERS, RECORD_SECONDS, JsonArray, Record, pinned_tags
 
@@ -104,7 +105,32 @@ class InfluxSource:
                     break
             else:
                 unread.append(measurement)
-        return Samples(points, tuple(flooded), tuple(unread), has_later)
+        doubtful = self._kept_out(node, points, slots, interval_ns)
+        doubtful |= dict.fromkeys(unread, TOO_MANY)
+        return Samples(points, tuple(flooded), tuple(unread), has_later, doubtful)
+
+    def _kept_out(self, node: Node, points: Record, slots: Sequence[int], interval_ns: int) -> dict[str, str]:
+        """Series that are silent in a slot and have fields of two types: InfluxDB refuses whole points then.
+
+        Only those are asked for whose silence would mean a level.
+        """
+        silent = [
+            key
+            for key, metric in node.metrics.measurements.items()
+            if metric.silence != UNKNOWN_LEVEL
+            and len({point["time"] // interval_ns for point in points.get(key, ())}) < len(slots)
+        ]
+        if not silent:
+            return {}
+        sources = ", ".join(dict.fromkeys(_from(key, node) for key in silent))
+        (answer,) = influx_utils.run(self._client, [f"SHOW FIELD KEYS FROM {sources}"])
+        mixed = {
+            series["name"]
+            for series in answer
+            if len({name for name, _ in series["values"]}) < len({tuple(row) for row in series["values"]})
+        }
+        why = f"{self.product} holds a field of two types, which may keep it out; DELETE the wrong values"
+        return {key: why for key in silent if node.metrics.series[key].measurement in mixed}
 
     @influx_utils.answers()
     def newest_samples(self, node: Node) -> Record:

@@ -11,7 +11,7 @@ import numpy as np
 from common.alerts import WINDOW_RECORDS
 from edge.bundle import Bundle
 from edge.sequences import N_STEPS, feature_ranges, metric_square_errors, normalize, split_sequences
-from nodes.metrics import BOTH, METRICS, UP, MetricTable
+from nodes.metrics import BOTH, FREE, METRICS, UP, MetricTable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -99,7 +99,7 @@ def score(
     )
     directions, least = None, None
     if not bundle.metrics.counts_all:
-        counted = np.where(_counts(bundle, judged, predicted), judged, predicted)
+        counted = np.where(_counts(bundle, values, judged, predicted), judged, predicted)
         squares = metric_square_errors(counted, predicted, bundle.metrics)
         scores = replace(
             scores, counted_window=np.sqrt(_window_means(squares)), counted_record=np.sqrt(squares)
@@ -112,14 +112,19 @@ def score(
     return scores
 
 
-def _counts(bundle: Bundle, judged: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Whether deviations of judged values count, (n, features), by direction and size; normalised values.
+def _counts(bundle: Bundle, values: np.ndarray, judged: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Whether deviations count, (n, features), by direction and size.
 
-    What is unknown counts: it stays unknown.
+    values: physical. judged, predicted: normalised. What is unknown counts: it stays unknown.
     """
     counts = np.ones(judged.shape, dtype=bool)
     with np.errstate(over="ignore", invalid="ignore"):
-        sizes = np.abs(physical(bundle, judged) - physical(bundle, predicted))
+        sizes = np.abs(values - physical(bundle, predicted))
+        for metric in bundle.metrics.values():
+            if metric.kind == FREE:
+                # The change of the memory is in percent of what was used.
+                rate, level = (bundle.features.index(feature) for feature in metric.features)
+                sizes[:, rate] *= values[:, level] / 100
     for name, places in bundle.metrics.feature_places.items():
         metric = bundle.metrics[name]
         for place in places:

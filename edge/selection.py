@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from typing import Any, NamedTuple
 
 from common.alerts import WINDOW_RECORDS
 from common.files import UserError
+from common.times import DAY_SECONDS, format_time
 from common.values import mapping, number, text, whole
 from nodes.metrics import FREE, LAST_LEVEL, UNKNOWN_LEVEL, Metric
 from nodes.node import Node
@@ -94,7 +94,7 @@ def in_slots(samples: Record, node: Node, interval_ns: int, limit: int = sys.max
             else:
                 found[tags] = _newer(found.get(tags), sample)
     for (start, name, instance, tags), (metric, parts) in pooled.items():
-        slots[start].series[name][instance][tags] = _pooled(list(parts.values()), metric.is_averaged)
+        slots[start].series[name][instance][tags] = _pooled(list(parts.values()), metric)
     return [slots[start] for start in sorted(slots)]
 
 
@@ -112,13 +112,12 @@ def _newer(before: Sample | None, sample: Sample) -> Sample:
     return before
 
 
-def _pooled(parts: Sequence[Sample], is_averaged: bool) -> Sample:
-    """One sample of all: their sum or mean, unusable if any is."""
+def _pooled(parts: Sequence[Sample], metric: Metric) -> Sample:
+    """One sample of all, unusable if any is."""
     time = max(part.time for part in parts)
     if fault := next((part.fault for part in parts if part.fault), None):
         return Sample(time, None, fault)
-    total = math.fsum(part.value for part in parts)
-    return Sample(time, total / len(parts) if is_averaged else total, None)
+    return Sample(time, metric.pooled([part.value for part in parts]), None)
 
 
 @dataclass(frozen=True)
@@ -234,11 +233,15 @@ class Selection:
             if node.metrics.measurements[measurement].silence == LAST_LEVEL
         }
         self._last_levels: dict[str, float] = {}
+        self._silent_since: dict[str, int] = {}
+        self._told_silent: set[str] = set()
         # How many records were kept.
         self._number = 0
         # The series of the memory, if it is watched.
         memory = [row for row in node.metrics.values() if row.kind == FREE]
         self._free, self._total = memory[0].measurements if memory else ("", "")
+        # A described total is not that of the RAM.
+        self._has_own_total = bool(memory) and not memory[0].key
         self._memory_total: float | None = None
         self._total_fault: str | None = None
         self.ever_seen: set[str] = set()
@@ -289,8 +292,8 @@ class Selection:
                 found[name] = max(times)
         return found
 
-    def choose(self, slot: Slot) -> Choice:
-        """Choose the node's record in this slot."""
+    def choose(self, slot: Slot, doubtful: Mapping[str, str] | None = None) -> Choice:
+        """Choose the node's record in this slot. doubtful: as in Samples."""
         watched, heirs = dict(self._watched), dict(self._heirs)
         several: dict[str, str] = {}
         for key in self._keys:
@@ -320,10 +323,12 @@ class Selection:
             tags, fault = self._choose_series(name, found)
             if fault is None and tags is None:
                 metric = self._node.metrics.measurements[measurement]
-                if not instances and metric.silence != UNKNOWN_LEVEL:
+                doubt = (doubtful or {}).get(measurement)
+                if not instances and metric.silence != UNKNOWN_LEVEL and not doubt:
                     silent.append(name)
-                elif measurement == metric.measurements[0]:
-                    faults[name] = self._describe_silence(key, instances)
+                elif measurement == metric.measurements[0] or metric.key:
+                    told = self._describe_silence(key, instances)
+                    faults[name] = f"{told}: {doubt}" if doubt and not instances else told
             elif fault := fault or found[tags].fault:
                 faults[name] = fault
             else:
@@ -395,15 +400,34 @@ class Selection:
             for name, tags in choice.chosen.items()
             if name in self._holds_last
         }
+        self._note_silence_of_a_day(choice)
         self._chosen |= choice.chosen
         self.ever_seen |= choice.chosen.keys()
         for point in choice.record.get(self._total, []):
             self._memory_total, self._total_fault = float(point["value"]), None
         self._total_fault = choice.faults.get(self._total, self._total_fault)
 
+    def forget_levels(self) -> None:
+        """Forget what levels were last: the next slots have nothing to do with the earlier ones."""
+        self._last_levels.clear()
+
     def forget_total_fault(self) -> None:
         """Clear the fault of the memory total: nothing keeps it out any more."""
         self._total_fault = None
+
+    def _note_silence_of_a_day(self, choice: Choice) -> None:
+        """Log a series that has been silent for a day, once: its exporter may not have it any more."""
+        self._silent_since = {name: self._silent_since.get(name, choice.slot.start) for name in choice.silent}
+        self._told_silent &= set(choice.silent)
+        for name, since in self._silent_since.items():
+            if choice.slot.start - since >= DAY_SECONDS * 10**9 and name not in self._told_silent:
+                self._told_silent.add(name)
+                logger.warning(
+                    "%s has had no sample since %s, and counts as %s; check that its exporter still has it",
+                    name,
+                    format_time(since),
+                    "what it was last" if name in self._holds_last else "zero",
+                )
 
     # --- instances -------------------------------------------------------------------------------
 
@@ -491,7 +515,7 @@ class Selection:
         totals = [point["value"] for point in record.get(self._total, [])]
         own = self._node.total_memory_bytes
         is_late = self._number >= WINDOW_RECORDS and self._memory_total is None
-        if totals and is_late and abs(totals[0] - own) > SAME_TOTAL * own:
+        if totals and is_late and self._has_own_total and abs(totals[0] - own) > SAME_TOTAL * own:
             # Otherwise anyone who can write metrics could change the scale of the memory.
             faults[self._total] = (
                 f"its value appeared late and is not {own:.12g}; write the right one as 'total_memory_bytes'"

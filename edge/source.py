@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from nodes.node import Node
@@ -11,6 +11,8 @@ from nodes.series import OWN_KEYS, RECORD_SECONDS, Record
 
 # Exporters are scraped about once a slot, some more often, and samples of two slots may be asked for.
 SAMPLES_PER_SLOT, SAMPLES_BESIDE = 20, 100
+# Why a series of a flood has no sample.
+TOO_MANY = "there are too many samples of it to read"
 # How many names a message lists for the user to choose from.
 LISTED_NAMES = 6
 
@@ -21,13 +23,15 @@ class Samples:
 
     flooded: measurements with too many samples to read; `points` has only the newest of each slot and series.
     unread: those of the flooded ones where even that was too much. has_later: more samples than can be read
-    are dated later than now.
+    are dated later than now. doubtful: key of a series -> why it may have samples that are not seen, so that
+    its silence tells nothing.
     """
 
     points: Record
     flooded: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
     has_later: bool = False
+    doubtful: Mapping[str, str] = field(default_factory=dict)
 
 
 def labels_of(tags: Iterable[tuple[str, str | None]]) -> dict[str, str]:

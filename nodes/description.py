@@ -18,12 +18,11 @@ from nodes.metrics import (
     GAUGE,
     KINDS,
     LAST_LEVEL,
-    MEAN,
     METRICS,
     NODE,
     OVERALL,
+    POOLS,
     SECONDS,
-    SUM,
     UNKNOWN_LEVEL,
     UP,
     ZERO_LEVEL,
@@ -56,14 +55,14 @@ LEVEL_UNITS = {SECONDS: "%", FREE: "%", BIT_RATE: "B/s", COUNTER: "/s", GAUGE: "
 FIXED_UNITS = (SECONDS, FREE, BIT_RATE)
 WORDS_OF = {
     "kind": KINDS,
-    "pool": (SUM, MEAN),
+    "pool": tuple(POOLS),
     "silence": (UNKNOWN_LEVEL, ZERO_LEVEL, LAST_LEVEL),
     "direction": (UP, DOWN, BOTH),
 }
 # Columns that a described metric has beside its level.
 CHANGE_ENDING = "_rate"
-# The names of the column of times, and of the RMSE of all metrics together.
-TAKEN = ("time", OVERALL)
+# The names of the column of times, of the RMSE of all metrics together, and of the tags of an anomaly.
+TAKEN = ("time", OVERALL, "possible_cause", "severity", "instance")
 # Tags that are set elsewhere, or would be taken for a key of a sample.
 NO_TAGS = ("instance", "time", "value", "percentage")
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
@@ -102,7 +101,10 @@ def _rows(filename: str, described: Any) -> tuple[Metric, ...]:
             f"{filename}: 'metrics' must be an object of 1 to {MOST_METRICS} metrics, like"
             ' {"cpu": {}, "load": {"measurement": "node_load1"}}'
         )
-    return tuple(_row(_Description(filename, name, given)) for name, given in described.items())
+    rows = tuple(_row(_Description(filename, name, given)) for name, given in described.items())
+    if len(free := [row.name for row in rows if row.kind == FREE]) > 1:
+        raise UserError(f"{filename}: {' and '.join(free)} are of the kind 'free'; only one metric can be")
+    return rows
 
 
 class _Description:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -31,7 +32,13 @@ KINDS = (SECONDS, COUNTER, GAUGE, BIT_RATE, FREE)
 # Tags that tell the parts of a documented node apart; None for a series without parts.
 PART_TAGS = (None, "cpu", "device", "cellId")
 # How parts become one level.
-SUM, MEAN = "sum", "mean"
+SUM, MEAN, LEAST, MOST = "sum", "mean", "min", "max"
+POOLS: dict[str, Callable[[Sequence[float]], float]] = {
+    SUM: sum,
+    MEAN: lambda values: sum(values) / len(values),
+    LEAST: min,
+    MOST: max,
+}
 # What it means if a series has no sample: that its level is unknown; or, while other series of the same
 # exporter come, that it is zero, or still what it was last.
 UNKNOWN_LEVEL, ZERO_LEVEL, LAST_LEVEL = "unknown", "zero", "last"
@@ -78,7 +85,7 @@ class Metric:
         one series. part_columns: like `columns`, for each part; `{part}` stands for the name of the part.
         parts: the parts that a description lists; the node has those of a documented metric.
     over: tags over whose values, whatever they are, samples are pooled.
-    pool: SUM or MEAN, how parts become one; by default the mean of percentages, and the sum of others.
+    pool: one of POOLS, how parts become one; by default the mean of percentages, and the sum of others.
     tags: other tags that its series have; one with an empty value is one that they have not.
     scale: samples are multiplied by it.
     silence: UNKNOWN_LEVEL, ZERO_LEVEL or LAST_LEVEL, what it means if there is no sample.
@@ -135,15 +142,19 @@ class Metric:
         """The keys of its series."""
         return tuple(one.key for one in self.series)
 
-    @property
-    def is_averaged(self) -> bool:
-        """Whether its level is the mean of its parts; otherwise it is their sum."""
-        return (self.pool or (MEAN if self.unit == "%" else SUM)) == MEAN
+    def pooled(self, values: Sequence[float]) -> float:
+        """One level of those of all parts; NaN if one is."""
+        if any(value != value for value in values):
+            return math.nan
+        return POOLS[self.pool or (MEAN if self.unit == "%" else SUM)](values)
 
     @property
     def may_be_negative(self) -> bool:
-        """Whether samples below zero are usable: a level in dB or °C may be negative, a percentage not."""
-        return self.kind == GAUGE and self.unit != "%"
+        """Whether samples below zero are usable: a level in dB or °C may be negative, a percentage not, and
+        neither what is added up over whatever comes: a foreign part could hide the others.
+        """
+        is_sum = self.over and self.pool in (None, SUM)
+        return self.kind == GAUGE and self.unit != "%" and not is_sum
 
     @property
     def description(self) -> list[str] | dict[str, Any]:

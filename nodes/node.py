@@ -86,12 +86,31 @@ def getColumnNames(node: Node = DEFAULT_NODE) -> dict[str, type]:
 
     Columns per CPU and per interface depend on `node`; the others are the same for every node.
     """
+    return dict.fromkeys(_column_names(node), float)
+
+
+def _column_names(node: Node) -> list[str]:
     columns: list[str] = []
     for metric in node.metrics.in_datasets:
         for part in node.parts_of(metric):
             columns += [part_column(column, part) for column in metric.part_columns]
         columns += [column for column in metric.columns if column not in metric.derived]
-    return dict.fromkeys(columns, float)
+    return columns
+
+
+def _series_names(node: Node) -> list[str]:
+    return [
+        series_name(key, metric.part_tag, part)
+        for key, metric in node.metrics.measurements.items()
+        for part in node.parts_of(metric)
+    ]
+
+
+def series_name(key: str, tag: str | None, part: str | None) -> str:
+    """The name of a series in messages: `rx_cpu_time`, or `dl_bitrate{cellId=2}` for that of a part."""
+    if tag is None:
+        return key
+    return f"{key[:-1]},{tag}={part}}}" if key.endswith("}") else f"{key}{{{tag}={part}}}"
 
 
 def part_column(column: str, part: str) -> str:
@@ -146,7 +165,13 @@ def load_node(filename: str | Path | None) -> Node:
         for ending in ("instance", "tags")
     )
     own = {key: given[key] for key in _OWN_KEYS if key in given}
-    return Node(**own, instances=instances, tags=tags, metrics=metrics)
+    node = Node(**own, instances=instances, tags=tags, metrics=metrics)
+    for what, names in (("series", _series_names(node)), ("column", _column_names(node))):
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise UserError(
+                f"{filename}: two metrics have the {what} {twice[0]}; name or select each differently"
+            )
+    return node
 
 
 def _tags(filename: str | Path, key: str, tags: Any, instance: str) -> tuple[tuple[str, str], ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nodes.node import DEFAULT_NODE, Node
+from nodes.node import DEFAULT_NODE, Node, series_name
 
 RECORD_SECONDS = 15.0
 # The keys of a point that are not tags of its series.
@@ -49,13 +49,10 @@ def pinned_tags(key: str, node: Node) -> dict[str, str]:
 
 
 def monitored_series(node: Node = DEFAULT_NODE) -> dict[str, tuple[str, str | None]]:
-    """Name of every series of a node -> its key and part. Series with parts come first.
-
-    Messages use these names: `rx_cpu_time`, or `dl_bitrate{cellId=2}` for the series of a part.
-    """
+    """Name of every series of a node -> its key and part. Series with parts come first."""
     metrics = node.metrics.measurements
     return {
-        _name(key, metric.part_tag, part): (key, part)
+        series_name(key, metric.part_tag, part): (key, part)
         for key, metric in sorted(metrics.items(), key=lambda item: item[1].part_tag is None)
         for part in node.parts_of(metric)
     }
@@ -64,9 +61,3 @@ def monitored_series(node: Node = DEFAULT_NODE) -> dict[str, tuple[str, str | No
 def is_of(name: str, key: str) -> bool:
     """Whether a name of monitored_series is that of the series with this key, or of a part of it."""
     return name == key or name.startswith(f"{key[:-1]}," if key.endswith("}") else f"{key}{{")
-
-
-def _name(key: str, tag: str | None, part: str | None) -> str:
-    if tag is None:
-        return key
-    return f"{key[:-1]},{tag}={part}}}" if key.endswith("}") else f"{key}{{{tag}={part}}}"

@@ -200,6 +200,13 @@ def test_a_deviation_that_does_not_count_has_no_error_at_all(trained: Folder) ->
         assert (scores.lasting[-1, place] > 0) == counts, (by, changes)
 
 
+def test_a_level_below_zero_is_as_far_from_what_is_expected_as_it_is(trained: Folder) -> None:
+    # 4 bar are expected.
+    for by, counts in ((-4.4, True), (-40.0, True)):
+        assert (scores_of(trained, by, least=4.2).judged[1][-1, 1] > 0.5) == counts
+    assert scores_of(trained, -3.9, least=4.2).judged[1][-1, 1] == 0.0
+
+
 def test_a_model_of_another_description_is_refused_with_what_differs(
     trained: Folder, tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> None:

@@ -68,12 +68,12 @@ def test_every_key_of_a_description_is_used(tmp_path: Path) -> None:
     )
     ue = node.metrics["ue_down"]
     assert (ue.exporter, ue.unit, ue.scale, ue.silence) == ("gnb", "B/s", 1000.0, "zero")
-    assert (ue.direction, ue.least, ue.features, ue.is_averaged) == ("up", 1000.0, ("ue_down",), False)
+    assert (ue.direction, ue.least, ue.features, ue.pooled([1, 3])) == ("up", 1000.0, ("ue_down",), 4)
     series = node.metrics.series["ue.dl_brate{pci=1}"]
     assert (series.measurement, series.value_field, series.over) == ("ue", "dl_brate", ("rnti",))
     assert pinned_tags("ue.dl_brate{pci=1}", node) == {"site": "a", "instance": "gnb:1"}
     disk = node.metrics["disk"]
-    assert (disk.part_tag, node.parts_of(disk), disk.is_averaged) == ("device", ("sda", "sdb"), True)
+    assert (disk.part_tag, node.parts_of(disk), disk.pooled([1, 3])) == ("device", ("sda", "sdb"), 2)
     assert node.metrics.features == ("ue_down", "load_rate", "disk", "load")
     assert list(getColumnNames(node)) == ["load", "disk", "ue_down"]
     assert node.metrics.stored == {"load": "load", "disk": "disk", "ue_down": "ue_down"}
@@ -160,7 +160,25 @@ def metric(**description: Any) -> dict[str, Any]:
         (metric(least=-1), "metric 'load' has -1 as 'least'; it must be a number, 0 or more"),
         (metric(least=math.nan), "metric 'load' has nan as 'least'; it must be a number, 0 or more"),
         (metric(direction="left"), "metric 'load' has 'left' as 'direction'; it must be one of 'up', 'down'"),
-        (metric(pool="max"), "metric 'load' has 'max' as 'pool'; it must be one of 'sum', 'mean'"),
+        (metric(pool="most"), "metric 'load' has 'most' as 'pool'; it must be one of 'sum', 'mean', 'min'"),
+        ({"metrics": {"severity": {}}}, "metric 'severity' cannot have this name"),
+        (
+            {"metrics": {name: {"kind": "free", "total": f"{name}_total"} for name in ("disk", "swap")}},
+            "disk and swap are of the kind 'free'; only one metric can be",
+        ),
+        (
+            {
+                "metrics": {
+                    "a": {"measurement": "m", "over": {"cpu": ["0", "1"]}},
+                    "b": {"measurement": "m", "tags": {"cpu": "0"}},
+                }
+            },
+            "two metrics have the series m{cpu=0}; name or select each differently",
+        ),
+        (
+            {"metrics": {"cpu": {}, "cpu_user_0_percentage": {}}},
+            "two metrics have the column cpu_user_0_percentage; name or select each differently",
+        ),
         ({"off": "cpu"}, "'off' must be a list of metrics, like"),
         ({"off": [1]}, "'off' must be a list of metrics, like"),
         ({"off": ["disk"]}, "'off' has 'disk', which is no metric of this node; the metrics are cpu, cpu_rx"),
@@ -265,6 +283,33 @@ def test_samples_of_all_values_of_a_tag_are_averaged(tmp_path: Path) -> None:
     assert choice.record == {"ue.snr": [point(2, 3.5)]}
 
 
+@pytest.mark.parametrize(("pool", "expected"), [("sum", 14.0), ("mean", 7.0), ("min", 4.0), ("max", 10.0)])
+def test_samples_are_pooled_as_the_description_says(pool: str, expected: float, tmp_path: Path) -> None:
+    for over in ({"rnti": "any"}, {"rnti": ["a", "b"]}):
+        node = node_of(tmp_path, {"load": {"over": over, "pool": pool, "unit": "x"}})
+        (choice,) = chosen(node, {"load": [point(1, 4, rnti="a"), point(2, 10, rnti="b")]})
+        columns, _ = format_record(choice.record, {}, node)
+        assert columns["load"] == expected
+
+
+def test_a_foreign_part_below_zero_cannot_make_a_sum_smaller(tmp_path: Path) -> None:
+    node = node_of(tmp_path, {"failed": {"over": {"rnti": "any"}, "unit": "blocks"}})
+    (choice,) = chosen(node, {"failed": [point(1, 900, rnti="a"), point(2, -900, rnti="evil")]})
+    assert choice.record == {}
+    assert choice.faults == {"failed": "its value is negative"}
+
+
+def test_a_total_that_does_not_come_is_not_replaced_by_the_memory(tmp_path: Path) -> None:
+    node = node_of(tmp_path, {"disk": {"kind": "free", "total": "size"}})
+    first, second = chosen(node, {"disk": [point(1, 30), point(16, 30)], "size": [point(1, 40)]})
+    columns, before = format_record(first.record, {}, node)
+    assert columns["disk"] == 25.0
+    assert second.record == {}
+    assert second.faults == {"size": "no sample"}
+    columns, _ = format_record(second.record, before, node)
+    assert math.isnan(columns["disk"])
+
+
 def test_one_unusable_value_makes_the_sum_unknown_not_smaller(tmp_path: Path) -> None:
     node = node_of(tmp_path, {"down": UE})
     (choice,) = chosen(node, {"ue.dl_brate": [point(1, 8, rnti="a"), point(2, -1, rnti="b")]})
@@ -297,6 +342,15 @@ def test_silence_is_zero_while_the_exporter_speaks_and_unknown_otherwise(tmp_pat
     _, before = format_record(first.record, {}, node)
     columns, _ = format_record(second.record, before, node)
     assert columns["down"] == 0.0
+    # Samples that may be there, unseen, are no silence.
+    (slot,) = in_slots({"cell": [point(31, 3.5)]}, node, INTERVAL)
+    choice = Selection(node).choose(slot, {"ue.dl_brate": "there are too many samples of it to read"})
+    assert not choice.silent and "ue.dl_brate" not in choice.record
+    assert choice.faults["ue.dl_brate"] == "no sample: there are too many samples of it to read"
+    # Another exporter says nothing of this one.
+    other = node_of(tmp_path, {"down": UE | {"silence": "zero", "exporter": "gnb"}, "latency": CELL})
+    (choice,) = chosen(other, {"cell": [point(1, 3.5)]})
+    assert choice.faults == {"ue.dl_brate": "no sample"}
     # Nothing at all: nobody can tell.
     selection = Selection(node)
     (slot,) = in_slots({"cell": [point(31, "text")]}, node, INTERVAL)
