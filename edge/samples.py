@@ -110,7 +110,7 @@ class InfluxSource:
         return Samples(points, tuple(flooded), tuple(unread), has_later, doubtful)
 
     def _kept_out(self, node: Node, points: Record, slots: Sequence[int], interval_ns: int) -> dict[str, str]:
-        """Series that are silent in a slot and have fields of two types: InfluxDB refuses whole points then.
+        """Series that are silent in a slot beside text or a field of two types: their points may be refused.
 
         Only those are asked for whose silence would mean a level.
         """
@@ -128,8 +128,11 @@ class InfluxSource:
             series["name"]
             for series in answer
             if len({name for name, _ in series["values"]}) < len({tuple(row) for row in series["values"]})
+            or any(kind in NO_NUMBERS for _, kind in series["values"])
         }
-        why = f"{self.product} holds a field of two types, which may keep it out; DELETE the wrong values"
+        why = (
+            f"{self.product} holds text, or a field of two types, beside it, which may keep it out; DELETE it"
+        )
         return {key: why for key in silent if node.metrics.series[key].measurement in mixed}
 
     @influx_utils.answers()

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import pytest
 from influxdb import InfluxDBClient
+from influxdb.exceptions import InfluxDBClientError
 
 from edge import changes, network, training
 from edge.bundle import load_bundle
@@ -240,7 +241,23 @@ def test_a_cell_without_ues_is_zero_and_keeps_its_last_signal(influxd: Influxd, 
     }
 
 
-def test_ues_are_summed_and_their_signal_is_averaged(influxd: Influxd, tmp_path: Path) -> None:
+def test_text_that_keeps_the_samples_of_ues_out_is_no_silence(influxd: Influxd, tmp_path: Path) -> None:
+    """One text, in a field that nobody reads, and InfluxDB refuses every report of a UE."""
+    with database(influxd, "kept_out") as client:
+        write_lines(client, [f'ue,pci=1,rnti=evil cqi="text" {int(START - 60) * 10**9}'])
+        for record in range(3):
+            ns = int(START + record * INTERVAL) * 10**9
+            write_lines(client, [f"cell pci=1,average_latency=3 {ns}"])
+            with pytest.raises(InfluxDBClientError, match="field type conflict"):
+                write_lines(client, [f"ue,pci=1,rnti=1 dl_brate=8000,pusch_snr_db=-9,cqi=3 {ns}"])
+        collect(influxd, "kept_out", tmp_path / "out.csv", "--node_file", node_file("ocudu"))
+    with (tmp_path / "out.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["latency"] for row in rows} == {"3"}
+    assert {row[column] for row in rows for column in ("ue_down", "ue_up", "snr", "ul_failed")} == {""}
+
+
+def test_ues_are_summed_and_the_lowest_signal_counts(influxd: Influxd, tmp_path: Path) -> None:
     """Two UEs of the cell, and one of another; the second has no SNR in its newest report."""
     lines = []
     for record in range(3):
