@@ -269,13 +269,14 @@ def is_label(name: str) -> bool:
 def rows_of(result: Sequence[Any]) -> list[tuple[dict[str, str], list[tuple[int, float]]]]:
     """The series of a result: labels, and times (ns) with values. Values that are NaN are left out.
 
+    A series of native histograms alone has no rows: they are no numbers.
     Raises PrometheusError for anything that neither server answers.
     """
     found = []
     try:
         for series in result:
             labels = {str(label): _text(value) for label, value in series["metric"].items()}
-            pairs = series["values"] if "values" in series else [series["value"]]
+            pairs = series["values"] if "values" in series else [series["value"]] if "value" in series else []
             rows = [(round(_time(time) * 1000) * _MS, _value(text)) for time, text in pairs]
             found.append((labels, [(time, value) for time, value in rows if value == value]))
     except (AttributeError, KeyError, IndexError, TypeError, ValueError, OverflowError):
