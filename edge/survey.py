@@ -18,6 +18,7 @@ from nodes.survey import (
     NUMBER_TYPES,
     SHOWN_OTHERS,
     SURVEY_SECONDS,
+    SURVEY_TIMEOUT_SECONDS,
     FoundSeries,
     Survey,
 )
@@ -25,8 +26,6 @@ from nodes.survey import (
 if TYPE_CHECKING:
     from influxdb import InfluxDBClient
 
-# A database with 100,000 series takes seconds for one statement.
-SURVEY_TIMEOUT_SECONDS = 30.0
 # What exporters, Prometheus and Telegraf tell of themselves is named after all else.
 OF_ITSELF = (
     "go_",

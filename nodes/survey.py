@@ -11,6 +11,8 @@ from nodes.metrics import COUNTER, RawSeries
 
 # Samples of so long before the newest one show what is there now.
 SURVEY_SECONDS = 3600
+# A database with 100,000 series takes seconds for one statement.
+SURVEY_TIMEOUT_SECONDS = 30.0
 # A survey reads at most so many series of one key, names so many measurements, and says of so many of those
 # that nobody asked for what they have.
 MOST_FOUND, MOST_MEASUREMENTS, SHOWN_OTHERS = 1000, 10_000, 20
