@@ -38,7 +38,8 @@ Matchers = tuple[tuple[str, tuple[str, ...]], ...]
 class PrometheusError(Exception):
     """Prometheus is away, hangs, restarts or refuses.
 
-    kind: unreachable, timeout, tls, credentials, rights or error. The message is the reason, for the last.
+    kind: unreachable, timeout, tls, credentials, rights or error. The message is the reason,
+    and for a timeout the limit.
     """
 
     def __init__(self, kind: str, reason: str = "") -> None:
@@ -178,7 +179,7 @@ class Prometheus:
                 self._connection.close()
                 return self._exchange(path, body, most_bytes)
         except TimeoutError:
-            raise PrometheusError("timeout") from None
+            raise PrometheusError("timeout", f"{self._timeout_seconds:g} s") from None
         except ssl.SSLError as error:
             raise PrometheusError("tls", getattr(error, "verify_message", "") or f"{error}") from None
         except (OSError, http.client.HTTPException) as error:
@@ -225,7 +226,7 @@ def _not_prometheus() -> PrometheusError:
 def describe_prometheus_error(error: PrometheusError, url: str) -> str:
     """One line for the user: what went wrong with Prometheus at `url`, and what to do."""
     lines = {
-        "timeout": f"did not answer within {PROMETHEUS_SECONDS:g} s; check the server",
+        "timeout": f"did not answer within {error}; check the server",
         "tls": f"did not prove its identity by TLS ({error}); check --prometheus_url and --prometheus_ca",
         "unreachable": "cannot be reached; check --prometheus_url and that it runs",
         "credentials": "refused the credentials; check --prometheus_user and --prometheus_pass",
@@ -269,13 +270,14 @@ def is_label(name: str) -> bool:
 def rows_of(result: Sequence[Any]) -> list[tuple[dict[str, str], list[tuple[int, float]]]]:
     """The series of a result: labels, and times (ns) with values. Values that are NaN are left out.
 
+    A series of native histograms alone has no rows: they are no numbers.
     Raises PrometheusError for anything that neither server answers.
     """
     found = []
     try:
         for series in result:
             labels = {str(label): _text(value) for label, value in series["metric"].items()}
-            pairs = series["values"] if "values" in series else [series["value"]]
+            pairs = series["values"] if "values" in series else [series["value"]] if "value" in series else []
             rows = [(round(_time(time) * 1000) * _MS, _value(text)) for time, text in pairs]
             found.append((labels, [(time, value) for time, value in rows if value == value]))
     except (AttributeError, KeyError, IndexError, TypeError, ValueError, OverflowError):

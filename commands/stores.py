@@ -13,10 +13,10 @@ from edge.prometheus_samples import PrometheusSource, check_node
 from edge.prometheus_survey import PrometheusSurveyor
 from edge.samples import InfluxSource
 from edge.source import SampleSource
-from edge.survey import SURVEY_TIMEOUT_SECONDS, InfluxSurveyor
+from edge.survey import InfluxSurveyor
 from nodes.node import Node
-from nodes.survey import Surveyor
-from prometheus_utils import Prometheus
+from nodes.survey import SURVEY_TIMEOUT_SECONDS, Surveyor
+from prometheus_utils import PROMETHEUS_SECONDS, Prometheus
 
 if TYPE_CHECKING:
     from influxdb import InfluxDBClient
@@ -38,20 +38,24 @@ def edge_source(options: argparse.Namespace, node: Node) -> SampleSource:
 def surveyor(options: argparse.Namespace) -> Surveyor:
     """What looks into the database. Raises UserError for options that cannot be used."""
     if options.source == PROMETHEUS:
-        return PrometheusSurveyor(prometheus_client(options))
+        return PrometheusSurveyor(prometheus_client(options, SURVEY_TIMEOUT_SECONDS))
     server, client = connect(options, EDGE_ANOMALIES, SURVEY_TIMEOUT_SECONDS)
     client.switch_database(options.influx_db)
     return InfluxSurveyor(client, server, options.influx_db)
 
 
-def prometheus_client(options: argparse.Namespace) -> Prometheus:
+def prometheus_client(options: argparse.Namespace, timeout_seconds: float = PROMETHEUS_SECONDS) -> Prometheus:
     """A client of Prometheus. Raises UserError for options that cannot be used."""
     if options.prometheus_ca:
         if not options.prometheus_url.startswith("https:"):
             raise UserError("--prometheus_ca is for TLS; --prometheus_url must then begin with https://")
         check_ca(options.prometheus_ca, "--prometheus_ca")
     return Prometheus(
-        options.prometheus_url, options.prometheus_user, options.prometheus_pass, options.prometheus_ca
+        options.prometheus_url,
+        options.prometheus_user,
+        options.prometheus_pass,
+        options.prometheus_ca,
+        timeout_seconds,
     )
 
 

@@ -33,6 +33,10 @@ class PrometheusSource:
     errors = (PrometheusError,)
     product = "Prometheus"
     option = "--prometheus_url"
+    deletion = (
+        "POST /api/v1/admin/tsdb/delete_series with match[] and start; VictoriaMetrics takes no start and"
+        " deletes whole series"
+    )
 
     def __init__(self, client: Prometheus) -> None:
         self._client = client

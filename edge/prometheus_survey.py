@@ -6,9 +6,16 @@ import time
 from collections.abc import Mapping, Sequence
 
 import prometheus_utils
-from edge.survey import in_order
 from nodes.metrics import RawSeries
-from nodes.survey import MOST_FOUND, MOST_MEASUREMENTS, SHOWN_OTHERS, SURVEY_SECONDS, FoundSeries, Survey
+from nodes.survey import (
+    MOST_FOUND,
+    MOST_MEASUREMENTS,
+    SHOWN_OTHERS,
+    SURVEY_SECONDS,
+    FoundSeries,
+    Survey,
+    in_order,
+)
 from prometheus_utils import Prometheus, PrometheusError, TooMuchError, range_text, selector
 
 # All that a series has beside its labels.

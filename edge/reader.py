@@ -323,7 +323,7 @@ class Reader:
                 "step",
                 f"the samples' clock went back by about {went_back}: new samples cannot be told from old ones"
                 f" that are dated up to {format_time(self._read_before)}. Nothing is judged until then, or"
-                " until the old ones are deleted: DELETE WHERE time > now()",
+                f" until the old ones are deleted: {self._source.deletion}",
             )
         if before:
             self._reading.is_no_change = True

@@ -33,6 +33,7 @@ class InfluxSource:
     errors = influx_utils.INFLUX_ERRORS
     product = "InfluxDB"
     option = "--influx_db"
+    deletion = "DELETE WHERE time > now()"
 
     def __init__(self, client: InfluxDBClient, server: str, db_name: str) -> None:
         self._client, self._server, self._db_name = client, server, db_name

@@ -45,7 +45,7 @@ class SampleSource(Protocol):
     errors: what is raised while the server is away, hangs, restarts or refuses. product, name, place: what
     it is, with its address, and with all that tells what is read there, as messages name it. option: chooses
     what is read there. identity: what a state depends on, for JSON. nothing_there: what to tell a user if it
-    has no sample.
+    has no sample. deletion: how to delete samples that are dated later than now.
     """
 
     errors: tuple[type[Exception], ...]
@@ -55,6 +55,7 @@ class SampleSource(Protocol):
     option: str
     identity: dict[str, str]
     nothing_there: str
+    deletion: str
 
     def prepare(self) -> None:
         """Get the server ready for the first query."""

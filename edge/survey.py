@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import requests
@@ -18,35 +18,14 @@ from nodes.survey import (
     NUMBER_TYPES,
     SHOWN_OTHERS,
     SURVEY_SECONDS,
+    SURVEY_TIMEOUT_SECONDS,
     FoundSeries,
     Survey,
+    in_order,
 )
 
 if TYPE_CHECKING:
     from influxdb import InfluxDBClient
-
-# A database with 100,000 series takes seconds for one statement.
-SURVEY_TIMEOUT_SECONDS = 30.0
-# What exporters, Prometheus and Telegraf tell of themselves is named after all else.
-OF_ITSELF = (
-    "go_",
-    "process_",
-    "promhttp_",
-    "prometheus_",
-    "python_",
-    "scrape_",
-    "up",
-    "internal_",
-    "node_exporter_",
-    "node_scrape_",
-)
-
-
-def in_order(names: Iterable[str], asked: Collection[str]) -> tuple[list[str], list[str]]:
-    """The measurements that were asked for, and the others: what exporters tell of themselves comes last."""
-    known = [name for name in names if name in asked]
-    others = sorted(set(names) - set(known), key=lambda name: (name.startswith(OF_ITSELF), name))
-    return known, others
 
 
 class InfluxSurveyor:

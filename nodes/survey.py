@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -11,6 +11,8 @@ from nodes.metrics import COUNTER, RawSeries
 
 # Samples of so long before the newest one show what is there now.
 SURVEY_SECONDS = 3600
+# A database with 100,000 series takes seconds for one statement.
+SURVEY_TIMEOUT_SECONDS = 30.0
 # A survey reads at most so many series of one key, names so many measurements, and says of so many of those
 # that nobody asked for what they have.
 MOST_FOUND, MOST_MEASUREMENTS, SHOWN_OTHERS = 1000, 10_000, 20
@@ -20,6 +22,19 @@ SHOWN_KEYS = 8
 MOST_NAME_LETTERS = 40
 # Types of InfluxDB whose values a metric can be made of.
 NUMBER_TYPES = ("float", "integer", "unsigned")
+# What exporters, Prometheus and Telegraf tell of themselves is named after all else.
+OF_ITSELF = (
+    "go_",
+    "process_",
+    "promhttp_",
+    "prometheus_",
+    "python_",
+    "scrape_",
+    "up",
+    "internal_",
+    "node_exporter_",
+    "node_scrape_",
+)
 
 
 @dataclass(frozen=True)
@@ -85,6 +100,13 @@ class Surveyor(Protocol):
         pinned: key -> tags that its series must have, beside their own.
         """
         ...
+
+
+def in_order(names: Iterable[str], asked: Collection[str]) -> tuple[list[str], list[str]]:
+    """The measurements that were asked for, and the others: what exporters tell of themselves comes last."""
+    known = [name for name in names if name in asked]
+    others = sorted(set(names) - set(known), key=lambda name: (name.startswith(OF_ITSELF), name))
+    return known, others
 
 
 def describe_others(survey: Survey, used: Mapping[str, Collection[str]]) -> list[str]:

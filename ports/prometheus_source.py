@@ -10,6 +10,7 @@ import numpy as np
 from common.files import UserError
 from common.times import DAY_SECONDS, format_time
 from ports.incidents import PortIncident
+from ports.rivals import CELL_SECONDS, LIVE_SECONDS, cell_seconds, cells_of, describe_rivals, side_by_side
 from ports.samples import DEFAULT_LIMITS, PORT_TRAFFIC
 from ports.series import KnownAnomaly, Series, port_name
 from ports.sources import LISTED_SECONDS, UnavailableError, is_port
@@ -29,6 +30,8 @@ LAYOUTS = {
 # Samples of so many days are read at once.
 PAGE_DAYS = 7
 _SECOND = 10**9
+# Labels of a series -> its samples: seconds since 1970, ascending, and readings.
+_Found = dict[tuple[tuple[str, str], ...], list[tuple[int, float]]]
 Stored = Callable[[Sequence[PortAnomaly], Sequence[PortIncident]], None]
 
 
@@ -93,7 +96,12 @@ class PrometheusPorts:
         return UserError(f"{name}: {self._twice[name]}") if name in self._twice else None
 
     def load(self, name: str, start: int, end: int) -> Series | UserError:
-        """The samples after `start` and up to `end`, read here, so that no worker needs the password."""
+        """The samples after `start` and up to `end`, read here, so that no worker needs the password.
+
+        A label that is added to a port starts a new series, in which the port goes on. Two series at its end
+        are a fault. Samples in an earlier cell in which two series wrote are NaN: nobody knows which of them
+        are right.
+        """
         if refusal := self.refusal(name):
             return refusal
         try:
@@ -105,7 +113,7 @@ class PrometheusPorts:
 
     def _read(self, name: str, start: int, end: int) -> Series:
         metric, matchers = self._ports[name]
-        found: dict[tuple[tuple[str, str], ...], list[tuple[int, float]]] = {}
+        found: _Found = {}
         count = 0
         for begin in range(start, end, PAGE_DAYS * DAY_SECONDS):
             until = min(begin + PAGE_DAYS * DAY_SECONDS, end)
@@ -117,17 +125,15 @@ class PrometheusPorts:
             notify_systemd("WATCHDOG=1")
             if count > DEFAULT_LIMITS.port_samples:
                 raise UserError(_too_many(start))
-        series = sorted((rows for rows in found.values() if rows), key=lambda rows: rows[0])
-        for before, after in zip(series, series[1:], strict=False):
-            if before[-1][0] >= after[0][0]:
-                raise UserError(
-                    f"is written by {len(series)} series at once; keep one of them, or give each its own"
-                    " device or port"
-                )
+        found = {labels: rows for labels, rows in found.items() if rows}
+        _check_rivals(found)
         # The last of several samples within one second counts.
-        samples: dict[int, float] = dict(row for rows in series for row in rows)
+        samples = dict(sorted((row for rows in found.values() for row in rows), key=lambda row: row[0]))
         times = np.array(list(samples), dtype=np.int64)
-        return Series(name, times, np.array(list(samples.values()), dtype=float))
+        readings = np.array(list(samples.values()), dtype=float)
+        seconds, shared = _shared_cells(found)
+        readings[np.isin(cells_of(times, seconds), shared)] = np.nan
+        return Series(name, times, readings)
 
     def now(self) -> int:
         """The time that was given as `until`, or else the clock's."""
@@ -137,6 +143,25 @@ class PrometheusPorts:
         """Store what was found. Raises UserError if InfluxDB refuses some."""
         if self._stored:
             self._stored(anomalies, incidents)
+
+
+def _check_rivals(found: _Found) -> None:
+    """Raise UserError if two series are alive at the end of a port."""
+    begins, ends = (sorted(rows[place][0] for rows in found.values()) for place in (0, -1))
+    if count := side_by_side(begins, ends, LIVE_SECONDS) if found else 0:
+        since = ends[-1] - LIVE_SECONDS
+        live = sorted(labels for labels, rows in found.items() if rows[-1][0] > since)
+        raise UserError(describe_rivals(count, [dict(labels) for labels in live[:2]]))
+
+
+def _shared_cells(found: _Found) -> tuple[int, np.ndarray]:
+    """Length of a cell in seconds; and the cells in which several series have samples."""
+    times = [np.array([at for at, _ in rows], dtype=np.int64) for rows in found.values()]
+    distances = [float(np.median(np.diff(own))) for own in times if len(own) > 1]
+    seconds = cell_seconds(min(distances, default=CELL_SECONDS))
+    each = [np.unique(cells_of(own, seconds)) for own in times]
+    cells, counts = np.unique(np.concatenate(each or [[]]), return_counts=True)
+    return seconds, cells[counts > 1]
 
 
 def _too_many(start: int) -> str:

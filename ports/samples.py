@@ -15,11 +15,10 @@ import influx_utils
 from common.files import UserError
 from common.times import format_time
 from nodes.series import NO_NUMBERS
+from ports.rivals import CELL_SECONDS, LIVE_SECONDS, cell_seconds, cells_of, describe_rivals, side_by_side
 from service.systemd import notify_systemd
 
 POINTS_PER_WRITE = 5000
-# Two series of one port are both alive if each has a sample this near to the port's newest.
-LIVE_SECONDS = 2 * 3600
 # The measurements of bytes per sample, of the anomalies in them, and of incidents.
 PORT_TRAFFIC = "port_traffic"
 PORT_ANOMALIES = "detected_port_anomalies"
@@ -29,9 +28,6 @@ _PortKey = tuple[str, ...]
 MAX_TAG_LETTERS = 200
 # At most this many ports that several series write have these series named.
 NAMED_PORTS = 20
-# A sample counts the bytes of the time before it, and belongs to the cell with most of that time. A cell is
-# as long as the interval between samples, within these.
-CELL_SECONDS, LONGEST_CELL_SECONDS = 300, 3600
 _SHORT = f"/^(?s:.{{0,{MAX_TAG_LETTERS}}})$/"
 
 
@@ -86,14 +82,12 @@ def _ports_of(client: InfluxDBClient, limits: Limits, start: int, end: int) -> d
     faults: dict[_PortKey, str] = {}
     if any(len(times) > 1 for times in ends.values()):
         begins = _series_times(client, 'first("value"::float)', conditions, limits)
-        rivals = {key: _side_by_side(begins.get(key, []), times) for key, times in ends.items()}
+        live = LIVE_SECONDS * 10**9
+        rivals = {key: side_by_side(begins.get(key, []), times, live) for key, times in ends.items()}
         several = sorted(key for key, count in rivals.items() if count)
         for number, key in enumerate(several):
-            names = _rivals(client, key, newest[key]) if number < NAMED_PORTS else ""
-            faults[key] = (
-                f"is written by {rivals[key]} series at once{names}; write only one of them, or give each its"
-                " own device or port"
-            )
+            two = _rivals(client, key, newest[key]) if number < NAMED_PORTS else []
+            faults[key] = describe_rivals(rivals[key], two)
     for influx_type, words in NO_NUMBERS.items():
         wrong = _series_times(client, f'last("value"::{influx_type})', conditions, limits)
         for key, times in wrong.items():
@@ -148,21 +142,8 @@ def _series_page(selector: str, conditions: str, limits: Limits, offset: int = 0
     return f"SELECT {tags} FROM ({selected}) LIMIT {limits.page_ports} OFFSET {offset}"
 
 
-def _side_by_side(begins: Sequence[int], ends: Sequence[int]) -> int:
-    """How many series of a port are alive, 0 if none overlap. begins, ends: of all its series, ascending.
-
-    It does not matter which end belongs to which begin: if no two series overlap, each begins after the
-    previous one has ended.
-    """
-    since = ends[-1] - LIVE_SECONDS * 10**9
-    pairs = zip(begins[1:], ends, strict=False)
-    if not any(end >= begin and end > since for begin, end in pairs):
-        return 0
-    return sum(end > since for end in ends)
-
-
-def _rivals(client: InfluxDBClient, port: _PortKey, newest: int) -> str:
-    """How the tags of a port's first two live series differ; empty if the tags are too long to be read."""
+def _rivals(client: InfluxDBClient, port: _PortKey, newest: int) -> list[dict[str, str]]:
+    """The tags of a port's first two live series; empty if they are too long to be read."""
     where = _port_condition(dict(zip(_PORT_TAGS, port, strict=True)))
     since = newest - LIVE_SECONDS * 10**9
     query = (
@@ -172,12 +153,8 @@ def _rivals(client: InfluxDBClient, port: _PortKey, newest: int) -> str:
     try:
         (answer,) = influx_utils.run(client, [query])
     except influx_utils.AnswerTooLargeError:
-        return ""
-    if len(answer) < 2:
-        return ""
-    one, other = (series["tags"] for series in answer[:2])
-    tag = min(tag for tag in one if one[tag] != other[tag])
-    return f" (their {tag[:40]!r}: {one[tag][:40]!r} and {other[tag][:40]!r})"
+        return []
+    return [series["tags"] for series in answer[:2]] if len(answer) > 1 else []
 
 
 def insert_port_points(
@@ -277,7 +254,7 @@ def _samples_of(
     traffic = np.array(list(samples.values()), dtype=float)
     # Queried after the samples, so that a series that begins in between is seen.
     seconds, shared = _shared_cells(client, conditions, limits)
-    traffic[np.isin((times - seconds // 2) // seconds, shared)] = np.nan
+    traffic[np.isin(cells_of(times, seconds), shared)] = np.nan
     return times, traffic
 
 
@@ -305,8 +282,7 @@ def _cell_seconds(client: InfluxDBClient, conditions: str) -> int:
     distances = f'SELECT elapsed("value"::float, 1s) AS "n" FROM "{PORT_TRAFFIC}" WHERE {conditions}'
     usual = f'SELECT median("n"::integer) AS "n" FROM ({distances} GROUP BY *) GROUP BY *'
     rows, _ = _port_rows(client, f'SELECT min("n"::float) FROM ({usual})')
-    shortest = rows[0][1] if rows else CELL_SECONDS
-    return int(np.clip(round(shortest / CELL_SECONDS) * CELL_SECONDS, CELL_SECONDS, LONGEST_CELL_SECONDS))
+    return cell_seconds(rows[0][1] if rows else CELL_SECONDS)
 
 
 def _port_condition(tags: dict[str, str]) -> str:

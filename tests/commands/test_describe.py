@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from commands import stores
 from lab.influxd import Influxd, free_port
 from lab.prometheus import PrometheusServer
 from lab.remote_write import remote_write
@@ -242,6 +244,17 @@ def scraping(
 ) -> Iterator[PrometheusServer]:
     with PrometheusServer(tmp_path_factory.mktemp(request.param), request.param) as server:
         yield server
+
+
+def test_a_survey_of_prometheus_waits_as_long_as_one_of_influxdb(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert stores.SURVEY_TIMEOUT_SECONDS == 30
+    monkeypatch.setattr(stores, "SURVEY_TIMEOUT_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as hanging:
+        url = f"http://127.0.0.1:{hanging.getsockname()[1]}"
+        source = ("--source", "prometheus", "--prometheus_url", url)
+        done = run_here("--mode", "describe", *source, cwd=ROOT, environment={})
+    assert done.returncode == 1
+    assert f"Prometheus at {url} did not answer within 0.2 s; check the server" in done.stderr
 
 
 def test_what_prometheus_holds_is_described_and_its_file_collects(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import requests
 
 from edge.daemon import Daemon, Found, Settings
 from edge.exporter import EdgeMetrics
@@ -314,3 +315,36 @@ def test_a_clock_that_is_an_hour_ahead_is_followed(server: PrometheusServer, tmp
     expected = watched.expected()
     assert watched.found() == expected
     watched.close()
+
+
+def test_the_remedy_for_samples_of_a_clock_that_was_ahead_helps(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with PrometheusServer(tmp_path / "server", "victoria-metrics") as server:
+        watched = Watched(server, tmp_path, ahead_seconds=150)
+        # What came before has times up to the 24th of the slots that follow.
+        for slot in range(14):
+            watched.feed(slot)
+            watched.daemon.poll()
+        for points in watched.samples.values():
+            for point in points:
+                point["time"] -= 150 * SECOND
+        watched.begin -= 150
+        watched.ahead_seconds = 0
+        watched.judged.clear()
+        for slot in range(14, 21):
+            watched.feed(slot)
+            watched.daemon.poll()
+        assert watched.judged == []
+        (line,) = (line for line in said(caplog) if "the samples' clock went back by about " in line)
+        assert line.endswith(
+            "or until the old ones are deleted: POST /api/v1/admin/tsdb/delete_series with match[] and start;"
+            " VictoriaMetrics takes no start and deletes whole series"
+        )
+        deletion = f"{server.url}/api/v1/admin/tsdb/delete_series"
+        assert requests.post(deletion, data={"match[]": '{instance!=""}'}, timeout=5).status_code == 204
+        for slot in range(21, SLOTS):
+            watched.feed(slot)
+            watched.daemon.poll()
+        assert (watched.judged[-1].verdict.time // SECOND - watched.begin) // INTERVAL == SLOTS - 1
+        watched.close()

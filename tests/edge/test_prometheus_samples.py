@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 import time
 import uuid
 from collections.abc import Iterator
@@ -11,16 +12,17 @@ from functools import cached_property
 from pathlib import Path
 
 import pytest
+import requests
 
 from common.files import UserError
 from edge import prometheus_samples
 from edge.prometheus_samples import PrometheusSource, check_node
 from lab.prometheus import PrometheusServer
-from lab.remote_write import remote_write
+from lab.remote_write import HEADERS, _field, _snappy, _varint, remote_write
 from nodes.metrics import CPU_SECONDS, MEMORY_FREE, METRICS, RX_CPU
 from nodes.node import DEFAULT_NODE, Node
 from nodes.series import Point, Record
-from prometheus_utils import Prometheus
+from prometheus_utils import Prometheus, PrometheusError, rows_of
 from tests.support.edge_daemon import INTERVAL, SECOND
 
 PROGRAMS = ("prometheus", "victoria-metrics")
@@ -199,6 +201,39 @@ def test_a_limit_of_the_server_is_a_flood(tmp_path: Path) -> None:
         client.close()
         assert found.flooded == (RX_CPU,)
         assert sorted(point["value"] for point in found.points[RX_CPU]) == [14.0, 29.0, 44.0, 59.0]
+
+
+def test_a_series_of_histograms_alone_has_no_rows() -> None:
+    histogram = {"count": "1", "sum": "1", "buckets": [[3, "-0.001", "0.001", "1"]]}
+    answered = [
+        {"metric": {"job": "a"}, "histograms": [[1, histogram]]},
+        {"metric": {"job": "b"}, "histogram": [1, histogram]},
+        {"metric": {"job": "c"}, "histograms": [[1, histogram]], "values": [[2, "3"]]},
+    ]
+    assert rows_of(answered) == [({"job": "a"}, []), ({"job": "b"}, []), ({"job": "c"}, [(2 * SECOND, 3.0)])]
+    with pytest.raises(PrometheusError, match="not an answer of Prometheus"):
+        rows_of([{"histograms": [[1, histogram]]}])
+
+
+def test_a_foreign_native_histogram_hides_no_sample(tmp_path: Path) -> None:
+    with PrometheusServer(tmp_path, "prometheus", ["--enable-feature=native-histograms"]) as server:
+        remote_write(server.url, {RX_CPU: [ran(5, 3.0)]})
+        # One observation of 0: the count, sum, width of what counts as zero, and count of that.
+        content = b"\x08\x01" + b"\x19" + struct.pack("<d", 0.0) + b"\x29" + struct.pack("<d", 0.001)
+        content += b"\x30\x01" + b"\x78" + _varint(at(20) // 10**6)
+        labels = (("__name__", RX_CPU), ("job", "other"))
+        series = [_field(1, _field(1, name.encode()) + _field(2, text.encode())) for name, text in labels]
+        request = _field(1, b"".join([*series, _field(4, content)]))
+        answer = requests.post(
+            f"{server.url}/api/v1/write", data=_snappy(request), headers=HEADERS, timeout=5
+        )
+        assert answer.status_code == 204
+        client = Prometheus(server.url)
+        (there,) = client.query(f'{RX_CPU}{{job="other"}}[1m]', at(30))
+        assert set(there) == {"metric", "histograms"}
+        found = PrometheusSource(client).get_samples(DEFAULT_NODE, START, at(60)).points[RX_CPU]
+        assert [(point["time"], point["value"]) for point in found] == [(at(5), 3.0)]
+        client.close()
 
 
 # --- what is refused -----------------------------------------------------------------------------

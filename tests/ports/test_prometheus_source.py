@@ -93,8 +93,36 @@ def test_a_port_goes_on_in_another_series_but_not_in_two_at_once(server: Prometh
     found = source.load("a_1_in", START - 1, int(hours[-1]))
     assert isinstance(found, UserError)
     assert str(found) == (
-        "a_1_in: is written by 3 series at once; keep one of them, or give each its own device or port"
+        "a_1_in: is written by 2 series at once (their 'job': 'y' and 'z'); write only one of them, or give"
+        " each its own device or port"
     )
+    client.close()
+
+
+def test_a_foreign_sample_leaves_its_cell_unknown_and_nothing_else(server: PrometheusServer) -> None:
+    times = START + 300 * np.arange(1, 101)
+    port = {"instance": "a", "ifName": "1"}
+    foreign = readings(times[50:51] + 7, times[:1], **port, job="foreign")
+    remote_write(server.url, {"ifHCInOctets": [*readings(times, times, **port), *foreign]})
+    client = Prometheus(server.url)
+    found = PrometheusPorts(client, None, int(times[-1])).load("a_1_in", START, int(times[-1]))
+    assert found.times.tolist() == sorted([*times.tolist(), int(times[50]) + 7])
+    assert np.flatnonzero(np.isnan(found.traffic)).tolist() == [50, 51]
+    assert found.traffic[[49, 52]].tolist() == times[[49, 51]].tolist()
+    client.close()
+
+
+def test_two_series_that_were_side_by_side_for_a_day_leave_that_day_unknown(
+    server: PrometheusServer,
+) -> None:
+    hours = START + 3600 * np.arange(1, 73)
+    port = {"instance": "a", "ifName": "1"}
+    other = readings(hours[24:48], hours[24:48], **port, job="second")
+    remote_write(server.url, {"ifHCInOctets": [*readings(hours, hours, **port, job="first"), *other]})
+    client = Prometheus(server.url)
+    found = PrometheusPorts(client, None, int(hours[-1])).load("a_1_in", START, int(hours[-1]))
+    assert found.times.tolist() == hours.tolist()
+    assert np.flatnonzero(np.isnan(found.traffic)).tolist() == list(range(24, 48))
     client.close()
 
 
