@@ -118,7 +118,10 @@ def run_replay(options: argparse.Namespace) -> None:
     _check_test(options, bool(options.plot or options.plot_dir))
     if options.plot:
         pictures.check_picture(options.plot)
-    bundle = load_bundle(options.model, load_node(options.node_file).metrics)
+    metrics = load_node(options.node_file).metrics
+    # The model takes longer to load, so a faulty file is refused before.
+    read_thresholds(options.thresholds_file, metrics)
+    bundle = load_bundle(options.model, metrics)
     thresholds = load_thresholds(options.thresholds_file, bundle.metrics)
     frame = load_records(options.replay, options.interval, bundle.metrics)
     warn_of_interval(bundle, options.interval)
