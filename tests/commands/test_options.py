@@ -134,8 +134,9 @@ def test_names_and_defaults_are_the_documented_ones() -> None:
         "learn_all": False,
         "epochs": None,
         "evaluate": False,
-        "cpu_testset": "data/cpu_attack.csv",
-        "iperf_testset": "data/iperf_attack.csv",
+        # The shipped ones, where they are of use.
+        "cpu_testset": None,
+        "iperf_testset": None,
         "threshold_percentile": 99,
     }
     assert values[LIVE] == judges | influx | {
