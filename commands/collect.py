@@ -30,7 +30,8 @@ from edge.collecting import (
 from edge.datasets import read_columns, write_dataset
 from edge.pictures import check_picture
 from edge.selection import NO_SAMPLE
-from nodes.node import load_node
+from edge.source import SampleSource
+from nodes.node import Node, load_node
 
 # At most so many lines of one kind are printed.
 LISTED_LINES = 100
@@ -66,54 +67,58 @@ def _collect(
     given: stretches (ns) instead of the newest history. leave_out: a calendar of windows. adds: keep what the
     dataset has.
     """
-    from tqdm import tqdm
-
     if plot:
         check_picture(plot)
     stretches = _in_order(given, time.time_ns())
     windows, of_ports = read_windows(leave_out) if leave_out else ([], [])
     left_out = LeftOut(windows, options.timezone, options.interval)
     node = load_node(options.node_file)
-    kept = None
-    if adds and is_there(output):
-        kept = read_kept(output, node, options.interval)
+    kept = read_kept(output, node, options.interval) if adds and is_there(output) else None
     source = edge_source(options, node)
     collector = Collector(source, node, options.interval, left_out)
+    rows = _new_rows(collector, source, node, stretches, options.since)
+    if kept is not None:
+        rows = merge(kept_rows(kept, node, options.interval, left_out), rows, node, options.interval)
     parts: list[Part] = []
-
-    def new_rows() -> Iterator[DatasetRow]:
-        # Caught here, since a lost connection is also an OSError, which write_dataset would take for its own.
-        try:
-            newest = None if stretches else source.newest_sample_time(node)
-            spans = stretches if newest is None else [(newest - int(options.since * 1e9), newest + 1)]
-            yield from collector.rows(spans, partial(tqdm, desc="collecting", unit="query"))
-        except source.errors as error:
-            raise UserError(source.describe_error(error)) from None
-        if not collector.found:
-            raise UserError(source.nothing_there)
-
-    def rows() -> Iterator[DatasetRow]:
-        found = new_rows()
-        if kept is not None:
-            found = merge(kept_rows(kept, node, options.interval, left_out), found, node, options.interval)
-        yield from noted(found, options.interval, parts)
-        if not parts:
-            raise UserError(f"{leave_out}: the windows leave out every record; correct them")
-
-    count = write_dataset(output, rows(), node)
+    count = write_dataset(output, _some(noted(rows, options.interval, parts), leave_out), node)
     before = "" if kept is None else f"; there were {len(kept['time'])}"
     print(f"{output}: {count} records up to {format_time(parts[-1].last)}{before}")
     _print_lines([f"stretch: {part.describe()}" for part in parts])
     _print_left_out(leave_out, left_out, of_ports)
     _print_gaps(collector, bool(stretches))
     if plot:
+        shaded = [(start, end) for start, end, _ in left_out.spans(parts[0].first, parts[-1].last)]
         columns = read_columns(output, node)
-        first, last = parts[0].first, parts[-1].last
-        name = Path(output).name
-        shaded = [(start, end) for start, end, _ in left_out.spans(first, last)]
-        plot_collected(columns, node, shaded, options.interval, plot, name)
+        plot_collected(columns, node, shaded, options.interval, plot, Path(output).name)
         print(f"{plot}: picture of the dataset written")
     return count
+
+
+def _new_rows(
+    collector: Collector, source: SampleSource, node: Node, stretches: Sequence[Span], since: float
+) -> Iterator[DatasetRow]:
+    """The rows of the stretches, or of the newest `since` seconds if there are none."""
+    from tqdm import tqdm
+
+    # Caught here, since a lost connection is also an OSError, which write_dataset would take for its own.
+    try:
+        newest = None if stretches else source.newest_sample_time(node)
+        spans = stretches if newest is None else [(newest - int(since * 1e9), newest + 1)]
+        yield from collector.rows(spans, partial(tqdm, desc="collecting", unit="query"))
+    except source.errors as error:
+        raise UserError(source.describe_error(error)) from None
+    if not collector.found:
+        raise UserError(source.nothing_there)
+
+
+def _some(rows: Iterator[DatasetRow], leave_out: str | None) -> Iterator[DatasetRow]:
+    """The same rows. Raises UserError if there is none."""
+    is_any = False
+    for row in rows:
+        is_any = True
+        yield row
+    if not is_any:
+        raise UserError(f"{leave_out}: the windows leave out every record; correct them")
 
 
 def _in_order(stretches: Sequence[Span], now: int) -> list[Span]:

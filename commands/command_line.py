@@ -93,7 +93,9 @@ def _find_values(mode: Mode, given: Mapping[str, Any], environment: Mapping[str,
         for name, option in rows.items()
     }
     for name, option in rows.items():
-        if option.follows and values[name] is None:
+        # What the environment says does not count where it does nothing.
+        is_idle = name not in given and not all(_holds(one, values) for one in option.needed)
+        if option.follows and (values[name] is None or is_idle):
             other, defaults = option.follows
             values[name] = defaults[values[other]]
     for name, option in rows.items():

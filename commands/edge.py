@@ -101,16 +101,23 @@ def run_train(options: argparse.Namespace) -> None:
 
 
 def _testsets(options: argparse.Namespace, metrics: MetricTable) -> tuple[str | None, str | None]:
-    """The recorded attacks on the CPU and with iperf; None for one that this node does not have.
-
-    Those that are shipped are of the documented metrics.
-    """
-    is_documented = set(metrics) <= set(METRICS)
-    given = (options.cpu_testset, options.iperf_testset)
-    return tuple(
-        name if name != shipped or (is_documented and is_there(name)) else None
-        for name, shipped in zip(given, (cpu_testset, iperf_testset), strict=True)
+    """The recorded attacks on the CPU and with iperf; None for one that this node does not have."""
+    return (
+        options.cpu_testset or _shipped_testset("cpu_testset", cpu_testset, metrics),
+        options.iperf_testset or _shipped_testset("iperf_testset", iperf_testset, metrics),
     )
+
+
+def _shipped_testset(option: str, shipped: str, metrics: MetricTable) -> str | None:
+    """The test set that counts if a person names none; None, and a line in the log, if it is of no use."""
+    if not set(metrics) <= set(METRICS):
+        why = "its metrics are the documented ones, not those of --node_file"
+    elif not is_there(shipped):
+        why = "there is no such file"
+    else:
+        return shipped
+    logger.info("%s: plays no part, since %s; --%s names another", shipped, why, option)
+    return None
 
 
 def run_replay(options: argparse.Namespace) -> None:
@@ -118,7 +125,10 @@ def run_replay(options: argparse.Namespace) -> None:
     _check_test(options, bool(options.plot or options.plot_dir))
     if options.plot:
         pictures.check_picture(options.plot)
-    bundle = load_bundle(options.model, load_node(options.node_file).metrics)
+    metrics = load_node(options.node_file).metrics
+    # The model takes longer to load, so a faulty file is refused before.
+    read_thresholds(options.thresholds_file, metrics)
+    bundle = load_bundle(options.model, metrics)
     thresholds = load_thresholds(options.thresholds_file, bundle.metrics)
     frame = load_records(options.replay, options.interval, bundle.metrics)
     warn_of_interval(bundle, options.interval)

@@ -241,9 +241,11 @@ def kept_rows(
     def slot_of(row: DatasetRow) -> int:
         return row["time"] // interval_ns * interval_ns
 
+    # A window may have ended before the first record, but within its slot.
+    begin = int(times[0]) // interval_ns * interval_ns
     first_columns = _unknown_at_first(node)
     unknown: list[dict[str, float]] = []
-    for row, is_cut in left_out.keep(rows, slot_of, int(times[0]), int(times[-1]) + 1):
+    for row, is_cut in left_out.keep(rows, slot_of, begin, int(times[-1]) + 1):
         if is_cut:
             unknown = list(first_columns)
         yield {**row, **unknown.pop(0)} if unknown else row

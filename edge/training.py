@@ -235,6 +235,7 @@ def _constant_metrics(frame: pd.DataFrame, metrics: MetricTable, studied: Study 
     constant: dict[str, str] = {}
     for metric in metrics.values():
         for feature in metric.features:
+            # The level comes last: of two that are constant, it says more than its change.
             values = frame[feature].dropna()
             if values.empty:
                 raise UserError(

@@ -561,6 +561,50 @@ def test_a_testset_that_is_further_apart_than_the_interval_is_said_and_left_out(
     assert done.returncode == 99
 
 
+def for_other_metrics(folder: Path) -> tuple[str, str]:
+    """The shipped test sets, and a node file of metrics that only the training set has."""
+    (folder / "node.json").write_text('{"metrics": {"mem": {}, "snr": {}}}')
+    (folder / "thresholds.json").write_text("{}")
+    (folder / "data").mkdir()
+    for name in ("cpu", "iperf"):
+        dataset(folder / "data" / f"{name}_attack.csv", 100)
+
+    def rename(rows: list[list[str]]) -> None:
+        rows[0][rows[0].index("ul_bytes_rate")] = "snr"
+
+    dataset(folder / "normal.csv", 100, rename)
+    return "--node_file", "node.json"
+
+
+@pytest.mark.parametrize(
+    ("is_other", "why"),
+    [
+        (False, "there is no such file"),
+        (True, "its metrics are the documented ones, not those of --node_file"),
+    ],
+)
+def test_a_shipped_testset_that_plays_no_part_is_said(is_other: bool, why: str, earlier: Path) -> None:
+    node = for_other_metrics(earlier) if is_other else ()
+    done = run(*TRAIN, *node, "--evaluate", cwd=earlier, absent=("tensorflow", "keras"))
+    *said, _, no_keras = logged(done.stderr)
+    assert said == [
+        f"data/{name}_attack.csv: plays no part, since {why}; --{name}_testset names another"
+        for name in ("cpu", "iperf")
+    ]
+    assert "is not installed" in no_keras
+
+
+def test_a_shipped_testset_that_a_person_names_is_needed(earlier: Path) -> None:
+    words = ("--evaluate", "--iperf_testset", "data/iperf_attack.csv")
+    before = contents(earlier)
+    assert outcome(train(earlier, *words)) == fault("data/iperf_attack.csv: no such file; check the path")
+    assert contents(earlier) == before
+    done = run(*TRAIN, *words, *for_other_metrics(earlier), cwd=earlier)
+    *_, refused = logged(done.stderr)
+    assert done.returncode == 1
+    assert refused.startswith("find_anomalies.py: data/iperf_attack.csv: has no column snr;")
+
+
 def test_damaged_proposals_are_refused_before_the_training(earlier: Path) -> None:
     (earlier / "thresholds.proposed.json").write_text("{")
     before = contents(earlier)

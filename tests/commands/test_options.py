@@ -134,8 +134,9 @@ def test_names_and_defaults_are_the_documented_ones() -> None:
         "learn_all": False,
         "epochs": None,
         "evaluate": False,
-        "cpu_testset": "data/cpu_attack.csv",
-        "iperf_testset": "data/iperf_attack.csv",
+        # The shipped ones, where they are of use.
+        "cpu_testset": None,
+        "iperf_testset": None,
         "threshold_percentile": 99,
     }
     assert values[LIVE] == judges | influx | {
@@ -489,6 +490,19 @@ def test_a_bad_value_in_the_environment_counts_only_where_its_option_serves(
 def test_what_needs_another_option_is_satisfied_by_the_environment() -> None:
     found = {"FIND_ANOMALIES_EVALUATE": "true"}
     assert parse_options(["--mode=train", "--cpu_testset=x"], found)[1].cpu_testset == "x"
+
+
+def test_where_anomalies_go_is_ignored_in_the_environment_if_samples_come_from_influxdb(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found = {"FIND_ANOMALIES_ANOMALIES": "metrics"}
+    for words in ("--mode=test", "--target=ports --mode=test"):
+        arguments = [*words.split(), "--influx_host=edge1"]
+        assert parse_options(arguments, found) == parse_options(arguments, {})
+        assert parse_options(arguments, found)[1].anomalies == "influxdb"
+        assert refusal([*arguments, "--source=prometheus"], capsys, found) == (
+            "--influx_host does nothing with --anomalies metrics; leave one of them out"
+        )
 
 
 def test_an_authority_in_the_environment_without_tls_is_no_leave_to_talk_without_it(

@@ -34,3 +34,17 @@ def test_after_a_window_a_described_node_lacks_what_needs_the_record_before(tmp_
     assert [row["time"] // MINUTE for row in rows] == [0, 1, 3, 4, 5]
     unknown = [[name for name in METRICS if math.isnan(row[name])] for row in rows]
     assert unknown == [[], [], ["packets", "ue_down", "busy"], [], []]
+
+
+def test_a_window_that_ends_in_the_first_slot_before_its_record_leaves_that_record_out() -> None:
+    node = load_node(None)
+    half = MINUTE // 2
+    columns = {name: np.full(3, 7.0) for name in getColumnNames(node)} | {
+        "time": MINUTE * np.arange(1, 4) + half
+    }
+    left_out = LeftOut([Window("reboot", 50, 80, False)], "UTC", 60.0)
+    rows = list(kept_rows(columns, node, 60.0, left_out))
+    assert left_out.counts == {"reboot": 1}
+    assert [row["time"] for row in rows] == [2 * MINUTE + half, 3 * MINUTE + half]
+    assert math.isnan(rows[0]["mem_rate"])
+    assert not math.isnan(rows[1]["mem_rate"])

@@ -217,7 +217,7 @@ TOO_FEW = (
         (
             lambda frame: frame.assign(**dict.fromkeys(METRICS.features, 88.7)),
             {},
-            "the training set (--trainset) has the constant value 88.7 for cpu_user_rate,"
+            "the training set (--trainset) has the constant value 88.7 for cpu_user_percentage,"
             " which cannot be learnt;"
             " collect a longer time in which it changes",
         ),
@@ -353,9 +353,10 @@ def test_the_training_says_what_it_leaves_out_and_what_to_do(
     trained: Trained, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     frame = with_attack(trained.frame)
-    with pytest.raises(UserError, match=refusal(CONSTANT)):
+    with pytest.raises(UserError, match=refusal(TOO_FEW.format(0))):
         train(frame, 4, 12, train_verbose=0, model_filename=str(tmp_path / "edge.h5"))
-    stretch, remedy = (record.getMessage() for record in caplog.records)
+    constant, stretch, remedy = (record.getMessage() for record in caplog.records)
+    assert constant == CONSTANT
     assert re.fullmatch(
         r"left out of the training set, because it is unlike the rest: 2026-03-02T02:5\d:\d\dZ"
         r" to 2026-03-02T03:0\d:\d\dZ \(1\d min( \d+ s)?\): cpu",
