@@ -107,6 +107,9 @@ def _new_rows(
         yield from collector.rows(spans, partial(tqdm, desc="collecting", unit="query"))
     except source.errors as error:
         raise UserError(source.describe_error(error)) from None
+    if not collector.found and collector.unusable:
+        ((series, fault), _), *_ = collector.unusable.most_common(1)
+        raise UserError(f"{source.name}: no sample of this node can be used: {series}: {fault}")
     if not collector.found:
         raise UserError(source.nothing_there)
 

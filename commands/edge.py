@@ -12,7 +12,14 @@ from commands.stores import anomaly_store, edge_source
 from common.alerts import ALERT, ANOMALY, NORMAL, UNKNOWN
 from common.files import UserError, is_there
 from edge import evaluation, pictures
-from edge.bundle import Bundle, bundle_paths, check_model_name, load_bundle, warn_of_interval
+from edge.bundle import (
+    Bundle,
+    bundle_paths,
+    check_model_name,
+    describe_unwatched,
+    load_bundle,
+    warn_of_interval,
+)
 from edge.daemon import Daemon, Settings
 from edge.datasets import load_records
 from edge.detector import detect
@@ -132,6 +139,8 @@ def run_replay(options: argparse.Namespace) -> None:
     thresholds = load_thresholds(options.thresholds_file, bundle.metrics)
     frame = load_records(options.replay, options.interval, bundle.metrics)
     warn_of_interval(bundle, options.interval)
+    if line := describe_unwatched(bundle, metrics, options.model):
+        logger.warning("%s", line)
     _warn_of_foreign_thresholds(options, thresholds, bundle)
     scores = score_dataset(bundle, frame)
     verdicts = detect(thresholds, frame, scores)
@@ -214,6 +223,8 @@ def check_thresholds(options: argparse.Namespace) -> None:
     metrics = load_node(options.node_file).metrics
     proposed, by_person = compare_thresholds(filename, metrics)
     bundle = load_bundle(options.model, metrics)
+    if line := describe_unwatched(bundle, metrics, options.model):
+        logger.warning("%s", line)
     metrics = bundle.metrics
     thresholds = load_thresholds(filename, metrics)
     finds, found = evaluation.found_columns(bundle, thresholds)

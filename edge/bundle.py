@@ -40,6 +40,7 @@ from edge.habits import Habits, habits_from_json
 from edge.paths import DEFAULT_MODEL, stats_json
 from edge.sensitivity import Curve, curves_from_json
 from edge.sequences import N_STEPS, feature_ranges
+from nodes.description import ONLY_JUDGED
 from nodes.metrics import METRICS, MetricTable
 from nodes.series import RECORD_SECONDS
 
@@ -194,6 +195,11 @@ def load_bundle(model_filename: str | Path, metrics: MetricTable = METRICS, n_st
         raise UserError(f"{paths.model}: was trained for other metrics ({difference}); train it again")
     metrics = metrics.without(constant)
     features = list(metrics.features)
+    if trained_features != features and sorted(trained_features) == sorted(features):
+        raise UserError(
+            f"{paths.model}: was trained for its metrics in another order ({', '.join(trained_metrics)});"
+            " write them so in --node_file, or train it again"
+        )
     if (trained_features, trained_steps) != (features, n_steps):
         raise UserError(f"{paths.model}: was trained for other features or steps; train it again")
     network = read_file(paths.litert, NETWORK_BYTES)
@@ -247,14 +253,27 @@ def _difference(trained: dict[str, dict[str, Any]], wanted: dict[str, Any]) -> s
             features = shortened(" and ".join(then["features"]))
             differences.append(f"its {name} is {features}, not {' and '.join(now['features'])}")
             continue
-        keys = (key for key in {**now, **then} if now.get(key) != then.get(key))
-        differences += [f"its {name} has {_said(key, then)}, not {_said(key, now)}" for key in keys]
+        # Which deviations count is for the judge, and changes nothing that was learnt.
+        keys = (key for key in {**now, **then} if now.get(key) != then.get(key) and key not in ONLY_JUDGED)
+        differences += [
+            f"its {name} has the {shortened(key)} {_said(key, then)}, not {_said(key, now)}" for key in keys
+        ]
     return ", ".join(differences)
 
 
 def _said(key: str, described: dict[str, Any]) -> str:
-    value = json.dumps(described[key]) if key in described else "the default"
-    return f"{shortened(key)} {shortened(value)}"
+    return shortened(json.dumps(described[key], ensure_ascii=False)) if key in described else "of default"
+
+
+def describe_unwatched(bundle: Bundle, metrics: MetricTable, model_filename: str | Path) -> str | None:
+    """One line that names the metrics of a node that a model does not watch; None if it watches all."""
+    constant = [name for name in metrics if name not in bundle.metrics]
+    if not constant:
+        return None
+    return (
+        f"{model_filename}: not watched, since it never changed in the training set: {', '.join(constant)};"
+        " collect a longer time in which it changes, and train again"
+    )
 
 
 def _are_ranges(stats: dict[str, Any], features: list[str]) -> bool:

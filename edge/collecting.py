@@ -120,7 +120,7 @@ class Collector:
     """Reads the records of one node from a source.
 
     It counts: `found` records, `count` of them not left out; `faults`, which series these lack and why;
-    `filled`, the series whose silence counted as a level;
+    `filled`, the series whose silence counted as a level; `unusable`, why slots have no record at all;
     `empty_slots`, without a sample, between the first and the last record of a stretch. `silent` are the
     spans without a record at the ends of stretches, `flooded` the series with too many samples to read all.
     """
@@ -136,6 +136,7 @@ class Collector:
         self.count = 0
         self.faults: Counter[tuple[str, str]] = Counter()
         self.filled: Counter[str] = Counter()
+        self.unusable: Counter[tuple[str, str]] = Counter()
         self.empty_slots = 0
         self.silent: list[Span] = []
         self.flooded: dict[str, None] = {}
@@ -178,6 +179,8 @@ class Collector:
                 last_end, number = choice.slot.start + self._interval_ns, number + 1
                 self.found += 1
                 yield choice
+            else:
+                self.unusable.update(choice.faults.items())
         if first is not None:
             self.empty_slots += (last_end - first) // self._interval_ns - number
             self.silent += [(start, first)] if start < first else []

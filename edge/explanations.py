@@ -59,10 +59,15 @@ class Explanations:
                 )
             elif part is not None and name not in selection.ever_seen:
                 tag = self._node.metrics.part_tag(measurement)
+                exporter = self._node.metrics.measurements[measurement].exporter
                 if measurement not in there:
-                    names = map(shown, self._source.names_there(self._node, measurement, tag))
-                    there[measurement] = ", ".join(names) or "none"
-                held = f"{self._source.product} has {tag} {there[measurement]}"
+                    names = self._source.names_there(self._node, measurement, tag)
+                    if part in names and self._node.instance_of(exporter):
+                        # The part is there, but not of this instance.
+                        tag = "instance"
+                        names = self._source.names_there(self._node, measurement, tag)
+                    there[measurement] = f"{tag} {', '.join(map(shown, names)) or 'none'}"
+                held = f"{self._source.product} has {there[measurement]}"
                 found[name] = f"{NO_SAMPLE}: {held}; check --node_file"
         return found
 

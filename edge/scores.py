@@ -11,7 +11,7 @@ import numpy as np
 from common.alerts import WINDOW_RECORDS
 from edge.bundle import Bundle
 from edge.sequences import N_STEPS, feature_ranges, metric_square_errors, normalize, split_sequences
-from nodes.metrics import BOTH, FREE, METRICS, UP, MetricTable
+from nodes.metrics import BOTH, METRICS, UP, MetricTable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -113,25 +113,21 @@ def score(
 
 
 def _counts(bundle: Bundle, values: np.ndarray, judged: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Whether deviations count, (n, features), by direction and size.
+    """Whether deviations count, (n, features): those of a metric do if that of its level does, by direction
+    and size. A level that comes back to what is expected is no deviation, however much it changes.
 
     values: physical. judged, predicted: normalised. What is unknown counts: it stays unknown.
     """
     counts = np.ones(judged.shape, dtype=bool)
     with np.errstate(over="ignore", invalid="ignore"):
         sizes = np.abs(values - physical(bundle, predicted))
-        for metric in bundle.metrics.values():
-            if metric.kind == FREE:
-                # The change of the memory is in percent of what was used.
-                rate, level = (bundle.features.index(feature) for feature in metric.features)
-                sizes[:, rate] *= values[:, level] / 100
     for name, places in bundle.metrics.feature_places.items():
         metric = bundle.metrics[name]
-        for place in places:
-            if metric.direction != BOTH:
-                is_up = judged[:, place] >= predicted[:, place]
-                counts[:, place] &= is_up == (metric.direction == UP)
-            counts[:, place] &= ~(sizes[:, place] < metric.least)
+        level = bundle.features.index(metric.level)
+        is_large = ~(sizes[:, level] < metric.least)
+        is_up = judged[:, level] >= predicted[:, level]
+        is_right = metric.direction == BOTH or is_up == (metric.direction == UP)
+        counts[:, places] = (is_large & is_right)[:, None]
     return counts | np.isnan(judged) | np.isnan(predicted)
 
 

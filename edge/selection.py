@@ -500,14 +500,17 @@ class Selection:
                 return known, None
         elif len(found) <= 1 and not (found and others.has_rivals()):
             return next(iter(found), None), None
-        key = self._exporter_of[name] + TAGS_KEY
+        metric = self._node.metrics.measurements[self._series_of_node[name][0]]
+        remedy = f"pin one in '{self._exporter_of[name]}{TAGS_KEY}' of --node_file"
+        if metric.key:
+            remedy = f"select one by 'tags' of {metric.name} in --node_file, or name their tag in 'over'"
         # The same two are named in each record: the known one, and the one most often beside it.
         named = sorted(found, key=lambda tags: (tags != known, -others.beside(_mark(tags)), tags))[:2]
         if len(named) == 1:
             texts = _differences(known or named[0], named[0])
-            return None, f"{NO_SAMPLE} but of another series ({texts[1]}); pin one in '{key}' of --node_file"
+            return None, f"{NO_SAMPLE} but of another series ({texts[1]}); {remedy}"
         texts = _differences(*named)
-        return None, f"two series at once, {texts[0]} and {texts[1]}; pin one in '{key}' of --node_file"
+        return None, f"two series at once, {texts[0]} and {texts[1]}; {remedy}"
 
     def _check_memory(self, record: Record, faults: dict[str, str]) -> None:
         """Drop the free memory if the total is unusable or smaller."""

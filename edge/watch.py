@@ -15,7 +15,7 @@ from common.alerts import ALERT_RECORDS, UNKNOWN, WINDOW_RECORDS
 from common.files import UserError
 from common.times import format_time
 from common.values import mapping, number
-from edge.bundle import Bundle, bundle_paths, load_bundle, warn_of_interval
+from edge.bundle import Bundle, bundle_paths, describe_unwatched, load_bundle, warn_of_interval
 from edge.detector import Detector, Verdict, describe_unknown, describe_verdict
 from edge.incidents import Alert, Drift, FirstRecords, Incidents
 from edge.monitor import Judged, Monitor
@@ -97,6 +97,8 @@ class Watch:
         )
         # What never changed while the model was trained is not watched.
         self.metrics = metrics = self.bundle.metrics
+        if line := describe_unwatched(self.bundle, node.metrics, settings.model):
+            logger.warning("%s", line)
         node = replace(node, metrics=metrics)
         self._thresholds = WatchedFiles(
             [settings.thresholds_file],

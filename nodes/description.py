@@ -48,8 +48,8 @@ DEFAULTS: dict[str, Any] = {
     "least": 0,
     "total": None,
 }
-# What may be said of a documented metric: its series are those of the documented testbed.
-OF_DOCUMENTED = ("direction", "least")
+# What only judging depends on: it can be set for a documented metric, and without training again.
+ONLY_JUDGED = ("direction", "least")
 # Unit of the level of each kind; that of a gauge is what the file says.
 LEVEL_UNITS = {SECONDS: "%", FREE: "%", BIT_RATE: "B/s", COUNTER: "/s", GAUGE: ""}
 FIXED_UNITS = (SECONDS, FREE, BIT_RATE)
@@ -113,11 +113,13 @@ class _Description:
     def __init__(self, filename: str, name: str, given: Any) -> None:
         self.name = name
         self._where = f"{filename}: metric {shortened(repr(name))}"
-        if not _NAME.fullmatch(name) or name in TAKEN:
+        if name in TAKEN:
+            raise self.fault("cannot have this name, which means something else; take another one")
+        if not _NAME.fullmatch(name):
             raise self.fault("cannot have this name; use small letters, digits and _, like cell_load")
         if not isinstance(given, dict):
             raise self.fault('must be an object, like {"measurement": "node_load1", "kind": "gauge"}')
-        known = OF_DOCUMENTED if self.is_documented else DEFAULTS
+        known = ONLY_JUDGED if self.is_documented else DEFAULTS
         for key in given:
             if key not in known:
                 why = (

@@ -211,10 +211,13 @@ def test_a_model_of_another_description_is_refused_with_what_differs(
     trained: Folder, tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> None:
     for change, difference in (
-        ({"pressure": METRICS_FILE["pressure"] | {"scale": 1000}}, "its pressure has scale the default, not"),
         (
-            {"pressure": {"unit": "bar", "direction": "down"}},
-            "its pressure has least 0.5, not least the default",
+            {"pressure": METRICS_FILE["pressure"] | {"scale": 1000}},
+            "its pressure has the scale of default, not 1000); train it again",
+        ),
+        (
+            {"pressure": METRICS_FILE["pressure"] | {"unit": "hPa"}},
+            'its pressure has the unit "bar", not "hPa"); train it again',
         ),
         ({"wind": {}}, "it has no wind"),
     ):
@@ -225,6 +228,33 @@ def test_a_model_of_another_description_is_refused_with_what_differs(
         assert f"was trained for other metrics ({difference}" in capfd.readouterr().err
     assert main(["--mode", "test", *options]) == 1
     assert "was trained for other metrics (it has no cpu, " in capfd.readouterr().err
+    node_file.write_text(json.dumps({"metrics": dict(reversed(METRICS_FILE.items()))}))
+    assert main(["--mode", "test", *options, "--node_file", str(node_file)]) == 1
+    assert "in another order (temperature, pressure); write them so in --node_file" in capfd.readouterr().err
+
+
+def test_which_deviations_count_can_change_without_a_new_training(
+    trained: Folder, tmp_path: Path, capfd: pytest.CaptureFixture, caplog: pytest.LogCaptureFixture
+) -> None:
+    node_file = tmp_path / "node.json"
+    changed = METRICS_FILE["pressure"] | {"direction": "up", "least": 1}
+    node_file.write_text(json.dumps({"metrics": METRICS_FILE | {"pressure": changed}}))
+    write(tmp_path / "other.csv", attacked("pressure", 2))
+    options = ["--replay", str(tmp_path / "other.csv"), *trained.options[2:], "--node_file", str(node_file)]
+    assert main(["--mode", "test", *options]) == 0
+    found = [json.loads(line)["possible_cause"] for line in capfd.readouterr().out.splitlines()]
+    assert found == ["pressure"] * ATTACKED
+    # What is not watched is said whenever the model is used.
+    assert f"{trained.path / 'edge.h5'}: not watched, since it never changed in the training set: idle;" in (
+        caplog.text
+    )
+
+
+def test_coming_back_is_no_deviation(trained: Folder, capfd: pytest.CaptureFixture) -> None:
+    """The pressure matters downwards; it is up for a while, and then as usual."""
+    frame = life(6)
+    frame.loc[RECORDS - ATTACKED : RECORDS - 3, "pressure"] += 2
+    assert anomalies(trained, frame, capfd) == []
 
 
 def test_the_thresholds_of_the_description_are_checked(trained: Folder, capfd: pytest.CaptureFixture) -> None:

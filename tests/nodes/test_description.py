@@ -127,7 +127,7 @@ def metric(**description: Any) -> dict[str, Any]:
         ({"metrics": {}}, "'metrics' must be an object of 1 to 64 metrics, like"),
         ({"metrics": {str(i): {} for i in range(65)}}, "'metrics' must be an object of 1 to 64 metrics"),
         ({"metrics": {"Load": {}}}, "metric 'Load' cannot have this name; use small letters, digits and _"),
-        ({"metrics": {"overall": {}}}, "metric 'overall' cannot have this name"),
+        ({"metrics": {"overall": {}}}, "metric 'overall' cannot have this name, which means something else"),
         ({"metrics": {"time": {}}}, "metric 'time' cannot have this name"),
         ({"metrics": {"load": 1}}, "metric 'load' must be an object, like"),
         (metric(kinds="gauge"), "metric 'load' has the unknown key 'kinds'; the keys are exporter, "),
@@ -323,7 +323,8 @@ def test_series_that_differ_in_another_tag_are_two_at_once(tmp_path: Path) -> No
     (choice,) = chosen(node, samples)
     assert choice.record == {}
     assert choice.faults == {
-        "ue.dl_brate": "two series at once, host=x and host=y; pin one in 'node_tags' of --node_file"
+        "ue.dl_brate": "two series at once, host=x and host=y; select one by 'tags' of down in --node_file,"
+        " or name their tag in 'over'"
     }
 
 
