@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from commands.options import SERVER_GROUPS, TRAIN, options_of
 from commands.stores import surveyor
 from common.files import UserError, is_there, loadDictJson, saveDictJson
 from common.times import format_time
@@ -44,11 +46,20 @@ def run_describe(options: argparse.Namespace) -> None:
     if options.output:
         saveDictJson(recognition.node, options.output)
         _print_remark(f"{options.output} was written")
-        _print_remark(
-            f"next: python find_anomalies.py --mode train --evaluate --node_file {options.output} --since 3d"
-        )
+        _print_remark(_next_command(options))
     else:
         print(json.dumps(recognition.node, indent=2))
+
+
+def _next_command(options: argparse.Namespace) -> str:
+    """What to type next, with where the samples are; a password is not repeated."""
+    words = ["--mode", "train", "--evaluate", "--node_file", options.output, "--since", "3d"]
+    for option in options_of(TRAIN):
+        if option.group in SERVER_GROUPS and not option.name.endswith("_pass"):
+            value = getattr(options, option.name)
+            if value != option.find_value({}):
+                words += [f"--{option.name}", str(value)]
+    return f"next: python find_anomalies.py {shlex.join(words)}"
 
 
 def look(looker: Surveyor, stacks: Sequence[Stack], pins: Mapping[str, Any]) -> tuple[Survey, Recognition]:

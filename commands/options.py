@@ -320,6 +320,8 @@ class Option:
         )
 
 
+# Groups of options that tell where samples are.
+SERVER_GROUPS = ("samples", "InfluxDB")
 _SWITCH: dict[str, Any] = {"kind": _boolean, "default": False, "metavar": "true|false"}
 _JUDGES = (TRAIN, LIVE, REPLAY, CHECK)
 _PORTS = (PORTS_TRAIN, PORTS_TEST)
@@ -895,7 +897,7 @@ OPTIONS = (
 OPTIONS += tuple(
     replace(one, modes=(TRAIN,), needs=", ".join(filter(None, ("since", one.needs))))
     for one in OPTIONS
-    if COLLECT in one.modes and one.group in ("samples", "InfluxDB")
+    if COLLECT in one.modes and one.group in SERVER_GROUPS
 )
 
 

@@ -105,7 +105,7 @@ HOST = {"cpus": ["2", "10"], "interfaces": ["eno1", "wwan0"], "total_memory_byte
 
 
 def test_an_unknown_edge_node_is_described_and_its_file_collects(
-    describe: Run, database: Database, tmp_path: Path
+    describe: Run, influxd: Influxd, database: Database, tmp_path: Path
 ) -> None:
     samples = edge_life(recent_start())
     write_samples(database.client, samples)
@@ -123,7 +123,8 @@ def test_an_unknown_edge_node_is_described_and_its_file_collects(
         "  node_load1: tags instance, job",
         "  go_threads: tags instance, job",
         f"{output} was written",
-        f"next: python find_anomalies.py --mode train --evaluate --node_file {output} --since 3d",
+        f"next: python find_anomalies.py --mode train --evaluate --node_file {output} --since 3d"
+        f" --influx_host {influxd.host} --influx_port {influxd.port} --influx_db {database.name}",
     ]
     assert json.loads(output.read_text()) == {
         **HOST,
@@ -281,7 +282,8 @@ def test_what_prometheus_holds_is_described_and_its_file_collects(
         "  node_load1: tags instance, job",
         "  go_threads: tags instance, job",
         f"{output} was written",
-        f"next: python find_anomalies.py --mode train --evaluate --node_file {output} --since 3d",
+        f"next: python find_anomalies.py --mode train --evaluate --node_file {output} --since 3d"
+        f" --source prometheus --prometheus_url {scraping.url}",
     ]
     assert json.loads(output.read_text()) == {
         **HOST,
