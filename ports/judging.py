@@ -16,7 +16,7 @@ from ports.incidents import NewLevel, Watched, observe, unseen
 from ports.parallel import Cluster, in_parallel
 from ports.series import KnownAnomaly, port_tags
 from ports.shared import Change
-from ports.sources import Loaded, Source, known_of, samples_of
+from ports.sources import Loaded, Source, describe_no_ports, known_of, samples_of
 from ports.state import JobState, ModelKey
 from ports.verdicts import NO_WINDOWS, PortAnomaly, Verdicts, judge, read_from
 
@@ -77,7 +77,7 @@ class Report:
     one of before, updated by this run. anomalies: the new ones, by time. changes: what opened and closed, by
     time. new_levels: those that were taken. newest: series judged without a fault -> time of the newest
     sample, None without one. silent: those of them that have stopped -> one line. faults: series -> one line.
-    untrained: series without a model. no_ports: tags of series that belong to no port. blind: series and why,
+    untrained: series without a model. no_ports: one line about series of no port. blind: series and why,
     of each blind model. sample_minutes: series -> minutes between samples. statuses: status -> how many new
     buckets have it. trained_until: end of training of the newest model, seconds since 1970; 0 without one.
     """
@@ -92,7 +92,7 @@ class Report:
     silent: dict[str, str] = field(default_factory=dict)
     faults: dict[str, str] = field(default_factory=dict)
     untrained: list[str] = field(default_factory=list)
-    no_ports: Sequence[str] = ()
+    no_ports: str | None = None
     blind: list[tuple[str, str]] = field(default_factory=list)
     sample_minutes: dict[str, int] = field(default_factory=dict)
     statuses: dict[str, int] = field(
@@ -160,7 +160,7 @@ def judge_new(
     No sample is read of a series without a model. calendar: windows without alerts.
     """
     names = source.names()
-    report = Report(len(names), source.now(), before.copy(), no_ports=source.no_ports)
+    report = Report(len(names), source.now(), before.copy(), no_ports=describe_no_ports(source))
     kept = models.file_names(settings.models)
     with_model: dict[str, list[Path]] = {}
     refusals: dict[str, str] = {}

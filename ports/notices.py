@@ -9,9 +9,7 @@ from ports.detectors import MIN_DAYS
 from ports.faults import MOST_LINES, SeriesNotices, some_of
 from ports.incidents import LEVELS, OF_ALL, OF_DEVICE, OF_PORT, UNSEEN, PortIncident
 from ports.judging import JudgingSettings, Report
-from ports.samples import PORT_TRAFFIC
 from ports.sensitivity import describe_blind
-from ports.sources import describe_no_ports
 from service.log import Notices
 
 logger = logging.getLogger("find_anomalies")
@@ -33,11 +31,7 @@ class PortNotices:
     def show(self, report: Report) -> None:
         """Log the faults of one run that are new or have ended, and the run itself in one line."""
         self._faults.show(report.faults, report.newest)
-        self._note(
-            "no ports",
-            describe_no_ports(report.no_ports) if report.no_ports else None,
-            f"all series of {PORT_TRAFFIC} now have the tags of a port",
-        )
+        self._note("no ports", report.no_ports, "all series now belong to a port")
         self._silence.show(report.silent, report.newest)
         self._tell(report)
         self._note("untrained", self._untrained(report), "every series has a model now")

@@ -43,6 +43,10 @@ class PrometheusPorts:
     """
 
     known_anomalies: list[KnownAnomaly] = []
+    port_needs = (
+        "ifHCInOctets and ifHCOutOctets need the labels instance and ifName (or ifDescr, or ifIndex),"
+        f" {PORT_TRAFFIC} needs device, port and direction (in or out)"
+    )
 
     def __init__(self, client: Prometheus, stored: Stored | None, until: int | None = None) -> None:
         self._client, self._stored, self._until = client, stored, until
@@ -72,7 +76,9 @@ class PrometheusPorts:
             "direction": direction or labels.get("direction", ""),
         }
         if not is_port(tags):
-            self.no_ports.append(repr(tags))
+            wanted = (device_label, *port_labels, *([] if direction else ["direction"]))
+            there = {label: labels[label] for label in wanted if label in labels}
+            self.no_ports.append(f"{metric} with {there}")
             return
         matchers = [(device_label, (tags["device"],)), (port_label, (tags["port"],))]
         if not direction:

@@ -64,8 +64,9 @@ class Source(Protocol):
     """Names of series, and for each what a worker process needs to get its samples."""
 
     known_anomalies: list[KnownAnomaly]
-    # The tags of series that belong to no port.
+    # The tags of series that belong to no port, and what a port's series need.
     no_ports: list[str]
+    port_needs: str
 
     def names(self) -> list[str]:
         """In alphabetical order."""
@@ -96,6 +97,7 @@ class Folder:
     """One CSV file per series; each worker process reads its own, so all of them must see the folder."""
 
     no_ports: list[str] = []
+    port_needs = ""
 
     def __init__(self, folder: str | Path) -> None:
         self._paths = list_series(folder)
@@ -134,6 +136,7 @@ class Database:
     """
 
     known_anomalies: list[KnownAnomaly] = []
+    port_needs = f"{PORT_TRAFFIC} needs the tags device, port and direction (in or out)"
 
     def __init__(
         self,
@@ -224,12 +227,13 @@ def is_port(tags: dict[str, str]) -> bool:
     )
 
 
-def describe_no_ports(no_ports: Sequence[str]) -> str:
-    """One line for all series that are not judged because they lack the tags of a port."""
+def describe_no_ports(source: Source) -> str | None:
+    """One line for all series that are not judged because they lack the tags of a port; None without any."""
+    if not source.no_ports:
+        return None
     return (
-        f"{len(no_ports)} series of {PORT_TRAFFIC} are not judged, because a port needs the tags device, port"
-        f" and direction (in or out), printable and at most {MAX_NAME_BYTES} bytes together:"
-        f" {some_of(sorted(no_ports))}"
+        f"{len(source.no_ports)} series are of no port and are not judged: {source.port_needs}, printable and"
+        f" at most {MAX_NAME_BYTES} bytes together; there is {some_of(sorted(source.no_ports))}"
     )
 
 

@@ -128,8 +128,8 @@ def train(source: Source, settings: TrainingSettings, cluster: Cluster, folder: 
         longer += [found.name] if found.has_longer else []
     faults.end()
     _note_samples(counters, longer, settings)
-    if source.no_ports:
-        logger.warning("%s", describe_no_ports(source.no_ports))
+    if line := describe_no_ports(source):
+        logger.warning("%s", line)
     note_too_short(too_short, len(names), "trained")
     count = len(names) - len(failed) - len(too_short)
     trained = f"{', '.join(settings.detectors)} trained for {count} of {len(names)} series"

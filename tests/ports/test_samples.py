@@ -213,9 +213,9 @@ def test_a_tag_that_no_port_has_is_one_short_line_and_the_others_are_there(
     write_samples(database.client, {"port_traffic": points})
     source = Source(database.client, database.name, "found", START + DAY)
     assert source.names() == ["b_1_in"]
-    line = describe_no_ports(source.no_ports)
+    line = describe_no_ports(source)
     assert line.startswith(
-        "1 series of port_traffic are not judged, because a port needs the tags device, port and"
+        "1 series are of no port and are not judged: port_traffic needs the tags device, port and direction"
     )
     assert len(line) < 300
     assert line.isprintable()
@@ -253,8 +253,8 @@ def test_neither_long_tags_nor_long_texts_hide_another_port(
     times, traffic = get_port_samples(client, TAGS | {"port": "rivals"}, START, START + DAY)
     assert times.tolist() == [START + 300, START + 500, START + 600]
     assert np.isnan(traffic).tolist() == [False, True, True]
-    line = describe_no_ports(source.no_ports)
-    assert line.startswith("300 series of port_traffic are not judged")
+    line = describe_no_ports(source)
+    assert line.startswith("300 series are of no port and are not judged")
     assert line.endswith("one with longer tags, one with longer tags, one with longer tags and 297 more")
 
 
@@ -285,6 +285,6 @@ def test_many_tags_that_no_port_has_are_one_line(database: Database) -> None:
     database.client.write_points(lines, protocol="line", time_precision="s")
     source = Source(database.client, database.name, "found", START + DAY)
     assert source.names() == ["d_1_in"]
-    line = describe_no_ports(source.no_ports)
+    line = describe_no_ports(source)
     assert line.startswith("1000 series")
     assert line.endswith("and 997 more")
