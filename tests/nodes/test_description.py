@@ -409,3 +409,26 @@ def test_names_of_series_tell_whose_they_are() -> None:
     assert is_of("busy{cpu=0}", "busy")
     assert not is_of("busy_time", "busy")
     assert not is_of("busy{mode=user2,cpu=0}", "busy{mode=user}")
+
+
+def test_a_series_that_is_silent_for_a_day_is_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    node = node_of(tmp_path, {"down": UE | {"silence": "zero"}, "latency": CELL})
+    selection = Selection(node)
+    samples = {"cell": [point(second, 1.5) for second in range(1, 86_400 + 60, 15)]}
+    chosen(node, samples, selection)
+    assert [record.getMessage() for record in caplog.records] == [
+        "ue.dl_brate has had no sample since 1970-01-01T00:00:00Z, and counts as zero;"
+        " check that its exporter still has it"
+    ]
+
+
+def test_a_last_level_is_forgotten_where_the_records_before_do_not_count(tmp_path: Path) -> None:
+    node = node_of(tmp_path, {"snr": {"silence": "last", "unit": "dB"}, "latency": CELL})
+    selection = Selection(node)
+    held, _ = chosen(node, {"snr": [point(1, -7.0)], "cell": [point(1, 1.5), point(16, 1.5)]}, selection)
+    assert held.record["snr"] == [point(1, -7.0)]
+    selection.forget_levels()
+    (choice,) = chosen(node, {"cell": [point(31, 1.5)]}, selection)
+    assert choice.faults == {"snr": "no sample"}
