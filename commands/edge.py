@@ -133,8 +133,6 @@ def run_replay(options: argparse.Namespace) -> None:
     if options.plot:
         pictures.check_picture(options.plot)
     metrics = load_node(options.node_file).metrics
-    # The model takes longer to load, so a faulty file is refused before.
-    read_thresholds(options.thresholds_file, metrics)
     bundle = load_bundle(options.model, metrics)
     thresholds = load_thresholds(options.thresholds_file, bundle.metrics)
     frame = load_records(options.replay, options.interval, bundle.metrics)

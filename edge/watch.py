@@ -22,7 +22,7 @@ from edge.monitor import Judged, Monitor
 from edge.reader import PATIENCE_RECORDS
 from edge.sensitivity import describe_blind
 from edge.source import SampleSource
-from edge.thresholds import describe_foreign, load_thresholds, proposals_path, read_proposals, read_thresholds
+from edge.thresholds import describe_foreign, load_thresholds, proposals_path, read_proposals
 from nodes.metrics import MetricTable
 from nodes.node import Node
 from service.log import Notices
@@ -87,9 +87,7 @@ class Watch:
         self._source = source
         self._described = node.metrics
         self._notices = notices = Notices()
-        if "thresholds" not in state:
-            # The model takes longer to load, so a faulty file is refused before.
-            read_thresholds(settings.thresholds_file, node.metrics)
+        # Before the thresholds: if --node_file is forgotten, the model tells that its metrics are others.
         paths = bundle_paths(settings.model)
         self.metrics: MetricTable | None = None
         self._bundle = WatchedFiles(

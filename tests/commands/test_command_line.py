@@ -656,6 +656,8 @@ def test_a_model_file_that_keras_cannot_write_is_refused_before_the_training(
 
 # --- thresholds that cannot be meant -------------------------------------------------------------
 
+ENDINGS = ("h5", "tflite", "json")
+
 
 @pytest.mark.parametrize(
     ("text", "message"),
@@ -675,6 +677,10 @@ def test_a_faulty_thresholds_file_is_refused_in_one_line(
     mode: str, text: str, message: str, earlier: Path
 ) -> None:
     (earlier / "thresholds.json").write_text(text)
+    # The model comes first: it can tell that its metrics are not those of the node.
+    (earlier / "data").mkdir()
+    for name in ("data/normalization_stats.json", *(f"model/5g_edge_autoencoder.{end}" for end in ENDINGS)):
+        shutil.copy(ROOT / name, earlier / name)
     before = contents(earlier)
     if "not valid JSON" in message:
         message += "; fix that line"
