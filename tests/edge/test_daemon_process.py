@@ -218,7 +218,9 @@ def test_a_full_disk_stops_nothing_and_is_said_once(
     said = daemon.wait_for(lambda said: "incident closes" in said, 40)
     assert daemon.end() == 0
     assert said.count(f"{FILE_NAME}: cannot be written") == 1
-    assert said.count("polls.jsonl: cannot be written") <= 1
+    # A shorter line may still fit into the last page of the file: it is said again after that only.
+    polls = re.findall(r"polls\.jsonl:? (cannot|can) be written", said)
+    assert polls == (["cannot", "can"] * len(polls))[: len(polls)]
     assert "free some space. Until then a crash loses what InfluxDB does not have yet" in said
     assert "Traceback" not in said
     assert stored(database.client) == expected(samples, now)
@@ -244,7 +246,11 @@ def test_answers_slower_than_the_interval_skip_polls_not_records_and_are_said_on
     proxy.close()
     said = daemon.said()
     assert said.count("a poll took longer") == 1
-    seconds = [int(moment) for moment in re.findall(r"INFO 20..-..-..T..:..:(..)\.\d+Z normal", said)]
+    # On a busy machine, several records may be judged at once, and are then one line.
+    many = r"(?:caught up: \d+ records from \S+:(\d\d)\.\d+Z to )?"
+    lines = re.findall(many + r"\S+:(\d\d)\.\d+Z:?(?: \d+)? normal", said)
+    spans = [(int(first or last), int(last)) for first, last in lines]
+    seconds = [(first + i) % 60 for first, last in spans for i in range((last - first) % 60 + 1)]
     assert len(seconds) > 8
     assert [second % 60 for second in range(seconds[0], seconds[0] + len(seconds))] == seconds
 
