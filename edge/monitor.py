@@ -51,9 +51,8 @@ class Monitor:
             source, node, interval_seconds, catch_up_seconds, patience_records, clock, notices
         )
         self._explanations = Explanations(source, node)
-        self._interval_ns = int(interval_seconds * 1e9)
+        self._window_ns = int(WINDOW_RECORDS * interval_seconds * 1e9)
         self._last_record: Record = {}
-        self._last_slot: int | None = None
         # Verdicts on the history that the first poll reads, which are not reported.
         self.history: list[Verdict] = []
 
@@ -85,10 +84,9 @@ class Monitor:
 
     def _verdict(self, choice: Choice) -> Verdict:
         # As in a dataset, nothing is computed across a gap of a window.
-        slot = choice.slot.start // self._interval_ns
-        if self._last_slot is not None and slot - self._last_slot > WINDOW_RECORDS:
+        times = (point["time"] for points in self._last_record.values() for point in points)
+        if choice.slot.start - max(times, default=choice.slot.start) > self._window_ns:
             self._last_record = {}
-        self._last_slot = slot
         columns, self._last_record = formatters.format_record(choice.record, self._last_record, self._node)
         return self._judge.observe(choice.time, columns)
 
