@@ -266,7 +266,6 @@ def test_records_reach_the_judge_with_their_own_time_and_their_columns(edge: Edg
 @pytest.mark.parametrize(("next_slot", "received"), [(39, 30 * 3000.0), (40, math.nan)])
 def test_nothing_is_computed_across_a_gap_of_a_window(next_slot: int, received: float, edge: Edge) -> None:
     edge.scrape(next_slot)
-    # The hour before the next record is read for itself, since nothing is in it.
     edge.poll(next_slot + 1)
     assert edge.judged[-1] == next_slot
     assert edge.judge.seen[-1][1]["bytes_received"] == pytest.approx(received, nan_ok=True)
