@@ -195,7 +195,7 @@ def load_bundle(model_filename: str | Path, metrics: MetricTable = METRICS, n_st
         raise UserError(f"{paths.model}: was trained for other metrics ({difference}); train it again")
     metrics = metrics.without(constant)
     features = list(metrics.features)
-    if trained_features != features and sorted(trained_features) == sorted(features):
+    if list(trained_metrics) != list(metrics):
         raise UserError(
             f"{paths.model}: was trained for its metrics in another order ({', '.join(trained_metrics)});"
             " write them so in --node_file, or train it again"

@@ -138,8 +138,8 @@ def test_twenty_crashes_of_daemon_and_server_lose_no_anomaly_and_store_none_twic
         client.create_database("edge")
         client.switch_database("edge")
         begin = int(time.time()) - 60
-        # From six seconds after now on, anomalies come every second.
-        samples = lives(begin, 98, attack=(66, 98))
+        # From 16 seconds after now on, anomalies come every second: the first poll must come before.
+        samples = lives(begin, 108, attack=(76, 108))
         write_samples(client, samples)
         daemon = run(server.port, "edge")
         daemon.wait_for(lambda said: " normal (" in said)
@@ -154,7 +154,7 @@ def test_twenty_crashes_of_daemon_and_server_lose_no_anomaly_and_store_none_twic
                 server.kill()
                 time.sleep(rng.uniform(0, 1.0))
                 server.start()
-        time.sleep(max(0.0, begin + 100 - time.time()))
+        time.sleep(max(0.0, begin + 110 - time.time()))
         daemon.wait_for(lambda said: "no new record" in said)
         wanted = expected(samples, begin + 61)
         assert len(wanted) > 30
