@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from commands.options import TRAIN, options_of
+from commands.options import TRAIN, words_for
 from commands.stores import edge_source
 from common.files import UserError, is_there
 from common.times import DAY_SECONDS, format_duration, format_time
@@ -196,9 +196,5 @@ def _print_next(options: argparse.Namespace, seconds: float) -> None:
             " collect others with --add"
         )
     values = {"trainset": options.output, "interval": options.interval, "node_file": options.node_file}
-    words = ["python", "find_anomalies.py", "--mode", "train", "--evaluate"]
-    for option in options_of(TRAIN):
-        value = values.get(option.name)
-        if value is not None and value != option.find_value({}):
-            words += [f"--{option.name}", f"{value:g}" if isinstance(value, float) else value]
-    print(f"next: {shlex.join(words)}")
+    words = ["--mode", "train", "--evaluate", *words_for(TRAIN, values)]
+    print(f"next: python find_anomalies.py {shlex.join(words)}")

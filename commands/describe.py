@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from commands.options import SERVER_GROUPS, TRAIN, options_of
+from commands.options import SERVER_GROUPS, TRAIN, options_of, words_for
 from commands.stores import surveyor
 from common.files import UserError, is_there, loadDictJson, saveDictJson
 from common.times import format_time
@@ -53,12 +53,13 @@ def run_describe(options: argparse.Namespace) -> None:
 
 def _next_command(options: argparse.Namespace) -> str:
     """What to type next, with where the samples are; a password is not repeated."""
+    places = {
+        option.name: getattr(options, option.name)
+        for option in options_of(TRAIN)
+        if option.group in SERVER_GROUPS and not option.name.endswith("_pass")
+    }
     words = ["--mode", "train", "--evaluate", "--node_file", options.output, "--since", "3d"]
-    for option in options_of(TRAIN):
-        if option.group in SERVER_GROUPS and not option.name.endswith("_pass"):
-            value = getattr(options, option.name)
-            if value != option.find_value({}):
-                words += [f"--{option.name}", str(value)]
+    words += words_for(TRAIN, places)
     return f"next: python find_anomalies.py {shlex.join(words)}"
 
 

@@ -910,6 +910,16 @@ def options_of(mode: Mode) -> list[Option]:
     return [option for option in OPTIONS if mode in option.modes]
 
 
+def words_for(mode: Mode, values: Mapping[str, Any]) -> list[str]:
+    """The words that give options of a mode these values, by name; those of defaults are left out."""
+    words = []
+    for option in options_of(mode):
+        value = values.get(option.name)
+        if value is not None and value != option.find_value({}):
+            words += [f"--{option.name}", f"{value:g}" if isinstance(value, float) else str(value)]
+    return words
+
+
 def environment_names() -> set[str]:
     """All environment variables that options are read from."""
     return {name for option in BY_NAME.values() for name in option.environment}

@@ -98,6 +98,16 @@ def instances(node: dict[str, Any]) -> dict[str, str]:
     return {key: value for key, value in node.items() if key.endswith("_instance")}
 
 
+# What is said of edge_life(), beside a load and threads of Go.
+REMARKS = [
+    "recognised amarisoft: cpu, cpu_rx, cpu_tx, net_down, net_up, net_5g_down, net_5g_up, mem",
+    "CPUs: 2, 10",
+    "interfaces of the host itself that are left out: docker0",
+    "interfaces: eno1, wwan0",
+    "what else is there:",
+    "  node_load1: tags instance, job",
+    "  go_threads: tags instance, job",
+]
 HOST = {"cpus": ["2", "10"], "interfaces": ["eno1", "wwan0"], "total_memory_bytes": 8228077568}
 
 
@@ -115,13 +125,7 @@ def test_an_unknown_edge_node_is_described_and_its_file_collects(
     done = describe("--output", output)
     assert (done.returncode, done.stdout) == (0, "")
     assert done.stderr.splitlines() == [
-        "recognised amarisoft: cpu, cpu_rx, cpu_tx, net_down, net_up, net_5g_down, net_5g_up, mem",
-        "CPUs: 2, 10",
-        "interfaces of the host itself that are left out: docker0",
-        "interfaces: eno1, wwan0",
-        "what else is there:",
-        "  node_load1: tags instance, job",
-        "  go_threads: tags instance, job",
+        *REMARKS,
         f"{output} was written",
         f"next: python find_anomalies.py --mode train --evaluate --node_file {output} --since 3d"
         f" --influx_host {influxd.host} --influx_port {influxd.port} --influx_db {database.name}",
@@ -274,13 +278,7 @@ def test_what_prometheus_holds_is_described_and_its_file_collects(
     output = tmp_path / "node.json"
     done = run("--output", output)
     assert done.stderr.splitlines() == [
-        "recognised amarisoft: cpu, cpu_rx, cpu_tx, net_down, net_up, net_5g_down, net_5g_up, mem",
-        "CPUs: 2, 10",
-        "interfaces of the host itself that are left out: docker0",
-        "interfaces: eno1, wwan0",
-        "what else is there:",
-        "  node_load1: tags instance, job",
-        "  go_threads: tags instance, job",
+        *REMARKS,
         f"{output} was written",
         f"next: python find_anomalies.py --mode train --evaluate --node_file {output} --since 3d"
         f" --source prometheus --prometheus_url {scraping.url}",
