@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import itertools
+import sys
 import tempfile
 import warnings
 import zipfile
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 # This many series are read from InfluxDB before they are handed out.
 CHUNK_SERIES = 200
 CONNECT_SECONDS = 10
+# A process that joblib starts is given this option.
+CLEARING = "ignore:resource_tracker:UserWarning"
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -55,8 +58,11 @@ def in_parallel(
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    # A signal ends the job in the middle of its work, about which joblib would warn.
+    # A signal ends the job in the middle of its work, about which joblib would warn, and so would the process
+    # that clears away what is left of it.
     warnings.filterwarnings("ignore", r"\d+ tasks which", UserWarning)
+    if CLEARING not in sys.warnoptions:
+        sys.warnoptions.append(CLEARING)
     tasks = iter(tasks)
     # Where nobody watches, as under systemd, a bar is noise.
     bar = tqdm(total=count, desc=what, unit="series", disable=None)

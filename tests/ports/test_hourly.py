@@ -407,6 +407,20 @@ def test_a_signal_ends_it_while_workers_judge(tmp_path: Path) -> None:
     assert (job.returncode, said) == (0, "")
 
 
+def test_what_a_signal_leaves_of_the_workers_is_cleared_away_without_a_word() -> None:
+    # A semaphore of which joblib's own process knows, and that nobody removes.
+    script = """
+from joblib.externals.loky.backend import resource_tracker
+from ports.parallel import Cluster, in_parallel
+assert list(in_parallel(abs, [-3, -3], 2, Cluster(jobs=2), "numbers")) == [3, 3]
+resource_tracker.register("/left-over", "semlock")
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+
+
 def scrape(port: int) -> dict[str, float]:
     """What the job shows of itself, without the times at which counters were made."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
