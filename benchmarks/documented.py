@@ -1,11 +1,12 @@
-"""The documented design, as a plain reading of the reference: what `benchmarks.speed` compares the product with.
+"""The documented design, read plainly from the reference: `benchmarks.speed` measures the product beside it.
 
-It is written from the document alone, with its names, and shares no code with the product. Whatever the document
-leaves open is done in the way that costs least: a record is judged from the first poll on, queries name one series
-each, and Keras prints nothing. Each command prints one line of JSON for each thing that is measured.
+It is written from the document alone, with its names, and shares no code with the product. Whatever the
+document leaves open is done in the way that costs least: a record is judged from the first poll on, a query
+names one series, and Keras prints nothing. Each mode prints a line of JSON for each thing that is measured;
+CPU is that of the process since it began.
 
-    python -m benchmarks.documented train --folder DIR --epochs 10
-    python -m benchmarks.documented evaluate --folder DIR --windows 300
+    python -m benchmarks.documented train --folder DIR --dataset CSV --epochs 10
+    python -m benchmarks.documented evaluate --folder DIR --dataset CSV --windows 300
     python -m benchmarks.documented test --folder DIR --influx_port 8086 --interval 15
 """
 
@@ -26,11 +27,14 @@ import pandas as pd
 import tensorflow as tf
 from influxdb import InfluxDBClient
 
-STEPS = 4
+SEQUENCE_STEPS = 4
 RECORDS = 30
 PERCENTILE = 99
-MODEL, STATS, THRESHOLDS = "5g_edge_autoencoder.h5", "normalization_stats.json", "thresholds.json"
-TRAINSET = "data/normal.csv"
+MODEL_FILE, STATS_FILE, THRESHOLDS_FILE = (
+    "5g_edge_autoencoder.h5",
+    "normalization_stats.json",
+    "thresholds.json",
+)
 MEMORY_BYTES = 8228077568.0
 INTERFACES = ("enp1s0", "enp0s20u1", "ppp0")
 LAYERS = (64, 32, 16, 8, 4, 8, 16, 32, 64)
@@ -51,7 +55,7 @@ def getFeatures() -> list[str]:
 
 
 def _queries() -> dict[str, str]:
-    """Series -> the query of its last record: two CPUs, the memory, three interfaces twice, four of the RAN."""
+    """Series -> the query of its last record: of two CPUs, the memory, three interfaces, and the RAN."""
     chosen = {f"cpu_{cpu}": f"node_cpu_seconds_total|cpu='{cpu}' AND mode='user'" for cpu in "01"}
     chosen["memory"] = "node_memory_MemFree_bytes|"
     for way in ("receive", "transmit"):
@@ -108,7 +112,7 @@ def printPredictionErrors(y_actual: np.ndarray, y_predict: np.ndarray) -> dict[s
 
 def window_errors(model: tf.keras.Model, records: np.ndarray) -> dict[str, float]:
     """The errors of one window (RECORDS, features): all of its sequences are predicted."""
-    x, y = split_sequences(records, STEPS)
+    x, y = split_sequences(records, SEQUENCE_STEPS)
     return printPredictionErrors(y, model.predict(x, verbose=0))
 
 
@@ -116,8 +120,8 @@ def window_errors(model: tf.keras.Model, records: np.ndarray) -> dict[str, float
 
 
 def build() -> tf.keras.Model:
-    """Nine bidirectional LSTM layers and a Dense one, compiled, with what Keras takes by default otherwise."""
-    layers: list[Any] = [tf.keras.Input((STEPS - 1, len(getFeatures())))]
+    """Nine bidirectional LSTM layers and a Dense one, compiled; all else as Keras takes it by default."""
+    layers: list[Any] = [tf.keras.Input((SEQUENCE_STEPS - 1, len(getFeatures())))]
     for i, units in enumerate(LAYERS):
         lstm = tf.keras.layers.LSTM(units, activation="relu", return_sequences=i < len(LAYERS) - 1)
         layers.append(tf.keras.layers.Bidirectional(lstm))
@@ -140,47 +144,46 @@ class _Progress(tf.keras.callbacks.Callback):
         say(epochs=epoch + 1, wall=wall, cpu=cpu, rmse=math.sqrt(logs["val_loss"]))
 
 
-def train(folder: Path, epochs: int) -> None:
-    """Train on TRAINSET, with the last tenth for validation; save the model and the statistics."""
-    df = loadDataset(TRAINSET)
+def train(folder: Path, dataset: str, epochs: int) -> None:
+    """Train with the last tenth for validation; save the model and the statistics."""
+    df = loadDataset(dataset)
     stats = {}
     for feature in getFeatures():
         stats[f"{feature}_min"], stats[f"{feature}_max"] = float(df[feature].min()), float(df[feature].max())
-    (folder / STATS).write_text(json.dumps(stats))
-    x, y = split_sequences(normalise(df, stats), STEPS)
+    (folder / STATS_FILE).write_text(json.dumps(stats))
+    x, y = split_sequences(normalise(df, stats), SEQUENCE_STEPS)
     tf.keras.utils.set_random_seed(101)
     progress = _Progress()
     model = build()
     model.fit(x, y, epochs=epochs, validation_split=0.1, verbose=0, callbacks=[progress])
-    model.save(folder / MODEL)
+    model.save(folder / MODEL_FILE)
     held_out = len(y) - int(len(y) * 0.9)
     spread = model.predict(np.random.default_rng(0).random((256, *x.shape[1:])), verbose=0).std(axis=0).max()
     mean = math.sqrt(((y[-held_out:] - y[:-held_out].mean(axis=0)) ** 2).mean())
     say(sequences=len(y), mean_rmse=mean, spread=float(spread))
 
 
-def evaluate(folder: Path, windows: int) -> None:
-    """Predict a dataset one window after the other, and propose the 99th percentile of each error."""
+def evaluate(folder: Path, dataset: str, windows: int) -> None:
+    """Predict one window after the other, and propose the 99th percentile of each error.
+
+    Only the first windows of the dataset are predicted: each takes as long as any other, but for the first,
+    before which Keras compiles.
+    """
     model, stats = load(folder)
-    begin = time.perf_counter(), time.process_time()
-    records = normalise(loadDataset(TRAINSET), stats)
-    loaded = time.perf_counter(), time.process_time()
-    errors = [window_errors(model, records[i : i + RECORDS]) for i in range(windows)]
+    say(wall=time.perf_counter(), cpu=time.process_time())
+    records = normalise(loadDataset(dataset), stats)
+    errors = [window_errors(model, records[:RECORDS])]
+    say(wall=time.perf_counter(), cpu=time.process_time(), windows=len(records) - RECORDS + 1)
+    errors += [window_errors(model, records[i : i + RECORDS]) for i in range(1, windows + 1)]
     thresholds = {key: float(np.percentile([one[key] for one in errors], PERCENTILE)) for key in errors[0]}
-    (folder / THRESHOLDS).write_text(json.dumps(thresholds))
-    end = time.perf_counter(), time.process_time()
-    names = ("wall", "cpu")
-    say(
-        windows=windows,
-        **{f"loading_{name}": b - a for name, a, b in zip(names, begin, loaded, strict=True)},
-        **{f"windows_{name}": b - a for name, a, b in zip(names, loaded, end, strict=True)},
-    )
+    (folder / THRESHOLDS_FILE).write_text(json.dumps(thresholds))
+    say(wall=time.perf_counter(), cpu=time.process_time())
 
 
 def load(folder: Path) -> tuple[tf.keras.Model, dict[str, float]]:
     """The model and the statistics."""
-    model = tf.keras.models.load_model(folder / MODEL, compile=False)
-    return model, json.loads((folder / STATS).read_text())
+    model = tf.keras.models.load_model(folder / MODEL_FILE, compile=False)
+    return model, json.loads((folder / STATS_FILE).read_text())
 
 
 # --- test mode -------------------------------------------------------------------------------------
@@ -193,7 +196,7 @@ def getLastRecords(client: InfluxDBClient, queries: dict[str, str]) -> tuple[dic
 
 
 def format_record(data: dict[str, Any], last: dict[str, Any], seconds: float) -> dict[str, float]:
-    """What the documented formatters make of a record and the one before it: levels and rates of each feature.
+    """What the documented formatters make of a record and the one before it: levels and their rates.
 
     data, last: series -> point. seconds: between the two.
     """
@@ -220,7 +223,9 @@ def format_record(data: dict[str, Any], last: dict[str, Any], seconds: float) ->
     return record
 
 
-def insertAnomalies(client: InfluxDBClient, timestamp: pd.Timestamp, record: dict[str, float], cause: str) -> None:
+def insertAnomalies(
+    client: InfluxDBClient, timestamp: pd.Timestamp, record: dict[str, float], cause: str
+) -> None:
     """Store an anomaly, with its possible cause."""
     point = {
         "measurement": "documented_anomalies",
@@ -232,9 +237,9 @@ def insertAnomalies(client: InfluxDBClient, timestamp: pd.Timestamp, record: dic
 
 
 def test(folder: Path, port: int, database: str, interval: float) -> None:
-    """Poll for ever; prints the wall time of each poll."""
+    """Poll for ever; prints what each poll took."""
     model, stats = load(folder)
-    thresholds = json.loads((folder / THRESHOLDS).read_text())
+    thresholds = json.loads((folder / THRESHOLDS_FILE).read_text())
     client = InfluxDBClient("127.0.0.1", port)
     if database not in [one["name"] for one in client.get_list_database()]:
         client.create_database(database)
@@ -254,7 +259,7 @@ def test(folder: Path, port: int, database: str, interval: float) -> None:
         causes = [name for name in getFeatures() if errors[name] > thresholds[name]]
         if causes or errors["overall"] > thresholds["overall"]:
             insertAnomalies(client, timestamp, record, " | ".join(causes) or "unknown cause")
-        say(wall=time.perf_counter() - begin)
+        say(wall=time.perf_counter() - begin, cpu=time.process_time())
         time.sleep(interval)
 
 
@@ -265,21 +270,24 @@ def say(**figures: float) -> None:
 
 def main() -> None:
     """Run one mode."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.documented", description=__doc__.splitlines()[0])
+    prog = "python -m benchmarks.documented"
+    parser = argparse.ArgumentParser(prog=prog, description=__doc__.splitlines()[0])
     modes = parser.add_subparsers(dest="mode", required=True)
     for name in ("train", "evaluate", "test"):
         mode = modes.add_parser(name)
         mode.add_argument("--folder", type=Path, required=True, help="of the model and its files")
+        if name != "test":
+            mode.add_argument("--dataset", required=True, metavar="CSV")
     modes.choices["train"].add_argument("--epochs", type=int, default=10)
-    modes.choices["evaluate"].add_argument("--windows", type=int, default=300)
+    modes.choices["evaluate"].add_argument("--windows", type=int, required=True)
     modes.choices["test"].add_argument("--influx_port", type=int, default=8086)
     modes.choices["test"].add_argument("--influx_db", default="metrics_db")
     modes.choices["test"].add_argument("--interval", type=float, default=15.0)
     options = parser.parse_args()
     if options.mode == "train":
-        train(options.folder, options.epochs)
+        train(options.folder, options.dataset, options.epochs)
     elif options.mode == "evaluate":
-        evaluate(options.folder, options.windows)
+        evaluate(options.folder, options.dataset, options.windows)
     else:
         test(options.folder, options.influx_port, options.influx_db, options.interval)
 
