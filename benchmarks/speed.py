@@ -185,7 +185,8 @@ def compare_training(folder: Path, repetitions: int, epochs: int) -> str:
     words = (
         f"After {epochs} epochs the documented network has a held-out RMSE of {steps[-1]['rmse']:.4f}; the"
         f" mean of the learnt records has {end['mean_rmse']:.4f}. Its answers to random inputs have a"
-        f" standard deviation of {end['spread']:.1e}. Ours has {reached:.4f} after {ours[0]['epochs']:g} epoch(s)."
+        f" standard deviation of {end['spread']:.1e}. After {ours[0]['epochs']:g} epoch(s) ours has"
+        f" {reached:.4f}."
     )
     return "\n".join([*rows, "", words])
 
