@@ -84,7 +84,7 @@ class SimulatedNode:
     def frame(self, start: float, seconds: float, attacks: Iterable[Attack] = ()) -> pd.DataFrame:
         """Its records as resampled ones are: the features and the stored columns, without those of parts.
 
-        They are what formatters.py makes of samples(), apart from the jitter of the scrapes. It is made of whole
+        They are what formatters.py makes of samples(), but for the jitter of the scrapes. It is made of whole
         arrays, which is hundreds of times as quick.
         """
         import pandas as pd
