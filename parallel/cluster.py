@@ -108,7 +108,7 @@ def _backend(cluster: Cluster, room: str) -> Iterator[None]:
 
 
 def _send_project(client: Client, cluster: Cluster, room: str) -> None:
-    """Send a room, and all modules that it imports, to scheduler and workers; these have packages of their own."""
+    """Send a room, and all modules that it imports, to scheduler and workers, which have the packages."""
     with tempfile.TemporaryDirectory() as folder:
         archive = Path(folder) / f"find_anomalies_{room}.zip"
         pack_project(archive, Path(__file__).resolve().parent.parent, room)

@@ -20,12 +20,13 @@ import pytest
 
 import find_anomalies
 import influx_utils
+from common.files import UnavailableError
 from lab.influxd import Influxd, free_port
 from parallel.cluster import Cluster
 from ports.faults import SeriesNotices
 from ports.hourly import LONGEST_STEP_SECONDS, HourlyJob
 from ports.judging import JudgingSettings
-from ports.sources import Folder, UnavailableError
+from ports.sources import Folder
 from service.loop import Turn
 from tests.support.influx import connect
 from tests.support.port_series import change, moment, samples, write
