@@ -96,9 +96,9 @@ class Monitor:
 
     # --- over a restart --------------------------------------------------------------------------
 
-    def state(self) -> dict[str, Any]:
-        """The state that `restore` takes, as JSON."""
-        return {**self.reader.state(), "last_record": self._last_record, "judge": self._judge.state()}
+    def state(self, since: int | None = None) -> dict[str, Any]:
+        """The state that `restore` takes, as JSON; of the window, only the records after the slot `since`."""
+        return {**self.reader.state(), "last_record": self._last_record, "judge": self._judge.state(since)}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue where another process stopped.
