@@ -1,8 +1,8 @@
 """Incidents of many nodes at once are one incident.
 
 It opens when the incidents of at least LEAST_NODES nodes, and of at least one node in a hundred, have opened
-within SAME_MOMENT_SECONDS. What opens in the SAME_MOMENT_SECONDS after that belongs to it. It closes with the last of its
-nodes. Until it opens, each incident is logged by itself.
+within SAME_MOMENT_SECONDS. What opens in the SAME_MOMENT_SECONDS after that belongs to it. It closes with the
+last of its nodes. Until it opens, each incident is logged by itself.
 """
 
 from __future__ import annotations

@@ -123,10 +123,18 @@ def load_node(filename: str | Path | None) -> Node:
 
     Raises UserError for an unreadable file, an unknown key or a value of the wrong kind.
     """
-    if filename is None:
-        return DEFAULT_NODE
-    given = loadDictJson(filename)
-    metrics, exporters = read_metrics(str(filename), given.pop("metrics", None), given.pop("off", []))
+    return DEFAULT_NODE if filename is None else described_node(str(filename), loadDictJson(filename))
+
+
+def described_node(filename: str, given: Mapping[str, Any], start: Node = DEFAULT_NODE) -> Node:
+    """The node that differs from `start` by these keys of a node file.
+
+    filename: the file that has them, and where in it, as messages name it. Raises UserError.
+    """
+    given = dict(given)
+    metrics, exporters = start.metrics, start.metrics.exporters
+    if "metrics" in given or "off" in given:
+        metrics, exporters = read_metrics(filename, given.pop("metrics", None), given.pop("off", []), metrics)
     others = [exporter for exporter in exporters if exporter not in (NODE, RAN)]
     keys = [
         "metrics",
@@ -157,15 +165,19 @@ def load_node(filename: str | Path | None) -> Node:
     if not is_number(memory_bytes) or memory_bytes <= 0:
         raise UserError(f"{filename}: 'total_memory_bytes' must be a number of bytes above 0")
     instances, tags = (
-        tuple(
-            (exporter, given.pop(key))
-            for exporter in others
-            if given.get(key := f"{exporter}_{ending}") is not None
-        )
-        for ending in ("instance", "tags")
+        {
+            **dict(before),
+            **{exporter: given[key] for exporter in others if (key := f"{exporter}_{ending}") in given},
+        }
+        for ending, before in (("instance", start.instances), ("tags", start.tags))
     )
-    own = {key: given[key] for key in _OWN_KEYS if key in given}
-    node = Node(**own, instances=instances, tags=tags, metrics=metrics)
+    node = replace(
+        start,
+        **{key: given[key] for key in _OWN_KEYS if key in given},
+        instances=tuple((exporter, name) for exporter, name in instances.items() if name is not None),
+        tags=tuple(tags.items()),
+        metrics=metrics,
+    )
     for what, names in (("series", _series_names(node)), ("column", _column_names(node))):
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise UserError(
