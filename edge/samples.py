@@ -10,16 +10,28 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import influx_utils
-from edge.source import LISTED_NAMES, SAMPLES_BESIDE, SAMPLES_PER_SLOT, TOO_MANY, Samples, labels_of
+from edge.source import (
+    LISTED_NAMES,
+    SAMPLES_BESIDE,
+    SAMPLES_PER_SLOT,
+    TOO_MANY,
+    Line,
+    Lines,
+    Samples,
+    labels_of,
+    tagged,
+)
 from nodes.metrics import UNKNOWN_LEVEL
 from nodes.node import Node
-from nodes.series import NO_NUMBERS, RECORD_SECONDS, JsonArray, Record, pinned_tags
+from nodes.series import NO_NUMBERS, RECORD_SECONDS, pinned_tags
 
 if TYPE_CHECKING:
     from influxdb import InfluxDBClient
 
 # A URL may be long, but not arbitrarily long.
 BATCH_CHARACTERS = 100_000
+# Why a series may have samples that are not seen.
+KEPT_OUT = "InfluxDB holds text, or a field of two types, beside it, which may keep it out; DELETE it"
 # Stored types that make InfluxDB refuse the floats of exporters.
 KEEPS_OUT = {**NO_NUMBERS, "integer": "whole numbers"}
 
@@ -78,7 +90,7 @@ class InfluxSource:
         span = f"time >= {start}" + ("" if reads_later else f" AND time < {end}")
         measurements = node.metrics.measurements
         statements = [_statement(measurement, node, span, limit) for measurement in measurements]
-        points: Record = {}
+        lines: Lines = {}
         flooded, unread, has_later = [], [], False
         try:
             answers = influx_utils.run(self._client, statements)
@@ -86,59 +98,41 @@ class InfluxSource:
             flooded += measurements
             answers = []
         for measurement, answer in zip(measurements, answers, strict=False):
-            points[measurement] = _points(answer)
+            lines[measurement] = lines_in(answer)
             lasts = [series["values"][-1][0] for series in answer if len(series["values"]) >= limit]
             has_later |= any(last >= end for last in lasts)
             if any(last < end for last in lasts):
                 flooded.append(measurement)
         for measurement in flooded:
-            points[measurement] = []
+            lines[measurement] = []
             # The known series are found by their tags, however many others there are.
             choices = [tags for tags in ((known_tags or {}).get(measurement), {}) if tags is not None]
             for tags in choices:
                 try:
-                    points[measurement] = _newest_of_slots(
+                    lines[measurement] = _newest_of_slots(
                         self._client, measurement, node, slots, start, interval_ns, tags
                     )
                 except influx_utils.AnswerTooLargeError:
                     continue
-                if points[measurement]:
+                if lines[measurement]:
                     break
             else:
                 unread.append(measurement)
-        doubtful = self._kept_out(node, points, slots, interval_ns)
+        doubtful = self._kept_out(node, lines, slots, interval_ns)
         doubtful |= dict.fromkeys(unread, TOO_MANY)
-        return Samples(points, tuple(flooded), tuple(unread), has_later, doubtful)
+        return Samples(lines, tuple(flooded), tuple(unread), has_later, doubtful)
 
-    def _kept_out(self, node: Node, points: Record, slots: Sequence[int], interval_ns: int) -> dict[str, str]:
+    def _kept_out(self, node: Node, lines: Lines, slots: Sequence[int], interval_ns: int) -> dict[str, str]:
         """Series that are silent in a slot beside text or a field of two types: their points may be refused.
 
         Only those are asked for whose silence would mean a level.
         """
-        silent = [
-            key
-            for key, metric in node.metrics.measurements.items()
-            if metric.silence != UNKNOWN_LEVEL
-            and len({point["time"] // interval_ns for point in points.get(key, ())}) < len(slots)
-        ]
-        if not silent:
-            return {}
-        sources = ", ".join(dict.fromkeys(_from(key, node) for key in silent))
-        (answer,) = influx_utils.run(self._client, [f"SHOW FIELD KEYS FROM {sources}"])
-        mixed = {
-            series["name"]
-            for series in answer
-            if len({name for name, _ in series["values"]}) < len({tuple(row) for row in series["values"]})
-            or any(kind in NO_NUMBERS for _, kind in series["values"])
-        }
-        why = (
-            f"{self.product} holds text, or a field of two types, beside it, which may keep it out; DELETE it"
-        )
-        return {key: why for key in silent if node.metrics.series[key].measurement in mixed}
+        silent = silent_keys(node, lines, len(slots), interval_ns)
+        return dict.fromkeys(mixed_keys(self._client, node, silent), KEPT_OUT) if silent else {}
 
     @influx_utils.answers()
-    def newest_samples(self, node: Node) -> Record:
-        """The newest sample of each part of the node, whatever its time: measurement -> points."""
+    def newest_samples(self, node: Node) -> Lines:
+        """The newest sample of each part of the node, whatever its time."""
 
         def queries(span: str) -> list[str]:
             return [
@@ -149,7 +143,7 @@ class InfluxSource:
 
         answers = influx_utils.run_newest(self._client, queries)
         return {
-            name: _points(answer) for name, answer in zip(node.metrics.measurements, answers, strict=True)
+            name: lines_in(answer) for name, answer in zip(node.metrics.measurements, answers, strict=True)
         }
 
     @influx_utils.answers()
@@ -242,7 +236,7 @@ def _newest_of_slots(
     start: int,
     interval_ns: int,
     tags: dict[str, str],
-) -> JsonArray:
+) -> list[Line]:
     """The newest sample in each slot of each series that has these tags."""
     spans = (f"time >= {max(slot, start)} AND time < {slot + interval_ns}" for slot in slots)
     statements = [
@@ -251,12 +245,12 @@ def _newest_of_slots(
         f" WHERE {_conditions(measurement, node, span, tags)} GROUP BY *"
         for span in spans
     ]
-    points: JsonArray = []
+    lines: list[Line] = []
     in_batch = max(1, BATCH_CHARACTERS // max(map(len, statements), default=1))
     for first in range(0, len(statements), in_batch):
         for answer in influx_utils.run(client, statements[first : first + in_batch]):
-            points += _points(answer)
-    return points
+            lines += lines_in(answer)
+    return lines
 
 
 def _conditions(measurement: str, node: Node, span: str, tags: Mapping[str, str] | None = None) -> str:
@@ -270,14 +264,43 @@ def _conditions(measurement: str, node: Node, span: str, tags: Mapping[str, str]
     return " AND ".join(conditions)
 
 
-def _points(answer: list[dict[str, Any]]) -> JsonArray:
-    points = []
+def silent_keys(node: Node, lines: Lines, slots: int, interval_ns: int) -> list[str]:
+    """The series that have no sample in some of so many slots, and whose silence would mean a level."""
+    return [
+        key
+        for key, metric in node.metrics.measurements.items()
+        if metric.silence != UNKNOWN_LEVEL
+        and len({time // interval_ns for line in lines.get(key, ()) for time, _ in line.samples}) < slots
+    ]
+
+
+def mixed_keys(client: InfluxDBClient, node: Node, keys: Sequence[str]) -> list[str]:
+    """Those of these series in whose measurements there is text, or a field of two types."""
+    sources = ", ".join(dict.fromkeys(_from(key, node) for key in keys))
+    (answer,) = influx_utils.run(client, [f"SHOW FIELD KEYS FROM {sources}"])
+    mixed = {
+        series["name"]
+        for series in answer
+        if len({name for name, _ in series["values"]}) < len({tuple(row) for row in series["values"]})
+        or any(kind in NO_NUMBERS for _, kind in series["values"])
+    }
+    return [key for key in keys if node.metrics.series[key].measurement in mixed]
+
+
+def lines_in(answer: list[dict[str, Any]]) -> list[Line]:
+    """The series in the answer to a statement that selects time, value and tags."""
+    lines = []
     for series in answer:
         group = labels_of((series.get("tags") or {}).items())
-        tags = series["columns"][2:]
-        for time, value, *texts in series["values"]:
+        names = series["columns"][2:]
+        found: dict[tuple[str, ...], Line] = {}
+        for row in series["values"]:
+            time, value = row[:2]
             if not isinstance(time, int):
                 raise ValueError("a time that is not a whole number")
-            labels = labels_of(zip(tags, texts, strict=True))
-            points.append({**labels, **group, "time": time, "value": value})
-    return points
+            texts = tuple(row[2:])
+            if texts not in found:
+                found[texts] = Line(tagged(labels_of(zip(names, texts, strict=True)) | group), [])
+            found[texts].samples.append((time, value))
+        lines += found.values()
+    return lines
