@@ -74,7 +74,7 @@ class _Poll:
                 answer = answers.pop(place)
                 try:
                     if isinstance(answer, Exception):
-                        questions[place] = asking[place].throw(answer)
+                        questions[place] = asking[place].throw(answer.with_traceback(None))
                     else:
                         questions[place] = asking[place].send(answer)
                 except StopIteration as end:

@@ -10,6 +10,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import influx_utils
+from edge import influx_queries
+from edge.influx_queries import (
+    KEPT_OUT,
+    by_part,
+    conditions_of,
+    field_of,
+    lines_in,
+    measurement_of,
+    mixed_keys,
+    silent_keys,
+    statement_of,
+)
+from edge.influx_together import InfluxTogether
 from edge.source import (
     LISTED_NAMES,
     SAMPLES_BESIDE,
@@ -17,23 +30,18 @@ from edge.source import (
     TOO_MANY,
     Line,
     Lines,
+    Question,
     Samples,
-    labels_of,
-    tagged,
 )
-from nodes.metrics import UNKNOWN_LEVEL
+from edge.together import answer_together
 from nodes.node import Node
-from nodes.series import NO_NUMBERS, RECORD_SECONDS, pinned_tags
+from nodes.series import RECORD_SECONDS
 
 if TYPE_CHECKING:
     from influxdb import InfluxDBClient
 
 # A URL may be long, but not arbitrarily long.
 BATCH_CHARACTERS = 100_000
-# Why a series may have samples that are not seen.
-KEPT_OUT = "InfluxDB holds text, or a field of two types, beside it, which may keep it out; DELETE it"
-# Stored types that make InfluxDB refuse the floats of exporters.
-KEEPS_OUT = {**NO_NUMBERS, "integer": "whole numbers"}
 
 
 class InfluxSource:
@@ -49,6 +57,7 @@ class InfluxSource:
 
     def __init__(self, client: InfluxDBClient, server: str, db_name: str) -> None:
         self._client, self._server, self._db_name = client, server, db_name
+        self._together = InfluxTogether(client)
         self.name = f"InfluxDB at {server}"
         self.place = f"{server}, database {db_name}"
         self.identity = {"server": server, "database": db_name}
@@ -68,6 +77,14 @@ class InfluxSource:
     def kind_of(self, error: Exception) -> str:
         """One word for a label."""
         return influx_utils.kind_of(error)
+
+    def is_away(self, error: Exception) -> bool:
+        """Whether an error is one of the server as a whole."""
+        return influx_utils.kind_of(error) != "error"
+
+    def answer(self, questions: Sequence[Question]) -> list[Any]:
+        """The answers to questions of many nodes, as in SampleSource."""
+        return answer_together(self, questions, self._together.readers, influx_utils.AnswerTooLargeError)
 
     @influx_utils.answers()
     def get_samples(
@@ -89,7 +106,7 @@ class InfluxSource:
         limit = SAMPLES_PER_SLOT * max(len(slots), 1) + SAMPLES_BESIDE
         span = f"time >= {start}" + ("" if reads_later else f" AND time < {end}")
         measurements = node.metrics.measurements
-        statements = [_statement(measurement, node, span, limit) for measurement in measurements]
+        statements = [statement_of(measurement, node, span, limit) for measurement in measurements]
         lines: Lines = {}
         flooded, unread, has_later = [], [], False
         try:
@@ -136,9 +153,9 @@ class InfluxSource:
 
         def queries(span: str) -> list[str]:
             return [
-                f'SELECT last({_field(measurement, node)}) AS "value", *::tag FROM {_from(measurement, node)}'
-                f" WHERE {_conditions(measurement, node, span)}{_by_part(measurement, node)}"
-                for measurement in node.metrics.measurements
+                f'SELECT last({field_of(key, node)}) AS "value", *::tag FROM {measurement_of(key, node)}'
+                f" WHERE {conditions_of(key, node, span)}{by_part(key, node)}"
+                for key in node.metrics.measurements
             ]
 
         answers = influx_utils.run_newest(self._client, queries)
@@ -152,9 +169,9 @@ class InfluxSource:
 
         def queries(span: str) -> list[str]:
             return [
-                f'SELECT last({_field(measurement, node)}) AS "value" FROM {_from(measurement, node)}'
-                f" WHERE {_conditions(measurement, node, f'{span} AND time < now()')}"
-                for measurement in node.metrics.measurements
+                f'SELECT last({field_of(key, node)}) AS "value" FROM {measurement_of(key, node)}'
+                f" WHERE {conditions_of(key, node, f'{span} AND time < now()')}"
+                for key in node.metrics.measurements
             ]
 
         answers = influx_utils.run_newest(self._client, queries)
@@ -166,8 +183,8 @@ class InfluxSource:
         """How many samples of the node there are from `start` to before `end` (ns)."""
         span = f"time >= {start} AND time < {end}"
         queries = [
-            f"SELECT count({_field(name, node)}) FROM {_from(name, node)}"
-            f" WHERE {_conditions(name, node, span)}"
+            f"SELECT count({field_of(name, node)}) FROM {measurement_of(name, node)}"
+            f" WHERE {conditions_of(name, node, span)}"
             for name in node.metrics.measurements
         ]
         return sum(
@@ -177,55 +194,17 @@ class InfluxSource:
     @influx_utils.answers()
     def wrong_types(self, node: Node, keys: Iterable[str]) -> dict[str, str]:
         """Key of a series -> type of stored values that may keep numbers out; others are absent."""
-        asked = {key: node.metrics.series[key] for key in keys}
-        sources = ", ".join(dict.fromkeys(_from(key, node) for key in asked))
-        (answer,) = influx_utils.run(self._client, [f"SHOW FIELD KEYS FROM {sources}"])
-        kinds = sorted(
-            (series["name"], field, kind)
-            for series in answer
-            for field, kind in series["values"]
-            if kind in KEEPS_OUT
-        )
-        held = {(measurement, field): KEEPS_OUT[kind] for measurement, field, kind in kinds}
-        return {
-            key: held[one.measurement, one.value_field]
-            for key, one in asked.items()
-            if (one.measurement, one.value_field) in held
-        }
+        return influx_queries.wrong_types(self._client, node, keys)
 
     @influx_utils.answers()
     def names_there(self, node: Node, key: str, tag: str) -> list[str]:
         """Values of this tag of a series in the database, at most LISTED_NAMES of them."""
         query = (
-            f"SHOW TAG VALUES FROM {_from(key, node)} WITH KEY = {influx_utils.identifier(tag)}"
+            f"SHOW TAG VALUES FROM {measurement_of(key, node)} WITH KEY = {influx_utils.identifier(tag)}"
             f" LIMIT {LISTED_NAMES}"
         )
         (answer,) = influx_utils.run(self._client, [query])
         return [value for series in answer for _, value in series["values"]]
-
-
-def _statement(measurement: str, node: Node, span: str, limit: int) -> str:
-    """A query for at most `limit` samples of each part, the oldest first, with all their tags."""
-    return (
-        f'SELECT {_field(measurement, node)} AS "value", *::tag FROM {_from(measurement, node)}'
-        f" WHERE {_conditions(measurement, node, span)}{_by_part(measurement, node)} LIMIT {limit}"
-    )
-
-
-def _field(key: str, node: Node) -> str:
-    # `::field`, since a tag may have the same name.
-    return f"{influx_utils.identifier(node.metrics.series[key].value_field)}::field"
-
-
-def _from(key: str, node: Node) -> str:
-    return influx_utils.identifier(node.metrics.series[key].measurement)
-
-
-def _by_part(key: str, node: Node) -> str:
-    """Groups, each of which gives a limited number of samples: those of a part, or of what is pooled."""
-    series = node.metrics.series[key]
-    tags = [series.part_tag] if series.part_tag else series.over
-    return f" GROUP BY {', '.join(map(influx_utils.identifier, tags))}" if tags else ""
 
 
 def _newest_of_slots(
@@ -241,8 +220,8 @@ def _newest_of_slots(
     spans = (f"time >= {max(slot, start)} AND time < {slot + interval_ns}" for slot in slots)
     statements = [
         # last() without a second function keeps the time of its sample.
-        f'SELECT last({_field(measurement, node)}) AS "value" FROM {_from(measurement, node)}'
-        f" WHERE {_conditions(measurement, node, span, tags)} GROUP BY *"
+        f'SELECT last({field_of(measurement, node)}) AS "value" FROM {measurement_of(measurement, node)}'
+        f" WHERE {conditions_of(measurement, node, span, tags)} GROUP BY *"
         for span in spans
     ]
     lines: list[Line] = []
@@ -250,57 +229,4 @@ def _newest_of_slots(
     for first in range(0, len(statements), in_batch):
         for answer in influx_utils.run(client, statements[first : first + in_batch]):
             lines += lines_in(answer)
-    return lines
-
-
-def _conditions(measurement: str, node: Node, span: str, tags: Mapping[str, str] | None = None) -> str:
-    conditions = [span]
-    metric = node.metrics.measurements[measurement]
-    conditions += [influx_utils.any_of(tag, [value]) for tag, value in metric.tags.items()]
-    if metric.part_tag:
-        conditions.append(influx_utils.any_of(metric.part_tag, node.parts_of(metric)))
-    pinned = {**(tags or {}), **pinned_tags(measurement, node)}
-    conditions += [influx_utils.any_of(tag, [value]) for tag, value in pinned.items()]
-    return " AND ".join(conditions)
-
-
-def silent_keys(node: Node, lines: Lines, slots: int, interval_ns: int) -> list[str]:
-    """The series that have no sample in some of so many slots, and whose silence would mean a level."""
-    return [
-        key
-        for key, metric in node.metrics.measurements.items()
-        if metric.silence != UNKNOWN_LEVEL
-        and len({time // interval_ns for line in lines.get(key, ()) for time, _ in line.samples}) < slots
-    ]
-
-
-def mixed_keys(client: InfluxDBClient, node: Node, keys: Sequence[str]) -> list[str]:
-    """Those of these series in whose measurements there is text, or a field of two types."""
-    sources = ", ".join(dict.fromkeys(_from(key, node) for key in keys))
-    (answer,) = influx_utils.run(client, [f"SHOW FIELD KEYS FROM {sources}"])
-    mixed = {
-        series["name"]
-        for series in answer
-        if len({name for name, _ in series["values"]}) < len({tuple(row) for row in series["values"]})
-        or any(kind in NO_NUMBERS for _, kind in series["values"])
-    }
-    return [key for key in keys if node.metrics.series[key].measurement in mixed]
-
-
-def lines_in(answer: list[dict[str, Any]]) -> list[Line]:
-    """The series in the answer to a statement that selects time, value and tags."""
-    lines = []
-    for series in answer:
-        group = labels_of((series.get("tags") or {}).items())
-        names = series["columns"][2:]
-        found: dict[tuple[str, ...], Line] = {}
-        for row in series["values"]:
-            time, value = row[:2]
-            if not isinstance(time, int):
-                raise ValueError("a time that is not a whole number")
-            texts = tuple(row[2:])
-            if texts not in found:
-                found[texts] = Line(tagged(labels_of(zip(names, texts, strict=True)) | group), [])
-            found[texts].samples.append((time, value))
-        lines += found.values()
     return lines

@@ -74,6 +74,11 @@ class Node:
         """Key and part of every series of the node -> its name."""
         return {series: name for name, series in self.monitored.items()}
 
+    @cached_property
+    def most_parts(self) -> int:
+        """How many parts the metric with the most of them is made of."""
+        return max(len(self.parts_of(metric)) for metric in self.metrics.rows)
+
     def watching(self, instances: Mapping[str, str]) -> Node:
         """The same node with these instances fixed: exporter -> instance."""
         if all(self.instance_of(exporter) == name for exporter, name in instances.items()):
