@@ -30,7 +30,7 @@ from common.alerts import ALERT, ALERT_RECORDS, ANOMALY, UNKNOWN, WINDOW_RECORDS
 from common.times import format_time
 from common.values import mapping, number, whole
 from edge.bundle import Bundle
-from edge.scores import RECORD_FACTOR, SCORE_RECORDS, Scores, joint, score_records
+from edge.scores import PREDICTIONS, RECORD_FACTOR, SCORE_RECORDS, Scores, joint, score_records
 from edge.selection import NO_SAMPLE
 from edge.windows import Consecutive, Newest, Remembered
 from nodes.metrics import METRICS, OVERALL, MetricTable
@@ -224,7 +224,7 @@ class Detector:
         """Take the values of the next record; returns what is remembered of those before it."""
         last_slot = slot - 1 if self._last_slot is None else self._last_slot
         if self._memory is None:
-            past = Consecutive()
+            past = Consecutive(PREDICTIONS - 1)
             slots = np.arange(last_slot - len(self._window) + 1, last_slot + 1)
             if self._window:
                 score_records(joint(self._bundle), np.array(self._window), slots * self._interval_ns, past)

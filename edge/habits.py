@@ -186,17 +186,12 @@ def reached(
     ordered = windows.reshape(duration, -1).T.copy()
     # NaN comes last.
     ordered.sort(axis=-1)
-    known = duration - _count(np.isnan(windows))
-    if at_most is not None:
-        known -= _count(windows > at_most)
+    counts = ~np.isnan(windows) if at_most is None else windows <= at_most
+    # Few, so that a byte holds their number.
+    known = np.add.reduce(counts, axis=0, dtype=np.int8).astype(int)
     place = np.maximum(known - -(-records * known // duration), 0)
     result = ordered[np.arange(len(ordered)), place.ravel()].reshape(place.shape)
     return np.where(known >= (-(-2 * duration // 3) if fewest is None else fewest), result, -np.inf)
-
-
-def _count(flags: np.ndarray) -> np.ndarray:
-    """How many of the flags (duration, ...) are set: (...). Few, so that a byte holds their number."""
-    return np.add.reduce(flags, axis=0, dtype=np.int8).astype(int)
 
 
 def local_days(times: np.ndarray, zone: str) -> tuple[np.ndarray, np.ndarray]:

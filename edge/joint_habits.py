@@ -16,6 +16,8 @@ from nodes.metrics import DOWN, UP, MetricTable
 STILL = 0.5
 # Two of the three newest records are where the level is now.
 _NOW_RECORDS, _NOW_LEAST = 3, 2
+# So many levels are compared at once that their windows stay in the processor's cache.
+_AT_ONCE = 4096
 # The trained range follows a level that so many of the last 30 records reached: more than it takes to make an
 # alert of an attack, in a row or not.
 DRIFT_RECORDS = MANY_RECORDS + ALERT_RECORDS
@@ -135,13 +137,15 @@ class JointHabits:
         if metrics is not None:
             up, down = ([row.direction != other for row in metrics.values()] for other in (DOWN, UP))
             counts &= up + down
-        record, column = np.nonzero(counts)
-        beyond, at_most = beyond[:, record, column], now[record, column] / STILL
-        # One node has the same room for all of its records.
-        rooms = self.rooms[:, record % len(self.each), column]
-        lasted = [two_thirds(beyond[-duration:], at_most) for duration in DURATIONS]
         shares = np.zeros(counts.shape)
-        shares[record, column] = np.maximum(np.max(lasted / rooms, axis=0), 0.0)
+        records, columns = np.nonzero(counts)
+        for start in range(0, len(records), _AT_ONCE):
+            record, column = (part[start : start + _AT_ONCE] for part in (records, columns))
+            recent, at_most = beyond[:, record, column], now[record, column] / STILL
+            # One node has the same room for all of its records.
+            rooms = self.rooms[:, record % len(self.each), column]
+            lasted = [two_thirds(recent[-duration:], at_most) for duration in DURATIONS]
+            shares[record, column] = np.maximum(np.max(lasted / rooms, axis=0), 0.0)
         return np.maximum(*np.split(shares, 2, axis=1)) * self.rmse
 
     def _beyond(self, times: np.ndarray, levels: np.ndarray, metrics: MetricTable | None) -> np.ndarray:

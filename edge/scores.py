@@ -160,7 +160,7 @@ def _predictions(
     is_far = (moved < -FAR_OUTSIDE) | (moved > 1.0 + FAR_OUTSIDE)
     usable = np.where(is_far | is_excused, np.nan, np.clip(moved, 0.0, 1.0))
     shown = past.windows("inputs", np.concatenate([usable, actual], axis=1), steps)[:-1]
-    rows = np.flatnonzero(past.records(len(actual)) >= steps - 1)
+    rows = past.predicted(len(actual), steps)
     predicted = np.full(actual.shape, np.nan)
     means = np.broadcast_to(bundles.means, actual.shape)
     predicted[rows] = bundles.predict(_bridge(shown[:, rows, :features], means[rows]).swapaxes(0, 1), rows)

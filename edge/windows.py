@@ -35,8 +35,8 @@ class Remembered:
 class Past(Protocol):
     """The records before each of n records."""
 
-    def records(self, count: int) -> np.ndarray:
-        """How many records came before each of them: (n,)."""
+    def predicted(self, count: int, steps: int) -> np.ndarray:
+        """Places of the records that are predicted: at most those with `steps` - 1 records before them."""
 
     def windows(self, name: str, rows: np.ndarray, records: int) -> np.ndarray:
         """The last rows of a quantity, (records, n, columns), of which `rows` (n, columns) are the newest;
@@ -47,16 +47,19 @@ class Past(Protocol):
 class Consecutive:
     """The n records are those of one node, one after another.
 
-    memory: what the record after the last one needs to know.
+    newest: only so many are predicted, the last ones; all, unless given. memory: what the record after the
+    last one needs to know.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, newest: int | None = None) -> None:
+        self._newest = newest
         self.memory = Remembered()
 
-    def records(self, count: int) -> np.ndarray:
+    def predicted(self, count: int, steps: int) -> np.ndarray:
         """As in Past."""
         self.memory.records = count
-        return np.arange(count)
+        unwanted = 0 if self._newest is None else count - self._newest
+        return np.arange(max(steps - 1, unwanted), count)
 
     def windows(self, name: str, rows: np.ndarray, records: int) -> np.ndarray:
         """As in Past; a view."""
@@ -73,12 +76,11 @@ class Newest:
     def __init__(self, memories: Sequence[Remembered]) -> None:
         self._memories = memories
 
-    def records(self, count: int) -> np.ndarray:
+    def predicted(self, count: int, steps: int) -> np.ndarray:
         """As in Past."""
-        before = np.array([memory.records for memory in self._memories])
         for memory in self._memories:
             memory.records += 1
-        return before
+        return np.flatnonzero([memory.records >= steps for memory in self._memories])
 
     def windows(self, name: str, rows: np.ndarray, records: int) -> np.ndarray:
         """As in Past."""
