@@ -132,7 +132,7 @@ def score_records(bundles: JointBundles, values: np.ndarray, times: np.ndarray |
         seen = habits.within(times, values, is_excused, lows, lows + widths, past)
         moved = actual if seen is values else in_ranges(seen, lows, widths)
     predicted, was_seen = _predictions(bundles, actual, moved, is_excused, past)
-    judged = np.where(is_excused, predicted, np.where(was_seen, moved, np.nan))
+    judged = np.where(was_seen, np.where(is_excused, predicted, moved), np.nan)
     squares = metric_square_errors(judged, predicted, metrics)
     columns = squares.shape[1]
     if not metrics.counts_all:
