@@ -40,6 +40,7 @@ from edge.thresholds import (
     read_thresholds,
 )
 from edge.training import train
+from nodes.fleet import Named
 from nodes.metrics import METRICS, MetricTable
 from nodes.node import load_node
 from service.store import Store
@@ -202,7 +203,7 @@ def run_test(options: argparse.Namespace) -> None:
     if options.metrics_port is not None:
         metrics.serve(options.metrics_address, options.metrics_port)
     with Store(options.state_dir, options.spool_limit) as kept:
-        Daemon(settings, source, client, node, kept, metrics, ending).run()
+        Daemon(settings, source, client, [Named("", node)], kept, metrics, ending).run()
 
 
 def _check_test(options: argparse.Namespace, draws: bool) -> None:

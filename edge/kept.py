@@ -45,7 +45,8 @@ class KeptState:
             if self._texts.get(name) != text:
                 changed[name] = self._texts[name] = text
         self.slot = state["monitor"]["judge"]["last_slot"]
-        return f"{{{', '.join(f'"{name}": {text}' for name, text in changed.items())}}}" if changed else ""
+        parts = ", ".join(f"{json.dumps(name)}: {text}" for name, text in changed.items())
+        return f"{{{parts}}}" if changed else ""
 
 
 def parts_of(state: Mapping[str, Any]) -> dict[str, Any]:

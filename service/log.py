@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 
 logger = logging.getLogger(__name__)
 
+# More nodes than this that have the same to say are one line, which names so many of them.
+SINGLE_LINES, NAMED_NODES = 5, 3
 # syslog's severities, which the journal reads from the beginning of a line.
 _JOURNAL_LEVELS = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL": 2}
 
@@ -27,17 +30,56 @@ class JournalFormatter(logging.Formatter):
         return f"<{_JOURNAL_LEVELS[record.levelname]}>{record.levelname} {record.getMessage()}"
 
 
-class Notices:
-    """Logs a fault once when it begins or changes, and once when it has ended."""
+class AboutNode(logging.Filter):
+    """Puts the name of the node that is being worked on before each message.
+
+    about = AboutNode()
+    logging.getLogger("find_anomalies").addFilter(about)
+    with about.node("edge-7"):
+        ...    # logs "edge-7: new records arrive again"
+    """
 
     def __init__(self) -> None:
+        super().__init__()
+        self._name = ""
+
+    @contextlib.contextmanager
+    def node(self, name: str) -> Iterator[None]:
+        """What is logged meanwhile is about this node; no name is put before it if that is empty."""
+        before, self._name = self._name, name
+        try:
+            yield
+        finally:
+            self._name = before
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Name the node in a record."""
+        if self._name:
+            record.msg, record.args = f"{self._name}: {record.getMessage()}", None
+        return True
+
+
+ABOUT_NODE = AboutNode()
+# Filters of a logger see only what is logged with that very logger.
+for _name in ("find_anomalies", __name__):
+    logging.getLogger(_name).addFilter(ABOUT_NODE)
+
+
+class Notices:
+    """Logs a fault once when it begins or changes, and once when it has ended.
+
+    log: called with topic, level and message instead of logging at once.
+    """
+
+    def __init__(self, log: Callable[[str, int, str], None] | None = None) -> None:
+        self._log = log or (lambda topic, level, message: logger.log(level, "%s", message))
         self._logged: dict[str, Hashable] = {}
 
     def fault(self, topic: str, message: str, level: int = logging.ERROR, subject: Hashable = None) -> None:
         """Log the topic's fault, unless its `subject` (by default the message) is the same as last time."""
         subject = message if subject is None else subject
         if self._logged.get(topic) != subject:
-            logger.log(level, "%s", message)
+            self._log(topic, level, message)
         self._logged[topic] = subject
 
     def has(self, topic: str) -> bool:
@@ -47,4 +89,38 @@ class Notices:
     def mended(self, topic: str, message: str) -> None:
         """Log that the topic's fault has ended, if it had one."""
         if self._logged.pop(topic, None) is not None:
-            logger.warning("%s", message)
+            self._log(f"{topic} mended", logging.WARNING, message)
+
+
+class GatheredNotices:
+    """Logs what many nodes have to say in one poll: a line for each, or one line if many say the same.
+
+    gathered = GatheredNotices()
+    notices = Notices(gathered.of("edge-7"))
+    gathered.log()    # at the end of the poll
+    """
+
+    def __init__(self) -> None:
+        self._lines: dict[tuple[str, int], list[tuple[str, str]]] = {}
+
+    def of(self, node: str) -> Callable[[str, int, str], None]:
+        """Takes what the notices of one node would log."""
+        return lambda topic, level, message: self._lines.setdefault((topic, level), []).append(
+            (node, message)
+        )
+
+    def log(self) -> None:
+        """Log what was gathered since the last time."""
+        lines, self._lines = self._lines, {}
+        for (_, level), found in lines.items():
+            if len(found) > SINGLE_LINES:
+                found = [(named([node for node, _ in found]), found[0][1])]
+            for node, message in found:
+                logger.log(level, "%s: %s", node, message)
+
+
+def named(nodes: Iterable[str]) -> str:
+    """A few of the names, and how many more there are."""
+    names = sorted(nodes)
+    more = f" and {len(names) - NAMED_NODES} more" if len(names) > NAMED_NODES else ""
+    return ", ".join(names[:NAMED_NODES]) + more

@@ -258,27 +258,27 @@ class Store:
     # --- state -----------------------------------------------------------------------------------
 
     def states(self) -> dict[str, dict[str, Any]]:
-        """Name -> the state that `add` was last given, with all its changes; those that are damaged are absent.
+        """Name -> the state that `add` was last given, with all its changes; damaged ones are absent.
 
         Called once, before the first `add`. Raises StoreError if the file cannot be read.
         """
         found: dict[str, dict[str, Any]] = {}
         after = {}
         query = "SELECT CAST(name AS BLOB), after, CAST(content AS BLOB) FROM state"
-        for name, number, content in self._read(query):
+        for name, last, content in self._read(query):
             try:
                 found[name.decode()] = _json_object(content)
             except (AttributeError, ValueError) as error:
                 logger.error("%s: a state in it is damaged (%s); judging starts over", self.path, error)
             else:
-                after[name.decode()] = number
+                after[name.decode()] = last
         try:
             # One by one, since all of them together are large.
             query = "SELECT id, CAST(content AS BLOB) FROM changes ORDER BY id"
             with contextlib.closing(self._database.execute(query)) as rows:
-                for number, content in rows:
+                for row, content in rows:
                     for name, change in _json_object(content).items():
-                        if number > after.get(name, _LAST_ID):
+                        if row > after.get(name, _LAST_ID):
                             found[name].update(mapping(change))
         except sqlite3.Error as error:
             raise self._unreadable(error) from None

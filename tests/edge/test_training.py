@@ -23,7 +23,8 @@ from edge.habits import DailyJob, Habits
 from edge.network import check_not_collapsed
 from edge.recording import Stretch, Study, study
 from edge.scores import score_dataset, slot_times
-from edge.training import _check_learnt, _forecast_report, _report_study, enough_epochs, held_out, train
+from edge.training import _check_learnt, _forecast_report, enough_epochs, train
+from edge.training_set import _report_study, held_out
 from nodes.metrics import METRICS
 from tests.support.refusals import refusal
 from tests.support.training import FEATURES, LIVING_STD, Trained, contents, quickly, spread

@@ -25,6 +25,7 @@ from edge.thresholds import propose_thresholds, update_thresholds
 from find_anomalies import main
 from influx_utils import initializeConnection
 from lab.influxd import Influxd
+from nodes.fleet import Named
 from nodes.node import DEFAULT_NODE, getColumnNames, load_node
 from nodes.series import Record
 from service.store import Store
@@ -158,7 +159,9 @@ def poll_once(
     own = initializeConnection(server.host, server.port, "", "")
     source = InfluxSource(own, "influxd", client._database)
     with Store(state, 100) as store:
-        Daemon(settings, source, own, load_node(node_file(stack)), store, EdgeMetrics(), Ending()).run()
+        Daemon(
+            settings, source, own, [Named("", load_node(node_file(stack)))], store, EdgeMetrics(), Ending()
+        ).run()
     (point,) = client.query('SELECT * FROM "detected_anomalies"').get_points()
     return point
 
