@@ -36,10 +36,12 @@ def edge_source(options: argparse.Namespace, *nodes: Node) -> SampleSource:
     return InfluxSource(client, server, options.influx_db)
 
 
-def surveyor(options: argparse.Namespace, timeout_seconds: float = SURVEY_TIMEOUT_SECONDS) -> Surveyor:
-    """What looks into the database, with a time limit of an answer. Raises UserError for options that cannot
-    be used.
+def surveyor(options: argparse.Namespace, timeout_seconds: float | None = None) -> Surveyor:
+    """What looks into the database, with a time limit of an answer, by default SURVEY_TIMEOUT_SECONDS.
+
+    Raises UserError for options that cannot be used.
     """
+    timeout_seconds = timeout_seconds or SURVEY_TIMEOUT_SECONDS
     if options.source == PROMETHEUS:
         return PrometheusSurveyor(prometheus_client(options, timeout_seconds))
     server, client = connect(options, EDGE_ANOMALIES, timeout_seconds)

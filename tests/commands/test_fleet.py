@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import re
+import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -12,13 +14,16 @@ import pytest
 from commands.command_line import parse_options
 from commands.fleet import node_finder, node_folders, nodes_with_folder, selected_nodes, wait_for_nodes
 from common.files import UserError
+from edge.paths import DEFAULT_MODEL, stats_json
 from lab.influxd import Influxd
 from nodes.fleet import Named
 from nodes.metrics import NODE, RAN
 from nodes.node import DEFAULT_NODE
 from service.systemd import Ending
 from tests.nodes.test_finding import hosts, scraped
+from tests.support.edge_daemon import SLOTS, lives
 from tests.support.influx import Database, connect
+from tests.support.program import run_here
 from tests.support.prometheus_writer import write_samples
 from tests.support.refusals import one_line
 
@@ -133,6 +138,46 @@ def test_a_node_with_a_folder_that_is_silent_is_watched_and_told_once(
     ]
     # There is nothing to collect from it.
     assert [one.name for one in selected_nodes(options)] == ["edge-1", "edge-2", "edge-3"]
+
+
+def model_in(folder: Path) -> None:
+    """Put the model that is shipped, and its thresholds, into the folder of a node."""
+    folder.mkdir(parents=True)
+    for name in ("h5", "tflite", "json"):
+        shutil.copy(ROOT / f"{DEFAULT_MODEL}".replace("h5", name), folder / f"model.{name}")
+    shutil.copy(ROOT / stats_json, folder / "model_normalization_stats.json")
+    shutil.copy(ROOT / "data/thresholds.json", folder)
+
+
+def test_each_node_is_judged_with_what_is_in_its_folder(
+    influxd: Influxd, database: Database, tmp_path: Path
+) -> None:
+    begin = int(time.time()) // 15 * 15 - SLOTS * 15
+    for host in ("edge-1", "edge-2", "edge-3"):
+        for name, points in lives(begin, SLOTS, []).items():
+            moved = [{**point, "instance": f"{host}:{point['instance'].split(':')[1]}"} for point in points]
+            write_samples(database.client, {name: moved})
+    for host in ("edge-1", "edge-2"):
+        model_in(tmp_path / "nodes" / host)
+    server = [
+        f"--influx_port={influxd.port}",
+        f"--influx_db={database.name}",
+        f"--state_dir={tmp_path}/state",
+    ]
+    words = ["--mode=test", "--once", f"--state_dir={tmp_path}/state", *server]
+    done = run_here(*words, "--node=edge-?", f"--nodes_dir={tmp_path}/nodes", cwd=ROOT, environment={})
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    lines = [line.split(" ", 2)[2] for line in done.stderr.splitlines()]
+    assert "INFO --node selects 3 of 3 nodes" in lines
+    assert any(line.startswith("WARNING not watched: edge-3: ") for line in lines)
+    assert any(re.match(r"INFO 2 nodes: .*1 without a model$", line) for line in lines)
+    # Without the option, they are counted.
+    done = run_here(*words, f"--state_dir={tmp_path}/other", cwd=ROOT, environment={})
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[-1] == (
+        f"find_anomalies.py: 3 nodes write to localhost:{influxd.port}, database {database.name} (edge-1,"
+        " edge-2, edge-3); choose with --node NAME, or --node all"
+    )
 
 
 # --- a server that is away -----------------------------------------------------------------------
