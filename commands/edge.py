@@ -8,9 +8,9 @@ import os
 from pathlib import Path
 
 from commands.collect import collect_first
-from commands.fleet import node_finder, wait_for_nodes
+from commands.fleet import node_finder, refuse_several_nodes, wait_for_nodes
 from commands.stores import anomaly_store, edge_source
-from common.alerts import ALERT, ANOMALY, NORMAL, UNKNOWN
+from common.alerts import ALERT, ANOMALY, NORMAL, UNKNOWN, WINDOW_RECORDS
 from common.files import UserError, is_there
 from edge import evaluation, pictures
 from edge.bundle import (
@@ -44,7 +44,7 @@ from edge.training import train
 from nodes.fleet import Named
 from nodes.metrics import METRICS, MetricTable
 from nodes.node import load_node
-from service.store import Store
+from service.store import FILE_NAME, Store
 from service.systemd import Ending, check_watchdog
 
 logger = logging.getLogger("find_anomalies")
@@ -185,6 +185,9 @@ def run_test(options: argparse.Namespace) -> None:
     finder = node_finder(options, is_live=True) if options.node else None
     descriptions = finder.descriptions if finder else [load_node(options.node_file)]
     source = edge_source(options, *descriptions)
+    # Where judging has begun, what others write changes nothing.
+    if not finder and not is_there(Path(options.state_dir) / FILE_NAME):
+        refuse_several_nodes(options, *descriptions, source.place, WINDOW_RECORDS * options.interval)
     server, client = anomaly_store(options)
     settings = Settings(
         server=server,

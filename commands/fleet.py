@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from commands.stores import surveyor
 from common.files import UserError
 from nodes.finding import OFFERED_NAMES, NodeFinder
 from nodes.fleet import Named, Pairing, read_nodes_file
-from nodes.names import NodePatterns, listed_names, name_fault, shown_name
+from nodes.names import NodePatterns, describe_several, listed_names, name_fault, shown_name
 from nodes.node import Node, load_node
 from nodes.survey import SURVEY_SECONDS
 from service import loop
@@ -33,6 +34,21 @@ def selected_nodes(options: argparse.Namespace, seconds: float = SURVEY_SECONDS)
         return finder.find()
     except finder.surveyor.errors as error:
         raise UserError(finder.surveyor.describe_error(error)) from None
+
+
+def refuse_several_nodes(options: argparse.Namespace, node: Node, place: str, seconds: float) -> None:
+    """Raise UserError if several nodes have written in the last `seconds`, so that one has to be chosen.
+
+    The first read of samples finds that out, too, but takes too long if they are those of a thousand nodes.
+    place: where they write. An error of the server is left to that read.
+    """
+    if any(map(node.instance_of, node.metrics.exporters)):
+        return
+    looker, pairing = surveyor(options, FIND_TIMEOUT_SECONDS), Pairing(node, {})
+    with contextlib.suppress(*looker.errors):
+        found = looker.instances(pairing.series, seconds)
+        if line := describe_several(dict(enumerate(found)), place):
+            raise UserError(line)
 
 
 def nodes_with_folder(options: argparse.Namespace) -> list[Named]:
