@@ -325,6 +325,7 @@ SERVER_GROUPS = ("samples", "InfluxDB")
 _SWITCH: dict[str, Any] = {"kind": _boolean, "default": False, "metavar": "true|false"}
 _JUDGES = (TRAIN, LIVE, REPLAY, CHECK)
 _PORTS = (PORTS_TRAIN, PORTS_TEST)
+_MANY = (TRAIN, LIVE, COLLECT)
 _SOURCES = (LIVE, DESCRIBE, COLLECT, PORTS_TRAIN, PORTS_TEST)
 _OF_PROMETHEUS: dict[str, Any] = {"needs": "source prometheus", "unless": "ports_dir"}
 
@@ -377,7 +378,12 @@ CHOICES = (
 # In the order of help and docs. A group is where its first option is.
 OPTIONS = (
     Option(
-        "model", "files", _JUDGES, "file of the trained model; its other files are beside it", DEFAULT_MODEL
+        "model",
+        "files",
+        _JUDGES,
+        "file of the trained model; its other files are beside it",
+        DEFAULT_MODEL,
+        unless="node",
     ),
     Option(
         "thresholds_file",
@@ -385,9 +391,18 @@ OPTIONS = (
         _JUDGES,
         "JSON file of the thresholds; a missing key counts as 0.1",
         default=f"{data_prefix}thresholds.json",
+        unless="node",
     ),
-    Option("trainset", "files", (TRAIN, CHECK), "normal records, a day or more", trainset, metavar="CSV"),
-    Option("output", "files", (COLLECT,), "dataset to write, a CSV file; required"),
+    Option(
+        "trainset",
+        "files",
+        (TRAIN, CHECK),
+        "normal records, a day or more",
+        trainset,
+        metavar="CSV",
+        unless="node",
+    ),
+    Option("output", "files", (COLLECT,), "dataset to write, a CSV file; required", unless="node"),
     Option(
         "output",
         "files",
@@ -437,6 +452,7 @@ OPTIONS = (
         (COLLECT,),
         "file for a picture of the dataset: the level of each metric, gaps, and what was left out",
         metavar="PNG",
+        unless="node",
     ),
     Option(
         "plot_dir",
@@ -451,6 +467,32 @@ OPTIONS = (
         (PORTS_TEST,),
         "folder for a picture of each series with an anomaly",
         metavar="DIR",
+    ),
+    Option(
+        "node",
+        "nodes",
+        _MANY,
+        "a node among many, by its name, which is its host; all, or a pattern with * and ?; can be given"
+        " several times",
+        metavar="NAME",
+        default_text="the only one in the database",
+        repeats=True,
+    ),
+    Option(
+        "nodes_file",
+        "nodes",
+        _MANY,
+        'JSON file of nodes that differ, like {"milan": {"node_instance": "10.0.0.1:9100", "cpus": ["0"]}}',
+        needs="node",
+    ),
+    Option(
+        "nodes_dir",
+        "nodes",
+        _MANY,
+        "folder that has a folder for each node, with its records, model and thresholds",
+        default=f"{data_prefix}nodes",
+        metavar="DIR",
+        needs="node",
     ),
     Option(
         "source",
@@ -857,6 +899,17 @@ OPTIONS = (
         default="127.0.0.1",
         metavar="IP",
         needs="metrics_port",
+    ),
+    Option(
+        "metrics_node",
+        "service",
+        (LIVE,),
+        "a node with series of its own among these metrics, or a pattern; others are only counted; can be"
+        " given several times",
+        metavar="NAME",
+        default_text="none",
+        needs="node, metrics_port",
+        repeats=True,
     ),
     Option(
         "replay",
