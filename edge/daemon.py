@@ -21,7 +21,7 @@ from common.files import UserError
 from edge import pictures
 from edge.delivery import REFUSED_RETRY_SECONDS, Delivery
 from edge.exporter import SILENT, WITHOUT_MODEL, EdgeMetrics
-from edge.many_nodes import ManyNodes
+from edge.many_nodes import GatheredNotices, ManyNodes
 from edge.monitor import Judged
 from edge.poll_log import Polled, PollLog
 from edge.polling import poll_all
@@ -30,8 +30,9 @@ from edge.timing import seconds_to_next_poll
 from edge.watch import Found, Watch, WatchSettings
 from edge.watched_nodes import WatchedNodes
 from nodes.fleet import Named
+from nodes.names import listed_names
 from service import loop
-from service.log import ABOUT_NODE, GatheredNotices, Notices, named
+from service.log import ABOUT_NODE, Notices
 from service.store import Store, StoreError
 from service.systemd import Ending
 
@@ -334,7 +335,10 @@ class Daemon:
             return
         _, reason = next(iter(waiting.values()))
         self._notices.fault(
-            "waiting", f"not watched: {named(waiting)}: {reason}", logging.WARNING, frozenset(waiting)
+            "waiting",
+            f"not watched: {listed_names(sorted(waiting))}: {reason}",
+            logging.WARNING,
+            frozenset(waiting),
         )
 
     def _draw(self, name: str, watch: Watch, found: Found) -> None:

@@ -19,7 +19,7 @@ import itertools
 import json
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -209,6 +209,13 @@ class Detector:
         scores = score(self._bundle, np.array(self._window), slots * self._interval_ns, WINDOW_RECORDS)
         values = {name: columns[column] for column, name in metrics.stored.items()}
         return _judge(time, values, scores, -1, self.thresholds, self._row)
+
+
+def observe_all(
+    detectors: Sequence[Detector], times: Sequence[int], columns: Sequence[Mapping[str, float]]
+) -> list[Verdict]:
+    """The verdicts on the next record of each of n different nodes."""
+    return [one.observe(time, row) for one, time, row in zip(detectors, times, columns, strict=True)]
 
 
 def detect(thresholds: dict[str, float], frame: pd.DataFrame, scores: Scores) -> list[Verdict]:

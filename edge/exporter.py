@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import fnmatch
 import math
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from common.alerts import ALERT, ANOMALY, NORMAL, UNKNOWN
 from edge.detector import UNKNOWN_CAUSE, Verdict
 from edge.sensitivity import Curve
 from nodes.metrics import METRICS, MetricTable
+from nodes.names import NodePatterns
 from service.exporter import Exporter
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
-STATUSES = (NORMAL, ANOMALY, ALERT, UNKNOWN)
 # What a node without a new record is, and one that cannot be watched yet.
 SILENT, WITHOUT_MODEL = "silent", "without a model"
 
@@ -29,9 +28,9 @@ class EdgeMetrics(Exporter):
     thousand; all others only count. None if there is one node, whose series have no such label.
     """
 
-    def __init__(self, registry: CollectorRegistry | None = None, nodes: Sequence[str] | None = None) -> None:
+    def __init__(self, registry: CollectorRegistry | None = None, nodes: Iterable[str] | None = None) -> None:
         super().__init__(registry)
-        self._nodes = nodes
+        self._nodes = None if nodes is None else NodePatterns(nodes)
         self._foreign: set[str] = set()
         self._drifting: set[str] = set()
         self._with_curve: dict[str, set[str]] = {}
@@ -86,7 +85,7 @@ class EdgeMetrics(Exporter):
 
     def shows(self, node: str) -> bool:
         """Whether a node has series of its own."""
-        return self._nodes is None or any(fnmatch.fnmatchcase(node, pattern) for pattern in self._nodes)
+        return self._nodes is None or self._nodes.matches(node)
 
     def _of(self, node: str) -> tuple[str, ...]:
         return () if self._nodes is None else (node,)
@@ -164,5 +163,5 @@ class EdgeMetrics(Exporter):
 
     def show_nodes(self, counts: Mapping[str, int]) -> None:
         """Show how many nodes have which status."""
-        for status in (*STATUSES, SILENT, WITHOUT_MODEL):
+        for status in (NORMAL, ANOMALY, ALERT, UNKNOWN, SILENT, WITHOUT_MODEL):
             self.nodes.labels(status).set(counts.get(status, 0))

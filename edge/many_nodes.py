@@ -1,22 +1,28 @@
-"""Incidents of many nodes at once are one incident.
+"""What many nodes have to say at once is said once: incidents that open together, and equal faults.
 
-It opens when the incidents of at least LEAST_NODES nodes, and of at least one node in a hundred, have opened
-within SAME_MOMENT_SECONDS. What opens in the SAME_MOMENT_SECONDS after that belongs to it. It closes with the
-last of its nodes. Until it opens, each incident is logged by itself.
+An incident of many nodes opens when the incidents of at least LEAST_NODES nodes, and of at least one node in
+a hundred, have opened within SAME_MOMENT_SECONDS. What opens in the SAME_MOMENT_SECONDS after that belongs to
+it. It closes with the last of its nodes. Until it opens, each incident is logged by itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from common.times import format_duration, format_time
 from common.values import mapping, text, whole
 from edge.detector import UNKNOWN_CAUSE
-from service.log import named
+from nodes.metrics import METRICS
+from nodes.names import listed_names
+
+logger = logging.getLogger("find_anomalies")
 
 LEAST_NODES = 3
+# More nodes than this that have the same to say are one line.
+SINGLE_LINES = 5
 # An attack that is weak here and strong there makes alerts of the 4th record, or of 8 within 30.
 SAME_MOMENT_SECONDS = 150
 
@@ -34,7 +40,9 @@ class IncidentChange:
 
 @dataclass
 class OneIncident:
-    """An incident of many nodes. began: when it opened (ns). members: its nodes; open: those still open."""
+    """An incident of many nodes. began: when it opened (ns). members: its nodes. open: those still open.
+    told: how many were logged. last: its newest record.
+    """
 
     began: int
     members: set[str] = field(default_factory=set)
@@ -45,13 +53,9 @@ class OneIncident:
 
 
 class ManyNodes:
-    """Takes what the incidents of nodes do, poll by poll; returns the lines to log.
+    """Takes what the incidents of nodes do, poll by poll; returns the lines to log."""
 
-    nodes: how many are watched. With fewer than LEAST_NODES, each incident is logged by itself.
-    """
-
-    def __init__(self, order: Sequence[str] = ()) -> None:
-        self._order = tuple(order)
+    def __init__(self) -> None:
         self._recent: dict[str, IncidentChange] = {}
         self._one: OneIncident | None = None
 
@@ -61,7 +65,7 @@ class ManyNodes:
         return self._one is not None
 
     def observe(self, changes: Iterable[IncidentChange], nodes: int) -> list[str]:
-        """The lines to log after these changes of a poll."""
+        """The lines to log after these changes of a poll. nodes: how many are watched."""
         lines, alone = [], []
         for change in sorted(changes, key=lambda one: (one.time, one.node)):
             if not change.is_open:
@@ -113,8 +117,9 @@ class ManyNodes:
 
     def _news(self, nodes: int) -> list[str]:
         one = self._one
-        cause = " | ".join(name for name in self._order if name in one.causes) or UNKNOWN_CAUSE
-        names = named(one.members)
+        documented = [name for name in METRICS if name in one.causes]
+        cause = " | ".join([*documented, *sorted(one.causes.difference(documented))]) or UNKNOWN_CAUSE
+        names = listed_names(sorted(one.members))
         if not one.open:
             lasted = format_duration((one.last - one.began) / 1e9)
             line = (
@@ -162,3 +167,30 @@ class ManyNodes:
             numbers = {key: whole(kept[key]) for key in ("began", "told", "last")}
             kept = OneIncident(**numbers, **sets)
         self._recent, self._one = {one.node: one for one in recent}, kept
+
+
+class GatheredNotices:
+    """Logs what many nodes have to say in one poll: a line for each, or one line if many say the same.
+
+    gathered = GatheredNotices()
+    notices = Notices(gathered.of("edge-7"))
+    gathered.log()    # at the end of the poll
+    """
+
+    def __init__(self) -> None:
+        self._lines: dict[tuple[str, int], list[tuple[str, str]]] = {}
+
+    def of(self, node: str) -> Callable[[str, int, str], None]:
+        """Takes what the notices of one node would log."""
+        return lambda topic, level, message: self._lines.setdefault((topic, level), []).append(
+            (node, message)
+        )
+
+    def log(self) -> None:
+        """Log what was gathered since the last time."""
+        lines, self._lines = self._lines, {}
+        for (_, level), found in lines.items():
+            if len(found) > SINGLE_LINES:
+                found = [(listed_names(sorted({node for node, _ in found})), found[0][1])]
+            for node, message in found:
+                logger.log(level, "%s: %s", node, message)

@@ -124,6 +124,7 @@ class Watch:
             0 if settings.once else PATIENCE_RECORDS,
             clock,
             notices,
+            settings.name,
         )
         self.incidents = Incidents(metrics)
         self._drift_records = max(1, round(settings.drift_seconds / settings.interval_seconds))

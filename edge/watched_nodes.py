@@ -12,10 +12,11 @@ from typing import Any
 from common.files import UserError, is_there
 from edge.bundle import bundle_paths
 from edge.kept import WHOLE_POLLS, KeptState, state_of
+from edge.many_nodes import GatheredNotices
 from edge.source import SampleSource
 from edge.watch import Watch, WatchSettings
 from nodes.fleet import Named
-from service.log import ABOUT_NODE, GatheredNotices, Notices
+from service.log import ABOUT_NODE, Notices
 
 logger = logging.getLogger("find_anomalies")
 

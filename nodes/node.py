@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +59,30 @@ class Node:
         documented = {NODE: self.node_tags, RAN: self.ran_tags}
         return documented[exporter] if exporter in documented else dict(self.tags).get(exporter, ())
 
+    @cached_property
+    def monitored(self) -> dict[str, tuple[str, str | None]]:
+        """Name of every series of the node -> its key and part. Series with parts come first."""
+        metrics = self.metrics.measurements
+        return {
+            series_name(key, metric.part_tag, part): (key, part)
+            for key, metric in sorted(metrics.items(), key=lambda item: item[1].part_tag is None)
+            for part in self.parts_of(metric)
+        }
+
+    @cached_property
+    def names_of_series(self) -> dict[tuple[str, str | None], str]:
+        """Key and part of every series of the node -> its name."""
+        return {series: name for name, series in self.monitored.items()}
+
+    @cached_property
+    def most_parts(self) -> int:
+        """How many parts the metric with the most of them is made of."""
+        return max(len(self.parts_of(metric)) for metric in self.metrics.rows)
+
     def watching(self, instances: Mapping[str, str]) -> Node:
         """The same node with these instances fixed: exporter -> instance."""
+        if all(self.instance_of(exporter) == name for exporter, name in instances.items()):
+            return self
         others = {name: one for name, one in instances.items() if name not in (NODE, RAN)}
         return replace(
             self,

@@ -6,12 +6,10 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 
 logger = logging.getLogger(__name__)
 
-# More nodes than this that have the same to say are one line, which names so many of them.
-SINGLE_LINES, NAMED_NODES = 5, 3
 # syslog's severities, which the journal reads from the beginning of a line.
 _JOURNAL_LEVELS = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL": 2}
 
@@ -90,37 +88,3 @@ class Notices:
         """Log that the topic's fault has ended, if it had one."""
         if self._logged.pop(topic, None) is not None:
             self._log(f"{topic} mended", logging.WARNING, message)
-
-
-class GatheredNotices:
-    """Logs what many nodes have to say in one poll: a line for each, or one line if many say the same.
-
-    gathered = GatheredNotices()
-    notices = Notices(gathered.of("edge-7"))
-    gathered.log()    # at the end of the poll
-    """
-
-    def __init__(self) -> None:
-        self._lines: dict[tuple[str, int], list[tuple[str, str]]] = {}
-
-    def of(self, node: str) -> Callable[[str, int, str], None]:
-        """Takes what the notices of one node would log."""
-        return lambda topic, level, message: self._lines.setdefault((topic, level), []).append(
-            (node, message)
-        )
-
-    def log(self) -> None:
-        """Log what was gathered since the last time."""
-        lines, self._lines = self._lines, {}
-        for (_, level), found in lines.items():
-            if len(found) > SINGLE_LINES:
-                found = [(named([node for node, _ in found]), found[0][1])]
-            for node, message in found:
-                logger.log(level, "%s: %s", node, message)
-
-
-def named(nodes: Iterable[str]) -> str:
-    """A few of the names, and how many more there are."""
-    names = sorted(nodes)
-    more = f" and {len(names) - NAMED_NODES} more" if len(names) > NAMED_NODES else ""
-    return ", ".join(names[:NAMED_NODES]) + more
