@@ -32,17 +32,16 @@ from simulators.edge import NORMAL_START, Attack
 from simulators.fleet import KINDS_OF_SITE, SimulatedNode, fleet
 
 NODES, LEFT_OUT = 12, 4
-HOUR_SECONDS = 3600.0
-TRAIN_DAYS = 3
+OWN_DAYS = 3
 # The recording is from Monday to Wednesday. A Thursday with attacks is judged, and the Friday without.
 ATTACK_DAY, NORMAL_DAY = 3, 4
 ATTACK_SECONDS = 720.0
 # A full training of three days makes fifteen times as many steps.
-STEPS = 720
+FIT_STEPS = 720
 # A node that is new has so many hours of its own, and is judged until it has so many.
 FIRST_HOURS = ((1, 6), (6, 24), (24, 72))
 # It is new on a Monday at eight.
-NEW_START = NORMAL_START + 7 * DAY_SECONDS + 8 * HOUR_SECONDS
+NEW_START = NORMAL_START + 7 * DAY_SECONDS + 8 * 3600.0
 # Points of CPU and RAM, and multiples of the traffic at rest.
 SIZES_OF_ATTACKS = {
     "small": {"cpu": 6.0, "memory": 0.5, "upload": 2.0, "flood": 2.0},
@@ -50,7 +49,7 @@ SIZES_OF_ATTACKS = {
     "large": {"cpu": 40.0, "memory": 8.0, "upload": 25.0, "flood": 25.0},
 }
 
-Predict = Callable[[np.ndarray], np.ndarray]
+Forecast = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass
@@ -86,7 +85,7 @@ class Fitter:
         self._keras = network.import_keras()
         self._model: Any = None
 
-    def fit(self, inputs: np.ndarray, targets: np.ndarray, steps: int = STEPS) -> Predict:
+    def fit(self, inputs: np.ndarray, targets: np.ndarray, steps: int = FIT_STEPS) -> Forecast:
         """A network that made so many steps over these sequences, in random order."""
         self._keras.utils.set_random_seed(network.SEED)
         rng = np.random.default_rng(network.SEED)
@@ -136,7 +135,7 @@ class Fitter:
                 nesterov=True,
                 clipnorm=1.0,
                 use_ema=True,
-                ema_momentum=1 - 9 / STEPS,
+                ema_momentum=1 - 9 / FIT_STEPS,
             ),
             loss=lambda actual, predicted: ops.mean(self._weights * ops.square(actual - predicted), axis=-1),
             jit_compile=False,
@@ -153,7 +152,7 @@ def attacks_of(one: SimulatedNode, start: float, hours: int) -> list[tuple[str, 
     attacks = []
     for hour, place in enumerate(order[:hours]):
         size, kind = chosen[place]
-        begin = start + hour * HOUR_SECONDS + rng.uniform(1200, 2400)
+        begin = start + hour * 3600.0 + rng.uniform(1200, 2400)
         amount = SIZES_OF_ATTACKS[size][kind] * traffic.get(kind, 1.0)
         attacks.append((size, Attack(kind, begin, begin + ATTACK_SECONDS, amount)))
     return attacks
@@ -181,7 +180,7 @@ class Subject:
         attacks = attacks_of(node, attacked, 24)
         return cls(
             node,
-            node.frame(first, TRAIN_DAYS * DAY_SECONDS),
+            node.frame(first, OWN_DAYS * DAY_SECONDS),
             attacks,
             node.frame(attacked, DAY_SECONDS, [attack for _, attack in attacks]),
             node.frame(normal, DAY_SECONDS),
@@ -190,16 +189,16 @@ class Subject:
     @classmethod
     def new(cls, node: SimulatedNode, hours: int, until: int) -> Subject:
         """A node with its first hours alone."""
-        span = FIRST_HOURS[-1][1] * HOUR_SECONDS
-        attacks = attacks_of(node, NEW_START + hours * HOUR_SECONDS, until - hours)
+        span = FIRST_HOURS[-1][1] * 3600.0
+        attacks = attacks_of(node, NEW_START + hours * 3600.0, until - hours)
         whole, attacked = (
             node.frame(NEW_START, span, given) for given in ((), [attack for _, attack in attacks])
         )
-        own, end = (int(of * HOUR_SECONDS / RECORD_SECONDS) for of in (hours, until))
+        own, end = (int(of * 3600.0 / RECORD_SECONDS) for of in (hours, until))
         return cls(node, whole.iloc[:own], attacks, attacked.iloc[own:end], whole.iloc[own:end])
 
 
-def judge(subject: Subject, own: TrainingSet, predict: Predict, tally: Tally) -> None:
+def judge(subject: Subject, own: TrainingSet, predict: Forecast, tally: Tally) -> None:
     """Judge the records of a node by a network and its own statistics, habits and thresholds."""
     bundle = bundle_of(own, predict)
     thresholds = learnt_thresholds(bundle, subject.recording)
@@ -226,7 +225,7 @@ def judge(subject: Subject, own: TrainingSet, predict: Predict, tally: Tally) ->
     tally.rmse.append(float(np.sqrt(errors.mean(axis=0)[-1])))
 
 
-def mean_of(own: TrainingSet) -> Predict:
+def mean_of(own: TrainingSet) -> Forecast:
     """A forecast without any network: what the records are on average."""
     means = own.targets[: own.split].mean(axis=0)
     return lambda inputs: np.broadcast_to(means, (len(inputs), len(means)))
@@ -240,7 +239,7 @@ def study_seed(seed: int, tallies: dict[str, Tally], seconds: dict[str, list[flo
     sets = [prepared(one.recording) for one in subjects]
     fitter = Fitter()
 
-    def fit(what: str, chosen: Sequence[TrainingSet], steps: int = STEPS) -> Predict:
+    def fit(what: str, chosen: Sequence[TrainingSet], steps: int = FIT_STEPS) -> Forecast:
         # As many records of each node as of the others.
         begin = time.process_time()
         parts = [(one.inputs[: one.split], one.targets[: one.split]) for one in chosen]
@@ -253,7 +252,7 @@ def study_seed(seed: int, tallies: dict[str, Tally], seconds: dict[str, list[flo
     shared = {"one for all": fit("one for all", [sets[i] for i in taught])}
     if longer:
         what = "one for all, 5 x the steps"
-        shared[what] = fit(what, [sets[i] for i in taught], 5 * STEPS)
+        shared[what] = fit(what, [sets[i] for i in taught], 5 * FIT_STEPS)
     of_kind = {
         kind: fit("one for a kind", [sets[i] for i in taught if subjects[i].node.kind == kind])
         for kind in KINDS_OF_SITE
@@ -300,10 +299,12 @@ def main() -> None:
     """Run the study and print its table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sharing", description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--longer", action="store_true", help="also what takes long and changes little")
+    options = parser.parse_args()
     tallies: dict[str, Tally] = {}
     seconds: dict[str, list[float]] = {}
-    for number, seed in enumerate(parser.parse_args().seeds):
-        study_seed(seed, tallies, seconds, longer=number == 0)
+    for seed in options.seeds:
+        study_seed(seed, tallies, seconds, options.longer)
         saveDictJson(show(tallies, seconds), "plots/sharing.json")
 
 

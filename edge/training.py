@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from edge.paths import DEFAULT_MODEL, plots_prefix
 from edge.pictures import plotAccLoss, plotMetric
 from edge.recording import outside
 from edge.scores import Scores, score
+from edge.sensitivity import Curve
 from edge.sequences import metric_square_errors
 from edge.training_set import TrainingSet, prepare
 from nodes.metrics import METRICS, MetricTable
@@ -74,20 +75,28 @@ def train(
     )
     inputs, targets, split = prepared.inputs, prepared.targets, prepared.split
     epochs = enough_epochs(split) if train_epochs is None else train_epochs
-    model, history = _fitted(inputs, targets, epochs, split, train_verbose)
+    model, history = fitted(inputs, targets, epochs, split, train_verbose)
     report = _forecast_report(model, inputs, targets, split, prepared.metrics)
-    _check_learnt(report)
+    check_learnt(report)
     litert = convert(model, model_filename, inputs[-2000:])
     bundle = bundle_of(prepared, Predictor(litert))
-    save_bundle(model, litert, model_filename, prepared.stats, identity_of(prepared, bundle, report))
+    curves = measure(bundle, prepared.learnt, prepared.times, prepared.held_records)
+    save_bundle(model, litert, model_filename, prepared.stats, identity_of(prepared, bundle, report, curves))
     for metric in ("loss", "accuracy"):
         plotMetric(history, metric, f"{plot_dir}/")
     plotAccLoss(history, f"{plot_dir}/")
     return model
 
 
-def bundle_of(prepared: TrainingSet, predictor: Predictor) -> Bundle:
+def bundle_of(prepared: TrainingSet, predictor: Callable[[np.ndarray], np.ndarray]) -> Bundle:
     """The bundle of a node: a trained network with the node's own statistics, means and habits."""
+    return bundle_and_scores(prepared, predictor)[0]
+
+
+def bundle_and_scores(
+    prepared: TrainingSet, predictor: Callable[[np.ndarray], np.ndarray]
+) -> tuple[Bundle, Scores]:
+    """The same bundle, and the scores of the records; in these, no level lasts too long."""
     means = prepared.targets[: prepared.split].mean(axis=0).astype(float).round(6)
     habits, windows = prepared.studied.habits, prepared.studied.windows
     bundle = Bundle(
@@ -100,13 +109,18 @@ def bundle_of(prepared: TrainingSet, predictor: Predictor) -> Bundle:
         habits=habits,
         left_out=windows,
     )
-    rmse = usual_rmse(score(bundle, prepared.values, prepared.times), prepared.times, windows)
-    return dataclasses.replace(bundle, habits=habits.in_units_of(rmse))
+    scores = score(bundle, prepared.values, prepared.times)
+    rmse = usual_rmse(scores, prepared.times, windows)
+    return dataclasses.replace(bundle, habits=habits.in_units_of(rmse)), scores
 
 
-def identity_of(prepared: TrainingSet, bundle: Bundle, report: dict[str, dict[str, float]]) -> dict[str, Any]:
-    """What save_bundle() says of a training. report: what the network reaches on records held out."""
-    curves = measure(bundle, prepared.learnt, prepared.times, prepared.held_records)
+def identity_of(
+    prepared: TrainingSet,
+    bundle: Bundle,
+    report: dict[str, dict[str, float]],
+    curves: Mapping[str, Curve],
+) -> dict[str, Any]:
+    """What save_bundle() says of a training. report: of forecast_rmse(). curves: of measure()."""
     return {
         "metrics": prepared.metrics.description,
         "features": bundle.features,
@@ -124,7 +138,7 @@ def identity_of(prepared: TrainingSet, bundle: Bundle, report: dict[str, dict[st
     }
 
 
-def _fitted(
+def fitted(
     inputs: np.ndarray, targets: np.ndarray, epochs: int, split: int, train_verbose: int
 ) -> tuple[Any, Any]:
     """The trained Keras model, and its history; sequences from `split` on are held out.
@@ -152,7 +166,7 @@ def usual_rmse(scores: Scores, times: np.ndarray, left_out: Sequence[tuple[int, 
     return np.nanpercentile(window, USUAL_PERCENTILE, axis=0)
 
 
-def _check_learnt(report: dict[str, dict[str, float]]) -> None:
+def check_learnt(report: dict[str, dict[str, float]]) -> None:
     """Refuse a network that is hardly better than the training mean; log the metrics where it is worse."""
     network, mean = (report["overall"][name] for name in ("network", "training_mean"))
     if network > LEARNT_SHARE * mean:
@@ -171,23 +185,9 @@ def _check_learnt(report: dict[str, dict[str, float]]) -> None:
 def _forecast_report(
     model: Any, inputs: np.ndarray, targets: np.ndarray, split: int, metrics: MetricTable = METRICS
 ) -> dict[str, dict[str, float]]:
-    """Print and return the held-out RMSE of each metric, for the network and for two trivial forecasts."""
+    """Print and return what forecast_rmse() finds for a Keras model."""
+    report = forecast_rmse(lambda chosen: network.predict(model, chosen), inputs, targets, split, metrics)
     is_enough = len(inputs) - split >= MIN_HELD_OUT
-    held_out = slice(split, None) if is_enough else slice(None)
-    actual = targets[held_out]
-    forecasts = {
-        "network": network.predict(model, inputs[held_out]),
-        "training_mean": np.broadcast_to(targets[:split].mean(axis=0), actual.shape),
-        "previous_record": inputs[held_out][:, -1],
-    }
-    rmse = {
-        name: np.sqrt(metric_square_errors(actual, forecast, metrics).mean(axis=0))
-        for name, forecast in forecasts.items()
-    }
-    report = {
-        metric: {name: round(float(values[i]), 5) for name, values in rmse.items()}
-        for i, metric in enumerate(metrics.threshold_keys)
-    }
     chosen = "the held-out records" if is_enough else "all records, since too few are held out"
     print(f"\nRMSE on {chosen} (normalised units)")
     print(f"{'metric':<12} {'network':>8} {'training mean':>14} {'previous record':>16}")
@@ -197,3 +197,31 @@ def _forecast_report(
             f" {values['previous_record']:>16.4f}"
         )
     return report
+
+
+def forecast_rmse(
+    predict: Callable[[np.ndarray], np.ndarray],
+    inputs: np.ndarray,
+    targets: np.ndarray,
+    split: int,
+    metrics: MetricTable = METRICS,
+) -> dict[str, dict[str, float]]:
+    """The held-out RMSE of each metric, for a network and for two trivial forecasts.
+
+    If fewer than MIN_HELD_OUT sequences are held out, it is that of all.
+    """
+    held_out = slice(split if len(inputs) - split >= MIN_HELD_OUT else 0, None)
+    actual = targets[held_out]
+    forecasts = {
+        "network": predict(inputs[held_out]),
+        "training_mean": np.broadcast_to(targets[:split].mean(axis=0), actual.shape),
+        "previous_record": inputs[held_out][:, -1],
+    }
+    rmse = {
+        name: np.sqrt(metric_square_errors(actual, forecast, metrics).mean(axis=0))
+        for name, forecast in forecasts.items()
+    }
+    return {
+        metric: {name: round(float(values[i]), 5) for name, values in rmse.items()}
+        for i, metric in enumerate(metrics.threshold_keys)
+    }
