@@ -13,6 +13,7 @@ from common.files import UserError, is_there
 from edge.bundle import bundle_paths
 from edge.kept import WHOLE_POLLS, KeptState, state_of
 from edge.many_nodes import GatheredNotices
+from edge.networks import Networks
 from edge.source import SampleSource
 from edge.watch import Watch, WatchSettings
 from nodes.fleet import Named
@@ -48,6 +49,7 @@ class WatchedNodes:
         self._source = source
         self._clock = clock
         self._gathered = gathered
+        self._networks = Networks()
         self._states = dict(states)
         self.watches: dict[str, Watch] = {}
         self.waiting: dict[str, tuple[Named, str]] = {}
@@ -99,6 +101,7 @@ class WatchedNodes:
                     self._kept_state(one.name, identity),
                     self._clock,
                     Notices(self._gathered.of(one.name)) if one.name else None,
+                    self._networks,
                 )
             except UserError as error:
                 if not one.name:
