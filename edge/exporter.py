@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # What a node without a new record is, and one that cannot be watched yet.
 SILENT, WITHOUT_MODEL = "silent", "without a model"
+STATUSES_OF_NODES = (ALERT, ANOMALY, UNKNOWN, SILENT, WITHOUT_MODEL, NORMAL)
 
 
 class EdgeMetrics(Exporter):
@@ -163,5 +164,5 @@ class EdgeMetrics(Exporter):
 
     def show_nodes(self, counts: Mapping[str, int]) -> None:
         """Show how many nodes have which status."""
-        for status in (NORMAL, ANOMALY, ALERT, UNKNOWN, SILENT, WITHOUT_MODEL):
+        for status in STATUSES_OF_NODES:
             self.nodes.labels(status).set(counts.get(status, 0))
