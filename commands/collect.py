@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+from commands.fleet import selected_nodes
 from commands.options import TRAIN, words_for
 from commands.stores import edge_source
 from common.files import UnavailableError, UserError, is_there
@@ -46,7 +47,17 @@ LISTED_LINES = 100
 
 
 def run_collect(options: argparse.Namespace) -> None:
-    """Run --mode collect: write stretches of the node's history as a dataset, or add them to one."""
+    """Run --mode collect: write stretches of the node's history as a dataset, or add them to one.
+
+    With --node, each node's dataset is written into its folder.
+    """
+    if options.node:
+        nodes = selected_nodes(options)
+        if faults := collect_nodes(options, nodes, options.stretch, options.leave_out, options.add):
+            raise UserError(f"{len(faults)} of {len(nodes)} nodes could not be collected; the log says why")
+        words = shlex.join(word for name in options.node for word in ("--node", name))
+        print(f"next: python find_anomalies.py --mode train {words}")
+        return
     if not options.output:
         raise UserError("--mode collect needs --output FILE.csv")
     count = _collect(
@@ -71,11 +82,16 @@ def collect_first(options: argparse.Namespace) -> None:
 
 
 def collect_nodes(
-    options: argparse.Namespace, nodes: Sequence[Named], is_new: bool = False
+    options: argparse.Namespace,
+    nodes: Sequence[Named],
+    given: Sequence[Span] = (),
+    leave_out: str | None = None,
+    adds: bool = False,
+    is_new: bool = False,
 ) -> dict[str, str]:
     """Write the dataset of each node into its folder; returns those that got none, and why, which is logged.
 
-    is_new: the newest --since of the history of nodes that have no dataset yet, for --mode train. Raises
+    given, leave_out, adds: as for _collect(). is_new: a node must not have a dataset yet. Raises
     UnavailableError if the server is away or refuses.
     """
     from tqdm import tqdm
@@ -87,14 +103,13 @@ def collect_nodes(
     with logging_redirect_tqdm():
         for one in tqdm(nodes, desc="collecting", unit="node", disable=None):
             dataset = node_files(options.nodes_dir, one.name).trainset
-            given = () if is_new else (options.stretch, options.leave_out, options.add)
             try:
                 if is_new and is_there(dataset):
                     raise UserError(
                         f"{dataset}: is there already; train without --since, or write it anew with"
                         " --mode collect"
                     )
-                _collect(options, one.node, source, str(dataset), *given, progress=iter)
+                _collect(options, one.node, source, str(dataset), given, leave_out, adds, progress=iter)
             except UserError as error:
                 if getattr(error, "kind", OWN_FAULT) != OWN_FAULT:
                     raise

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+from pathlib import Path
 
+from commands.fleet import node_finder, refuse_several_nodes, wait_for_nodes
 from commands.stores import anomaly_store, edge_source
-from common.alerts import ALERT, ANOMALY, NORMAL, UNKNOWN
-from common.files import UserError
+from common.alerts import ALERT, ANOMALY, NORMAL, UNKNOWN, WINDOW_RECORDS
+from common.files import UserError, is_there
 from edge import evaluation, pictures
 from edge.bundle import (
     Bundle,
@@ -33,7 +35,7 @@ from edge.thresholds import (
 )
 from nodes.fleet import Named
 from nodes.node import load_node
-from service.store import Store
+from service.store import FILE_NAME, Store
 from service.systemd import Ending, check_watchdog
 
 logger = logging.getLogger("find_anomalies")
@@ -92,8 +94,12 @@ def run_test(options: argparse.Namespace) -> None:
     _check_test(options, bool(options.plot_dir))
     # Other users of the machine may not read the files that this writes.
     os.umask(0o027)
-    node = load_node(options.node_file)
-    source = edge_source(options, node)
+    finder = node_finder(options, is_live=True) if options.node else None
+    descriptions = finder.descriptions if finder else [load_node(options.node_file)]
+    source = edge_source(options, *descriptions)
+    # Where judging has begun, what others write changes nothing.
+    if not finder and not is_there(Path(options.state_dir) / FILE_NAME):
+        refuse_several_nodes(options, *descriptions, source.place, WINDOW_RECORDS * options.interval)
     server, client = anomaly_store(options)
     settings = Settings(
         server=server,
@@ -106,15 +112,21 @@ def run_test(options: argparse.Namespace) -> None:
         model=options.model,
         plot_dir=options.plot_dir,
         once=options.once,
+        nodes_dir=options.nodes_dir,
     )
     check_watchdog(options.interval)
     ending = Ending()
     ending.install()
-    metrics = EdgeMetrics()
+    metrics = EdgeMetrics(nodes=options.metrics_node if finder else None)
     if options.metrics_port is not None:
         metrics.serve(options.metrics_address, options.metrics_port)
     with Store(options.state_dir, options.spool_limit) as kept:
-        Daemon(settings, source, client, [Named("", node)], kept, metrics, ending).run()
+        if finder:
+            nodes = wait_for_nodes(finder, options.once, ending)
+        else:
+            nodes = [Named("", node) for node in descriptions]
+        find_nodes = finder.find if finder else None
+        Daemon(settings, source, client, nodes, kept, metrics, ending, find_nodes=find_nodes).run()
 
 
 def _check_test(options: argparse.Namespace, draws: bool) -> None:

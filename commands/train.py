@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from commands.collect import collect_first, collect_nodes
+from commands.fleet import nodes_with_folder, selected_nodes
 from common.files import UserError, is_there
 from edge import evaluation, sharing
 from edge.bundle import bundle_paths, check_model_name, load_bundle
@@ -28,7 +29,10 @@ logger = logging.getLogger("find_anomalies")
 
 
 def run_train(options: argparse.Namespace) -> None:
-    """Run --mode train: train the network, and set or propose thresholds."""
+    """Run --mode train: train the network, and set or propose thresholds; or train many nodes."""
+    if options.node:
+        train_nodes(options, selected_nodes(options) if options.since else nodes_with_folder(options))
+        return
     metrics = load_node(options.node_file).metrics
     check_thresholds_files(options.thresholds_file, metrics)
     check_model_name(options.model)
@@ -120,7 +124,6 @@ def train_nodes(options: argparse.Namespace, nodes: Sequence[Named]) -> None:
             options.interval,
             options.learn_all,
             options.timezone,
-            options.threshold_percentile,
         )
         for one in nodes
         if one.name not in faults

@@ -198,7 +198,7 @@ class Collector:
             self.flooded.update(dict.fromkeys(found.flooded))
             slots = in_slots(found.lines, self._node, self._interval_ns)
             # A history of two nodes cannot be told apart.
-            self._selection.refuse_several(slots)
+            self._selection.refuse_several(slots, self._source.place)
             for slot in slots:
                 is_out = self._left_out.has(slot.start)
                 is_gap = slot.start - before > WINDOW_RECORDS * self._interval_ns

@@ -149,7 +149,7 @@ class Reader:
             slots = yield from self._read(self._now() - self._history_ns, None)
         self._is_failing = False
         if since is None:
-            self.selection.refuse_several(slots)
+            self.selection.refuse_several(slots, self._source.place)
         if end is not None and not slots and ((yield from self._newest_in_history()) or 0) >= end:
             # Nothing was recorded in this chunk.
             self._read_before = end

@@ -20,6 +20,7 @@ from common.times import DAY_SECONDS, format_time
 from common.values import mapping, number, text, whole
 from edge.source import Lines
 from nodes.metrics import FREE, LAST_LEVEL, UNKNOWN_LEVEL, Metric
+from nodes.names import describe_several
 from nodes.node import Node
 from nodes.series import TOO_LARGE, Point, Record, monitored_series, value_fault
 
@@ -273,12 +274,22 @@ class Selection:
             known[measurement] = {tag: value for tag, value in own.items() if common.get(tag) == value}
         return known
 
-    def refuse_several(self, slots: Sequence[Slot]) -> None:
-        """Raise UserError if an exporter that the node file does not pin has more than one instance."""
-        for key in (key for key in self._keys if key not in self._pinned):
-            names = {name for slot in slots for name in self._instances(slot, key)}
+    def refuse_several(self, slots: Sequence[Slot], place: str = "the database") -> None:
+        """Raise UserError if an exporter that the node file does not pin has more than one instance.
+
+        place: where the samples were read.
+        """
+        found = {
+            key: {name for slot in slots for name in self._instances(slot, key)}
+            for key in self._keys
+            if key not in self._pinned
+        }
+        for key, names in found.items():
             if key in self._watched:
                 names.add(self._watched[key])
+        if not self._pinned and (line := describe_several(found, place)):
+            raise UserError(line)
+        for key, names in found.items():
             if len(names) > 1:
                 raise UserError(
                     f"{_several(names)}; name the one to watch as '{key}' in a file given with --node_file"

@@ -20,6 +20,7 @@ from edge.detector import Detector, Verdict, describe_unknown, describe_verdict
 from edge.incidents import Alert, Drift, FirstRecords, Incidents
 from edge.many_nodes import IncidentChange
 from edge.monitor import Judged, Monitor
+from edge.networks import Networks
 from edge.reader import PATIENCE_RECORDS
 from edge.sensitivity import describe_blind
 from edge.source import SampleSource
@@ -75,6 +76,7 @@ class Watch:
     watch.log(found)              # logs it
 
     state: what `state` of the previous process returned, or empty. notices: log what is wrong with this node.
+    networks: those of many nodes, which may share one.
     Raises UserError if the model cannot be loaded, or if the thresholds cannot and the state has none either.
     """
 
@@ -86,8 +88,10 @@ class Watch:
         state: dict[str, Any],
         clock: Callable[[], float] = time.time,
         notices: Notices | None = None,
+        networks: Networks | None = None,
     ) -> None:
         self._settings = settings
+        self._networks = networks
         self._source = source
         self._described = node.metrics
         self.notices = notices = notices or Notices()
@@ -146,7 +150,7 @@ class Watch:
         return self._bundle.content
 
     def _load_bundle(self) -> Bundle:
-        bundle = load_bundle(self._settings.model, self._described)
+        bundle = load_bundle(self._settings.model, self._described, networks=self._networks)
         if self.metrics is not None and tuple(bundle.metrics) != tuple(self.metrics):
             raise UserError(
                 f"{self._settings.model}: is for {', '.join(bundle.metrics)}, not {', '.join(self.metrics)};"

@@ -13,6 +13,8 @@ from common.files import UserError, is_there
 from edge.bundle import bundle_paths
 from edge.kept import WHOLE_POLLS, KeptState, state_of
 from edge.many_nodes import GatheredNotices
+from edge.networks import Networks
+from edge.shared_network import node_files
 from edge.source import SampleSource
 from edge.watch import Watch, WatchSettings
 from nodes.fleet import Named
@@ -21,8 +23,6 @@ from service.log import ABOUT_NODE, Notices
 logger = logging.getLogger("find_anomalies")
 
 STATE_VERSION = 1
-# A folder of a node has these files.
-MODEL_NAME, THRESHOLDS_NAME = "model.h5", "thresholds.json"
 
 
 class WatchedNodes:
@@ -48,6 +48,7 @@ class WatchedNodes:
         self._source = source
         self._clock = clock
         self._gathered = gathered
+        self._networks = Networks()
         self._states = dict(states)
         self.watches: dict[str, Watch] = {}
         self.waiting: dict[str, tuple[Named, str]] = {}
@@ -74,11 +75,11 @@ class WatchedNodes:
     def _settings_of(self, name: str) -> WatchSettings:
         if not name:
             return self._settings
-        folder = self._nodes_dir / name
+        files = node_files(self._nodes_dir, name)
         return replace(
             self._settings,
-            model=str(folder / MODEL_NAME),
-            thresholds_file=str(folder / THRESHOLDS_NAME),
+            model=str(files.model),
+            thresholds_file=str(files.thresholds),
             name=name,
         )
 
@@ -99,6 +100,7 @@ class WatchedNodes:
                     self._kept_state(one.name, identity),
                     self._clock,
                     Notices(self._gathered.of(one.name)) if one.name else None,
+                    self._networks,
                 )
             except UserError as error:
                 if not one.name:

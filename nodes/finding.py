@@ -38,7 +38,7 @@ class NodeFinder:
         known: Iterable[str] = (),
         seconds: float = SURVEY_SECONDS,
     ) -> None:
-        self.surveyor = surveyor
+        self.surveyor, self.descriptions = surveyor, pairing.descriptions
         self._pairing, self._patterns = pairing, patterns
         self._known, self._seconds = frozenset(known), seconds
         self._found: dict[str, Named] = {}

@@ -86,15 +86,16 @@ class Pairing:
     """Makes nodes of the instances of exporters.
 
     start: what a node is that no file describes. described: the nodes of a file. `series` are those whose
-    instances it needs.
+    instances it needs, `descriptions` all that a node may be.
     """
 
     def __init__(self, start: Node, described: Mapping[str, Node]) -> None:
         self._start, self._described = start, described
+        self.descriptions = (start, *described.values())
         self.series: list[RawSeries] = []
         # Most nodes share their metrics, and so the series that tell their instances.
         self._places: dict[tuple[int, str], int] = {}
-        for node in (start, *described.values()):
+        for node in self.descriptions:
             for exporter in node.metrics.exporters:
                 key = id(node.metrics), exporter
                 if key in self._places or self._has_own_tags(node, exporter):

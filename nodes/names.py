@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 # The word that selects every node.
 ALL_NODES = "all"
@@ -104,10 +105,10 @@ def listed_names(names: Sequence[str], most: int = SHOWN_NAMES) -> str:
     return ", ".join(shown_name(name) or "an unnamed one" for name in names[:most]) + more
 
 
-def describe_several(instances: Mapping[str, Iterable[str]], place: str) -> str | None:
+def describe_several(instances: Mapping[Any, Iterable[str]], place: str) -> str | None:
     """One line for the user if exporters of several hosts write; None if each exporter has one host.
 
-    instances: exporter -> its instances. place: where they write.
+    instances: key of an exporter -> its instances. place: where they write.
     """
     hosts = [set(map(host_of, names)) for names in instances.values()]
     if all(len(of_one) < 2 for of_one in hosts):

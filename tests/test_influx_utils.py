@@ -424,6 +424,8 @@ def test_two_instances_of_a_kind_are_refused_until_one_is_pinned(
     assert str(refusal.value) == (
         f"the database holds more than one instance: {instances};"
         f" name the one to watch as '{key}' in a file given with --node_file"
+        if key == "node_instance"
+        else "2 nodes write to the database (edge, gnb); choose with --node NAME, or --node all"
     )
 
     node_file = tmp_path / "node.json"

@@ -349,6 +349,7 @@ def test_systemd_hears_of_the_first_poll_and_of_each_later_one(
     ("service", "timers"),
     [
         ("find-anomalies", []),
+        ("find-anomalies@", []),
         ("find-anomalies-ports-train", ["find-anomalies-ports-train"]),
         ("find-anomalies-ports-test", ["find-anomalies-ports-test"]),
         ("find-anomalies-ports", []),

@@ -511,7 +511,8 @@ def test_many_instances_at_the_start_are_refused_in_one_line_of_300_characters()
     line = f"find_anomalies.py: {refusal.value}"
     assert len(line) <= 300
     assert line.isprintable()
-    assert "and 998 more" in line
+    assert "1,000 nodes write" in line
+    assert "and 997 more" in line
 
 
 def test_a_name_is_shown_in_one_short_word() -> None:
