@@ -146,6 +146,7 @@ def _bucket_minutes(text: str) -> int:
 
 # Options with the same name have the same type, so that they can be parsed before the mode is known.
 _PORT = _number(int, 1, 65535)
+_JOBS = _number(int, 1, 1024)
 
 
 # --- what the program does -----------------------------------------------------------------------
@@ -694,6 +695,7 @@ OPTIONS = (
         (TRAIN,),
         "propose thresholds, keep those that a person set, and report how well they detect",
         **_SWITCH,
+        unless="node",
     ),
     Option(
         "evaluate",
@@ -928,10 +930,31 @@ OPTIONS = (
     Option(
         "jobs",
         "processes",
+        (TRAIN,),
+        "how many processes to use for many nodes",
+        default=_machine_cpus,
+        kind=_JOBS,
+        metavar="N",
+        default_text="one for each CPU",
+        needs="node",
+        unless="scheduler",
+    ),
+    Option(
+        "scheduler",
+        "processes",
+        (TRAIN,),
+        "Dask scheduler whose workers do the work instead, like tcp://HOST:8786; they need the packages of"
+        " requirements.txt, and access to the folder --nodes_dir",
+        metavar="URL",
+        needs="node",
+    ),
+    Option(
+        "jobs",
+        "processes",
         _PORTS,
         "how many processes to use",
         default=_machine_cpus,
-        kind=_number(int, 1, 1024),
+        kind=_JOBS,
         metavar="N",
         default_text="one for each CPU",
         unless="scheduler",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 from common.files import UserError, is_there, loadDictJson
 from edge.bundle import bundle_paths
 from nodes.metrics import MetricTable
+
+MODEL_NAME = "model.h5"
 
 
 class NodeFiles(NamedTuple):
@@ -24,7 +26,7 @@ class NodeFiles(NamedTuple):
 def node_files(nodes_dir: str | Path, name: str) -> NodeFiles:
     """The files of a node in its folder of --nodes_dir."""
     folder = Path(nodes_dir, name)
-    return NodeFiles(folder / "normal.csv", folder / "model.h5", folder / "thresholds.json")
+    return NodeFiles(folder / "normal.csv", folder / MODEL_NAME, folder / "thresholds.json")
 
 
 @dataclass(frozen=True)
@@ -45,12 +47,19 @@ class SharedNetwork:
         return [name for name, one in metrics.description.items() if self.metrics.get(name) != one]
 
 
-def networks_there(nodes_dir: str | Path, names: Iterable[str]) -> list[SharedNetwork]:
-    """The networks of these nodes, those of most nodes first; nodes without a usable model do not count."""
+def networks_there(
+    nodes_dir: str | Path, without: Collection[str], interval_seconds: float
+) -> list[SharedNetwork]:
+    """The networks of the nodes in a folder for records so far apart, those of most nodes first.
+
+    without: names of nodes that do not count; neither do those without a usable model.
+    """
     found: dict[str, SharedNetwork] = {}
     uses: Counter[str] = Counter()
-    for name in names:
-        paths = bundle_paths(node_files(nodes_dir, name).model)
+    for path in sorted(Path(nodes_dir).glob(f"*/{MODEL_NAME}")):
+        if path.parent.name in without:
+            continue
+        paths = bundle_paths(path)
         try:
             identity = loadDictJson(paths.identity)
             checksum = identity["sha256"]["litert"]
@@ -59,7 +68,7 @@ def networks_there(nodes_dir: str | Path, names: Iterable[str]) -> list[SharedNe
             shared = SharedNetwork(str(paths.model), of["metrics"], of["means"], identity["versions"])
         except (UserError, KeyError, TypeError, AttributeError):
             continue
-        if is_there(paths.model) and is_there(paths.litert):
+        if identity.get("interval_seconds") == interval_seconds and is_there(paths.litert):
             found.setdefault(checksum, shared)
             uses[checksum] += 1
     return [found[checksum] for checksum, _ in uses.most_common()]

@@ -24,8 +24,8 @@ from edge.networks import NETWORK_BYTES, PartOfNetwork
 from edge.recording import outside
 from edge.sensitivity import describe_blind
 from edge.sequences import N_STEPS
-from edge.shared_network import NodeFiles, SharedNetwork, node_files
-from edge.thresholds import load_thresholds, propose_thresholds, update_thresholds
+from edge.shared_network import MODEL_NAME, NodeFiles, SharedNetwork, node_files
+from edge.thresholds import check_thresholds_files, load_thresholds, propose_thresholds, update_thresholds
 from edge.training import (
     bundle_and_scores,
     check_learnt,
@@ -82,12 +82,13 @@ class Lesson:
 class Outcome:
     """What became of a node.
 
-    notes: lines for the log, and their levels. fault: why it has no new model. lacking: metrics that the
-    network has not learnt.
+    notes: lines for the log, and their levels. network: SHA-256 of the one that it has now. fault: why it has
+    no new model. lacking: metrics that the network has not learnt.
     """
 
     name: str
     notes: tuple[tuple[int, str], ...] = ()
+    network: str = ""
     fault: str = ""
     lacking: tuple[str, ...] = ()
     lesson: Lesson | None = field(default=None, repr=False)
@@ -138,7 +139,7 @@ def _taught(
     lessons = [lesson for lesson in lessons if lesson.metrics == most]
     with working_folder(Path(tasks[0].nodes_dir, "network")) as folder:
         try:
-            shared = _teach(lessons, folder / "model.h5", epochs)
+            shared = _teach(lessons, folder / MODEL_NAME, epochs)
         except UserError as error:
             fault = str(error).replace("the training set (--trainset)", "the training sets")
             return failed + [Outcome(task.name, fault=fault) for task in left], []
@@ -152,7 +153,7 @@ def lesson_of(task: NodeTask) -> Outcome:
     with _noted(task) as (notes, faults):
         prepared = _prepared(task)
     if faults:
-        return Outcome(task.name, tuple(notes), faults[0])
+        return Outcome(task.name, tuple(notes), fault=faults[0])
     count, held = len(prepared.inputs), len(prepared.inputs) - prepared.split
     share = min(task.sequences / count, 1.0)
     places = np.concatenate(
@@ -202,18 +203,20 @@ def _finish_all(tasks: Sequence[NodeTask], shared: SharedNetwork, cluster: Clust
 def finish(task: NodeTask) -> Outcome:
     """Write the bundle and the thresholds of a node that has the shared network of its task."""
     lacking: list[str] = []
+    checksum = ""
     with _noted(task) as (notes, faults):
         prepared = _prepared(task)
         lacking = task.shared.lacks(prepared.metrics)
         if not lacking:
-            _write(task, prepared)
+            check_thresholds_files(task.files.thresholds, prepared.metrics)
+            checksum = _write(task, prepared)
     fault = faults[0] if faults else ""
     if lacking:
         fault = f"the network has not learnt {', '.join(lacking)}; train with --node all"
-    return Outcome(task.name, tuple(notes), fault, tuple(lacking))
+    return Outcome(task.name, tuple(notes), checksum, fault, tuple(lacking))
 
 
-def _write(task: NodeTask, prepared: TrainingSet) -> None:
+def _write(task: NodeTask, prepared: TrainingSet) -> str:
     files, shared, metrics = task.files, task.shared, prepared.metrics
     predictor = Predictor(read_file(bundle_paths(shared.model).litert, NETWORK_BYTES))
     if list(shared.means) != list(metrics.features):
@@ -235,6 +238,7 @@ def _write(task: NodeTask, prepared: TrainingSet) -> None:
     update_thresholds(files.thresholds, proposed, checksum, metrics)
     if line := describe_blind(curves, load_thresholds(files.thresholds, metrics), metrics):
         logger.warning("%s", line)
+    return checksum
 
 
 def _prepared(task: NodeTask) -> TrainingSet:

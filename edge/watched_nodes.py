@@ -14,6 +14,7 @@ from edge.bundle import bundle_paths
 from edge.kept import WHOLE_POLLS, KeptState, state_of
 from edge.many_nodes import GatheredNotices
 from edge.networks import Networks
+from edge.shared_network import node_files
 from edge.source import SampleSource
 from edge.watch import Watch, WatchSettings
 from nodes.fleet import Named
@@ -22,8 +23,6 @@ from service.log import ABOUT_NODE, Notices
 logger = logging.getLogger("find_anomalies")
 
 STATE_VERSION = 1
-# A folder of a node has these files.
-MODEL_NAME, THRESHOLDS_NAME = "model.h5", "thresholds.json"
 
 
 class WatchedNodes:
@@ -76,11 +75,11 @@ class WatchedNodes:
     def _settings_of(self, name: str) -> WatchSettings:
         if not name:
             return self._settings
-        folder = self._nodes_dir / name
+        files = node_files(self._nodes_dir, name)
         return replace(
             self._settings,
-            model=str(folder / MODEL_NAME),
-            thresholds_file=str(folder / THRESHOLDS_NAME),
+            model=str(files.model),
+            thresholds_file=str(files.thresholds),
             name=name,
         )
 

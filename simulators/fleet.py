@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 KINDS_OF_SITE = ("office", "home", "city", "factory")
 TESTBED = "testbed"
 _IN_PERCENT = ("cpu_user", "cpu_rx", "cpu_tx")
-INTERFACES = ("eth0", "eth1", "wwan0")
+_INTERFACES = ("eth0", "eth1", "wwan0")
 # One request of line protocol is about so long.
 REQUEST_LINES = 20_000
 # What an attack takes unless it says otherwise: points of every CPU, points of the RAM, bytes per second
@@ -152,7 +152,7 @@ def fleet(count: int, seed: int = 0, differ: bool = True) -> list[SimulatedNode]
 def _with_traits(one: SimulatedNode, kind: str) -> SimulatedNode:
     rng = np.random.default_rng(one.seed)
     cpus = tuple(map(str, range(int(rng.choice((1, 2, 2, 4, 4, 8))))))
-    interfaces = INTERFACES[: int(rng.integers(1, len(INTERFACES) + 1))]
+    interfaces = _INTERFACES[: int(rng.integers(1, len(_INTERFACES) + 1))]
     memory = float(2.0 ** rng.integers(2, 7) * 2**30 * 0.96)
     node = replace(
         one.node,

@@ -139,6 +139,8 @@ def test_names_and_defaults_are_the_documented_ones() -> None:
         "cpu_testset": None,
         "iperf_testset": None,
         "threshold_percentile": 99,
+        "jobs": os.cpu_count(),
+        "scheduler": None,
     }
     assert values[LIVE] == judges | nodes | influx | {
         "influx_measurement": "detected_anomalies",
