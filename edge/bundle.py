@@ -421,7 +421,12 @@ class Predictor:
 def _nothing_on_stderr() -> Iterator[None]:
     """LiteRT tells there, past our log, that it has made its first delegate."""
     with _STDERR_LOCK:
-        stderr = os.dup(2)
+        try:
+            stderr = os.dup(2)
+        except OSError:
+            # It is closed.
+            yield
+            return
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 2)
         try:

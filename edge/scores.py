@@ -136,7 +136,8 @@ def score_records(bundles: JointBundles, values: np.ndarray, times: np.ndarray |
     squares = metric_square_errors(judged, predicted, metrics)
     columns = squares.shape[1]
     if not metrics.counts_all:
-        sizes = np.abs(values - in_physical(predicted, lows, widths))
+        with np.errstate(over="ignore", invalid="ignore"):
+            sizes = np.abs(values - in_physical(predicted, lows, widths))
         counted = np.where(_counts(metrics, sizes, judged, predicted), judged, predicted)
         squares = np.concatenate([squares, metric_square_errors(counted, predicted, metrics)], axis=1)
     window, record = np.sqrt(_means(past.windows("squares", squares, PREDICTIONS))), np.sqrt(squares)

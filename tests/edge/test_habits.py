@@ -792,6 +792,14 @@ def test_what_a_daily_job_excuses_is_as_predicted_and_not_shown_to_the_network()
     assert inputs[:, :, CPU].max() == 0.5
 
 
+def test_a_daily_job_after_missing_records_is_unknown() -> None:
+    values = night_with_job(90.0, 520, 640)
+    values[520:523, [CPU_RATE, CPU]] = NAN
+    verdicts = judge(values, of_all_levels(jobs=(NIGHTLY,)), thresholds(0.05, overall=9.0))
+    assert [verdict.status for verdict in verdicts[519:525]] == ["normal", *["unknown"] * 4, "normal"]
+    assert verdicts[523].unknown == ("cpu",)
+
+
 def test_a_drift_just_beyond_the_trained_range_is_in_it_for_the_network() -> None:
     stats = {
         f"{feature}_{end}": value for feature in getFeatures() for end, value in (("min", 0.0), ("max", 53.0))
