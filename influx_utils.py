@@ -38,7 +38,7 @@ ATTEMPTS = 1
 MAX_ANSWER_BYTES = 16 << 20
 _PART_BYTES = 1 << 16
 # Longer statements are sent as the content of a request.
-_LONG_CHARACTERS = 100_000
+_LONG_CHARACTERS = 16_000
 _JSON = {"Accept": "application/json"}
 CUT_SHORT = "it was cut short; raise max-row-limit in InfluxDB's configuration"
 # What a request may raise when the server is away, hangs, restarts or refuses.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -27,6 +29,25 @@ def poll_all(source: SampleSource, monitors: Sequence[Monitor]) -> list[list[Jud
     An error is one of the source's, or UserError. Once the server is away, it is every other node's error,
     and nothing is sent any more.
     """
+    with _no_collector():
+        return _poll_all(source, monitors)
+
+
+@contextlib.contextmanager
+def _no_collector() -> Iterator[None]:
+    """Keep Python's collector of reference cycles from going through all samples of a poll again and again;
+    samples are in no cycle.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _poll_all(source: SampleSource, monitors: Sequence[Monitor]) -> list[list[Judged] | Exception]:
     chunk_records = min(CHUNK_RECORDS, max(RECORDS_AT_ONCE // max(len(monitors), 1), LEAST_CHUNK_RECORDS))
     poll = _Poll(source)
     found: list[list[Judged] | Exception] = []
