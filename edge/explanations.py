@@ -27,6 +27,9 @@ class Explanations:
 
     def look_up(self, faults: Mapping[str, str], selection: Selection) -> Asking[None]:
         """Ask the database if other series than before have no samples, or the total still has none."""
+        if not faults and not self._missing:
+            self._records_without_total = 0
+            return
         missing = frozenset(name for name, fault in faults.items() if fault == NO_SAMPLE)
         totals = [
             name for name, metric in self._node.metrics.measurements.items() if name != metric.measurements[0]

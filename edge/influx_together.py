@@ -7,7 +7,7 @@ here, by their instances. A node with a flood has to be asked alone, which takes
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import influx_utils
@@ -16,7 +16,7 @@ from edge.influx_queries import KEPT_OUT, field_of, measurement_of, tags_by_part
 from edge.source import (
     CountOf,
     Line,
-    Lines,
+    LinesOf,
     NewestOf,
     NewestTimeOf,
     Samples,
@@ -39,7 +39,7 @@ MOST_PARTS = 40
 # The tags of so many series are remembered from poll to poll.
 MOST_TAGGED = 50_000
 # From when on (ns) and up to when a node's samples count.
-Span = tuple[int, int]
+Bounds = tuple[int, int]
 
 
 class InfluxTogether:
@@ -95,22 +95,22 @@ class InfluxTogether:
         found: list[Any] = [{} for _ in questions]
         pending = list(nodes[0].metrics.measurements)
         while pending:
+            chosen = _conditions(pending, nodes[0], owners, span)
             statements = [
                 f'SELECT {field_of(key, nodes[0])} AS "value", *::tag FROM {measurement_of(key, nodes[0])}'
-                f" WHERE {_conditions(key, nodes[0], owners, span)} LIMIT {MOST_ROWS}"
+                f" WHERE {chosen[key]} LIMIT {MOST_ROWS}"
                 for key in pending
             ]
             answers = influx_utils.run(self._client, statements)
             again = []
             for key, answer in zip(pending, answers, strict=True):
-                dealt = self._deal(key, answer, owners, spans)
+                dealt, numbers = self._deal(key, answer, owners, spans)
                 tags = tags_by_part(key, nodes[0])
-                flooded = {
+                flooded = [
                     place
-                    for place, lines in dealt.items()
-                    if sum(len(line.samples) for line in lines) >= most[place]
-                    and has_flood(lines, most[place], tags)
-                }
+                    for place, number in enumerate(numbers)
+                    if number >= most[place] and has_flood(dealt[place], most[place], tags)
+                ]
                 if sum(len(series["values"]) for series in answer) >= MOST_ROWS:
                     if not flooded:
                         raise influx_utils.AnswerTooLargeError(f"more than {MOST_ROWS} samples of {key}")
@@ -119,69 +119,70 @@ class InfluxTogether:
                 for place in flooded:
                     found[place] = ALONE
                 owners.leave_out(flooded)
-                for place, lines in enumerate(found):
+                for lines, of_key in zip(found, dealt, strict=True):
                     if lines is not ALONE:
-                        lines[key] = dealt.get(place, [])
+                        lines[key] = of_key
             pending = again if owners.places else []
         return found
 
     def _deal(
-        self, key: str, answer: Sequence[dict[str, Any]], owners: Owners, spans: Sequence[Span]
-    ) -> dict[int, list[Line]]:
-        """Place of a node -> its series."""
-        dealt: dict[int, list[Line]] = {}
+        self, key: str, answer: Sequence[dict[str, Any]], owners: Owners, spans: Sequence[Bounds]
+    ) -> tuple[list[list[Line]], list[int]]:
+        """The series of each node, and how many samples they have."""
+        dealt: list[list[Line]] = [[] for _ in spans]
+        numbers = [0] * len(spans)
+        places_of = owners.finder(key)
         for series in answer:
-            group = series.get("tags") or {}
+            group = tuple((series.get("tags") or {}).items())
             names = tuple(series["columns"][2:])
-            known = self._known(names) if not group else {}
-            found: dict[tuple[str | None, ...], list[tuple[int, int, Any]]] = {}
+            known = {} if group else self._known(names)
+            found: dict[tuple[str | None, ...], list[tuple[int, int, int, Any]]] = {}
             for row in series["values"]:
                 texts = tuple(row[2:])
-                places = found.get(texts)
-                if places is None:
-                    places = found[texts] = []
+                adding = found.get(texts)
+                if adding is None:
                     of_series = known.get(texts)
-                    tags = dict(zip(names, texts, strict=True)) | group
                     if of_series is None:
-                        of_series = known[texts] = tagged(labels_of(tags.items()))
-                    for place in owners.of(key, tags):
+                        labels = labels_of((*zip(names, texts, strict=True), *group))
+                        of_series = known[texts] = tagged(labels)
+                    adding = found[texts] = []
+                    for place in places_of(of_series):
                         line = Line(of_series, [])
-                        dealt.setdefault(place, []).append(line)
-                        places.append((*spans[place], line.samples.append))
+                        dealt[place].append(line)
+                        adding.append((place, *spans[place], line.samples.append))
                 time = row[0]
                 if type(time) is not int:
                     raise ValueError("a time that is not a whole number")
-                for start, end, add in places:
+                for place, start, end, add in adding:
                     if start <= time < end:
                         add((time, row[1]))
-        return dealt
+                        numbers[place] += 1
+        return dealt, numbers
 
     def _known(self, names: tuple[str, ...]) -> dict[tuple[str | None, ...], Tagged]:
         if sum(map(len, self._tagged.values())) > MOST_TAGGED:
             self._tagged.clear()
         return self._tagged.setdefault(names, {})
 
-    def _newest(self, questions: Sequence[NewestOf | NewestTimeOf], until: str = "") -> list[Lines]:
+    def _newest(self, questions: Sequence[NewestOf | NewestTimeOf], until: str = "") -> list[LinesOf]:
         """The newest sample of each part of each node."""
         nodes = [question.node for question in questions]
         owners = Owners(nodes)
         keys = nodes[0].metrics.measurements
 
         def queries(span: str) -> list[str]:
+            chosen = _conditions(keys, nodes[0], owners, span + until)
             return [
                 f'SELECT last({field_of(key, nodes[0])}) AS "value", *::tag'
-                f" FROM {measurement_of(key, nodes[0])}"
-                f" WHERE {_conditions(key, nodes[0], owners, span + until)}"
+                f" FROM {measurement_of(key, nodes[0])} WHERE {chosen[key]}"
                 f" GROUP BY {_told(key, nodes[0], owners)}"
                 for key in keys
             ]
 
         answers = influx_utils.run_newest(self._client, queries)
         spans = [(-sys.maxsize, sys.maxsize)] * len(nodes)
-        dealt = {
-            key: self._deal(key, answer, owners, spans) for key, answer in zip(keys, answers, strict=True)
-        }
-        return [{key: dealt[key].get(place, []) for key in keys} for place in range(len(nodes))]
+        dealt = [self._deal(key, answer, owners, spans)[0] for key, answer in zip(keys, answers, strict=True)]
+        return [dict(zip(keys, of_node, strict=True)) for of_node in zip(*dealt, strict=True)]
 
     def _newest_times(self, questions: Sequence[NewestTimeOf]) -> list[int | None]:
         return [
@@ -195,15 +196,21 @@ class InfluxTogether:
         return [{key: kind for key, kind in types.items() if key in question.keys} for question in questions]
 
 
-def _conditions(key: str, node: Node, owners: Owners, span: str) -> str:
-    """Which samples may be those of any of the nodes, of which `node` is one."""
-    metric = node.metrics.measurements[key]
-    conditions = [span]
-    tags = {**metric.tags, **owners.common_tags(metric.exporter)}
-    conditions += [influx_utils.any_of(tag, [value]) for tag, value in tags.items()]
-    if metric.part_tag and len(parts := owners.parts(key)) <= MOST_PARTS:
-        conditions.append(influx_utils.any_of(metric.part_tag, parts))
-    return " AND ".join((*conditions, influx_utils.one_of("instance", owners.instances(metric.exporter))))
+def _conditions(keys: Iterable[str], node: Node, owners: Owners, span: str) -> dict[str, str]:
+    """Which samples of each series may be those of any of the nodes, of which `node` is one."""
+    found = {}
+    of_exporter = {
+        exporter: [influx_utils.any_of(tag, [text]) for tag, text in owners.common_tags(exporter).items()]
+        + [influx_utils.one_of("instance", owners.instances(exporter))]
+        for exporter in node.metrics.exporters
+    }
+    for key in keys:
+        metric = node.metrics.measurements[key]
+        conditions = [span, *(influx_utils.any_of(tag, [text]) for tag, text in metric.tags.items())]
+        if metric.part_tag and len(parts := owners.parts(key)) <= MOST_PARTS:
+            conditions.append(influx_utils.any_of(metric.part_tag, parts))
+        found[key] = " AND ".join((*conditions, *of_exporter[metric.exporter]))
+    return found
 
 
 def _told(key: str, node: Node, owners: Owners) -> str:

@@ -144,19 +144,16 @@ class Reader:
         end = self._end_of_chunk(chunk_records)
         self._note_outage()
         self._is_failing = True
-        slots = yield from self._read(self._now() - self._history_ns if since is None else since, end)
+        slots, newest = yield from self._read(self._now() - self._history_ns if since is None else since, end)
         if since is None and not slots and (yield from self._find_late_samples()):
-            slots = yield from self._read(self._now() - self._history_ns, None)
+            slots, newest = yield from self._read(self._now() - self._history_ns, None)
         self._is_failing = False
         if since is None:
             self.selection.refuse_several(slots, self._source.place)
         if end is not None and not slots and ((yield from self._newest_in_history()) or 0) >= end:
             # Nothing was recorded in this chunk.
             self._read_before = end
-        newest = max(
-            [time for slot in slots for time in self.selection.newest_times(slot).values()],
-            default=self._newest,
-        )
+        newest = self._newest if newest is None else newest
         is_due = self._is_due()
         self._stale_polls = self._stale_polls + is_due if newest == self._newest else 0
         self._newest = newest
@@ -189,8 +186,10 @@ class Reader:
             records.append(choice)
         return records
 
-    def _read(self, start: int, end: int | None) -> Asking[list[Slot]]:
-        """The slots from `start` to before `end` (ns; None: up to now) that have samples."""
+    def _read(self, start: int, end: int | None) -> Asking[tuple[list[Slot], int | None]]:
+        """The slots from `start` to before `end` (ns; None: up to now) that have samples, and the time of the
+        newest sample in them.
+        """
         looks_ahead = end is None and self._sample_clock.looks_ahead()
         now = self._now()
         found = yield SamplesOf(
@@ -205,8 +204,9 @@ class Reader:
         self._doubtful = found.doubtful
         if not looks_ahead:
             slots = in_slots(found.lines, self._node, self._interval_ns)
-            self._sample_clock.see(self._times_of(slots))
-            return slots
+            times = self._times_of(slots)
+            self._sample_clock.see(times)
+            return slots, _newest(times)
         times = self._times_of(in_slots(found.lines, self._node, self._interval_ns))
         if found.has_later:
             # What was read of the later samples may end anywhere.
@@ -214,7 +214,8 @@ class Reader:
             newest = yield NewestOf(self._watched_node())
             times += self._times_of(in_slots(newest, self._node, self._interval_ns))
         limit = self._sample_clock.limit(times)
-        return in_slots(found.lines, self._node, self._interval_ns, limit)
+        slots = in_slots(found.lines, self._node, self._interval_ns, limit)
+        return slots, _newest(self._times_of(slots))
 
     def _times_of(self, slots: Sequence[Slot]) -> list[tuple[int, dict[str, int]]]:
         return [(slot.start, self.selection.newest_times(slot)) for slot in slots]
@@ -416,3 +417,7 @@ class Reader:
         self._reading.is_cut_off = bool(state.get("is_cut_off"))
         self._reading.is_no_change = bool(state.get("is_no_change"))
         self._sample_clock.offset_ns = offset_ns
+
+
+def _newest(slots: Sequence[tuple[int, dict[str, int]]]) -> int | None:
+    return max((time for _, times in slots for time in times.values()), default=None)

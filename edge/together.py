@@ -17,6 +17,8 @@ from edge.source import (
     Question,
     SamplesOf,
     SampleSource,
+    Tagged,
+    labels_of,
 )
 from nodes.metrics import MetricTable
 from nodes.node import Node
@@ -135,36 +137,37 @@ class Owners:
     def __init__(self, nodes: Sequence[Node]) -> None:
         self._metrics: MetricTable = nodes[0].metrics
         self._nodes = nodes
+        self.places = set(range(len(nodes)))
         self._places: dict[str, dict[str, list[int]]] = {one: {} for one in self._metrics.exporters}
         for exporter, places in self._places.items():
             for place, node in enumerate(nodes):
                 places.setdefault(node.instance_of(exporter) or "", []).append(place)
-        self.places = set(range(len(nodes)))
 
     def leave_out(self, places: Collection[int]) -> None:
         """Nothing belongs to these nodes any more."""
+        if not places:
+            return
         self.places -= set(places)
-        for of_exporter in self._places.values():
-            for instance, there in list(of_exporter.items()):
-                of_exporter[instance] = [place for place in there if place in self.places]
-                if not of_exporter[instance]:
-                    del of_exporter[instance]
+        for exporter, there in self._places.items():
+            left = {instance: [one for one in ones if one in self.places] for instance, ones in there.items()}
+            self._places[exporter] = {instance: ones for instance, ones in left.items() if ones}
 
-    def of(self, key: str, tags: Mapping[str, str | None]) -> list[int]:
-        """The places of the nodes to whose samples under this key a series with these tags belongs."""
+    def finder(self, key: str) -> Callable[[Tagged], list[int]]:
+        """From a series of this key to the places of the nodes that it belongs to."""
         metric = self._metrics.measurements[key]
-        return [
-            place
-            for place in self._places[metric.exporter].get(tags.get("instance") or "", ())
-            if self._is_part(place, key, tags)
-            and all(
-                (tags.get(tag) or "") == value for tag, value in self._nodes[place].tags_of(metric.exporter)
-            )
-        ]
+        by_instance, part_tag = self._places[metric.exporter], metric.part_tag
+        parts = [node.parts_of(metric) for node in self._nodes]
+        pinned = [dict(node.tags_of(metric.exporter)) for node in self._nodes]
 
-    def _is_part(self, place: int, key: str, tags: Mapping[str, str | None]) -> bool:
-        metric = self._metrics.measurements[key]
-        return not metric.part_tag or tags.get(metric.part_tag) in self._nodes[place].parts_of(metric)
+        def find(series: Tagged) -> list[int]:
+            part = series.labels.get(part_tag) if part_tag else None
+            return [
+                place
+                for place in by_instance.get(series.instance, ())
+                if part in parts[place] and (not pinned[place] or _has_tags(series, pinned[place]))
+            ]
+
+        return find
 
     def instances(self, exporter: str) -> list[str]:
         """The instances of an exporter."""
@@ -183,6 +186,13 @@ class Owners:
     def pinned(self, exporter: str) -> list[str]:
         """The tags that any node pins for an exporter, without the instance."""
         return list(dict.fromkeys(tag for node in self._nodes for tag, _ in node.tags_of(exporter)))
+
+
+def _has_tags(series: Tagged, tags: Mapping[str, str]) -> bool:
+    """Whether a series has these tags, and not those with an empty value."""
+    return labels_of(tags.items()).items() <= series.labels.items() and not any(
+        tag in series.labels for tag, text in tags.items() if not text
+    )
 
 
 def most_samples(slots: int) -> int:

@@ -144,8 +144,9 @@ class Metric:
 
     def pooled(self, values: Sequence[float]) -> float:
         """One level of those of all parts; NaN if one is."""
-        if any(value != value for value in values):
-            return math.nan
+        for value in values:
+            if value != value:
+                return math.nan
         return POOLS[self.pool or (MEAN if self.unit == "%" else SUM)](values)
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -73,6 +74,20 @@ class Node:
     def names_of_series(self) -> dict[tuple[str, str | None], str]:
         """Key and part of every series of the node -> its name."""
         return {series: name for name, series in self.monitored.items()}
+
+    @cached_property
+    def parts_with_columns(self) -> dict[str, dict[str | None, tuple[tuple[str, str], ...]]]:
+        """Name of a metric -> its parts -> the columns of each, with the quantity that a column holds."""
+        return {
+            metric.name: {
+                part: tuple(
+                    (sys.intern(part_column(column, part)), quantity)
+                    for column, quantity in metric.part_columns.items()
+                )
+                for part in self.parts_of(metric)
+            }
+            for metric in self.metrics.rows
+        }
 
     @cached_property
     def most_parts(self) -> int:
