@@ -328,12 +328,18 @@ def anomaly_point(
     tag_msg: str,
     severity: str,
     instance: str | None,
+    node: str = "",
 ) -> dict[str, Any] | None:
-    """The point of one anomaly; None if no value is finite. values: name of a field -> value."""
+    """The point of one anomaly; None if no value is finite.
+
+    values: name of a field -> value. node: of one of many nodes, or empty.
+    """
     tags = {"possible_cause": tag_msg, "severity": severity}
     if instance is not None:
         # InfluxDB refuses a tag that ends in a backslash.
         tags["instance"] = instance.rstrip("\\")
+    if node:
+        tags["node"] = node.rstrip("\\")
     fields = {name: float(value) for name, value in values.items() if math.isfinite(value)}
     if not fields:
         return None

@@ -20,7 +20,7 @@ import influx_utils
 from common.files import UserError
 from edge import pictures
 from edge.delivery import REFUSED_RETRY_SECONDS, Delivery
-from edge.exporter import SILENT, WITHOUT_MODEL, EdgeMetrics
+from edge.exporter import SILENT, STATUSES_OF_NODES, WITHOUT_MODEL, EdgeMetrics
 from edge.many_nodes import GatheredNotices, ManyNodes
 from edge.monitor import Judged
 from edge.poll_log import Polled, PollLog
@@ -322,7 +322,7 @@ class Daemon:
         counts = Counter(one.judged[-1].verdict.status for one in found.values() if one.judged)
         counts[SILENT] = sum(silence is not None for silence in silences.values())
         counts[WITHOUT_MODEL] = len(self.nodes.waiting)
-        told = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+        told = ", ".join(f"{counts[status]} {status}" for status in STATUSES_OF_NODES if counts[status])
         self._status = f"{len(self.nodes.watches)} nodes: {told or 'no new record'}"
         logger.info("%s", self._status)
         self._exporter.show_nodes(counts)

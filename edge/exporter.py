@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # What a node without a new record is, and one that cannot be watched yet.
 SILENT, WITHOUT_MODEL = "silent", "without a model"
+STATUSES_OF_NODES = (ALERT, ANOMALY, UNKNOWN, SILENT, WITHOUT_MODEL, NORMAL)
 
 
 class EdgeMetrics(Exporter):
@@ -41,7 +42,9 @@ class EdgeMetrics(Exporter):
         self.polls = counter("polls", "Polls started")
         self.skipped = counter("skipped_polls", "Polls skipped because one before took too long")
         self.failures = counter("poll_failures", "Polls that failed", "kind")
-        self.unknown = counter("unknown_verdicts", "Records without a usable sample of this series", "series")
+        self.unknown = counter(
+            "unknown_verdicts", "Records without a usable sample of this series", *of_node, "series"
+        )
         self.anomalies = counter("anomalies", "Records that are anomalies", "cause")
         self.alerts = counter(
             "alerts", "Anomalies that are alerts: the 4th in a row or later, or one of many", "cause"
@@ -92,8 +95,6 @@ class EdgeMetrics(Exporter):
 
     def show(self, verdict: Verdict, missing: Iterable[str], node: str = "") -> None:
         """Count one verdict, and the series that are missing from its record."""
-        for series in missing:
-            self.unknown.labels(series).inc()
         # One label for each cause: combinations of eight would be many series.
         for cause in (verdict.causes or (UNKNOWN_CAUSE,)) if verdict.is_anomaly else ():
             self.anomalies.labels(cause).inc()
@@ -101,6 +102,8 @@ class EdgeMetrics(Exporter):
                 self.alerts.labels(cause).inc()
         self._newest_record = verdict.time / 1e9
         if self.shows(node):
+            for series in missing:
+                self.unknown.labels(*self._of(node), series).inc()
             for name, rmse in verdict.rmse.items():
                 self.rmse.labels(*self._of(node), name).set(rmse)
             for name, value in verdict.values.items():
@@ -163,5 +166,5 @@ class EdgeMetrics(Exporter):
 
     def show_nodes(self, counts: Mapping[str, int]) -> None:
         """Show how many nodes have which status."""
-        for status in (NORMAL, ANOMALY, ALERT, UNKNOWN, SILENT, WITHOUT_MODEL):
+        for status in STATUSES_OF_NODES:
             self.nodes.labels(status).set(counts.get(status, 0))

@@ -269,6 +269,7 @@ class Watch:
                 verdict.possible_cause,
                 verdict.status,
                 self.monitor.instance,
+                self._settings.name,
             )
             for verdict in found.verdicts
             if verdict.is_anomaly

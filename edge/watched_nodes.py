@@ -18,6 +18,7 @@ from edge.shared_network import node_files
 from edge.source import SampleSource
 from edge.watch import Watch, WatchSettings
 from nodes.fleet import Named
+from nodes.node import Node
 from service.log import ABOUT_NODE, Notices
 
 logger = logging.getLogger("find_anomalies")
@@ -52,6 +53,7 @@ class WatchedNodes:
         self._states = dict(states)
         self.watches: dict[str, Watch] = {}
         self.waiting: dict[str, tuple[Named, str]] = {}
+        self._nodes: dict[str, Node] = {}
         self._identities: dict[str, dict[str, Any]] = {}
         self._kept: dict[str, KeptState] = {}
         # Nodes whose next state must be whole.
@@ -60,10 +62,15 @@ class WatchedNodes:
         self.add(nodes)
 
     def add(self, nodes: Iterable[Named]) -> None:
-        """Watch these nodes, too; those that are watched already go on."""
+        """Watch these nodes, too; those that are watched already go on, unless their exporters have moved."""
         for one in nodes:
-            if one.name not in self.watches and one.name not in self.waiting:
-                self._begin(one)
+            if one.name in self.waiting or self._nodes.get(one.name) == one.node:
+                continue
+            if one.name in self.watches:
+                logger.warning(
+                    "%s: its exporters have other instances than before; judging starts over", one.name
+                )
+            self._begin(one)
 
     def try_waiting(self) -> None:
         """Begin with the nodes that have a model by now."""
@@ -107,6 +114,7 @@ class WatchedNodes:
                     raise
                 self.waiting[one.name] = one, str(error)
                 return
+        self._nodes[one.name] = one.node
         self._identities[one.name] = identity
         self._kept[one.name] = KeptState()
         self._unkept.add(one.name)

@@ -12,8 +12,6 @@ from nodes.survey import SURVEY_SECONDS, Surveyor
 
 logger = logging.getLogger("find_anomalies")
 
-# How often to look for new nodes.
-LOOK_AGAIN_SECONDS = 300.0
 # Whoever can write metrics can make up hosts, so one process watches at most so many nodes.
 MOST_NODES = 2000
 # How many hosts that cannot be nodes have a line of their own at once, and how many names a refusal lists.

@@ -13,7 +13,7 @@ import pytest
 from influxdb import InfluxDBClient
 from influxdb.exceptions import InfluxDBClientError
 
-from edge import changes, network, training
+from edge import training
 from edge.bundle import load_bundle
 from edge.daemon import Daemon, Settings
 from edge.datasets import load_records
@@ -34,6 +34,7 @@ from simulators.edge import Attack, simulate
 from simulators.stacks import JAMMER, STORM, node_exporter, ocudu_lines, open5gs
 from tests.support.influx import connect
 from tests.support.prometheus_writer import write_samples
+from tests.support.training import quickly
 
 pytestmark = pytest.mark.long
 
@@ -189,8 +190,7 @@ def test_an_attack_is_found_with_its_cause(influxd: Influxd, tmp_path: Path, nam
         assert sum(row[column] != "" for row in rows) > 0.95 * RECORDS, column
     frame = load_records(dataset, metrics=node.metrics)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(network, "UNITS", (8,))
-        patch.setattr(changes, "TRIES", 2)
+        quickly(patch)
         # Curves of the training take as long as the training.
         patch.setattr(training, "plotMetric", lambda *given: None)
         patch.setattr(training, "plotAccLoss", lambda *given: None)
