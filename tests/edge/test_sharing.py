@@ -64,7 +64,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write(folder, 3, 1)
     tasks = [task(folder, name) for name in (FIRST, QUIET, CONSTANT, "nowhere")]
     with small_network():
-        outcomes = train_nodes(tasks, Cluster(1), 20)
+        outcomes = train_nodes(tasks, Cluster(1), 10)
     (folder / "outcomes.json").write_text(
         json.dumps({one.name: [one.fault, one.network] for one in outcomes})
     )
