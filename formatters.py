@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 from nodes.metrics import BIT_RATE, COUNTER, FREE, GAUGE, METRICS, SECONDS, Metric
-from nodes.node import DEFAULT_NODE, Node, part_column
-from nodes.series import JsonArray, Point, Record, record_time, series_tags, value_fault
+from nodes.node import DEFAULT_NODE, Node
+from nodes.series import OWN_KEYS, JsonArray, Point, Record, record_time, series_tags, value_fault
 
 NAN = math.nan
+# What does not tell the series of a point.
+_UNTOLD = dict.fromkeys(OWN_KEYS)
 # Name of a quantity (nodes/metrics.py lists those of each kind of series) -> its value.
 Quantities = dict[str, float]
 
@@ -103,20 +105,21 @@ def format_record(
     current = dict(record)
     for metric in node.metrics.in_datasets:
         key, *_ = metric.measurements
-        points, last_points = record.get(key, []), last_record.get(key)
+        points, last_points = record.get(key, []), _tagged(metric, last_record.get(key))
         if metric.kind == SECONDS:
             points = current[key] = _with_percentages(metric, points, last_points)
         total = _total(metric, record, last_record, node) if metric.kind == FREE else NAN
-        parts, whole = _quantities(metric, points, _tagged(metric, last_points), node, total)
+        parts, whole = _quantities(metric, points, last_points, node, total)
+        part_columns = node.parts_with_columns[metric.name]
         for part, found in parts.items():
-            for column, quantity in metric.part_columns.items():
-                columns[part_column(column, part)] = found[quantity]
+            for column, quantity in part_columns[part]:
+                columns[column] = found[quantity]
         for column, quantity in metric.columns.items():
             columns[column] = whole[quantity]
-    handed_on = {
-        measurement: _merge(last_record.get(measurement, []), current.get(measurement, []))
-        for measurement in {**last_record, **current}
-    }
+    handed_on = {**last_record, **current}
+    for measurement in handed_on:
+        if last_points := last_record.get(measurement):
+            handed_on[measurement] = _merge(last_points, current.get(measurement, []))
     return columns, handed_on
 
 
@@ -171,12 +174,10 @@ def _quantities(
     """
     of_kind = partial(_free, total=total) if metric.kind == FREE else _KINDS[metric.kind]
     tag = metric.part_tag
+    newest, last = _by_part(points, tag), _by_part(last_points, tag)
     if tag is None:
-        return {}, of_kind(_find(points), _find(last_points))
-    parts = {
-        part: of_kind(_find(points, tag, part), _find(last_points, tag, part))
-        for part in node.parts_of(metric)
-    }
+        return {}, of_kind(newest.get(None), last.get(None))
+    parts = {part: of_kind(newest.get(part), last.get(part)) for part in node.parts_of(metric)}
     every = list(parts.values())
     return parts, {quantity: metric.pooled([one[quantity] for one in every]) for quantity in every[0]}
 
@@ -193,7 +194,8 @@ def _seconds(point: Point | None, last_point: Point | None) -> Quantities:
 
 
 def _counter(point: Point | None, last_point: Point | None) -> Quantities:
-    return {"increase": _increase(point, last_point), "per_second": _increase_per_second(point, last_point)}
+    increase, seconds = _increase(point, last_point)
+    return {"increase": increase, "per_second": increase / seconds}
 
 
 def _gauge(point: Point | None, last_point: Point | None) -> Quantities:
@@ -233,11 +235,12 @@ def _total(metric: Metric, record: Record, last_record: Record, node: Node) -> f
 
 def _with_percentages(metric: Metric, points: JsonArray, last_points: JsonArray | None) -> JsonArray:
     """The metric's points, each with its `percentage`: the busy share of the time since the last point."""
-    tag, last_points = metric.part_tag, _tagged(metric, last_points)
-    return [
-        {**point, "percentage": 100.0 * _increase_per_second(point, _find(last_points, tag, point.get(tag)))}
-        for point in _tagged(metric, points)
-    ]
+    tag = metric.part_tag
+    last, found = _by_part(_tagged(metric, last_points), tag), []
+    for point in _tagged(metric, points):
+        increase, seconds = _increase(point, last.get(point.get(tag) if tag else None))
+        found.append({**point, "percentage": 100.0 * (increase / seconds)})
+    return found
 
 
 def _tagged(metric: Metric, points: JsonArray | None) -> JsonArray:
@@ -253,13 +256,30 @@ def _tagged(metric: Metric, points: JsonArray | None) -> JsonArray:
 
 def _merge(last_points: JsonArray, points: JsonArray) -> JsonArray:
     """The points of every series in either array, the newer one if both have the series."""
+    if len(points) == len(last_points) and all(map(_are_of_one_series, points, last_points)):
+        return points
     return list({series_tags(point): point for point in [*last_points, *points]}.values())
 
 
-def _find(json_array: JsonArray | None, tag: str | None = None, part: str | None = None) -> Point | None:
-    """The newest point of this part, which has two series after its exporter gained a label."""
-    found = [point for point in json_array or () if tag is None or point.get(tag) == part]
-    return max(found, key=lambda point: point["time"], default=None)
+def _are_of_one_series(point: Point, other: Point) -> bool:
+    return {**point, **_UNTOLD} == {**other, **_UNTOLD}
+
+
+def _by_part(points: JsonArray | None, tag: str | None) -> dict[str | None, Point]:
+    """The newest point of each part, which has two series after its exporter gained a label; the part is None
+    without a tag.
+    """
+    newest: dict[str | None, Point] = {}
+    for point in points or ():
+        part = None if tag is None else point.get(tag)
+        if part not in newest or newest[part]["time"] < point["time"]:
+            newest[part] = point
+    return newest
+
+
+def _find(json_array: JsonArray | None) -> Point | None:
+    """The newest point."""
+    return _by_part(json_array, None).get(None)
 
 
 def _get(point: Point | None, key: str) -> float:
@@ -280,13 +300,11 @@ def _change(point: Point | None, last_point: Point | None) -> float:
     return _get(point, "value") - _get(last_point, "value")
 
 
-def _increase(point: Point | None, last_point: Point | None) -> float:
-    """Increase of a counter. After a reset it counts from zero, like increase() of Prometheus."""
-    if math.isnan(_elapsed_seconds(point, last_point)):
-        return NAN
+def _increase(point: Point | None, last_point: Point | None) -> tuple[float, float]:
+    """Increase of a counter, and the seconds that it took; both are NaN without one. After a reset it counts
+    from zero, like increase() of Prometheus.
+    """
+    if point is None or last_point is None or point["time"] <= last_point["time"]:
+        return NAN, NAN
     value, last_value = _get(point, "value"), _get(last_point, "value")
-    return value if value < last_value else value - last_value
-
-
-def _increase_per_second(point: Point | None, last_point: Point | None) -> float:
-    return _increase(point, last_point) / _elapsed_seconds(point, last_point)
+    return value if value < last_value else value - last_value, _elapsed_seconds(point, last_point)

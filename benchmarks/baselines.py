@@ -31,10 +31,11 @@ from edge.evaluation import DEFAULT_PERCENTILE
 from edge.network import SEED
 from edge.paths import DEFAULT_MODEL
 from edge.recording import outside
-from edge.scores import RECORD_FACTOR, SCORE_RECORDS, Scores, normalised, score, slot_times
-from edge.sequences import N_STEPS, feature_ranges, normalize, whole_sequences
+from edge.scores import RECORD_FACTOR, SCORE_RECORDS, Scores, joint, normalised, score, slot_times
+from edge.sequences import N_STEPS, normalize, whole_sequences
 from edge.thresholds import propose_thresholds
 from edge.training import train, usual_rmse
+from edge.windows import Consecutive
 from nodes.metrics import Metric
 
 if TYPE_CHECKING:
@@ -176,9 +177,10 @@ def make_judge(bundle: Bundle, predict: Predict, frame: pd.DataFrame) -> Judge:
 def scores_of(bundle: Bundle, predict: Predict, values: np.ndarray, times: np.ndarray) -> Scores:
     """The scores of consecutive records (n, features) at `times` (n,) in ns, by any predictor."""
     if bundle.habits:
-        lows, widths = feature_ranges(bundle.stats, bundle.features)
+        bundles = joint(bundle)
+        lows, highs = bundles.lows, bundles.lows + bundles.widths
         is_excused = bundle.habits.is_excused(times, values)
-        values_seen = bundle.habits.within(times, values, is_excused, lows, lows + widths)
+        values_seen = bundles.habits.within(times, values, is_excused, lows, highs, Consecutive())
     else:
         values_seen = values
     records = normalised(bundle, values_seen)[bundle.n_steps - 1 :]

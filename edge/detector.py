@@ -15,10 +15,12 @@ operation (a UE that attaches, a burst of traffic) reach about 4 thresholds, att
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +30,9 @@ from common.alerts import ALERT, ALERT_RECORDS, ANOMALY, UNKNOWN, WINDOW_RECORDS
 from common.times import format_time
 from common.values import mapping, number, whole
 from edge.bundle import Bundle
-from edge.scores import RECORD_FACTOR, SCORE_RECORDS, Scores, score
+from edge.scores import PREDICTIONS, RECORD_FACTOR, SCORE_RECORDS, Scores, joint, score_records
 from edge.selection import NO_SAMPLE
+from edge.windows import Consecutive, Newest, Remembered
 from nodes.metrics import METRICS, OVERALL, MetricTable
 from nodes.series import RECORD_SECONDS, is_of
 
@@ -105,72 +108,96 @@ def _finite(numbers: dict[str, float]) -> dict[str, float | None]:
     return {key: round(value, 4) if math.isfinite(value) else None for key, value in numbers.items()}
 
 
-def _judge(
-    time: int,
-    values: dict[str, float],
+def _verdicts(
+    times: Sequence[int],
+    values: Sequence[dict[str, float]],
     scores: Scores,
-    index: int,
-    thresholds: dict[str, float],
-    row: Row,
-) -> Verdict:
-    """Verdict on the record with this index in the scores."""
-    window, record = (errors[index] for errors in scores.judged)
-    lasting = scores.lasting[index]
-    keys = scores.metrics.threshold_keys
-    limits = np.array([thresholds[key] for key in keys.values()])
+    limits: np.ndarray,
+    rows: Iterable[Row],
+) -> list[Verdict]:
+    """Verdicts on n records. limits: (n or 1, metrics + 1), their thresholds. rows: where each is counted."""
+    window, record = scores.judged
     unknown = np.isnan(window) | np.isnan(record)
-    over = ~unknown & ((window > limits) & (record > RECORD_FACTOR * limits) | (lasting > limits))
-    evidence = np.maximum(np.minimum(window, record / RECORD_FACTOR), lasting)
-    shares = evidence / np.maximum(limits, 1e-9)
-    status = row.status(bool(over.any()), bool(unknown.any()))
+    over = ~unknown & ((window > limits) & (record > RECORD_FACTOR * limits) | (scores.lasting > limits))
+    evidence = np.maximum(np.minimum(window, record / RECORD_FACTOR), scores.lasting)
+    shares = (evidence / np.maximum(limits, 1e-9)).tolist()
+    rmse = np.where(unknown, np.nan, np.maximum(window, scores.lasting)).tolist()
+    are_over, are_unknown = over.any(axis=1).tolist(), unknown.any(axis=1).tolist()
     # `overall` is the last column of the scores.
-    names = np.array(list(keys))
-    return Verdict(
-        time=time,
-        status=status,
-        causes=tuple(names[:-1][over[:-1]].tolist()),
-        unknown=tuple(names[:-1][unknown[:-1]].tolist()),
-        rmse=dict(
-            zip(names.tolist(), np.where(unknown, np.nan, np.maximum(window, lasting)).tolist(), strict=True)
-        ),
-        values=values,
-        shares=dict(zip(names.tolist(), shares.tolist(), strict=True)),
-        in_a_row=row.anomalies,
-        recent=row.recent,
-        is_alert_up=row.is_up,
-        # Copies, so that a stored verdict does not hold the scores of its whole window in memory.
-        actual=scores.actual[index].copy(),
-        predicted=scores.predicted[index].copy(),
-    )
+    names = list(scores.metrics.threshold_keys)
+    verdicts = []
+    for i, (time, stored, row) in enumerate(zip(times, values, rows, strict=False)):
+        status = row.status(are_over[i], are_unknown[i])
+        verdicts.append(
+            Verdict(
+                time=time,
+                status=status,
+                causes=tuple(itertools.compress(names[:-1], over[i])) if are_over[i] else (),
+                unknown=tuple(itertools.compress(names[:-1], unknown[i])) if are_unknown[i] else (),
+                rmse=dict(zip(names, rmse[i], strict=True)),
+                values=stored,
+                shares=dict(zip(names, shares[i], strict=True)),
+                in_a_row=row.anomalies,
+                recent=row.recent,
+                is_alert_up=row.is_up,
+                # Copies, so that a stored verdict does not hold the scores of all records in memory.
+                actual=scores.actual[i].copy(),
+                predicted=scores.predicted[i].copy(),
+            )
+        )
+    return verdicts
+
+
+def _kind(bundle: Bundle) -> Hashable:
+    """What is equal for nodes that are judged at once: metrics, steps, and whether there are habits."""
+    return id(_first_of_equal(bundle.metrics)), bundle.n_steps, bundle.habits is None
+
+
+@functools.cache
+def _first_of_equal(metrics: MetricTable) -> MetricTable:
+    """To compare two tables takes longer than to judge a record."""
+    return metrics
+
+
+def _limits(thresholds: dict[str, float], metrics: MetricTable) -> list[float]:
+    """The thresholds in the order of the scores."""
+    return [thresholds[key] for key in metrics.threshold_keys.values()]
 
 
 class Detector:
-    """Judges records one by one, as test mode receives them."""
+    """Judges the records of one node one by one, as test mode receives them."""
 
     def __init__(
         self, bundle: Bundle, thresholds: dict[str, float], interval_seconds: float = RECORD_SECONDS
     ) -> None:
         self.thresholds = thresholds
-        self._bundle = bundle
+        self._bundle, self._kind = bundle, _kind(bundle)
         self._interval_ns = int(interval_seconds * 1e9)
         self._window: deque[np.ndarray] = deque(maxlen=SCORE_RECORDS)
         self._row = Row()
         self._last_slot: int | None = None
+        # What was computed of the records in the window; None if it is to be computed anew.
+        self._memory: Remembered | None = Remembered()
 
     def replace_bundle(self, bundle: Bundle) -> None:
         """Use another model from now on; the window, which is in physical units, stays."""
-        self._bundle = bundle
+        self._bundle, self._kind = bundle, _kind(bundle)
+        self._memory = None
 
     def forget(self) -> None:
         """Start over: the next records have nothing to do with the earlier ones."""
         self._window.clear()
         self._row = Row()
         self._last_slot = None
+        self._memory = Remembered()
 
-    def state(self) -> dict[str, Any]:
-        """The state for `restore`, in JSON."""
+    def state(self, since: int | None = None) -> dict[str, Any]:
+        """The state for `restore`, in JSON; of the window, only the records after the slot `since`."""
+        count = len(self._window)
+        newest = count if since is None else min(max((self._last_slot or 0) - since, 0), count)
         return {
-            "window": [values.tolist() for values in self._window],
+            "window": [values.tolist() for values in itertools.islice(self._window, count - newest, None)],
+            "length": count,
             **self._row.state(),
             "last_slot": self._last_slot,
         }
@@ -189,33 +216,78 @@ class Detector:
         self.forget()
         self._window.extend(window)
         self._row, self._last_slot = row, last_slot
+        self._memory = None
 
-    def observe(self, time: int, columns: dict[str, float]) -> Verdict:
+    def observe(self, time: int, columns: Mapping[str, float]) -> Verdict:
         """Verdict on the next record, at `time` (ns); skipped slots count as missing."""
-        slot = time // self._interval_ns
-        metrics = self._bundle.metrics
-        missing = np.full(len(metrics.features), np.nan)
-        if self._last_slot is not None:
-            for _ in range(min(slot - self._last_slot - 1, WINDOW_RECORDS)):
-                self._window.append(missing)
+        (verdict,) = observe_all([self], [time], [columns])
+        return verdict
+
+    def _advance(self, slot: int, values: np.ndarray) -> Remembered:
+        """Take the values of the next record; returns what is remembered of those before it."""
+        last_slot = slot - 1 if self._last_slot is None else self._last_slot
+        if self._memory is None:
+            past = Consecutive(PREDICTIONS - 1)
+            slots = np.arange(last_slot - len(self._window) + 1, last_slot + 1)
+            if self._window:
+                score_records(joint(self._bundle), np.array(self._window), slots * self._interval_ns, past)
+            self._memory = past.memory
+        skipped = min(slot - last_slot - 1, WINDOW_RECORDS)
+        if skipped > 0:
+            self._memory.skip(skipped)
+            self._window.extend([np.full(len(values), np.nan)] * skipped)
+            for _ in range(skipped):
                 self._row.status(False, True)
         self._last_slot = slot
-        self._window.append(np.array([columns[feature] for feature in metrics.features]))
-        slots = np.arange(slot - len(self._window) + 1, slot + 1)
-        scores = score(self._bundle, np.array(self._window), slots * self._interval_ns, WINDOW_RECORDS)
-        values = {name: columns[column] for column, name in metrics.stored.items()}
-        return _judge(time, values, scores, -1, self.thresholds, self._row)
+        self._window.append(values)
+        return self._memory
+
+
+def observe_all(
+    detectors: Sequence[Detector], times: Sequence[int], columns: Sequence[Mapping[str, float]]
+) -> list[Verdict]:
+    """Verdicts on the next record of each of n different nodes, at `times` (ns), as `Detector.observe`.
+
+    Only the new records are predicted, those of nodes that share a network in one batch. A node's verdict is
+    the one that it gets alone.
+    """
+    groups: dict[Hashable, list[int]] = {}
+    for place, detector in enumerate(detectors):
+        groups.setdefault(detector._kind, []).append(place)
+    found = {}
+    for places in groups.values():
+        of_group = ([every[place] for place in places] for every in (detectors, times, columns))
+        found.update(zip(places, _observe_alike(*of_group), strict=True))
+    return [found[place] for place in range(len(detectors))]
+
+
+def _observe_alike(
+    detectors: Sequence[Detector], times: Sequence[int], columns: Sequence[Mapping[str, float]]
+) -> list[Verdict]:
+    """As observe_all(), for nodes with the same metrics."""
+    metrics = detectors[0]._bundle.metrics
+    values = np.array([[one[feature] for feature in metrics.features] for one in columns], dtype=float)
+    stored = [{name: one[column] for column, name in metrics.stored.items()} for one in columns]
+    slots = [time // one._interval_ns for one, time in zip(detectors, times, strict=True)]
+    slot_times = np.array([slot * one._interval_ns for one, slot in zip(detectors, slots, strict=True)])
+    # A copy of each, so that a window does not hold the values of other nodes in memory.
+    memories = [
+        one._advance(slot, row.copy()) for one, slot, row in zip(detectors, slots, values, strict=True)
+    ]
+    bundles = joint(*(one._bundle for one in detectors))
+    scores = score_records(bundles, values, slot_times, Newest(memories))
+    limits = np.array([_limits(one.thresholds, metrics) for one in detectors])
+    return _verdicts(times, stored, scores, limits, [one._row for one in detectors])
 
 
 def detect(thresholds: dict[str, float], frame: pd.DataFrame, scores: Scores) -> list[Verdict]:
     """Verdicts on all records of a resampled dataset: those that Detector gives one by one."""
-    row = Row()
-    stored = frame[list(scores.metrics.stored)].rename(columns=scores.metrics.stored).astype(float)
+    metrics = scores.metrics
+    columns = [frame[column].to_numpy(dtype=float).tolist() for column in metrics.stored]
+    stored = [dict(zip(metrics.stored.values(), row, strict=True)) for row in zip(*columns, strict=True)]
     times = frame.index.as_unit("ns").asi8.tolist()
-    return [
-        _judge(time, values, scores, index, thresholds, row)
-        for index, (time, values) in enumerate(zip(times, stored.to_dict("records"), strict=True))
-    ]
+    limits = np.array([_limits(thresholds, metrics)])
+    return _verdicts(times, stored, scores, limits, itertools.repeat(Row()))
 
 
 def describe_verdict(verdict: Verdict, faults: Mapping[str, str], metrics: MetricTable = METRICS) -> str:

@@ -7,6 +7,7 @@ as they are, with the figures.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -15,23 +16,16 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from common.alerts import ALERT_RECORDS, MANY_RECORDS
 from common.times import DAY_SECONDS
 from common.values import mapping, number, text
-from nodes.metrics import BOTH, DOWN, UP
+from edge.windows import Consecutive
 
 # In records: about as long as it takes to wake a person, twice that, and the whole window.
 DURATIONS = (4, 8, 30)
 HOURS = 24
-# A record belongs to the change of now if the newest records are this share of it away from the middle.
-STILL = 0.5
-# The trained range follows a level that so many of the last 30 records reached: more than it takes to make an
-# alert of an attack, in a row or not.
-DRIFT_RECORDS = MANY_RECORDS + ALERT_RECORDS
-# Traffic that never stopped in the training set does not drift below this share of its lowest level.
-LEAST_SHARE = 0.5
 # Clocks change at whole quarters of an hour.
 _QUARTER_SECONDS = 900
+_QUARTER_NS = _QUARTER_SECONDS * 10**9
 
 
 @dataclass(frozen=True)
@@ -56,7 +50,7 @@ class Habits:
     DURATIONS, in spreads above what is usual; high_middle: (levels,), the median. low, low_middle: likewise
     the lowest level, by the hour only if `is_low_by_hour`: a recording of less than a week does not show that
     there is less to do at the weekend. rmse: (levels,), the window RMSE that only one in a hundred records
-    of the training set reached; it is the unit of `lasting_errors`.
+    of the training set reached; it is the unit of the errors.
     """
 
     zone: str
@@ -71,13 +65,6 @@ class Habits:
     rmse: np.ndarray
     jobs: tuple[DailyJob, ...] = field(default=())
 
-    def usual(self, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What is usual for each level at `times` (n,) in ns, and how much it varies: (n, levels) each."""
-        if not self.by_hour.any():
-            return self.by_hour[:1], self.spread[:1]
-        _, seconds = local_days(times, self.zone)
-        return between_hours(self.by_hour, seconds), between_hours(self.spread, seconds)
-
     def is_excused(self, times: np.ndarray, values: np.ndarray) -> np.ndarray:
         """Whether values (n, features) at `times` (n,) belong to a daily job: (n, features)."""
         excused = np.zeros(values.shape, dtype=bool)
@@ -89,80 +76,6 @@ class Habits:
             for place, (low, high) in job.features.items():
                 excused[:, place] |= inside & (values[:, place] >= low) & (values[:, place] <= high)
         return excused
-
-    def within(
-        self,
-        times: np.ndarray,
-        values: np.ndarray,
-        is_excused: np.ndarray,
-        lowest: np.ndarray,
-        highest: np.ndarray,
-    ) -> np.ndarray:
-        """Values (n, features) of consecutive records at `times` (n,), as if the trained range had followed
-        levels that drift out of it, up to the limits of what lasts.
-
-        is_excused: (n, features), values of a daily job, which is no drift. lowest, highest: of the trained
-        range, (features,). A level that drifts leaves the range that a short recording showed, which is not
-        wrong. After a gap, nothing tells a drift from a jump, and the range follows at once.
-        """
-        levels = values[:, self.places]
-        low, high = lowest[list(self.places)], highest[list(self.places)]
-        usual, spread = self.usual(times)
-        highest_usual = usual + spread * self.high[0]
-        lowest_usual = usual + spread * self.low[0] if self.is_low_by_hour else self.low[0]
-        drifting = np.where(is_excused[:, self.places], np.nan, levels)
-        recently_high = reached(drifting, DRIFT_RECORDS, DURATIONS[-1], fewest=1)
-        recently_low = -reached(-drifting, DRIFT_RECORDS, DURATIONS[-1], fewest=1)
-        highest_now = np.maximum(high, np.minimum(recently_high, highest_usual))
-        lowest_now = np.minimum(low, np.maximum(recently_low, lowest_usual))
-        above = high + np.maximum(levels - highest_now, 0.0)
-        below = low - np.maximum(lowest_now - levels, 0.0)
-        has_stopped = (low > 0) & (levels < LEAST_SHARE * low)
-        moved = values.copy()
-        moved[:, self.places] = np.where(
-            levels > high, above, np.where((levels < low) & ~has_stopped, below, levels)
-        )
-        return moved
-
-    def lasting_errors(
-        self,
-        times: np.ndarray,
-        values: np.ndarray,
-        directions: Sequence[str] | None = None,
-        least: np.ndarray | None = None,
-    ) -> np.ndarray:
-        """How far levels are beyond what lasts as long habitually: (n, levels).
-
-        values: (n, features) of consecutive records; NaN does not count as beyond. directions: of each level,
-        which deviations count; all, unless given. least: (levels,), smaller deviations from the middle do not
-        count. `rmse` is reached at the limit, and 0 in the middle. Records that are more than twice as far
-        from the middle as two of the three newest ones belong to a change that has ended, and do not count:
-        the error ends soon after it.
-        """
-        levels = values[:, self.places]
-        usual, spread = self.usual(times)
-        upward = (levels - usual) / spread
-        downward = (upward if self.is_low_by_hour else levels) - self.low_middle
-        upward = upward - self.high_middle
-        if least is not None:
-            # A level that is less than that above or below the middle counts as the middle.
-            sizes = upward * spread, downward * (spread if self.is_low_by_hour else 1.0)
-            upward, downward = (
-                np.where(np.abs(size) < least, 0.0, part)
-                for size, part in zip(sizes, (upward, downward), strict=True)
-            )
-        now_at_least, now_at_most = reached(upward, 2, 3), -reached(-downward, 2, 3)
-        counts_up, counts_down = (
-            np.array([direction != other for direction in directions or [BOTH] * levels.shape[1]])
-            for other in (DOWN, UP)
-        )
-        shares = np.zeros(upward.shape)
-        for duration, low, high in zip(DURATIONS, self.low, self.high, strict=True):
-            above = lasting(upward, duration, now_at_least / STILL) / (high - self.high_middle)
-            below = -lasting(-downward, duration, -now_at_most / STILL) / (low - self.low_middle)
-            above, below = np.where(counts_up, above, 0.0), np.where(counts_down, below, 0.0)
-            shares = np.maximum(shares, np.maximum(above, below))
-        return shares * self.rmse
 
     def in_units_of(self, rmse: np.ndarray) -> Habits:
         """The same habits with another `rmse` (levels,)."""
@@ -249,37 +162,35 @@ def _flag(value: Any) -> bool:
     return value
 
 
-def lasting(levels: np.ndarray, duration: int, at_most: np.ndarray | None = None) -> np.ndarray:
-    """The level (n, m) that two thirds of the last `duration` records reach: 21 of the last 30.
+def lasting(levels: np.ndarray, duration: int) -> np.ndarray:
+    """The level (n, m) that two thirds of the last `duration` of consecutive records (n, m) reach."""
+    return two_thirds(Consecutive().windows("levels", levels, duration))
 
-    at_most: (n, m), for each record, above which level those before it do not count.
-    """
-    return reached(levels, duration - (duration - 1) // 3, duration, at_most=at_most)
+
+def two_thirds(windows: np.ndarray, at_most: np.ndarray | None = None) -> np.ndarray:
+    """The level that two thirds of the records of windows (duration, ...) reach: 21 of 30. See `reached`."""
+    duration = len(windows)
+    return reached(windows, duration - (duration - 1) // 3, at_most=at_most)
 
 
 def reached(
-    levels: np.ndarray,
-    records: int,
-    duration: int,
-    fewest: int | None = None,
-    at_most: np.ndarray | None = None,
+    windows: np.ndarray, records: int, fewest: int | None = None, at_most: np.ndarray | None = None
 ) -> np.ndarray:
-    """The level (n, m) that so many of the last `duration` records of `levels` (n, m) reach.
+    """The level (...) that so many records of windows (duration, ...) reach.
 
     Where some are missing, it is the same share of those that are known, rounded up. Where fewer than
-    `fewest` are known (two thirds, unless given), the result is minus infinity. at_most: as in lasting().
+    `fewest` are known (two thirds, unless given), the result is minus infinity. at_most: (...), above which
+    level records do not count.
     """
-    padded = np.concatenate([np.full((duration - 1, levels.shape[1]), np.nan), levels])
-    windows = np.lib.stride_tricks.sliding_window_view(padded, duration, axis=0).copy()
+    duration = len(windows)
+    ordered = windows.reshape(duration, -1).T.copy()
     # NaN comes last.
-    windows.sort(axis=-1)
-    # To add up whole columns is several times as quick as to add up each window.
-    columns = [padded[place : place + len(levels)] for place in range(duration)]
-    known = duration - sum(np.isnan(column) for column in columns)
-    if at_most is not None:
-        known -= sum(column > at_most for column in columns)
-    place = known - -(-records * known // duration)
-    result = np.take_along_axis(windows, np.maximum(place, 0)[..., None], axis=-1)[..., 0]
+    ordered.sort(axis=-1)
+    counts = ~np.isnan(windows) if at_most is None else windows <= at_most
+    # Few, so that a byte holds their number.
+    known = np.add.reduce(counts, axis=0, dtype=np.int8).astype(int)
+    place = np.maximum(known - -(-records * known // duration), 0)
+    result = ordered[np.arange(len(ordered)), place.ravel()].reshape(place.shape)
     return np.where(known >= (-(-2 * duration // 3) if fewest is None else fewest), result, -np.inf)
 
 
@@ -287,24 +198,41 @@ def local_days(times: np.ndarray, zone: str) -> tuple[np.ndarray, np.ndarray]:
     """The local day at `times` (n,) in ns, counted from 1970, and the seconds since its midnight by the clock
     on the wall: (n,) each.
     """
-    quarters, index = np.unique(times // (_QUARTER_SECONDS * 10**9), return_inverse=True)
-    if zone == "UTC":
-        offsets = np.zeros(len(quarters))
-    else:
-        info = ZoneInfo(zone)
-        offsets = np.array(
-            [
-                datetime.fromtimestamp(int(quarter) * _QUARTER_SECONDS, info).utcoffset().total_seconds()
-                for quarter in quarters
-            ]
-        )
-    days, seconds = np.divmod(times / 1e9 + offsets[index], DAY_SECONDS)
+    offsets = 0.0
+    if zone != "UTC":
+        quarters, index = np.unique(times // _QUARTER_NS, return_inverse=True)
+        offsets = np.array([_offset_seconds(int(quarter), zone) for quarter in quarters])[index]
+    days, seconds = np.divmod(times / 1e9 + offsets, DAY_SECONDS)
     return days.astype(int), seconds
+
+
+def local_seconds(times: np.ndarray, zones: Sequence[str]) -> np.ndarray:
+    """The seconds since local midnight at each of `times` (n,) in ns, in the zone of each: (n,)."""
+    quarters = (times // _QUARTER_NS).tolist()
+    offsets = [
+        0.0 if zone == "UTC" else _offset_seconds(quarter, zone)
+        for quarter, zone in zip(quarters, zones, strict=True)
+    ]
+    return (times / 1e9 + np.array(offsets)) % DAY_SECONDS
+
+
+@functools.lru_cache(maxsize=4096)
+def _offset_seconds(quarter: int, zone: str) -> float:
+    """By how much the clocks of a zone are ahead of UTC in a quarter of an hour, counted from 1970."""
+    moment = datetime.fromtimestamp(quarter * _QUARTER_SECONDS, ZoneInfo(zone))
+    return moment.utcoffset().total_seconds()
 
 
 def between_hours(by_hour: np.ndarray, seconds: np.ndarray) -> np.ndarray:
     """Values (24, m) of the middle of each hour, interpolated at seconds of the day (n,): (n, m)."""
+    before, after, share = hours_around(seconds)
+    return by_hour[before] * (1 - share) + by_hour[after] * share
+
+
+def hours_around(seconds: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The hours between whose middles seconds of the day (n,) are, (n,) each, and how far they are from the
+    first to the second: (n, 1), from 0 to 1.
+    """
     place = seconds / 3600 - 0.5
     hour = np.floor(place).astype(int)
-    share = (place - hour)[:, None]
-    return by_hour[hour % HOURS] * (1 - share) + by_hour[(hour + 1) % HOURS] * share
+    return hour % HOURS, (hour + 1) % HOURS, (place - hour)[:, None]

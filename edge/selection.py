@@ -18,9 +18,11 @@ from common.alerts import WINDOW_RECORDS
 from common.files import UserError
 from common.times import DAY_SECONDS, format_time
 from common.values import mapping, number, text, whole
+from edge.source import LinesOf
 from nodes.metrics import FREE, LAST_LEVEL, UNKNOWN_LEVEL, Metric
+from nodes.names import describe_several
 from nodes.node import Node
-from nodes.series import Point, Record, monitored_series, series_tags, value_fault
+from nodes.series import TOO_LARGE, Point, Record, monitored_series, value_fault
 
 logger = logging.getLogger("find_anomalies")
 
@@ -40,6 +42,7 @@ SAME_TOTAL = 0.01
 # Names chosen by others are cut to this length, so that messages stay short.
 NAME_CHARACTERS = 60
 Tags = tuple[tuple[str, str], ...]
+_NUMBERS = (float, int)
 
 
 class Sample(NamedTuple):
@@ -61,48 +64,58 @@ class Slot:
     series: dict[str, dict[str, dict[Tags, Sample]]] = field(default_factory=dict)
 
 
-def in_slots(samples: Record, node: Node, interval_ns: int, limit: int = sys.maxsize) -> list[Slot]:
-    """Samples with all their tags, in any order, from before `limit` (ns) -> slots, oldest first.
+def in_slots(samples: LinesOf, node: Node, interval_ns: int, limit: int = sys.maxsize) -> list[Slot]:
+    """Samples from before `limit` (ns) -> slots, oldest first.
 
     If a series has several samples in a slot, the newest with a usable value counts. Slots without samples
     are left out. Test mode and --mode collect use this; formatters.slot_records is for samples that are
     certainly those of one node.
     """
-    names = {series: name for name, series in monitored_series(node).items()}
-    slots: dict[int, Slot] = {}
+    names = node.names_of_series
+    slots: dict[int, dict[str, dict[str, dict[Tags, Sample]]]] = {}
     # The samples that are pooled: by slot, name, instance, tags, and values of the tags that tell them apart.
     pooled: dict[tuple[int, str, str, Tags], tuple[Metric, dict[Tags, Sample]]] = {}
-    for key, points in samples.items():
+    for key, lines in samples.items():
         metric = node.metrics.measurements[key]
-        tag = metric.part_tag
-        for point in points:
-            name = names.get((key, point.get(tag) if tag else None))
-            if name is None or point["time"] >= limit:
+        part_tag, over, scale, may_be_negative = (
+            metric.part_tag,
+            metric.over,
+            metric.scale,
+            metric.may_be_negative,
+        )
+        for (labels, instance, tags), found in lines:
+            name = names.get((key, labels.get(part_tag) if part_tag else None))
+            if name is None:
                 continue
-            start = point["time"] // interval_ns * interval_ns
-            slot = slots.setdefault(start, Slot(start))
-            instance = point.get("instance", "")
-            found = slot.series.setdefault(name, {}).setdefault(instance, {})
-            tags = tuple((key, value) for key, value in series_tags(point) if key != "instance")
-            sample = _sample(point, metric)
-            if metric.over:
-                apart = tuple(one for one in tags if one[0] in metric.over)
-                tags = tuple(one for one in tags if one[0] not in metric.over)
-                found.setdefault(tags, sample)
-                _, parts = pooled.setdefault((start, name, instance, tags), (metric, {}))
-                parts[apart] = _newer(parts.get(apart), sample)
-            else:
-                found[tags] = _newer(found.get(tags), sample)
+            if over:
+                apart = tuple(one for one in tags if one[0] in over)
+                tags = tuple(one for one in tags if one[0] not in over)
+            for time, value in found:
+                if time >= limit:
+                    continue
+                # The usual value needs no closer look.
+                is_usual = type(value) in _NUMBERS and 0 <= value < TOO_LARGE
+                fault = None if is_usual else value_fault(value, may_be_negative)
+                if fault is None and scale != 1:
+                    value = value * scale
+                sample = Sample(time, value, fault)
+                start = time // interval_ns * interval_ns
+                slot = slots.get(start)
+                if slot is None:
+                    slot = slots[start] = {}
+                instances = slot.get(name)
+                if instances is None:
+                    slot[name] = {instance: {tags: sample}}
+                else:
+                    series = instances.setdefault(instance, {})
+                    series[tags] = _newer(series.get(tags), sample)
+                if over:
+                    _, parts = pooled.setdefault((start, name, instance, tags), (metric, {}))
+                    parts[apart] = _newer(parts.get(apart), sample)
     for (start, name, instance, tags), (metric, parts) in pooled.items():
-        slots[start].series[name][instance][tags] = _pooled(list(parts.values()), metric)
-    return [slots[start] for start in sorted(slots)]
-
-
-def _sample(point: Point, metric: Metric) -> Sample:
-    value, fault = point["value"], value_fault(point["value"], metric.may_be_negative)
-    if fault is None and metric.scale != 1:
-        value = value * metric.scale
-    return Sample(point["time"], value, fault)
+        # In the same order each time: what is read in another order has another sum.
+        slots[start][name][instance][tags] = _pooled([parts[one] for one in sorted(parts)], metric)
+    return [Slot(start, slots[start]) for start in sorted(slots)]
 
 
 def _newer(before: Sample | None, sample: Sample) -> Sample:
@@ -164,6 +177,11 @@ class Others:
         return self.is_crowd or any(count >= RIVAL_RECORDS for count, _ in self._records.values())
 
     @property
+    def is_empty(self) -> bool:
+        """Whether no source is remembered, nor that there were too many."""
+        return not self._records and self._crowded_in is None
+
+    @property
     def is_crowd(self) -> bool:
         """Whether there were more sources than can be remembered."""
         return self._crowded_in is not None
@@ -213,6 +231,11 @@ class Selection:
             name: node.metrics.measurements[measurement].exporter
             for name, (measurement, _) in self._series_of_node.items()
         }
+        # Series name -> the tag that tells its part, and the part.
+        self._part_of = {
+            name: (node.metrics.part_tag(measurement), part)
+            for name, (measurement, part) in self._series_of_node.items()
+        }
         self._key_of = {name: exporter + INSTANCE_KEY for name, exporter in self._exporter_of.items()}
         self._keys = tuple(exporter + INSTANCE_KEY for exporter in node.metrics.exporters)
         self._pinned = {
@@ -225,6 +248,8 @@ class Selection:
         # The instances that were watched before.
         self._former: dict[str, str] = {}
         self._chosen: dict[str, Tags] = {}
+        # What known_tags returns, while that stays as it is.
+        self._known_tags: dict[str, dict[str, str]] | None = None
         self._other_instances = {key: Others(OTHER_INSTANCES) for key in self._keys}
         self._other_series = {name: Others(OTHER_SERIES) for name in self._series_of_node}
         self._holds_last = {
@@ -253,6 +278,11 @@ class Selection:
 
     def known_tags(self) -> dict[str, dict[str, str]]:
         """Measurement -> the tags that all its chosen series share, without the tag of the part."""
+        if self._known_tags is None:
+            self._known_tags = self._find_known_tags()
+        return self._known_tags
+
+    def _find_known_tags(self) -> dict[str, dict[str, str]]:
         known: dict[str, dict[str, str]] = {}
         for name, tags in self._chosen.items():
             measurement, _ = self._series_of_node[name]
@@ -262,12 +292,22 @@ class Selection:
             known[measurement] = {tag: value for tag, value in own.items() if common.get(tag) == value}
         return known
 
-    def refuse_several(self, slots: Sequence[Slot]) -> None:
-        """Raise UserError if an exporter that the node file does not pin has more than one instance."""
-        for key in (key for key in self._keys if key not in self._pinned):
-            names = {name for slot in slots for name in self._instances(slot, key)}
+    def refuse_several(self, slots: Sequence[Slot], place: str = "the database") -> None:
+        """Raise UserError if an exporter that the node file does not pin has more than one instance.
+
+        place: where the samples were read.
+        """
+        found = {
+            key: {name for slot in slots for name in self._instances(slot)[key]}
+            for key in self._keys
+            if key not in self._pinned
+        }
+        for key, names in found.items():
             if key in self._watched:
                 names.add(self._watched[key])
+        if not self._pinned and (line := describe_several(found, place)):
+            raise UserError(line)
+        for key, names in found.items():
             if len(names) > 1:
                 raise UserError(
                     f"{_several(names)}; name the one to watch as '{key}' in a file given with --node_file"
@@ -281,23 +321,22 @@ class Selection:
         found = {}
         for name, instances in slot.series.items():
             watched, known = self._watched.get(self._key_of[name]), self._chosen.get(name)
-            times = [
-                sample.time
-                for instance, series in instances.items()
-                if watched is None or instance == watched
-                for tags, sample in series.items()
-                if known is None or tags == known
-            ]
-            if times:
-                found[name] = max(times)
+            newest = None
+            for instance, series in instances.items():
+                if watched is None or instance == watched:
+                    for tags, sample in series.items():
+                        is_known = known is None or tags == known
+                        if is_known and (newest is None or sample.time > newest):
+                            newest = sample.time
+            if newest is not None:
+                found[name] = newest
         return found
 
     def choose(self, slot: Slot, doubtful: Mapping[str, str] | None = None) -> Choice:
         """Choose the node's record in this slot. doubtful: as in Samples."""
         watched, heirs = dict(self._watched), dict(self._heirs)
         several: dict[str, str] = {}
-        for key in self._keys:
-            names = self._instances(slot, key)
+        for key, names in self._instances(slot).items():
             former = self._former.get(key)
             if former in names and watched[key] in names:
                 several[key] = f"{_several([former, watched[key]])}; pin one as '{key}' in --node_file"
@@ -316,7 +355,8 @@ class Selection:
         for name, (measurement, _) in self._series_of_node.items():
             key = self._key_of[name]
             instances = slot.series.get(name, {})
-            found = instances.get(watched.get(key, ""), {})
+            instance = watched.get(key, "")
+            found = instances.get(instance, {})
             if instances and key in several:
                 faults[name] = several[key]
                 continue
@@ -333,7 +373,8 @@ class Selection:
                 faults[name] = fault
             else:
                 chosen[name] = tags
-                point = self._point(name, found[tags].time, found[tags].value, watched.get(key))
+                sample = found[tags]
+                point = self._point(name, sample.time, sample.value, instance)
                 record.setdefault(measurement, []).append(point)
         told = self._note_silence(silent, record, faults, watched)
         self._check_memory(record, faults)
@@ -341,12 +382,12 @@ class Selection:
         return Choice(slot, max(times, default=slot.start), record, faults, watched, heirs, chosen, told)
 
     def _point(self, name: str, time: int, value: Any, instance: str | None) -> Point:
-        measurement, part = self._series_of_node[name]
         point: Point = {"time": time, "value": value}
         if instance:
             point["instance"] = instance
-        if part is not None:
-            point[self._node.metrics.part_tag(measurement)] = part
+        tag, part = self._part_of[name]
+        if tag is not None:
+            point[tag] = part
         return point
 
     def _note_silence(
@@ -356,6 +397,8 @@ class Selection:
 
         Returns the names of these series; the others get a fault.
         """
+        if not silent:
+            return ()
         newest: dict[str, int] = {}
         for measurement, points in record.items():
             exporter = self._node.metrics.measurements[measurement].exporter
@@ -385,22 +428,30 @@ class Selection:
                     shown(before),
                     key,
                 )
+                self._known_tags = None
         self._number += 1
         self._watched, self._heirs = choice.watched, choice.heirs
-        for key in self._keys:
-            self._note_instances(key, self._instances(choice.slot, key))
+        for key, names in self._instances(choice.slot).items():
+            self._note_instances(key, names)
         for name, instances in choice.slot.series.items():
             found = instances.get(self._watched.get(self._key_of[name], ""), {})
             known = choice.chosen.get(name, self._chosen.get(name))
+            others = self._other_series[name]
+            if others.is_empty and (not found or len(found) == 1 and known in found):
+                continue
             marks = {_mark(tags) for tags in found if tags != known}
             is_beside = known in found or (known is None and len(marks) > 1)
-            self._other_series[name].note(marks, is_beside, self._number)
-        self._last_levels |= {
-            name: choice.slot.series[name][self._watched.get(self._key_of[name], "")][tags].value
-            for name, tags in choice.chosen.items()
-            if name in self._holds_last
-        }
-        self._note_silence_of_a_day(choice)
+            others.note(marks, is_beside, self._number)
+        if self._holds_last:
+            self._last_levels |= {
+                name: choice.slot.series[name][self._watched.get(self._key_of[name], "")][tags].value
+                for name, tags in choice.chosen.items()
+                if name in self._holds_last
+            }
+        if choice.silent or self._silent_since:
+            self._note_silence_of_a_day(choice)
+        if any(self._chosen.get(name) != tags for name, tags in choice.chosen.items()):
+            self._known_tags = None
         self._chosen |= choice.chosen
         self.ever_seen |= choice.chosen.keys()
         for point in choice.record.get(self._total, []):
@@ -431,13 +482,12 @@ class Selection:
 
     # --- instances -------------------------------------------------------------------------------
 
-    def _instances(self, slot: Slot, key: str) -> set[str]:
-        return {
-            instance
-            for name, instances in slot.series.items()
-            if self._key_of[name] == key
-            for instance in instances
-        }
+    def _instances(self, slot: Slot) -> dict[str, set[str]]:
+        """Key of a node file -> the instances of its exporter that have samples in a slot."""
+        found: dict[str, set[str]] = {key: set() for key in self._keys}
+        for name, instances in slot.series.items():
+            found[self._key_of[name]].update(instances)
+        return found
 
     def _look_for_heir(
         self, key: str, names: set[str], watched: dict[str, str], heirs: dict[str, tuple[str, int]]
@@ -460,9 +510,9 @@ class Selection:
     def _note_instances(self, key: str, names: set[str]) -> None:
         """Log an instance that writes beside the watched one, once."""
         watched = self._watched.get(key)
-        if watched is None:
-            return
         others = self._other_instances[key]
+        if watched is None or others.is_empty and names <= {watched}:
+            return
         was_crowd = others.is_crowd
         found = {shown(name) or "an unnamed instance" for name in names if name != watched}
         others.note(found, watched in names, self._number)
@@ -496,7 +546,7 @@ class Selection:
         """
         known, others = self._chosen.get(name), self._other_series[name]
         if known in found:
-            if not any(others.beside(_mark(tags)) for tags in found if tags != known):
+            if len(found) == 1 or not any(others.beside(_mark(tags)) for tags in found if tags != known):
                 return known, None
         elif len(found) <= 1 and not (found and others.has_rivals()):
             return next(iter(found), None), None
@@ -567,6 +617,7 @@ class Selection:
             text(name): tuple((text(tag), text(value)) for tag, value in tags)
             for name, tags in mapping(state["chosen"]).items()
         }
+        self._known_tags = None
         self._number = whole(state["number"])
         for known, kept in (
             (self._other_instances, state["other_instances"]),

@@ -98,9 +98,10 @@ def metric_square_errors(
     value gives NaN.
     """
     squares = (np.asarray(y_predict, dtype=float) - np.asarray(y_actual, dtype=float)) ** 2
-    pooled = [squares[:, places].mean(axis=1) for places in metrics.feature_places.values()]
-    pooled.append(squares.mean(axis=1))
-    return np.stack(pooled, axis=1)
+    places = list(metrics.feature_places.values())
+    counts = [len(some) for some in places]
+    sums = np.add.reduceat(squares[:, sum(places, [])], np.cumsum([0, *counts[:-1]]), axis=1)
+    return np.concatenate([sums / counts, squares.mean(axis=1, keepdims=True)], axis=1)
 
 
 def printPredictionErrors(

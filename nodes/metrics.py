@@ -144,8 +144,9 @@ class Metric:
 
     def pooled(self, values: Sequence[float]) -> float:
         """One level of those of all parts; NaN if one is."""
-        if any(value != value for value in values):
-            return math.nan
+        for value in values:
+            if value != value:
+                return math.nan
         return POOLS[self.pool or (MEAN if self.unit == "%" else SUM)](values)
 
     @property
@@ -201,6 +202,13 @@ class MetricTable(Mapping[str, Metric]):
         for row in self.rows:
             if row.kind not in KINDS or (row.part_tag not in PART_TAGS and not row.parts):
                 raise ValueError(f"{row.name}: unknown kind {row.kind!r} or part tag {row.part_tag!r}")
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.rows, self.absent))
 
     def __getitem__(self, name: str) -> Metric:
         return self._by_name[name]

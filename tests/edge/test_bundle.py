@@ -7,6 +7,8 @@ import math
 import os
 import re
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -61,6 +63,34 @@ def test_a_prediction_is_not_changed_by_the_next_one(trained: Trained) -> None:
     kept = first.copy()
     assert (predictor(np.ones((1, 3, 12))) != kept).any()
     assert (first == kept).all()
+
+
+def test_a_record_is_predicted_alike_to_the_bit_in_a_batch_of_any_size(trained: Trained) -> None:
+    predictor = Predictor((trained.folder / "edge.tflite").read_bytes())
+    inputs = np.random.default_rng(12).random((600, 3, 12))
+    at_once = predictor(inputs)
+    for size in (1, 2, 3, 7, 256, 257, 599):
+        parts = [predictor(inputs[start : start + size]) for start in range(0, 600, size)]
+        assert (np.concatenate(parts) == at_once).all(), size
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_process_that_predicts_writes_nothing_of_its_own_accord_to_stderr(closed: bool) -> None:
+    program = f"""if True:
+        import os, sys
+        if {closed}:
+            os.close(2)
+        import numpy
+        from edge.bundle import Predictor
+        network = open("model/5g_edge_autoencoder.tflite", "rb").read()
+        for count in (5, 1):
+            print(Predictor(network)(numpy.zeros((count, 3, 12))).shape)
+        if not {closed}:
+            os.write(2, b"ours")
+    """
+    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert (ended.stdout, ended.stderr) == ("(5, 12)\n(1, 12)\n", "" if closed else "ours")
+    assert ended.returncode == 0
 
 
 # --- the bundle ----------------------------------------------------------------------------------

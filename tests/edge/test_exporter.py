@@ -111,7 +111,11 @@ def test_the_alert_rules_use_metrics_that_exist_and_promtool_accepts_them() -> N
         env=parts.environment(),
     )
     assert checked.returncode == 0, checked.stderr
-    families = [family for one in (EdgeMetrics(), PortMetrics()) for family in one.registry.collect()]
+    families = [
+        family
+        for one in (EdgeMetrics(), EdgeMetrics(nodes=[]), PortMetrics())
+        for family in one.registry.collect()
+    ]
     known = {name for family in families for name in (family.name, f"{family.name}_total")}
     used = set(re.findall(r"find_anomalies_\w+", "\n".join(re.findall(r"expr: (.*)", rules.read_text()))))
     assert used

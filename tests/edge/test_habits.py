@@ -28,7 +28,9 @@ from edge.habits import (
     lasting,
     local_days,
 )
+from edge.joint_habits import joint_habits
 from edge.scores import score, score_dataset
+from edge.windows import Consecutive
 from nodes.metrics import METRICS, getFeatures
 
 SECOND = 10**9
@@ -77,7 +79,11 @@ def at(*moments: str) -> np.ndarray:
 
 def errors(habits: Habits, levels: Sequence[float], start: int = START) -> list[float]:
     column = np.array(levels, dtype=float)[:, None]
-    return habits.lasting_errors(slots(len(column), start), column)[:, 0].tolist()
+    return errors_of(habits, slots(len(column), start), column)[:, 0].tolist()
+
+
+def errors_of(habits: Habits, times: np.ndarray, values: np.ndarray) -> np.ndarray:
+    return joint_habits([habits]).lasting_errors(times, values, Consecutive())
 
 
 # --- the level that two thirds of the last records reach -----------------------------------------
@@ -225,11 +231,9 @@ def test_each_level_is_found_at_its_place_and_has_limits_and_a_unit_of_its_own()
         np.array([0.5, 7.0]),
     )
     values = np.array([[120.0, 5e9, 3.0]] * 40)
-    assert habits.lasting_errors(slots(40), values)[-1].tolist() == [1.5, 14.0]
-    assert habits.in_units_of(np.array([1.0, 1.0])).lasting_errors(slots(40), values)[-1].tolist() == [
-        3.0,
-        2.0,
-    ]
+    assert errors_of(habits, slots(40), values)[-1].tolist() == [1.5, 14.0]
+    habits = habits.in_units_of(np.array([1.0, 1.0]))
+    assert errors_of(habits, slots(40), values)[-1].tolist() == [3.0, 2.0]
 
 
 def test_what_is_usual_in_an_hour_is_no_error_in_it_and_one_in_another() -> None:
@@ -312,11 +316,15 @@ def test_what_is_usual_follows_the_clocks_of_the_zone() -> None:
     moments = at(
         "2026-03-29T00:30:00Z", "2026-03-29T01:30:00Z", "2026-10-25T00:30:00Z", "2026-10-25T01:30:00Z"
     )
-    berlin = one_level(by_hour=HOUR_OF_DAY, zone="Europe/Berlin")
-    assert berlin.usual(moments)[0].tolist() == [[1.0], [3.0], [2.0], [2.0]]
-    assert one_level(by_hour=HOUR_OF_DAY).usual(moments)[0].tolist() == [[0.0], [1.0], [0.0], [1.0]]
+    berlin, utc = one_level(by_hour=HOUR_OF_DAY, zone="Europe/Berlin"), one_level(by_hour=HOUR_OF_DAY)
+    assert joint_habits([berlin]).usual(moments)[0].tolist() == [[1.0], [3.0], [2.0], [2.0]]
+    assert joint_habits([utc]).usual(moments)[0].tolist() == [[0.0], [1.0], [0.0], [1.0]]
     # Without a course, one row is for all moments.
-    assert one_level(zone="Europe/Berlin").usual(moments)[0].tolist() == [[0.0]]
+    level = one_level(zone="Europe/Berlin")
+    assert joint_habits([level]).usual(moments)[0].tolist() == [[0.0]]
+    # Each of several nodes has a zone, and a course or none, of its own.
+    several = joint_habits([berlin, utc, level, berlin])
+    assert several.usual(moments)[0].tolist() == [[1.0], [1.0], [0.0], [2.0]]
 
 
 def test_levels_count_in_spreads_and_low_ones_by_the_hour_only_after_a_week() -> None:
@@ -392,7 +400,8 @@ def seen(
     """Levels as they are judged, if the trained range is from `lowest` to 10."""
     values = np.array(levels, dtype=float)[:, None]
     is_excused = np.isin(np.arange(len(values)), excused)[:, None]
-    moved = habits.within(slots(len(values)), values, is_excused, np.array([lowest]), np.full(1, 10.0))
+    ends = np.array([[lowest]]), np.array([[10.0]])
+    moved = joint_habits([habits]).within(slots(len(values)), values, is_excused, *ends, Consecutive())
     return moved[:, 0].tolist()
 
 
@@ -781,6 +790,14 @@ def test_what_a_daily_job_excuses_is_as_predicted_and_not_shown_to_the_network()
     assert scores.actual[600, CPU] == 0.9
     (inputs,) = seen
     assert inputs[:, :, CPU].max() == 0.5
+
+
+def test_a_daily_job_after_missing_records_is_unknown() -> None:
+    values = night_with_job(90.0, 520, 640)
+    values[520:523, [CPU_RATE, CPU]] = NAN
+    verdicts = judge(values, of_all_levels(jobs=(NIGHTLY,)), thresholds(0.05, overall=9.0))
+    assert [verdict.status for verdict in verdicts[519:525]] == ["normal", *["unknown"] * 4, "normal"]
+    assert verdicts[523].unknown == ("cpu",)
 
 
 def test_a_drift_just_beyond_the_trained_range_is_in_it_for_the_network() -> None:

@@ -1,0 +1,119 @@
+"""What many nodes have to say at once: one incident, one line of equal faults."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import pytest
+
+from edge.many_nodes import GatheredNotices, IncidentChange, ManyNodes
+from service.log import Notices
+
+SECOND = 10**9
+# 2026-03-06T12:00:00Z
+START = 1_772_798_400 * SECOND
+
+
+def opens(node: str, seconds: int, *causes: str) -> IncidentChange:
+    return IncidentChange(node, START + seconds * SECOND, True, causes or ("cpu",), f"{seconds} opens")
+
+
+def closes(node: str, seconds: int, *causes: str) -> IncidentChange:
+    return IncidentChange(node, START + seconds * SECOND, False, causes or ("cpu",), f"{seconds} closes")
+
+
+def names(count: int) -> list[str]:
+    return [f"edge-{number}" for number in range(1, count + 1)]
+
+
+def test_the_incident_of_a_few_nodes_is_said_of_each() -> None:
+    many = ManyNodes()
+    assert many.observe([opens("edge-2", 0), opens("edge-1", 0)], 100) == [
+        "edge-1: 0 opens",
+        "edge-2: 0 opens",
+    ]
+    assert many.observe([closes("edge-1", 60)], 100) == ["edge-1: 60 closes"]
+    # The one of edge-2 is 151 s old, the other is over: these are not one.
+    assert many.observe([opens("edge-3", 151), opens("edge-4", 151)], 100) == [
+        "edge-3: 151 opens",
+        "edge-4: 151 opens",
+    ]
+    assert not many.is_open
+
+
+def test_fifty_at_once_are_one_line_and_one_when_the_last_is_over() -> None:
+    many = ManyNodes()
+    assert many.observe([opens(name, 0, "cpu", "net_up") for name in names(50)], 1000) == [
+        "2026-03-06T12:00:00Z incident of 50 of 1000 nodes opens: cpu | net_up: edge-1, edge-10, edge-11"
+        " and 47 more"
+    ]
+    assert many.is_open
+    assert many.observe([closes(name, 600) for name in names(49)], 1000) == []
+    assert many.observe([closes("edge-50", 660, "cpu", "ue_down")], 1000) == [
+        "2026-03-06T12:11:00Z incident of 50 nodes closes: cpu | net_up | ue_down for 11 min since"
+        " 2026-03-06T12:00:00Z: edge-1, edge-10, edge-11 and 47 more"
+    ]
+    assert not many.is_open
+
+
+def test_those_that_follow_belong_to_it_and_are_said_when_they_double_it() -> None:
+    many = ManyNodes()
+    assert many.observe([opens("edge-1", 0), opens("edge-2", 0)], 100) == [
+        "edge-1: 0 opens",
+        "edge-2: 0 opens",
+    ]
+    (line,) = many.observe([opens("edge-3", 15)], 100)
+    assert line == ("2026-03-06T12:00:15Z incident of 3 of 100 nodes opens: cpu: edge-1, edge-2, edge-3")
+    assert many.observe([opens("edge-4", 30), opens("edge-5", 30)], 100) == []
+    (line,) = many.observe([opens("edge-6", 45)], 100)
+    assert line.startswith("2026-03-06T12:00:45Z incident of 6 of 100 nodes grows: cpu: edge-1,")
+    # Later than 150 s after it opened is another one.
+    assert many.observe([opens("edge-7", 166)], 100) == ["edge-7: 166 opens"]
+    assert many.observe([closes("edge-7", 300)], 100) == ["edge-7: 300 closes"]
+
+
+@pytest.mark.parametrize(("nodes", "needed"), [(3, 3), (300, 3), (1000, 10)])
+def test_it_takes_three_nodes_and_one_in_a_hundred(nodes: int, needed: int) -> None:
+    many = ManyNodes()
+    many.observe([opens(name, 0) for name in names(needed - 1)], nodes)
+    assert not many.is_open
+    many.observe([opens(f"edge-{needed}", 0)], nodes)
+    assert many.is_open
+
+
+def test_it_goes_on_after_a_restart_and_refuses_what_is_no_state() -> None:
+    first, second = ManyNodes(), ManyNodes()
+    first.observe([opens("edge-1", 0), opens("edge-2", 0)], 100)
+    second.restore(json.loads(json.dumps(first.state())))
+    assert [len(one.observe([opens("edge-3", 15)], 100)) for one in (first, second)] == [1, 1]
+    third = ManyNodes()
+    third.restore(json.loads(json.dumps(second.state())))
+    assert third.is_open
+    for damage in ({}, {"one": 5, "recent": []}, {"one": None, "recent": [{"node": 5}]}):
+        with pytest.raises((KeyError, TypeError, ValueError)):
+            third.restore(damage)
+    changes = [closes(name, 60) for name in names(3)]
+    assert third.observe(changes, 100) == first.observe(changes, 100)
+
+
+def test_what_few_nodes_say_is_a_line_each_and_what_many_say_is_one(caplog: pytest.LogCaptureFixture) -> None:
+    gathered = GatheredNotices()
+    notices = {name: Notices(gathered.of(name)) for name in names(6)}
+    for name, each in notices.items():
+        each.fault("silence", f"no record ({name})", logging.WARNING)
+        if name < "edge-3":
+            each.fault("model", "damaged")
+    assert caplog.messages == []
+    gathered.log()
+    assert caplog.messages == [
+        "edge-1, edge-2, edge-3 and 3 more: no record (edge-1)",
+        "edge-1: damaged",
+        "edge-2: damaged",
+    ]
+    caplog.clear()
+    gathered.log()
+    notices["edge-1"].fault("silence", "no record (edge-1)", logging.WARNING)
+    notices["edge-2"].mended("silence", "records again")
+    gathered.log()
+    assert caplog.messages == ["edge-2: records again"]
