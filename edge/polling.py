@@ -24,14 +24,20 @@ EXPLAINED_NODES = 8
 Read = tuple[int, dict[str, float]]
 
 
-def poll_all(source: SampleSource, monitors: Sequence[Monitor]) -> list[list[Judged] | Exception]:
+def poll_all(source: SampleSource, monitors: Sequence[Monitor]) -> Iterator[list[Judged] | Exception]:
     """Poll these nodes once, each by its monitor: what is reported of each, or why it could not be read.
 
-    An error is one of the source's, or UserError. Once the server is away, it is every other node's error,
-    and nothing is sent any more.
+    They come in the order of the monitors, and are not all held at once. An error is one of the source's, or
+    UserError. Once the server is away, it is every other node's error, and nothing is sent any more.
     """
-    with _no_collector():
-        return _poll_all(source, monitors)
+    chunk_records = min(CHUNK_RECORDS, max(RECORDS_AT_ONCE // max(len(monitors), 1), LEAST_CHUNK_RECORDS))
+    poll = _Poll(source)
+    for part in _parts(monitors, chunk_records):
+        with _no_collector():
+            records = poll.read(part, chunk_records)
+            verdicts = _judge(part, records)
+        for monitor, one, judged in zip(part, records, verdicts, strict=True):
+            yield one if isinstance(one, Exception) else monitor.take(judged)
 
 
 @contextlib.contextmanager
@@ -46,20 +52,6 @@ def _no_collector() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
-
-
-def _poll_all(source: SampleSource, monitors: Sequence[Monitor]) -> list[list[Judged] | Exception]:
-    chunk_records = min(CHUNK_RECORDS, max(RECORDS_AT_ONCE // max(len(monitors), 1), LEAST_CHUNK_RECORDS))
-    poll = _Poll(source)
-    found: list[list[Judged] | Exception] = []
-    for part in _parts(monitors, chunk_records):
-        records = poll.read(part, chunk_records)
-        verdicts = _judge(part, records)
-        found += [
-            one if isinstance(one, Exception) else monitor.take(judged)
-            for monitor, one, judged in zip(part, records, verdicts, strict=True)
-        ]
-    return found
 
 
 def _parts(monitors: Sequence[Monitor], chunk_records: int) -> Iterator[list[Monitor]]:
