@@ -40,6 +40,8 @@ benchmark: .venv/.all
 	@.venv/bin/python -m benchmarks
 	@.venv/bin/python -m benchmarks.ports
 	@.venv/bin/python -m benchmarks.alerts
+	@lab/get_parts.sh
+	@.venv/bin/python -m benchmarks.speed
 
 lab: .venv/.all
 	@lab/get_parts.sh

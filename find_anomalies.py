@@ -14,9 +14,10 @@ from collections.abc import Sequence
 from commands.collect import run_collect
 from commands.command_line import parse_options
 from commands.describe import run_describe
-from commands.edge import check_thresholds, run_replay, run_test, run_train
+from commands.edge import check_thresholds, run_replay, run_test
 from commands.options import CHECK, COLLECT, DESCRIBE, LIVE, PORTS_TEST, PORTS_TRAIN, REPLAY, TRAIN
 from commands.ports import run_ports_test, run_ports_train
+from commands.train import run_train
 from common.files import UserError
 from edge.evaluation import evaluate
 from edge.paths import (

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic, time_ns
 from typing import Any, TypeVar
+from urllib.parse import urlencode
 from weakref import WeakSet
 
 import numpy as np
@@ -36,6 +37,9 @@ ATTEMPTS = 1
 # A normal answer has some kilobytes; an hour of samples taken each second has some megabytes.
 MAX_ANSWER_BYTES = 16 << 20
 _PART_BYTES = 1 << 16
+# Longer statements are sent as the content of a request.
+_LONG_CHARACTERS = 100_000
+_JSON = {"Accept": "application/json"}
 CUT_SHORT = "it was cut short; raise max-row-limit in InfluxDB's configuration"
 # What a request may raise when the server is away, hangs, restarts or refuses.
 INFLUX_ERRORS = (InfluxDBClientError, InfluxDBServerError, requests.RequestException)
@@ -324,12 +328,18 @@ def anomaly_point(
     tag_msg: str,
     severity: str,
     instance: str | None,
+    node: str = "",
 ) -> dict[str, Any] | None:
-    """The point of one anomaly; None if no value is finite. values: name of a field -> value."""
+    """The point of one anomaly; None if no value is finite.
+
+    values: name of a field -> value. node: of one of many nodes, or empty.
+    """
     tags = {"possible_cause": tag_msg, "severity": severity}
     if instance is not None:
         # InfluxDB refuses a tag that ends in a backslash.
         tags["instance"] = instance.rstrip("\\")
+    if node:
+        tags["node"] = node.rstrip("\\")
     fields = {name: float(value) for name, value in values.items() if math.isfinite(value)}
     if not fields:
         return None
@@ -400,6 +410,15 @@ def any_of(tag: str, names: Sequence[str]) -> str:
     return "(" + " OR ".join(f"{identifier(tag)}::tag = {quote(name)}" for name in names) + ")"
 
 
+def one_of(tag: str, names: Sequence[str]) -> str:
+    """As any_of, for many names: InfluxDB takes seconds for a thousand that are compared one by one."""
+    if len(names) == 1:
+        return any_of(tag, names)
+    # The slash ends an expression.
+    expression = "|".join(map(re.escape, names)).replace("/", "\\/")
+    return f"{identifier(tag)}::tag =~ /^({expression})$/"
+
+
 def identifier(name: str) -> str:
     """The name of a tag or measurement, quoted for InfluxQL."""
     escaped = name.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
@@ -452,11 +471,17 @@ def _ask(client: InfluxDBClient, statements: Sequence[str]) -> list[dict[str, An
     """The checked results of one request."""
     with answers(), _told(client):
         # JSON, since one text that is not UTF-8 makes a whole answer in the client's own format unreadable.
-        response = client.request(
-            "query",
-            params={"db": client._database, "epoch": "ns", "q": ";".join(statements)},
-            headers={"Accept": "application/json"},
-        )
+        settings = {"db": client._database, "epoch": "ns", "q": ";".join(statements)}
+        if len(settings["q"]) > _LONG_CHARACTERS:
+            # No server takes an URL of any length.
+            response = client.request(
+                "query",
+                method="POST",
+                data=urlencode(settings),
+                headers=_JSON | {"Content-Type": "application/x-www-form-urlencoded"},
+            )
+        else:
+            response = client.request("query", params=settings, headers=_JSON)
         if client in _ASKED_SINGLY and not response.content:
             # What such a server answers if there are no rows.
             return [{"series": []}]

@@ -1,4 +1,4 @@
-"""The edge detector's figures: detection on unseen days, the network, baselines, and the cost of test mode.
+"""The edge detector's figures: detection on unseen days, the network, and baselines.
 
 `--capture` takes a public recording of an edge node under a CPU attack (5GENESIS, 2021-01-12), which is
 not part of this project; without it that part is left out. Figures go to stdout and plots/benchmarks.json.
@@ -7,21 +7,12 @@ not part of this project; without it that part is left out. Figures go to stdout
 from __future__ import annotations
 
 import argparse
-import contextlib
-import os
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 import formatters
-import influx_utils
 from benchmarks import baselines
 from common.alerts import ALERT
 from common.files import saveDictJson
@@ -30,18 +21,15 @@ from edge import evaluation
 from edge.bundle import Bundle, load_bundle
 from edge.datasets import load_records, loadDataset, resample_records
 from edge.detector import Verdict, detect
-from edge.paths import DEFAULT_MODEL, cpu_testset, iperf_testset, trainset
-from edge.poll_log import PollLog
+from edge.paths import DEFAULT_MODEL, trainset
 from edge.scores import score_dataset
 from edge.sequences import metric_square_errors, normalize, whole_sequences
 from edge.thresholds import load_thresholds
-from lab.influxd import Influxd
 from nodes.metrics import METRICS, getAnomalyColumns
-from nodes.series import RECORD_SECONDS, Record, series_tags
+from nodes.series import RECORD_SECONDS, Record
 from simulators import edge
 
 UNSEEN_NODE_SEEDS = (7001, 7002, 7003, 7004, 7005)
-POLLS = 60
 # A metric counts as predictable if a linear regression on the same records halves the error of the mean.
 PREDICTABLE_RATIO = 2.0
 CAPTURE_ATTACK = ("2021-01-12T09:13:15Z", "2021-01-12T09:31:15Z")
@@ -224,88 +212,6 @@ def _sequences(bundle: Bundle, frame: pd.DataFrame) -> tuple[np.ndarray, np.ndar
     return whole_sequences(values, bundle.n_steps)
 
 
-def evaluation_seconds() -> float:
-    """Wall seconds of evaluate() on the three shipped datasets, with pictures but without imports."""
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(None):
-        arguments = (cpu_testset, iperf_testset, trainset)
-        begin = time.perf_counter()
-        evaluation.evaluate(f"{folder}/thresholds.json", *arguments, 30, plot_dir=folder)
-        return round(time.perf_counter() - begin, 2)
-
-
-def test_mode_cost() -> dict[str, float]:
-    """Memory, CPU per poll and start-up time of a test mode process with a real InfluxDB that has history.
-
-    Start-up is from exec to the first published verdict; CPU is measured over the next POLLS polls. The
-    daemon runs without pandas, as it does with requirements-edge.txt.
-    """
-    with tempfile.TemporaryDirectory() as folder, Influxd(Path(folder) / "influxd") as server:
-        client = influx_utils.initializeConnection(server.host, server.port, "", "")
-        client.create_database("metrics_db")
-        client.switch_database("metrics_db")
-        now = int(time.time())
-        _write(client, edge.simulate(7, now - 60, 60 + POLLS + 30, interval_seconds=1.0))
-        with _daemon(server, folder) as process:
-            begin = time.perf_counter()
-            published = PollLog(Path(folder, "state"))
-            while not _count(published) and time.perf_counter() - begin < 20:
-                time.sleep(0.005)
-            first_verdict = time.perf_counter() - begin
-            cpu_before, polls_before = _cpu_seconds(process.pid), sum(1 for _ in published.verdicts())
-            time.sleep(POLLS)
-            cpu, polls = (
-                _cpu_seconds(process.pid) - cpu_before,
-                sum(1 for _ in published.verdicts()) - polls_before,
-            )
-            status = Path(f"/proc/{process.pid}/status").read_text()
-        peak_kib = int(status.split("VmHWM:")[1].split()[0])
-    return {
-        "seconds_to_first_verdict": round(first_verdict, 2),
-        "cpu_milliseconds_per_poll": round(1000 * cpu / polls, 1),
-        "memory_mb": round(peak_kib * 1024 / 1e6, 1),
-        "polls": polls,
-    }
-
-
-@contextlib.contextmanager
-def _daemon(server: Influxd, folder: str) -> Iterator[subprocess.Popen]:
-    arguments = ["--mode", "test", "--interval", "1"]
-    arguments += ["--influx_host", server.host, "--influx_port", str(server.port)]
-    arguments += ["--state_dir", str(Path(folder, "state"))]
-    # The client would import pandas here, but not on an edge node.
-    code = "import sys; sys.modules['pandas'] = None; import find_anomalies; sys.exit(find_anomalies.main())"
-    with Path(folder, "log").open("w") as log:
-        process = subprocess.Popen([sys.executable, "-c", code, *arguments], stderr=log, stdout=log)
-        try:
-            yield process
-        finally:
-            process.terminate()
-            process.wait(10)
-
-
-def _count(published: PollLog) -> int:
-    return sum(len(poll.judged) for poll in published.read())
-
-
-def _cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _write(client: Any, samples: Record) -> None:
-    points = [
-        {
-            "measurement": measurement,
-            "time": point["time"],
-            "tags": {"__name__": measurement, **dict(series_tags(point))},
-            "fields": {"value": point["value"]},
-        }
-        for measurement, series in samples.items()
-        for point in series
-    ]
-    client.write_points(points, time_precision="n", batch_size=5000)
-
-
 def main() -> None:
     """Measure and print all figures."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
@@ -331,8 +237,4 @@ def main() -> None:
         print(metric.ljust(12), *(str(row[name]).rjust(18) for name in names))
     figures["baselines"] = compare_baselines(bundle, datasets, options.capture)
     print_baselines(figures["baselines"])
-    figures["evaluation_seconds"] = evaluation_seconds()
-    print(f"\nEvaluation of the three shipped datasets: {figures['evaluation_seconds']} s")
-    figures["test_mode"] = test_mode_cost()
-    print(f"Test mode against InfluxDB: {figures['test_mode']}")
     saveDictJson(figures, "plots/benchmarks.json")

@@ -28,11 +28,11 @@ from common.alerts import ALERT
 from common.files import saveDictJson
 from common.times import DAY_SECONDS, last_midnight
 from lab.influxd import Influxd
+from parallel.cluster import Cluster, in_parallel
 from ports import detectors
 from ports.comparison import Detection, detection, iterative_statuses
 from ports.detectors import DETECTORS
 from ports.hourly import HOUR_SECONDS
-from ports.parallel import Cluster, in_parallel
 from ports.preparation import PREPARATIONS, Buckets, Preparation
 from ports.series import KnownAnomaly, Series, list_series, port_tags, read_anomalies, read_series
 from ports.training import TrainingSettings, fit_series

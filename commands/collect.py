@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import logging
 import shlex
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+from commands.fleet import selected_nodes
 from commands.options import TRAIN, words_for
 from commands.stores import edge_source
-from common.files import UserError, is_there
+from common.files import UnavailableError, UserError, is_there
 from common.times import DAY_SECONDS, format_duration, format_time
 from edge.collected_picture import plot_collected
 from edge.collecting import (
@@ -20,6 +22,7 @@ from edge.collecting import (
     DatasetRow,
     LeftOut,
     Part,
+    Progress,
     Span,
     kept_rows,
     merge,
@@ -30,18 +33,42 @@ from edge.collecting import (
 from edge.datasets import read_columns, write_dataset
 from edge.pictures import check_picture
 from edge.selection import NO_SAMPLE
+from edge.shared_network import node_files
 from edge.source import SampleSource
+from nodes.fleet import Named
 from nodes.node import Node, load_node
 
+logger = logging.getLogger("find_anomalies")
+
+# The kind of a server's refusal that is about one node; others are about all of them.
+OWN_FAULT = "error"
 # At most so many lines of one kind are printed.
 LISTED_LINES = 100
 
 
 def run_collect(options: argparse.Namespace) -> None:
-    """Run --mode collect: write stretches of the node's history as a dataset, or add them to one."""
+    """Run --mode collect: write stretches of the node's history as a dataset, or add them to one.
+
+    With --node, each node's dataset is written into its folder.
+    """
+    if options.node:
+        nodes = selected_nodes(options)
+        if faults := collect_nodes(options, nodes, options.stretch, options.leave_out, options.add):
+            raise UserError(f"{len(faults)} of {len(nodes)} nodes could not be collected; the log says why")
+        words = shlex.join(word for name in options.node for word in ("--node", name))
+        print(f"next: python find_anomalies.py --mode train {words}")
+        return
     if not options.output:
         raise UserError("--mode collect needs --output FILE.csv")
-    count = _collect(options, options.output, options.stretch, options.leave_out, options.add, options.plot)
+    count = _collect(
+        options,
+        *_one_node(options),
+        options.output,
+        options.stretch,
+        options.leave_out,
+        options.add,
+        options.plot,
+    )
     _print_next(options, count * options.interval)
 
 
@@ -51,32 +78,75 @@ def collect_first(options: argparse.Namespace) -> None:
         raise UserError(
             f"{options.trainset}: is there already; name a new file with --trainset, or train without --since"
         )
-    _collect(options, options.trainset)
+    _collect(options, *_one_node(options), options.trainset)
+
+
+def collect_nodes(
+    options: argparse.Namespace,
+    nodes: Sequence[Named],
+    given: Sequence[Span] = (),
+    leave_out: str | None = None,
+    adds: bool = False,
+    is_new: bool = False,
+) -> dict[str, str]:
+    """Write the dataset of each node into its folder; returns those that got none, and why, which is logged.
+
+    given, leave_out, adds: as for _collect(). is_new: a node must not have a dataset yet. Raises
+    UnavailableError if the server is away or refuses.
+    """
+    from tqdm import tqdm
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    source = edge_source(options, *(one.node for one in nodes))
+    faults = {}
+    # Where nobody watches, a bar is noise.
+    with logging_redirect_tqdm():
+        for one in tqdm(nodes, desc="collecting", unit="node", disable=None):
+            dataset = node_files(options.nodes_dir, one.name).trainset
+            try:
+                if is_new and is_there(dataset):
+                    raise UserError(
+                        f"{dataset}: is there already; train without --since, or write it anew with"
+                        " --mode collect"
+                    )
+                _collect(options, one.node, source, str(dataset), given, leave_out, adds, progress=iter)
+            except UserError as error:
+                if getattr(error, "kind", OWN_FAULT) != OWN_FAULT:
+                    raise
+                faults[one.name] = str(error)
+                logger.error("%s: %s", one.name, error)
+    return faults
+
+
+def _one_node(options: argparse.Namespace) -> tuple[Node, SampleSource]:
+    node = load_node(options.node_file)
+    return node, edge_source(options, node)
 
 
 def _collect(
     options: argparse.Namespace,
+    node: Node,
+    source: SampleSource,
     output: str,
     given: Sequence[Span] = (),
     leave_out: str | None = None,
     adds: bool = False,
     plot: str | None = None,
+    progress: Progress | None = None,
 ) -> int:
     """Write a dataset, and a picture of it; returns the number of records.
 
     given: stretches (ns) instead of the newest history. leave_out: a calendar of windows. adds: keep what the
-    dataset has.
+    dataset has. progress: a bar for each query, unless given.
     """
     if plot:
         check_picture(plot)
     stretches = _in_order(given, time.time_ns())
     windows, of_ports = read_windows(leave_out) if leave_out else ([], [])
     left_out = LeftOut(windows, options.timezone, options.interval)
-    node = load_node(options.node_file)
     kept = read_kept(output, node, options.interval) if adds and is_there(output) else None
-    source = edge_source(options, node)
     collector = Collector(source, node, options.interval, left_out)
-    rows = _new_rows(collector, source, node, stretches, options.since)
+    rows = _new_rows(collector, source, node, stretches, options.since, progress)
     if kept is not None:
         rows = merge(kept_rows(kept, node, options.interval, left_out), rows, node, options.interval)
     parts: list[Part] = []
@@ -95,7 +165,12 @@ def _collect(
 
 
 def _new_rows(
-    collector: Collector, source: SampleSource, node: Node, stretches: Sequence[Span], since: float
+    collector: Collector,
+    source: SampleSource,
+    node: Node,
+    stretches: Sequence[Span],
+    since: float,
+    progress: Progress | None = None,
 ) -> Iterator[DatasetRow]:
     """The rows of the stretches, or of the newest `since` seconds if there are none."""
     from tqdm import tqdm
@@ -104,9 +179,9 @@ def _new_rows(
     try:
         newest = None if stretches else source.newest_sample_time(node)
         spans = stretches if newest is None else [(newest - int(since * 1e9), newest + 1)]
-        yield from collector.rows(spans, partial(tqdm, desc="collecting", unit="query"))
+        yield from collector.rows(spans, progress or partial(tqdm, desc="collecting", unit="query"))
     except source.errors as error:
-        raise UserError(source.describe_error(error)) from None
+        raise UnavailableError(source.describe_error(error), source.kind_of(error)) from None
     if not collector.found and collector.unusable:
         ((series, fault), _), *_ = collector.unusable.most_common(1)
         raise UserError(f"{source.name}: no sample of this node can be used: {series}: {fault}")

@@ -1,4 +1,4 @@
-"""The commands of the edge half: train, test, replay, and check thresholds."""
+"""The commands of the edge half that judge: test, replay, and check thresholds."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ import logging
 import os
 from pathlib import Path
 
-from commands.collect import collect_first
+from commands.fleet import node_finder, refuse_several_nodes, wait_for_nodes
 from commands.stores import anomaly_store, edge_source
-from common.alerts import ALERT, ANOMALY, NORMAL, UNKNOWN
+from common.alerts import ALERT, ANOMALY, NORMAL, UNKNOWN, WINDOW_RECORDS
 from common.files import UserError, is_there
 from edge import evaluation, pictures
 from edge.bundle import (
     Bundle,
-    bundle_paths,
     check_model_name,
     describe_unwatched,
     load_bundle,
@@ -25,106 +24,21 @@ from edge.datasets import load_records
 from edge.detector import detect
 from edge.exporter import EdgeMetrics
 from edge.incidents import Alerts
-from edge.paths import cpu_testset, iperf_testset, plots_prefix
 from edge.recording import outside
 from edge.scores import score_dataset, slot_times
-from edge.sensitivity import blind_metrics, describe_blind
-from edge.sequences import N_STEPS
+from edge.sensitivity import blind_metrics
 from edge.thresholds import (
-    DEFAULT_THRESHOLD,
     compare_thresholds,
     describe_foreign,
-    fill_thresholds,
     load_thresholds,
     read_proposals,
-    read_thresholds,
 )
-from edge.training import train
-from nodes.metrics import METRICS, MetricTable
+from nodes.fleet import Named
 from nodes.node import load_node
-from service.store import Store
+from service.store import FILE_NAME, Store
 from service.systemd import Ending, check_watchdog
 
 logger = logging.getLogger("find_anomalies")
-
-
-def run_train(options: argparse.Namespace) -> None:
-    """Run --mode train: train the network, and set or propose thresholds."""
-    metrics = load_node(options.node_file).metrics
-    if is_there(options.thresholds_file):
-        read_thresholds(options.thresholds_file, metrics)
-    read_proposals(options.thresholds_file, metrics)
-    check_model_name(options.model)
-    taken = (bundle_paths(options.model).identity, bundle_paths(options.model).stats)
-    if options.node_file and os.path.realpath(options.node_file) in map(os.path.realpath, taken):
-        raise UserError(
-            f"{options.node_file}: the model {options.model} has a file of this name; rename one of them"
-        )
-    for folder in (Path(options.model).parent, Path(options.thresholds_file).parent, Path(plots_prefix)):
-        if folder.exists() and not os.access(folder, os.W_OK):
-            raise UserError(f"{folder}: cannot be written to; change its permissions, or name another file")
-    if options.since:
-        collect_first(options)
-    testsets = _testsets(options, metrics) if options.evaluate else ()
-    for name in filter(None, testsets):
-        evaluation.load_attacks(name)
-    excluded = evaluation.load_attacks(options.trainset)
-    evaluation.warn_of_names(options.trainset)
-    datasets = evaluation.load_datasets(testsets, options.trainset, options.interval, metrics)
-    *_, (_, frame) = datasets.values()
-    train(
-        frame,
-        N_STEPS,
-        len(metrics.features),
-        train_epochs=options.epochs,
-        model_filename=options.model,
-        interval_seconds=options.interval,
-        metrics=metrics,
-        excluded=excluded,
-        learn_all=options.learn_all,
-        zone=options.timezone,
-    )
-    if options.evaluate:
-        evaluation.evaluate_datasets(
-            options.thresholds_file,
-            testsets,
-            datasets,
-            options.model,
-            options.threshold_percentile,
-            metrics=metrics,
-        )
-        return
-    bundle = load_bundle(options.model, metrics)
-    if filled := fill_thresholds(options.thresholds_file, bundle.metrics):
-        print(
-            f"{options.thresholds_file}: {', '.join(filled)} set to {DEFAULT_THRESHOLD};"
-            " --evaluate proposes better ones"
-        )
-    else:
-        print(f"{options.thresholds_file} is unchanged; --evaluate proposes thresholds for this model")
-    thresholds = load_thresholds(options.thresholds_file, bundle.metrics)
-    if line := describe_blind(bundle.curves, thresholds, bundle.metrics):
-        logger.warning("%s", line)
-
-
-def _testsets(options: argparse.Namespace, metrics: MetricTable) -> tuple[str | None, str | None]:
-    """The recorded attacks on the CPU and with iperf; None for one that this node does not have."""
-    return (
-        options.cpu_testset or _shipped_testset("cpu_testset", cpu_testset, metrics),
-        options.iperf_testset or _shipped_testset("iperf_testset", iperf_testset, metrics),
-    )
-
-
-def _shipped_testset(option: str, shipped: str, metrics: MetricTable) -> str | None:
-    """The test set that counts if a person names none; None, and a line in the log, if it is of no use."""
-    if not set(metrics) <= set(METRICS):
-        why = "its metrics are the documented ones, not those of --node_file"
-    elif not is_there(shipped):
-        why = "there is no such file"
-    else:
-        return shipped
-    logger.info("%s: plays no part, since %s; --%s names another", shipped, why, option)
-    return None
 
 
 def run_replay(options: argparse.Namespace) -> None:
@@ -180,8 +94,12 @@ def run_test(options: argparse.Namespace) -> None:
     _check_test(options, bool(options.plot_dir))
     # Other users of the machine may not read the files that this writes.
     os.umask(0o027)
-    node = load_node(options.node_file)
-    source = edge_source(options, node)
+    finder = node_finder(options, is_live=True) if options.node else None
+    descriptions = finder.descriptions if finder else [load_node(options.node_file)]
+    source = edge_source(options, *descriptions)
+    # Where judging has begun, what others write changes nothing.
+    if not finder and not is_there(Path(options.state_dir) / FILE_NAME):
+        refuse_several_nodes(options, *descriptions, source.place, WINDOW_RECORDS * options.interval)
     server, client = anomaly_store(options)
     settings = Settings(
         server=server,
@@ -194,15 +112,21 @@ def run_test(options: argparse.Namespace) -> None:
         model=options.model,
         plot_dir=options.plot_dir,
         once=options.once,
+        nodes_dir=options.nodes_dir,
     )
     check_watchdog(options.interval)
     ending = Ending()
     ending.install()
-    metrics = EdgeMetrics()
+    metrics = EdgeMetrics(nodes=options.metrics_node if finder else None)
     if options.metrics_port is not None:
         metrics.serve(options.metrics_address, options.metrics_port)
     with Store(options.state_dir, options.spool_limit) as kept:
-        Daemon(settings, source, client, node, kept, metrics, ending).run()
+        if finder:
+            nodes = wait_for_nodes(finder, options.once, ending)
+        else:
+            nodes = [Named("", node) for node in descriptions]
+        find_nodes = finder.find if finder else None
+        Daemon(settings, source, client, nodes, kept, metrics, ending, find_nodes=find_nodes).run()
 
 
 def _check_test(options: argparse.Namespace, draws: bool) -> None:

@@ -146,6 +146,7 @@ def _bucket_minutes(text: str) -> int:
 
 # Options with the same name have the same type, so that they can be parsed before the mode is known.
 _PORT = _number(int, 1, 65535)
+_JOBS = _number(int, 1, 1024)
 
 
 # --- what the program does -----------------------------------------------------------------------
@@ -325,6 +326,7 @@ SERVER_GROUPS = ("samples", "InfluxDB")
 _SWITCH: dict[str, Any] = {"kind": _boolean, "default": False, "metavar": "true|false"}
 _JUDGES = (TRAIN, LIVE, REPLAY, CHECK)
 _PORTS = (PORTS_TRAIN, PORTS_TEST)
+_MANY = (TRAIN, LIVE, COLLECT)
 _SOURCES = (LIVE, DESCRIBE, COLLECT, PORTS_TRAIN, PORTS_TEST)
 _OF_PROMETHEUS: dict[str, Any] = {"needs": "source prometheus", "unless": "ports_dir"}
 
@@ -377,7 +379,12 @@ CHOICES = (
 # In the order of help and docs. A group is where its first option is.
 OPTIONS = (
     Option(
-        "model", "files", _JUDGES, "file of the trained model; its other files are beside it", DEFAULT_MODEL
+        "model",
+        "files",
+        _JUDGES,
+        "file of the trained model; its other files are beside it",
+        DEFAULT_MODEL,
+        unless="node",
     ),
     Option(
         "thresholds_file",
@@ -385,9 +392,18 @@ OPTIONS = (
         _JUDGES,
         "JSON file of the thresholds; a missing key counts as 0.1",
         default=f"{data_prefix}thresholds.json",
+        unless="node",
     ),
-    Option("trainset", "files", (TRAIN, CHECK), "normal records, a day or more", trainset, metavar="CSV"),
-    Option("output", "files", (COLLECT,), "dataset to write, a CSV file; required"),
+    Option(
+        "trainset",
+        "files",
+        (TRAIN, CHECK),
+        "normal records, a day or more",
+        trainset,
+        metavar="CSV",
+        unless="node",
+    ),
+    Option("output", "files", (COLLECT,), "dataset to write, a CSV file; required", unless="node"),
     Option(
         "output",
         "files",
@@ -437,6 +453,7 @@ OPTIONS = (
         (COLLECT,),
         "file for a picture of the dataset: the level of each metric, gaps, and what was left out",
         metavar="PNG",
+        unless="node",
     ),
     Option(
         "plot_dir",
@@ -451,6 +468,32 @@ OPTIONS = (
         (PORTS_TEST,),
         "folder for a picture of each series with an anomaly",
         metavar="DIR",
+    ),
+    Option(
+        "node",
+        "nodes",
+        _MANY,
+        "a node among many, by its name, which is its host; all, or a pattern with * and ?; can be given"
+        " several times",
+        metavar="NAME",
+        default_text="the only one in the database",
+        repeats=True,
+    ),
+    Option(
+        "nodes_file",
+        "nodes",
+        _MANY,
+        'JSON file of nodes that differ, like {"milan": {"node_instance": "10.0.0.1:9100", "cpus": ["0"]}}',
+        needs="node",
+    ),
+    Option(
+        "nodes_dir",
+        "nodes",
+        _MANY,
+        "folder that has a folder for each node, with its records, model and thresholds",
+        default=f"{data_prefix}nodes",
+        metavar="DIR",
+        needs="node",
     ),
     Option(
         "source",
@@ -652,6 +695,7 @@ OPTIONS = (
         (TRAIN,),
         "propose thresholds, keep those that a person set, and report how well they detect",
         **_SWITCH,
+        unless="node",
     ),
     Option(
         "evaluate",
@@ -859,6 +903,17 @@ OPTIONS = (
         needs="metrics_port",
     ),
     Option(
+        "metrics_node",
+        "service",
+        (LIVE,),
+        "a node with series of its own among these metrics, or a pattern; others are only counted; can be"
+        " given several times",
+        metavar="NAME",
+        default_text="none",
+        needs="node, metrics_port",
+        repeats=True,
+    ),
+    Option(
         "replay",
         "recorded dataset",
         (REPLAY,),
@@ -875,10 +930,31 @@ OPTIONS = (
     Option(
         "jobs",
         "processes",
+        (TRAIN,),
+        "how many processes to use for many nodes",
+        default=_machine_cpus,
+        kind=_JOBS,
+        metavar="N",
+        default_text="one for each CPU",
+        needs="node",
+        unless="scheduler",
+    ),
+    Option(
+        "scheduler",
+        "processes",
+        (TRAIN,),
+        "Dask scheduler whose workers do the work instead, like tcp://HOST:8786; they need the packages of"
+        " requirements.txt, and access to the folder --nodes_dir",
+        metavar="URL",
+        needs="node",
+    ),
+    Option(
+        "jobs",
+        "processes",
         _PORTS,
         "how many processes to use",
         default=_machine_cpus,
-        kind=_number(int, 1, 1024),
+        kind=_JOBS,
         metavar="N",
         default_text="one for each CPU",
         unless="scheduler",

@@ -10,7 +10,8 @@ from pathlib import Path
 import influx_utils
 from commands.options import PORT_DETECTORS
 from commands.stores import port_source, port_store
-from common.files import UserError
+from common.files import UnavailableError, UserError
+from parallel.cluster import Cluster
 from ports.samples import PORT_ANOMALIES
 from prometheus_utils import PrometheusError, describe_prometheus_error
 from service import loop
@@ -19,7 +20,7 @@ from service.systemd import Ending
 
 def run_ports_train(options: argparse.Namespace) -> None:
     """Run --target ports --mode train, the nightly job; --evaluate then compares all detectors."""
-    from ports import calendars, comparison, devices, parallel, preparation, training
+    from ports import calendars, comparison, devices, preparation, training
 
     settings = training.TrainingSettings(
         detectors=_port_detectors(options),
@@ -34,7 +35,7 @@ def run_ports_train(options: argparse.Namespace) -> None:
         holidays=options.holidays,
         calendar=calendars.load_calendar(options.calendar) if options.calendar else calendars.Calendar(),
     )
-    cluster = parallel.Cluster(options.jobs, options.scheduler)
+    cluster = Cluster(options.jobs, options.scheduler)
     with _port_faults(options):
         source = port_source(options, PORT_ANOMALIES)
         failed = training.train(source, settings, cluster, options.ports_models)
@@ -46,13 +47,13 @@ def run_ports_train(options: argparse.Namespace) -> None:
 
 def run_ports_test(options: argparse.Namespace) -> None:
     """Run --target ports --mode test, the hourly job, once or for ever."""
-    from ports import exporter, hourly, judging, parallel
+    from ports import exporter, hourly, judging
 
     settings = judging.JudgingSettings(
         models=options.ports_models,
         detectors=_port_detectors(options),
         until=options.until,
-        cluster=parallel.Cluster(options.jobs, options.scheduler),
+        cluster=Cluster(options.jobs, options.scheduler),
         plot_dir=options.plot_dir,
     )
     ending, metrics = Ending(), exporter.PortMetrics()
@@ -83,14 +84,12 @@ def _port_detectors(options: argparse.Namespace) -> tuple[str, ...]:
 @contextlib.contextmanager
 def _port_faults(options: argparse.Namespace) -> Iterator[None]:
     """Turn what a server raises inside the `with` into an UnavailableError."""
-    from ports import sources
-
     try:
         yield
     except influx_utils.INFLUX_ERRORS as error:
         server = f"{options.influx_host}:{options.influx_port}"
         line = influx_utils.describe_error(error, server, options.influx_db)
-        raise sources.UnavailableError(line, influx_utils.kind_of(error)) from None
+        raise UnavailableError(line, influx_utils.kind_of(error)) from None
     except PrometheusError as error:
         line = describe_prometheus_error(error, options.prometheus_url)
-        raise sources.UnavailableError(line, error.label) from None
+        raise UnavailableError(line, error.label) from None

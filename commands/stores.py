@@ -25,23 +25,28 @@ if TYPE_CHECKING:
     from ports.sources import Source
 
 
-def edge_source(options: argparse.Namespace, node: Node) -> SampleSource:
-    """Where the samples of a node are read. Raises UserError for options that cannot be used."""
+def edge_source(options: argparse.Namespace, *nodes: Node) -> SampleSource:
+    """Where the samples of nodes are read. Raises UserError for options that cannot be used."""
     if options.source == PROMETHEUS:
-        check_node(node)
+        for node in nodes:
+            check_node(node)
         return PrometheusSource(prometheus_client(options))
     server, client = connect(options, EDGE_ANOMALIES)
     client.switch_database(options.influx_db)
     return InfluxSource(client, server, options.influx_db)
 
 
-def surveyor(options: argparse.Namespace) -> Surveyor:
-    """What looks into the database. Raises UserError for options that cannot be used."""
+def surveyor(options: argparse.Namespace, timeout_seconds: float | None = None) -> Surveyor:
+    """What looks into the database, with a time limit of an answer, by default SURVEY_TIMEOUT_SECONDS.
+
+    Raises UserError for options that cannot be used.
+    """
+    timeout_seconds = timeout_seconds or SURVEY_TIMEOUT_SECONDS
     if options.source == PROMETHEUS:
-        return PrometheusSurveyor(prometheus_client(options, SURVEY_TIMEOUT_SECONDS))
-    server, client = connect(options, EDGE_ANOMALIES, SURVEY_TIMEOUT_SECONDS)
+        return PrometheusSurveyor(prometheus_client(options, timeout_seconds))
+    server, client = connect(options, EDGE_ANOMALIES, timeout_seconds)
     client.switch_database(options.influx_db)
-    return InfluxSurveyor(client, server, options.influx_db)
+    return InfluxSurveyor(client, server, options.influx_db, timeout_seconds)
 
 
 def prometheus_client(options: argparse.Namespace, timeout_seconds: float = PROMETHEUS_SECONDS) -> Prometheus:

@@ -36,6 +36,17 @@ class UserError(Exception):
     """A fault that the user can fix: its message is one line that says what to do."""
 
 
+class UnavailableError(UserError):
+    """A server that a job needs is away or refuses; it is worth asking again soon.
+
+    kind: a label of a few words, for the metrics of a service.
+    """
+
+    def __init__(self, line: str, kind: str) -> None:
+        super().__init__(line)
+        self.kind = kind
+
+
 class _DoubleKeyError(ValueError):
     """A key that occurs twice in a JSON object."""
 

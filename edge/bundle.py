@@ -17,8 +17,9 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import threading
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -37,9 +38,10 @@ from common.files import (
     working_folder,
 )
 from common.times import parse_time
-from common.values import text
+from common.values import number, text
 from edge import network
 from edge.habits import Habits, habits_from_json
+from edge.networks import NETWORK_BYTES, Networks, PartOfNetwork
 from edge.paths import DEFAULT_MODEL, stats_json
 from edge.sensitivity import Curve, curves_from_json
 from edge.sequences import N_STEPS, feature_ranges
@@ -53,8 +55,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LITERT_TOLERANCE = 1e-4
-# Many times the size of the network as .h5 or .tflite.
-NETWORK_BYTES = 16_000_000
 # More records are predicted in batches: larger ones are no quicker, but need 7 MB more for each 1,000.
 PREDICTED_AT_ONCE = 256
 _STDERR_LOCK = threading.Lock()
@@ -118,23 +118,63 @@ def save_bundle(
     with working_folder(paths.model) as folder:
         # Without the optimizer and our loss, keras.models.load_model() needs nothing of ours.
         model.save(f"{folder}/network.h5", include_optimizer=False)
-        contents = {
-            paths.litert: litert,
-            paths.model: (folder / "network.h5").read_bytes(),
-            paths.stats: json_bytes(stats),
-        }
-    contents[paths.identity] = json_bytes(
+        network = (folder / "network.h5").read_bytes()
+    sums = {"model": hashlib.sha256(network).hexdigest(), "litert": hashlib.sha256(litert).hexdigest()}
+    _replace_all(
+        paths,
         {
-            **identity,
-            "sha256": {
-                "model": hashlib.sha256(contents[paths.model]).hexdigest(),
-                "litert": hashlib.sha256(litert).hexdigest(),
-                "stats": _stats_sha256(stats),
-            },
-            "versions": {name: version(name) for name in ("tensorflow", "keras", "numpy")},
-        }
+            paths.litert: functools.partial(Path.write_bytes, data=litert),
+            paths.model: functools.partial(Path.write_bytes, data=network),
+        },
+        stats,
+        {**identity, "sha256": sums, "versions": trained_by()},
     )
-    replace_files({path: functools.partial(Path.write_bytes, data=data) for path, data in contents.items()})
+
+
+def trained_by() -> dict[str, str]:
+    """The versions of the packages that train."""
+    return {name: version(name) for name in ("tensorflow", "keras", "numpy")}
+
+
+def link_bundle(
+    network_file: str | Path, model_filename: str | Path, stats: dict[str, float], identity: dict[str, Any]
+) -> str:
+    """Write the files of a bundle that has the network of another one: hard links, or copies where the file
+    system has none.
+
+    network_file: the .h5 file, with its twin beside it. identity: as for save_bundle, with the versions.
+    Returns the SHA-256 of the LiteRT network.
+    """
+    source, paths = bundle_paths(network_file), bundle_paths(model_filename)
+    pairs = {paths.litert: source.litert, paths.model: source.model}
+    sums = {
+        name: hashlib.sha256(read_file(path, NETWORK_BYTES)).hexdigest()
+        for name, path in (("model", source.model), ("litert", source.litert))
+    }
+    links = {path: functools.partial(_link, source) for path, source in pairs.items()}
+    _replace_all(paths, links, stats, {**identity, "sha256": sums})
+    return sums["litert"]
+
+
+def _link(source: Path, path: Path) -> None:
+    path.unlink()
+    try:
+        os.link(source, path)
+    except OSError:
+        shutil.copyfile(source, path)
+
+
+def _replace_all(
+    paths: BundlePaths,
+    networks: Mapping[Path, Callable[[Path], Any]],
+    stats: dict[str, float],
+    identity: dict[str, Any],
+) -> None:
+    """Write networks, statistics, and last the identity, which gets the checksum of the statistics."""
+    sums = {**identity["sha256"], "stats": _stats_sha256(stats)}
+    contents = {paths.stats: json_bytes(stats), paths.identity: json_bytes({**identity, "sha256": sums})}
+    others = {path: functools.partial(Path.write_bytes, data=data) for path, data in contents.items()}
+    replace_files({**networks, **others})
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,7 +191,7 @@ class Bundle:
     n_steps: int
     stats: dict[str, float]
     means: np.ndarray
-    predictor: Predictor
+    predictor: Callable[[np.ndarray], np.ndarray]
     interval_seconds: float = RECORD_SECONDS
     identity: str = ""
     habits: Habits | None = None
@@ -174,11 +214,17 @@ class Bundle:
         return self.identity or id(self.predictor)
 
 
-def load_bundle(model_filename: str | Path, metrics: MetricTable = METRICS, n_steps: int = N_STEPS) -> Bundle:
+def load_bundle(
+    model_filename: str | Path,
+    metrics: MetricTable = METRICS,
+    n_steps: int = N_STEPS,
+    networks: Networks | None = None,
+) -> Bundle:
     """Load what test mode needs, refusing files that do not belong together.
 
     metrics: those of the node that is judged; the bundle has them without those that never changed in the
-    training set. Raises UserError for a missing or unusable file, for a checksum
+    training set. networks: remembers the networks of bundles that share them. Raises UserError for a missing
+    or unusable file, for a checksum
     that differs from the identity's, and for a network that cannot be run or was trained for other metrics,
     features or steps.
     """
@@ -198,6 +244,12 @@ def load_bundle(model_filename: str | Path, metrics: MetricTable = METRICS, n_st
         constant = [text(name) for name in identity.get("constant_metrics", ())]
         interval_seconds = float(identity["interval_seconds"])
         means = {feature: float(identity["means"][feature]) for feature in trained_features}
+        network_means = {
+            feature: number(mean)
+            for feature, mean in identity.get("network", {"means": means})["means"].items()
+        }
+        if not network_means.keys() >= means.keys():
+            raise ValueError("a network without the features")
         left_out = tuple(
             (parse_time(one["start"]), parse_time(one["end"]) + 1) for one in identity.get("left_out", ())
         )
@@ -218,11 +270,11 @@ def load_bundle(model_filename: str | Path, metrics: MetricTable = METRICS, n_st
         )
     if (trained_features, trained_steps) != (features, n_steps):
         raise UserError(f"{paths.model}: was trained for other features or steps; train it again")
-    network = read_file(paths.litert, NETWORK_BYTES)
-    found = {"litert": hashlib.sha256(network).hexdigest(), "stats": _stats_sha256(stats)}
+    networks = networks or Networks()
+    found = {"litert": networks.sha256(paths.litert), "stats": _stats_sha256(stats)}
     # The edge node may have only the LiteRT twin.
     if is_there(paths.model):
-        found["model"] = hashlib.sha256(read_file(paths.model, NETWORK_BYTES)).hexdigest()
+        found["model"] = networks.sha256(paths.model)
     remedy = f"restore all files of one training, or train again with --mode train --model {paths.model}"
     for part, checksum in found.items():
         if checksum != expected[part]:
@@ -244,9 +296,14 @@ def load_bundle(model_filename: str | Path, metrics: MetricTable = METRICS, n_st
             "%s: has no habits, so a change that lasts is found only when it begins; train again",
             paths.identity,
         )
-    predictor = _runnable(network, n_steps - 1, len(features))
+    predictor = networks.predictor(
+        found["litert"],
+        lambda: _runnable(read_file(paths.litert, NETWORK_BYTES), n_steps - 1, len(network_means)),
+    )
     if predictor is None:
         raise UserError(f"{paths.litert}: is damaged, or not a network for these features; {remedy}")
+    if list(network_means) != features:
+        predictor = PartOfNetwork(predictor, features, network_means)
     means = np.array([means[feature] for feature in features])
     return Bundle(
         metrics, n_steps, stats, means, predictor, interval_seconds, found["litert"], habits, left_out, curves

@@ -35,12 +35,18 @@ BUSIEST_SHARE = 0.99
 
 
 def measure(
-    bundle: Bundle, values: np.ndarray, times: np.ndarray, held_out: np.ndarray, seed: int = 101
+    bundle: Bundle,
+    values: np.ndarray,
+    times: np.ndarray,
+    held_out: np.ndarray,
+    seed: int = 101,
+    tries: int | None = None,
 ) -> dict[str, Curve]:
     """Metric -> its curve, from normal records (n, features) in physical units, at `times` (n,) in ns.
 
     held_out: (n,), whether the network was not trained on a record; changes are put into those, or into any
-    if too few of them are consecutive. Empty if there are too few consecutive records at all.
+    if too few of them are consecutive. tries: of each size; TRIES, unless given. Empty if there are too few
+    consecutive records at all.
     """
     starts = _starts(bundle, values[held_out], times[held_out])
     rows = np.flatnonzero(held_out)
@@ -48,11 +54,12 @@ def measure(
         starts, rows = _starts(bundle, values, times), np.arange(len(values))
     if not len(starts):
         return {}
-    chosen = np.random.default_rng(seed).choice(starts, TRIES, replace=len(starts) < TRIES)
-    tries = rows[chosen[:, None] + np.arange(_BLOCK)]
+    count = tries or TRIES
+    chosen = np.random.default_rng(seed).choice(starts, count, replace=len(starts) < count)
+    places = rows[chosen[:, None] + np.arange(_BLOCK)]
     bundle = dataclasses.replace(bundle, predictor=_remembering(bundle.predictor))
     return {
-        name: _curve(bundle, metric, values[tries], times[tries], _blind_above(bundle, metric, values))
+        name: _curve(bundle, metric, values[places], times[places], _blind_above(bundle, metric, values))
         for name, metric in bundle.metrics.items()
     }
 

@@ -196,9 +196,9 @@ class Collector:
                 self._node, begin, until, self._interval_seconds, known_tags=known_tags
             )
             self.flooded.update(dict.fromkeys(found.flooded))
-            slots = in_slots(found.points, self._node, self._interval_ns)
+            slots = in_slots(found.lines, self._node, self._interval_ns)
             # A history of two nodes cannot be told apart.
-            self._selection.refuse_several(slots)
+            self._selection.refuse_several(slots, self._source.place)
             for slot in slots:
                 is_out = self._left_out.has(slot.start)
                 is_gap = slot.start - before > WINDOW_RECORDS * self._interval_ns

@@ -1,30 +1,38 @@
 """Test mode as a service: runs for a year, survives faults of what it depends on, and logs each once.
 
 What a poll found, and where judging stopped, is on the disk before it is logged or sent. The next process
-continues there.
+continues there. One poll reads, judges, keeps and sends for all nodes; what one of them lacks touches no
+other.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import influx_utils
 from common.files import UserError
 from edge import pictures
 from edge.delivery import REFUSED_RETRY_SECONDS, Delivery
-from edge.exporter import EdgeMetrics
+from edge.exporter import SILENT, STATUSES_OF_NODES, WITHOUT_MODEL, EdgeMetrics
+from edge.many_nodes import GatheredNotices, ManyNodes
 from edge.monitor import Judged
-from edge.poll_log import PollLog
+from edge.poll_log import Polled, PollLog
+from edge.polling import poll_all
 from edge.source import SampleSource
 from edge.timing import seconds_to_next_poll
 from edge.watch import Found, Watch, WatchSettings
-from nodes.node import Node
+from edge.watched_nodes import WatchedNodes
+from nodes.fleet import Named
+from nodes.names import listed_names
 from service import loop
-from service.log import Notices
+from service.log import ABOUT_NODE, Notices
 from service.store import Store, StoreError
 from service.systemd import Ending
 
@@ -33,12 +41,18 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("find_anomalies")
 
-STATE_VERSION = 1
+# The name of the state of all nodes together.
+MANY = "*"
+# New nodes are looked for, and nodes without a model tried again, every so often.
+LOOK_SECONDS, RETRY_SECONDS = 300.0, 60.0
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The daemon's settings. server, database, measurement: where anomalies go; `server` is host:port."""
+    """The daemon's settings. server, database, measurement: where anomalies go; `server` is host:port.
+
+    thresholds_file, model: of the only node. nodes_dir: has a folder for each of many.
+    """
 
     server: str
     database: str
@@ -51,13 +65,15 @@ class Settings:
     plot_dir: str | None = None
     once: bool = False
     refused_retry_seconds: float = REFUSED_RETRY_SECONDS
+    nodes_dir: str = ""
 
 
 class Daemon:
     """Polls until it is ended; survives faults of the database and of files, and logs each once.
 
     source: of the samples. client: of the InfluxDB that stores anomalies; None if they are to be in the
-    metrics of `exporter` alone.
+    metrics of `exporter` alone. nodes: those that are watched; the only one has no name. find_nodes: finds
+    them again, new ones among them; raises one of the source's errors, or UserError.
     """
 
     def __init__(
@@ -65,11 +81,12 @@ class Daemon:
         settings: Settings,
         source: SampleSource,
         client: InfluxDBClient | None,
-        node: Node,
+        nodes: Sequence[Named],
         store: Store,
         exporter: EdgeMetrics,
         ending: Ending,
         clock: Callable[[], float] = time.time,
+        find_nodes: Callable[[], Sequence[Named]] | None = None,
     ) -> None:
         self._settings = settings
         self._source = source
@@ -78,28 +95,24 @@ class Daemon:
         self._store = store
         self._exporter = exporter
         self._ending = ending
+        self._find_nodes = find_nodes
         self._notices = Notices()
-        # A state of another node, server or interval does not apply here.
-        self._watched = {
-            "version": STATE_VERSION,
-            **source.identity,
-            "interval_seconds": settings.interval_seconds,
-            "node": node.identity(),
-        }
-        self.watch = Watch(
-            WatchSettings(
-                interval_seconds=settings.interval_seconds,
-                catch_up_seconds=settings.catch_up_seconds,
-                drift_seconds=settings.drift_seconds,
-                thresholds_file=settings.thresholds_file,
-                model=settings.model,
-                once=settings.once,
-            ),
-            source,
-            node,
-            self._kept_state(),
-            clock,
+        self._gathered = GatheredNotices()
+        states = self._kept_states()
+        watch_settings = WatchSettings(
+            interval_seconds=settings.interval_seconds,
+            catch_up_seconds=settings.catch_up_seconds,
+            drift_seconds=settings.drift_seconds,
+            thresholds_file=settings.thresholds_file,
+            model=settings.model,
+            once=settings.once,
         )
+        self.nodes = WatchedNodes(
+            watch_settings, settings.nodes_dir, source, nodes, states, self._gathered, clock
+        )
+        self._has_one = [one.name for one in nodes] == [""]
+        self._many = ManyNodes()
+        self._restore_many(states.get(MANY))
         self.delivery = Delivery(
             client=client,
             database=settings.database,
@@ -114,31 +127,41 @@ class Daemon:
         self._is_connected = False
         self._is_first_poll = True
         self._status = ""
+        self._looked_at = self._tried_at = time.monotonic()
         self._show_standing()
 
-    def _kept_state(self) -> dict[str, Any]:
-        """The state of the previous process if it watched the same; else an empty one."""
+    @property
+    def watch(self) -> Watch:
+        """The watch of the only node."""
+        return self.nodes.watches[""]
+
+    def _kept_states(self) -> dict[str, dict[str, Any]]:
+        """The states of the previous process."""
         try:
-            state = self._store.state()
+            return self._store.states()
         except StoreError as error:
             logger.warning("%s; judging starts over", error)
             return {}
-        if state is not None and state.get("watched") != self._watched:
-            logger.warning("--state_dir belongs to another node, server or interval: judging starts over")
-            return {}
-        return state or {}
+
+    def _restore_many(self, state: dict[str, Any] | None) -> None:
+        if state is not None:
+            try:
+                self._many.restore(state)
+            except (KeyError, TypeError, ValueError) as error:
+                logger.warning("--state_dir holds no state of many nodes (%r)", error)
 
     # --- the loop --------------------------------------------------------------------------------
 
     def run(self) -> None:
         """Poll until a signal ends it, or once. Raises UserError for what only the user can fix."""
-        logger.info("watching %s, every %g s", self._source.place, self._settings.interval_seconds)
+        count = "" if self._has_one else f"{len(self.nodes.watches)} nodes in "
+        logger.info("watching %s%s, every %g s", count, self._source.place, self._settings.interval_seconds)
         loop.run(self._turn, self._ending)
 
     def _turn(self) -> loop.Turn:
         begin = time.monotonic()
         is_away = self.poll()
-        if self.watch.monitor.reader.has_more and not is_away:
+        if not is_away and any(one.monitor.reader.has_more for one in self.nodes.watches.values()):
             return loop.Turn(self._status, 0.0)
         if self._settings.once:
             return loop.Turn(self._status, None)
@@ -166,47 +189,63 @@ class Daemon:
         self._exporter.polls.inc()
         self._is_first_poll, was_first_poll = False, self._is_first_poll
         self.delivery.look_after_store()
-        self.watch.refresh()
-        self._exporter.show_thresholds(self.watch.thresholds, self.watch.metrics)
-        self._exporter.show_sensitivity(
-            self.watch.bundle.curves, self.watch.thresholds, self.watch.bundle.metrics
-        )
-        self._exporter.foreign_thresholds.set(self.watch.has_foreign_thresholds)
+        for name, watch in self.nodes.watches.items():
+            with ABOUT_NODE.node(name):
+                if watch.refresh():
+                    bundle, thresholds = watch.bundle, watch.thresholds
+                    self._exporter.show_thresholds(thresholds, bundle.metrics, name)
+                    self._exporter.show_sensitivity(bundle.curves, thresholds, bundle.metrics, name)
+                    self._exporter.show_foreign_thresholds(watch.has_foreign_thresholds, name)
         is_one_server = self._source.name == self._store_name
         is_away = not self._read(was_first_poll)
+        self._gathered.log()
         if is_away and is_one_server:
             return True
-        if not is_away and not is_one_server:
-            self._notices.mended(self._source.name, f"{self._source.name} is reachable again")
+        if not is_away:
+            self._look_for_nodes()
+            if not is_one_server:
+                self._notices.mended(self._source.name, f"{self._source.name} is reachable again")
         return not self._send() or is_away
 
     def _read(self, is_first_poll: bool) -> bool:
         """Read and judge what has come. Returns whether the source could be read."""
+        watches = self.nodes.watches
         try:
             if not self._is_connected:
                 self._source.prepare()
                 self._is_connected = True
-            found = self.watch.poll()
+            results = poll_all(self._source, [watch.monitor for watch in watches.values()])
+            if results and all(isinstance(one, self._source.errors) for one in results):
+                raise results[0]
         except self._source.errors as error:
             self._note_away(
                 self._source.name, self._source.describe_error(error), self._source.kind_of(error)
             )
-            self._publish(Found([]), self._status)
+            self._publish([], self._status)
             return False
-        except UserError as error:
+        found: dict[str, Found] = {}
+        is_good = True
+        for (name, watch), result in zip(watches.items(), results, strict=True):
+            if not isinstance(result, Exception):
+                with ABOUT_NODE.node(name):
+                    found[name] = watch.take(result)
+                watch.notices.mended("poll", "records are judged again")
+                continue
+            is_good = False
+            is_server = isinstance(result, self._source.errors)
+            line = self._source.describe_error(result) if is_server else str(result)
             # At the start somebody is watching; later the service waits until it is fixed.
-            if self._settings.once or is_first_poll and not self.watch.monitor.reader.has_begun:
-                raise
+            is_start = is_first_poll and not watch.monitor.reader.has_begun
+            if not name and not is_server and (self._settings.once or is_start):
+                raise result
             self._exporter.failures.labels("refused").inc()
-            self._notices.fault("poll", str(error))
-            self._status = str(error)
-            self._publish(Found([]), self._status)
-        else:
+            watch.notices.fault("poll", line)
+            self._status = line
+        if is_good:
             self._exporter.good_poll()
-            self._notices.mended("poll", "records are judged again")
-            # What is saved must also be logged.
-            with self._ending.deferred():
-                self._take(found)
+        # What is saved must also be logged.
+        with self._ending.deferred():
+            self._take(found)
         return True
 
     def _send(self) -> bool:
@@ -228,37 +267,99 @@ class Daemon:
         self._notices.fault(name, line)
         self._status = line
 
-    def _take(self, found: Found) -> None:
-        """Save what a poll found, then log it."""
-        silence = None if found.judged else self.watch.silence
-        # Published first: after a crash, a record published twice does no harm, a missing one is a gap.
-        self._publish(found, silence and f"unknown: {silence}")
-        self.delivery.keep(
-            {"watched": self._watched, **self.watch.state()},
-            self.watch.points(found, self._settings.measurement),
-        )
-        self.watch.log(found)
-        self._status = self.watch.status or self._status
-        for one in found.judged:
-            self._exporter.show(one.verdict, one.faults)
-        if silence:
-            self._exporter.show_silence(self.watch.metrics)
-        self._show_standing()
-        if self._settings.plot_dir and found.alerts:
-            model, since = self.watch.bundle.identity, self.watch.picture_begins(found.alerts)
-            pictures.draw_alerts(
-                found.alerts,
-                lambda: self.poll_log.verdicts(model, since),
-                self.watch.bundle,
-                self.watch.thresholds,
-                self._settings.plot_dir,
-            )
-
-    def _publish(self, found: Found, fault: str | None) -> None:
-        monitor = self.watch.monitor
-        judged = [Judged(one.verdict, monitor.explained(one.faults)) for one in found.judged]
+    def _look_for_nodes(self) -> None:
+        """Begin with nodes that are new in the database, or have a model by now."""
+        now = time.monotonic()
+        if now >= self._tried_at + RETRY_SECONDS:
+            self._tried_at = now
+            self.nodes.try_waiting()
+        if self._find_nodes is None or now < self._looked_at + LOOK_SECONDS:
+            return
+        self._looked_at = now
         try:
-            self.poll_log.publish(judged, monitor.instance, self.watch.bundle.identity, fault)
+            self.nodes.add(self._find_nodes())
+        except (*self._source.errors, UserError) as error:
+            logger.warning("new nodes cannot be looked for (%s)", error)
+
+    def _take(self, found: dict[str, Found]) -> None:
+        """Save what a poll found, then log it."""
+        watches = self.nodes.watches
+        silences = {name: watches[name].silence for name, one in found.items() if not one.judged}
+        # Published first: after a crash, a record published twice does no harm, a missing one is a gap.
+        silence = silences.get("")
+        self._publish(list(found.items()), silence and f"unknown: {silence}")
+        changes = [change for one in found.values() for change in one.incidents]
+        lines = [] if self._has_one else self._many.observe(changes, len(watches))
+        whole, changed = self.nodes.states(found)
+        if not self._has_one:
+            whole[MANY] = json.dumps(self._many.state())
+        points = [
+            point
+            for name, one in found.items()
+            for point in watches[name].points(one, self._settings.measurement)
+        ]
+        if not self.delivery.keep(whole, changed, points):
+            self.nodes.not_kept((*whole, *changed))
+        self._log(found, silences, lines)
+        for name, one in found.items():
+            for judged in one.judged:
+                self._exporter.show(judged.verdict, judged.faults, name)
+            if silences.get(name):
+                self._exporter.show_silence(watches[name].metrics, name)
+            if self._settings.plot_dir and one.alerts:
+                self._draw(name, watches[name], one)
+        self._show_standing()
+
+    def _log(self, found: dict[str, Found], silences: dict[str, str | None], lines: list[str]) -> None:
+        for name, one in found.items():
+            with ABOUT_NODE.node(name):
+                self.nodes.watches[name].log(one)
+        for line in lines:
+            logger.warning("%s", line)
+        if self._has_one:
+            self._status = self.watch.status or self._status if found else self._status
+            return
+        counts = Counter(one.judged[-1].verdict.status for one in found.values() if one.judged)
+        counts[SILENT] = sum(silence is not None for silence in silences.values())
+        counts[WITHOUT_MODEL] = len(self.nodes.waiting)
+        told = ", ".join(f"{counts[status]} {status}" for status in STATUSES_OF_NODES if counts[status])
+        self._status = f"{len(self.nodes.watches)} nodes: {told or 'no new record'}"
+        logger.info("%s", self._status)
+        self._exporter.show_nodes(counts)
+        self._note_waiting()
+
+    def _note_waiting(self) -> None:
+        waiting = self.nodes.waiting
+        if not waiting:
+            self._notices.mended("waiting", "all nodes are watched")
+            return
+        _, reason = next(iter(waiting.values()))
+        self._notices.fault(
+            "waiting",
+            f"not watched: {listed_names(sorted(waiting))}: {reason}",
+            logging.WARNING,
+            frozenset(waiting),
+        )
+
+    def _draw(self, name: str, watch: Watch, found: Found) -> None:
+        model, since = watch.bundle.identity, watch.picture_begins(found.alerts)
+        pictures.draw_alerts(
+            found.alerts,
+            lambda: self.poll_log.verdicts(model, since, name),
+            watch.bundle,
+            watch.thresholds,
+            str(Path(self._settings.plot_dir) / name),
+        )
+
+    def _publish(self, found: Sequence[tuple[str, Found]], fault: str | None) -> None:
+        polled = []
+        for name, one in found:
+            watch = self.nodes.watches[name]
+            monitor = watch.monitor
+            judged = [Judged(each.verdict, monitor.explained(each.faults)) for each in one.judged]
+            polled.append(Polled(name, judged, monitor.instance, watch.bundle.identity))
+        try:
+            self.poll_log.publish(polled, fault)
         except OSError as error:
             if self._notices.has("place"):
                 # The whole folder is gone, which is logged already.
@@ -273,8 +374,9 @@ class Daemon:
 
     def _show_standing(self) -> None:
         """Export how things stand, with or without a poll."""
-        watch = self.watch
-        self._exporter.incident.set(watch.incidents.is_open)
-        self._exporter.clock_offset.set(watch.monitor.reader.clock_offset_seconds)
-        self._exporter.show_drift(watch.drift.drifting, self.watch.metrics)
+        watches = self.nodes.watches
+        self._exporter.incident.set(sum(watch.incidents.is_open for watch in watches.values()))
+        for name, watch in watches.items():
+            self._exporter.show_clock(watch.monitor.reader.clock_offset_seconds, name)
+            self._exporter.show_drift(watch.drift.drifting, watch.metrics, name)
         self.delivery.show()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import influx_utils
@@ -73,20 +73,28 @@ class Delivery:
         else:
             self._notices.mended("place", f"{self._store.path} is back in its place")
 
-    def keep(self, state: dict[str, Any], points: Sequence[dict[str, Any]]) -> None:
-        """Write points to the disk, together with the state after finding them, in one step."""
+    def keep(
+        self, states: Mapping[str, str], changes: Mapping[str, str], points: Sequence[dict[str, Any]]
+    ) -> bool:
+        """Write points to the disk, together with the states after finding them, in one step.
+
+        states, changes: as Store.add takes them. Returns whether they could be written.
+        """
         dropped = self._store.dropped
+        is_kept = False
         try:
-            self._store.add(state, self._database, points if self._client else [])
+            self._store.add(states, changes, self._database, points if self._client else [])
         except StoreError as error:
             self._notices.fault("store", str(error))
         else:
+            is_kept = True
             self._notices.mended("store", f"{self._store.path} can be written again")
         if dropped := self._store.dropped - dropped:
             self._exporter.dropped.inc(dropped)
             self._notices.fault(
                 "spool", "the spool is full: its oldest anomalies are dropped, see --spool_limit"
             )
+        return is_kept
 
     def send(self) -> None:
         """Send what InfluxDB does not have yet. Raises one of INFLUX_ERRORS while it is away."""

@@ -191,10 +191,13 @@ class Detector:
         self._last_slot = None
         self._memory = Remembered()
 
-    def state(self) -> dict[str, Any]:
-        """The state for `restore`, in JSON."""
+    def state(self, since: int | None = None) -> dict[str, Any]:
+        """The state for `restore`, in JSON; of the window, only the records after the slot `since`."""
+        count = len(self._window)
+        newest = count if since is None else min(max((self._last_slot or 0) - since, 0), count)
         return {
-            "window": [values.tolist() for values in self._window],
+            "window": [values.tolist() for values in itertools.islice(self._window, count - newest, None)],
+            "length": count,
             **self._row.state(),
             "last_slot": self._last_slot,
         }

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from common.alerts import WINDOW_RECORDS
 from edge.selection import NO_SAMPLE, Selection, shown
-from edge.source import SampleSource
+from edge.source import Asking, LaterError, NamesOf, SampleSource, WrongTypesOf
 from nodes.node import Node
 from nodes.series import monitored_series
 
@@ -25,7 +25,7 @@ class Explanations:
         self._found: dict[str, str] = {}
         self._records_without_total = 0
 
-    def look_up(self, faults: Mapping[str, str], selection: Selection) -> None:
+    def look_up(self, faults: Mapping[str, str], selection: Selection) -> Asking[None]:
         """Ask the database if other series than before have no samples, or the total still has none."""
         missing = frozenset(name for name, fault in faults.items() if fault == NO_SAMPLE)
         totals = [
@@ -36,18 +36,18 @@ class Explanations:
         if missing == self._missing and self._records_without_total != WINDOW_RECORDS:
             return
         try:
-            self._found = self._ask(sorted(missing), selection) if missing else {}
-            if is_total_gone and not self._source.wrong_types(self._node, totals):
+            self._found = (yield from self._ask(sorted(missing), selection)) if missing else {}
+            if is_total_gone and not (yield WrongTypesOf(self._node, frozenset(totals))):
                 selection.forget_total_fault()
-        except self._source.errors:
-            # The next poll logs what is wrong with the server.
+        except (*self._source.errors, LaterError):
+            # The next poll asks again, and logs what is wrong with the server.
             return
         self._missing = missing
         self._records_without_total = 0
 
-    def _ask(self, missing: list[str], selection: Selection) -> dict[str, str]:
+    def _ask(self, missing: list[str], selection: Selection) -> Asking[dict[str, str]]:
         series = monitored_series(self._node)
-        types = self._source.wrong_types(self._node, {series[name][0] for name in missing})
+        types = yield WrongTypesOf(self._node, frozenset(series[name][0] for name in missing))
         there: dict[str, str] = {}
         found = {}
         for name in missing:
@@ -61,11 +61,11 @@ class Explanations:
                 tag = self._node.metrics.part_tag(measurement)
                 exporter = self._node.metrics.measurements[measurement].exporter
                 if measurement not in there:
-                    names = self._source.names_there(self._node, measurement, tag)
+                    names = yield NamesOf(self._node, measurement, tag)
                     if part in names and self._node.instance_of(exporter):
                         # The part is there, but not of this instance.
                         tag = "instance"
-                        names = self._source.names_there(self._node, measurement, tag)
+                        names = yield NamesOf(self._node, measurement, tag)
                     there[measurement] = f"{tag} {', '.join(map(shown, names)) or 'none'}"
                 held = f"{self._source.product} has {there[measurement]}"
                 found[name] = f"{NO_SAMPLE}: {held}; check --node_file"

@@ -7,21 +7,35 @@ import time
 from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from common.alerts import ALERT
+from common.alerts import ALERT, ANOMALY, NORMAL, UNKNOWN
 from edge.detector import UNKNOWN_CAUSE, Verdict
 from edge.sensitivity import Curve
 from nodes.metrics import METRICS, MetricTable
+from nodes.names import NodePatterns
 from service.exporter import Exporter
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
+# What a node without a new record is, and one that cannot be watched yet.
+SILENT, WITHOUT_MODEL = "silent", "without a model"
+STATUSES_OF_NODES = (ALERT, ANOMALY, UNKNOWN, SILENT, WITHOUT_MODEL, NORMAL)
+
 
 class EdgeMetrics(Exporter):
-    """Counts of polls and verdicts, and how things stand."""
+    """Counts of polls and verdicts, and how things stand.
 
-    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+    nodes: patterns of the nodes that have series of their own, with the label `node`, since there may be a
+    thousand; all others only count. None if there is one node, whose series have no such label.
+    """
+
+    def __init__(self, registry: CollectorRegistry | None = None, nodes: Iterable[str] | None = None) -> None:
         super().__init__(registry)
+        self._nodes = None if nodes is None else NodePatterns(nodes)
+        self._foreign: set[str] = set()
+        self._drifting: set[str] = set()
+        self._with_curve: dict[str, set[str]] = {}
+        of_node = () if nodes is None else ("node",)
         self._last_good_poll = time.monotonic()
         self._newest_record = math.nan
         counter, gauge = self.counter, self.gauge
@@ -38,22 +52,29 @@ class EdgeMetrics(Exporter):
         self.refused = counter("refused_points", "Points dropped because InfluxDB keeps nothing that old")
         self.spool_depth = gauge("spool_depth", "Points that InfluxDB does not have yet")
         self.spool_refused = gauge("spool_refused", "Points of the spool that InfluxDB refuses")
-        self.incident = gauge("incident_open", "1 while an incident is open")
-        self.rmse = gauge("rmse", "RMSE over the window of the newest record", "metric")
-        self.values = gauge("value", "What InfluxDB stores of an anomaly, of the newest record", "field")
-        self.threshold = gauge("threshold", "The threshold in force", "metric")
+        self.incident = gauge("incident_open", "Open incidents, of one node each")
+        self.rmse = gauge("rmse", "RMSE over the window of the newest record", *of_node, "metric")
+        self.values = gauge(
+            "value", "What InfluxDB stores of an anomaly, of the newest record", *of_node, "field"
+        )
+        self.threshold = gauge("threshold", "The threshold in force", *of_node, "metric")
         self.clock_offset = gauge(
-            "clock_offset_seconds", "How far the samples' clock is ahead of this host's (estimate)"
+            "clock_offset_seconds", "How far the samples' clock is ahead of this host's (estimate)", *of_node
         )
         self.foreign_thresholds = gauge(
-            "foreign_thresholds", "1 while thresholds proposed for another model are in force"
+            "foreign_thresholds", "Nodes with thresholds in force that were proposed for another model"
         )
         self.smallest_change = gauge(
-            "smallest_change", "Smallest change found within 4 records, in the unit of the metric", "metric"
+            "smallest_change",
+            "Smallest change found within 4 records, in the unit of the metric",
+            *of_node,
+            "metric",
         )
-        self.blind = gauge("blind", "1 while not even a doubling, or 30 points, is found", "metric")
-        self._with_curve: set[str] = set()
-        self.drift = gauge("drift", "1 while what is normal for this metric has changed", "metric")
+        self.blind = gauge("blind", "1 while not even a doubling, or 30 points, is found", *of_node, "metric")
+        self.drift = gauge("drift", "1 while what is normal for this metric has changed", *of_node, "metric")
+        if nodes is not None:
+            self.nodes = gauge("nodes", "Nodes by the status of their newest record", "status")
+            self.drifting_nodes = gauge("drifting_nodes", "Nodes of which any metric drifts")
         age = gauge("seconds_since_last_good_poll", "Time since the last good poll, or since the start")
         age.set_function(lambda: time.monotonic() - self._last_good_poll)
         silence = gauge("seconds_since_newest_record", "Age of the newest record judged")
@@ -63,7 +84,14 @@ class EdgeMetrics(Exporter):
         """Note that a poll did not fail."""
         self._last_good_poll = time.monotonic()
 
-    def show(self, verdict: Verdict, missing: Iterable[str]) -> None:
+    def shows(self, node: str) -> bool:
+        """Whether a node has series of its own."""
+        return self._nodes is None or self._nodes.matches(node)
+
+    def _of(self, node: str) -> tuple[str, ...]:
+        return () if self._nodes is None else (node,)
+
+    def show(self, verdict: Verdict, missing: Iterable[str], node: str = "") -> None:
         """Count one verdict, and the series that are missing from its record."""
         for series in missing:
             self.unknown.labels(series).inc()
@@ -72,38 +100,69 @@ class EdgeMetrics(Exporter):
             self.anomalies.labels(cause).inc()
             if verdict.status == ALERT:
                 self.alerts.labels(cause).inc()
-        for name, rmse in verdict.rmse.items():
-            self.rmse.labels(name).set(rmse)
-        for name, value in verdict.values.items():
-            self.values.labels(name).set(value)
         self._newest_record = verdict.time / 1e9
+        if self.shows(node):
+            for name, rmse in verdict.rmse.items():
+                self.rmse.labels(*self._of(node), name).set(rmse)
+            for name, value in verdict.values.items():
+                self.values.labels(*self._of(node), name).set(value)
 
-    def show_silence(self, metrics: MetricTable = METRICS) -> None:
+    def show_silence(self, metrics: MetricTable = METRICS, node: str = "") -> None:
         """Show that nothing is known about the node at the moment."""
-        for name in metrics.threshold_keys:
-            self.rmse.labels(name).set(math.nan)
-        for name in metrics.stored.values():
-            self.values.labels(name).set(math.nan)
+        if self.shows(node):
+            for name in metrics.threshold_keys:
+                self.rmse.labels(*self._of(node), name).set(math.nan)
+            for name in metrics.stored.values():
+                self.values.labels(*self._of(node), name).set(math.nan)
 
-    def show_thresholds(self, thresholds: dict[str, float], metrics: MetricTable = METRICS) -> None:
+    def show_thresholds(
+        self, thresholds: dict[str, float], metrics: MetricTable = METRICS, node: str = ""
+    ) -> None:
         """Show the thresholds in force."""
-        for name, key in metrics.threshold_keys.items():
-            self.threshold.labels(name).set(thresholds[key])
+        if self.shows(node):
+            for name, key in metrics.threshold_keys.items():
+                self.threshold.labels(*self._of(node), name).set(thresholds[key])
+
+    def show_foreign_thresholds(self, are_foreign: bool, node: str = "") -> None:
+        """Show whether thresholds of another model are in force."""
+        (self._foreign.add if are_foreign else self._foreign.discard)(node)
+        self.foreign_thresholds.set(len(self._foreign))
 
     def show_sensitivity(
-        self, curves: Mapping[str, Curve], thresholds: dict[str, float], metrics: MetricTable = METRICS
+        self,
+        curves: Mapping[str, Curve],
+        thresholds: dict[str, float],
+        metrics: MetricTable = METRICS,
+        node: str = "",
     ) -> None:
         """Show what is found of each metric with the thresholds in force."""
-        if curves.keys() != self._with_curve:
-            self._with_curve = set(curves)
-            self.smallest_change.clear()
-            self.blind.clear()
+        if not self.shows(node):
+            return
+        for name in self._with_curve.get(node, set()) - set(curves):
+            self.smallest_change.remove(*self._of(node), name)
+            self.blind.remove(*self._of(node), name)
+        self._with_curve[node] = set(curves)
         for name, curve in curves.items():
             threshold = thresholds[metrics[name].threshold_key]
-            self.smallest_change.labels(name).set(curve.smallest(threshold))
-            self.blind.labels(name).set(curve.is_blind(threshold))
+            self.smallest_change.labels(*self._of(node), name).set(curve.smallest(threshold))
+            self.blind.labels(*self._of(node), name).set(curve.is_blind(threshold))
 
-    def show_drift(self, drifting: Collection[str], metrics: MetricTable = METRICS) -> None:
+    def show_drift(self, drifting: Collection[str], metrics: MetricTable = METRICS, node: str = "") -> None:
         """Show the metrics whose normal has changed."""
-        for name in metrics.threshold_keys:
-            self.drift.labels(name).set(name in drifting)
+        (self._drifting.add if drifting else self._drifting.discard)(node)
+        if self._nodes is not None:
+            self.drifting_nodes.set(len(self._drifting))
+        if self.shows(node):
+            for name in metrics.threshold_keys:
+                self.drift.labels(*self._of(node), name).set(name in drifting)
+
+    def show_clock(self, offset_seconds: float, node: str = "") -> None:
+        """Show how far the clock of a node's samples is ahead."""
+        if self.shows(node):
+            gauge = self.clock_offset if self._nodes is None else self.clock_offset.labels(node)
+            gauge.set(offset_seconds)
+
+    def show_nodes(self, counts: Mapping[str, int]) -> None:
+        """Show how many nodes have which status."""
+        for status in STATUSES_OF_NODES:
+            self.nodes.labels(status).set(counts.get(status, 0))

@@ -157,6 +157,8 @@ class Incidents:
         self._open: dict[str, Any] | None = None
         self._quiet = 0
         self._alerts = Alerts(metrics)
+        # The causes of the incident that is open, or was last.
+        self.causes: tuple[str, ...] = ()
         # The alert that the newest verdict ended, if it did.
         self.ended_alert: Alert | None = None
 
@@ -202,6 +204,7 @@ class Incidents:
         incident["causes"] = [
             name for name in self._metrics if name in incident["causes"] or name in anomaly.causes
         ]
+        self.causes = tuple(incident["causes"])
         for name, key in self._metrics.threshold_keys.items():
             if anomaly.blames(name):
                 ratio = anomaly.rmse[name] / max(thresholds[key], 1e-9)
@@ -245,6 +248,7 @@ class Incidents:
         quiet = whole(state["quiet"])
         self._alerts.restore(state)
         self._open, self._quiet = incident, quiet
+        self.causes = tuple(incident["causes"]) if incident else ()
 
 
 class FirstRecords:

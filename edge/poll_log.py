@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from common.alerts import NORMAL
 from common.times import format_time, parse_time
 from common.values import mapping, number, text, whole
 from edge.detector import Verdict
@@ -40,6 +41,17 @@ class Poll(NamedTuple):
     judged: list[Judged]
 
 
+class Polled(NamedTuple):
+    """What a poll judged of one node. name: of one node of many, or empty. instance: of the node exporter.
+    model: identity of the bundle that judged.
+    """
+
+    name: str
+    judged: list[Judged]
+    instance: str | None
+    model: str
+
+
 class PollLog:
     """Writes what each poll found, and reads it back."""
 
@@ -52,21 +64,21 @@ class PollLog:
         """The file that is written."""
         return self._lines.path
 
-    def publish(
-        self, judged: Sequence[Judged], instance: str | None, model: str, fault: str | None = None
-    ) -> None:
+    def publish(self, polled: Sequence[Polled], fault: str | None = None) -> None:
         """Write one poll. Raises OSError if that fails.
 
-        instance: of the node exporter. model: identity of the bundle that judged.
+        Of many nodes, normal records are left out.
         """
-        about = {"instance": instance, "model": model}
-        self._lines.add(
-            {
-                "polled_at": format_time(int(self._clock() * 1e9)),
-                "fault": fault,
-                "verdicts": [{**_content(one.verdict), **about, "faults": one.faults} for one in judged],
-            }
-        )
+        verdicts = []
+        for node in polled:
+            about = {"instance": node.instance, "model": node.model}
+            if node.name:
+                about["node"] = node.name
+            for one in node.judged:
+                if not node.name or one.verdict.status != NORMAL:
+                    verdicts.append({**_content(one.verdict), **about, "faults": one.faults})
+        now = format_time(int(self._clock() * 1e9))
+        self._lines.add({"polled_at": now, "fault": fault, "verdicts": verdicts})
 
     def read(self) -> Iterator[Poll]:
         """All polls, the oldest first; damaged ones are left out."""
@@ -79,8 +91,8 @@ class PollLog:
                 continue
             yield Poll(polled_at, fault, judged)
 
-    def verdicts(self, model: str, since: int = 0) -> Iterator[Verdict]:
-        """The verdicts of one model on records from `since` (ns) on, in the order of their polls.
+    def verdicts(self, model: str, since: int = 0, node: str = "") -> Iterator[Verdict]:
+        """The verdicts of one model on a node's records from `since` (ns) on, in the order of their polls.
 
         A record that was judged again after a crash comes once.
         """
@@ -89,7 +101,8 @@ class PollLog:
             for one in content.get("verdicts", ()):
                 with contextlib.suppress(AttributeError, KeyError, TypeError, ValueError):
                     moment = whole(one["time_ns"])
-                    if moment >= since and one["model"] == model and moment not in seen:
+                    is_of_node = one["model"] == model and one.get("node", "") == node
+                    if moment >= since and is_of_node and moment not in seen:
                         yield _verdict(one)
                         seen.add(moment)
 

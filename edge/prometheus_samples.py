@@ -11,9 +11,19 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import prometheus_utils
 from common.files import UserError
-from edge.source import LISTED_NAMES, SAMPLES_BESIDE, SAMPLES_PER_SLOT, TOO_MANY, Samples, labels_of
+from edge.source import (
+    LISTED_NAMES,
+    SAMPLES_BESIDE,
+    SAMPLES_PER_SLOT,
+    TOO_MANY,
+    Line,
+    Lines,
+    Samples,
+    labels_of,
+    tagged,
+)
 from nodes.node import Node
-from nodes.series import RECORD_SECONDS, JsonArray, Record, pinned_tags
+from nodes.series import RECORD_SECONDS, pinned_tags
 from prometheus_utils import Matchers, Prometheus, PrometheusError, TooMuchError, range_text, selector
 
 # VictoriaMetrics keeps no sample that is dated later than this, and these are the later ones looked at.
@@ -78,42 +88,42 @@ class PrometheusSource:
         interval_ns = int(interval_seconds * 1e9)
         slots = range(start // interval_ns * interval_ns, end, interval_ns)
         until = end + LATER_NS if reads_later else end
-        points: Record = {key: [] for key in node.metrics.series}
+        lines: Lines = {key: [] for key in node.metrics.series}
         flooded, unread = [], []
         for matchers, keys in _groups(node, node.metrics.series).items():
             parts = sum(len(node.parts_of(node.metrics.measurements[key])) for key in keys)
             limit = parts * (SAMPLES_PER_SLOT * max(len(slots), 1) + SAMPLES_BESIDE)
             most_bytes = LABEL_BYTES + SAMPLE_BYTES * limit
             try:
-                points |= self._read(keys, node, matchers, start, until, most_bytes)
+                lines |= self._read(keys, node, matchers, start, until, most_bytes)
                 continue
             except TooMuchError:
                 pass
             for key in keys:
                 try:
-                    points |= self._read([key], node, matchers, start, until, most_bytes)
+                    lines |= self._read([key], node, matchers, start, until, most_bytes)
                 except TooMuchError:
                     flooded.append(key)
         for key in flooded:
             # The known series are found by their tags, however many others there are.
             choices = [tags for tags in ((known_tags or {}).get(key), {}) if tags is not None]
             found = (self._newest_of_slots(key, node, slots, start, interval_ns, tags) for tags in choices)
-            points[key] = next(filter(None, found), [])
-            if not points[key]:
+            lines[key] = next(filter(None, found), [])
+            if not lines[key]:
                 unread.append(key)
         has_later = reads_later and bool(flooded)
         doubtful = dict.fromkeys(unread, TOO_MANY)
-        return Samples(points, tuple(flooded), tuple(unread), has_later, doubtful)
+        return Samples(lines, tuple(flooded), tuple(unread), has_later, doubtful)
 
-    def newest_samples(self, node: Node) -> Record:
+    def newest_samples(self, node: Node) -> Lines:
         """The newest sample of each series of the node, of up to two days from now."""
-        points: Record = {}
+        lines: Lines = {}
         for key in node.metrics.series:
             newest = self._newest_time([key], node, time.time_ns() + LATER_NS)
-            points[key] = []
+            lines[key] = []
             if newest is not None:
-                points |= self._read([key], node, _matchers(key, node, {}), newest, newest + 1)
-        return points
+                lines |= self._read([key], node, _matchers(key, node, {}), newest, newest + 1)
+        return lines
 
     def newest_sample_time(self, node: Node) -> int | None:
         """Time of the node's newest sample up to now (ns), None if there is none from the last 31 days."""
@@ -140,17 +150,17 @@ class PrometheusSource:
         start: int,
         end: int,
         most_bytes: int = prometheus_utils.LARGEST_ANSWER_BYTES,
-    ) -> Record:
-        """Raw samples of series with the same matchers: key -> points."""
+    ) -> Lines:
+        """Raw samples of series with the same matchers."""
         names = {key: node.metrics.series[key].measurement for key in keys}
-        by_name: Record = {name: [] for name in names.values()}
+        by_name: Lines = {name: [] for name in names.values()}
         # Prometheus 3 and VictoriaMetrics leave out the beginning of a range, Prometheus 2 does not.
         expression = selector(list(by_name), matchers) + range_text(end - start + 10**6)
         result = self._client.query(expression, end, most_bytes)
         for labels, rows in prometheus_utils.rows_of(result):
-            points = by_name.get(labels.pop("__name__", ""), [])
-            tags = labels_of(labels.items())
-            points += [{**tags, "time": at, "value": value} for at, value in rows if start <= at < end]
+            lines = by_name.get(labels.pop("__name__", ""), [])
+            if found := [(at, value) for at, value in rows if start <= at < end]:
+                lines.append(Line(tagged(labels_of(labels.items())), found))
         return {key: by_name[name] for key, name in names.items()}
 
     def _newest_of_slots(
@@ -161,24 +171,19 @@ class PrometheusSource:
         start: int,
         interval_ns: int,
         tags: Mapping[str, str],
-    ) -> JsonArray:
+    ) -> list[Line]:
         """The newest sample in each slot of each series that has these tags; none if there are too many."""
         matchers = _matchers(key, node, tags)
-        points: JsonArray = []
+        lines: list[Line] = []
         for slot in slots:
             try:
                 found = self._read([key], node, matchers, max(slot, start), slot + interval_ns)[key]
             except TooMuchError:
                 return []
-            newest: dict[tuple[tuple[str, object], ...], dict] = {}
-            for point in found:
-                series = tuple((name, text) for name, text in point.items() if name not in ("time", "value"))
-                if series not in newest or newest[series]["time"] < point["time"]:
-                    newest[series] = point
-            points += newest.values()
-            if len(points) > MOST_POINTS:
+            lines += [Line(line.series, [max(line.samples)]) for line in found]
+            if len(lines) > MOST_POINTS:
                 return []
-        return points
+        return lines
 
     def _newest_time(self, keys: Sequence[str], node: Node, end: int) -> int | None:
         """Time of the newest sample of these series before `end` (ns)."""
@@ -197,10 +202,11 @@ class PrometheusSource:
                 end = middle
         try:
             found = [
-                point["time"]
+                at
                 for matchers, group in _groups(node, keys).items()
-                for points in self._read(group, node, matchers, start - 10**6, end).values()
-                for point in points
+                for lines in self._read(group, node, matchers, start - 10**6, end).values()
+                for line in lines
+                for at, _ in line.samples
             ]
         except TooMuchError:
             return end

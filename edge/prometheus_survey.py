@@ -9,6 +9,7 @@ import prometheus_utils
 from nodes.metrics import RawSeries
 from nodes.survey import (
     MOST_FOUND,
+    MOST_INSTANCES,
     MOST_MEASUREMENTS,
     SHOWN_OTHERS,
     SURVEY_SECONDS,
@@ -20,6 +21,7 @@ from prometheus_utils import Prometheus, PrometheusError, TooMuchError, range_te
 
 # All that a series has beside its labels.
 VALUE_FIELD = "value"
+_PLACE = "place_of_series"
 
 
 class PrometheusSurveyor:
@@ -61,6 +63,20 @@ class PrometheusSurveyor:
             series=found,
             cut=frozenset(cut),
         )
+
+    def instances(self, wanted: Sequence[RawSeries], seconds: float = SURVEY_SECONDS) -> list[list[str]]:
+        """See Surveyor."""
+        span = range_text(int(seconds * 10**9))
+        counted = []
+        for place, one in enumerate(wanted):
+            chosen = selector([one.measurement], [(tag, [text]) for tag, text in one.tags.items()])
+            by_instance = f"topk({MOST_INSTANCES}, count by (instance) (last_over_time({chosen}{span})))"
+            # The label tells the answers to one question from those to the others.
+            counted.append(f'label_replace({by_instance}, "{_PLACE}", "{place}", "", "")')
+        found: list[list[str]] = [[] for _ in wanted]
+        for labels, _ in prometheus_utils.rows_of(self._client.query(" or ".join(counted), time.time_ns())):
+            found[int(labels[_PLACE])].append(labels.get("instance", ""))
+        return [sorted(names) for names in found]
 
     def _series(self, chosen: str) -> tuple[list[FoundSeries], bool]:
         """The series that a selector picks, and whether there are more."""

@@ -15,7 +15,7 @@ from common.times import format_duration, format_time
 from common.values import mapping, whole
 from edge.scores import SCORE_RECORDS
 from edge.selection import Choice, Selection, Slot, in_slots
-from edge.source import Samples, SampleSource
+from edge.source import Asking, CountOf, NewestOf, NewestTimeOf, Samples, SamplesOf, SampleSource
 from edge.timing import SampleClock
 from nodes.node import Node
 from service.log import Notices
@@ -125,26 +125,32 @@ class Reader:
         """Estimate of how far the samples' clock is ahead of this host's; below 0 it is behind."""
         return self._sample_clock.offset_ns / 1e9
 
-    def poll(self) -> Reading:
+    def expected_records(self, chunk_records: int = CHUNK_RECORDS) -> int:
+        """About how many records the next poll reads, at most."""
+        if self._read_before is None:
+            return HISTORY_RECORDS + 2
+        return min(max((self._now() - self._read_before) // self._interval_ns, 1), chunk_records)
+
+    def poll(self, chunk_records: int = CHUNK_RECORDS) -> Asking[Reading]:
         """Read what has come since the last poll; the very first poll reads the history.
 
-        Raises one of the source's errors or UserError; the next poll then goes on where the last good one
-        stopped.
+        chunk_records: at most so many later records are read at once. Raises one of the source's errors, if
+        a question has it, or UserError; the next poll then goes on where the last good one stopped.
         """
         self.has_more = False
         if self._read_before is not None and self._now() - self._read_before > self._catch_up_ns:
-            self._limit_catch_up()
+            yield from self._limit_catch_up()
         since = self._read_before
-        end = self._end_of_chunk()
+        end = self._end_of_chunk(chunk_records)
         self._note_outage()
         self._is_failing = True
-        slots = self._read(self._now() - self._history_ns if since is None else since, end)
-        if since is None and not slots and self._find_late_samples():
-            slots = self._read(self._now() - self._history_ns, None)
+        slots = yield from self._read(self._now() - self._history_ns if since is None else since, end)
+        if since is None and not slots and (yield from self._find_late_samples()):
+            slots = yield from self._read(self._now() - self._history_ns, None)
         self._is_failing = False
         if since is None:
-            self.selection.refuse_several(slots)
-        if end is not None and not slots and (self._newest_in_history() or 0) >= end:
+            self.selection.refuse_several(slots, self._source.place)
+        if end is not None and not slots and ((yield from self._newest_in_history()) or 0) >= end:
             # Nothing was recorded in this chunk.
             self._read_before = end
         newest = max(
@@ -163,7 +169,7 @@ class Reader:
         if self._stale_polls > 2 and is_silent:
             # What this reading has must not be lost to a question that the next poll can ask again.
             with contextlib.suppress(*self._source.errors):
-                self._look_for_clock_step()
+                yield from self._look_for_clock_step()
         if not is_silent:
             self._notices.mended("step", "records are judged again")
         self._sample_clock.follow()
@@ -183,11 +189,11 @@ class Reader:
             records.append(choice)
         return records
 
-    def _read(self, start: int, end: int | None) -> list[Slot]:
+    def _read(self, start: int, end: int | None) -> Asking[list[Slot]]:
         """The slots from `start` to before `end` (ns; None: up to now) that have samples."""
         looks_ahead = end is None and self._sample_clock.looks_ahead()
         now = self._now()
-        found = self._source.get_samples(
+        found = yield SamplesOf(
             self._node,
             start,
             now + self._interval_ns if looks_ahead else min(now, end or now),
@@ -198,26 +204,26 @@ class Reader:
         self._note_flood(found)
         self._doubtful = found.doubtful
         if not looks_ahead:
-            slots = in_slots(found.points, self._node, self._interval_ns)
+            slots = in_slots(found.lines, self._node, self._interval_ns)
             self._sample_clock.see(self._times_of(slots))
             return slots
-        times = self._times_of(in_slots(found.points, self._node, self._interval_ns))
+        times = self._times_of(in_slots(found.lines, self._node, self._interval_ns))
         if found.has_later:
             # What was read of the later samples may end anywhere.
             times = [(slot, newest) for slot, newest in times if slot + self._interval_ns <= now]
-            newest = self._source.newest_samples(self._watched_node())
+            newest = yield NewestOf(self._watched_node())
             times += self._times_of(in_slots(newest, self._node, self._interval_ns))
         limit = self._sample_clock.limit(times)
-        return in_slots(found.points, self._node, self._interval_ns, limit)
+        return in_slots(found.lines, self._node, self._interval_ns, limit)
 
     def _times_of(self, slots: Sequence[Slot]) -> list[tuple[int, dict[str, int]]]:
         return [(slot.start, self.selection.newest_times(slot)) for slot in slots]
 
-    def _end_of_chunk(self) -> int | None:
+    def _end_of_chunk(self, chunk_records: int) -> int | None:
         """Where this poll stops reading; None if it reads all there is."""
         if self._read_before is None:
             return None
-        length = min(CHUNK_RECORDS, max(int(CHUNK_SECONDS / self._interval_seconds), 1)) * self._interval_ns
+        length = min(chunk_records, max(int(CHUNK_SECONDS / self._interval_seconds), 1)) * self._interval_ns
         end = self._read_before + length
         return end if end < self._now() - self._interval_ns else None
 
@@ -248,25 +254,25 @@ class Reader:
     def _slot_of(self, nanoseconds: int) -> int:
         return nanoseconds // self._interval_ns * self._interval_ns
 
-    def _newest_in_history(self) -> int | None:
+    def _newest_in_history(self) -> Asking[int | None]:
         """Time of the newest sample of the watched instances, however old (ns)."""
-        return self._source.newest_sample_time(self._watched_node())
+        return (yield NewestTimeOf(self._watched_node()))
 
-    def _find_late_samples(self) -> bool:
+    def _find_late_samples(self) -> Asking[bool]:
         """Before the first record: whether samples come that are old by this host's clock."""
-        newest = self._newest_in_history()
+        newest = yield from self._newest_in_history()
         before, self._newest_in_silence = self._newest_in_silence, newest
         if newest is None or before is None or newest <= before:
             return False
         self._sample_clock.set_by(newest)
         return True
 
-    def _limit_catch_up(self) -> None:
+    def _limit_catch_up(self) -> Asking[None]:
         """Give up the records that are too old, and read the window before the remaining ones."""
         if self._reported_from is not None and self._read_before < self._reported_from:
             # That is done already; the window before them is being read.
             return
-        newest = self._newest_in_history()
+        newest = yield from self._newest_in_history()
         begin = self._slot_of((newest or 0) - self._catch_up_ns)
         if begin <= self._read_before:
             return
@@ -284,14 +290,14 @@ class Reader:
         self._read_before = reported_from - self._history_ns
         self._reported_from = reported_from
 
-    def _look_for_clock_step(self) -> None:
+    def _look_for_clock_step(self) -> Asking[None]:
         """Start over if new samples are dated before those already judged: their clock went back."""
         if self._read_before is None:
             return
         if self._sample_clock.here() < self._read_before <= self._now():
-            self._look_for_clock_put_right()
+            yield from self._look_for_clock_put_right()
             return
-        newest = self._newest_in_history()
+        newest = yield from self._newest_in_history()
         if newest is None:
             return
         before, self._newest_in_silence = self._newest_in_silence, newest
@@ -307,14 +313,14 @@ class Reader:
             self._start_over(begin)
             self._newest = None
 
-    def _look_for_clock_put_right(self) -> None:
+    def _look_for_clock_put_right(self) -> Asking[None]:
         """Start over if the clock was ahead and is right now: samples left in the future then become more."""
         here = self._sample_clock.here()
         before, (start, end) = self._counted, self._counted_span
         is_counted = start < here <= end + self._interval_ns
-        count = self._source.count_samples(self._watched_node(), start, end) if is_counted else 0
+        count = (yield CountOf(self._watched_node(), start, end)) if is_counted else 0
         self._counted_span = here, here + self._interval_ns
-        self._counted = self._source.count_samples(self._watched_node(), *self._counted_span)
+        self._counted = yield CountOf(self._watched_node(), *self._counted_span)
         if not is_counted or count <= before:
             return
         went_back = format_duration((self._read_before - here) / 1e9)

@@ -10,18 +10,38 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import influx_utils
-from edge.source import LISTED_NAMES, SAMPLES_BESIDE, SAMPLES_PER_SLOT, TOO_MANY, Samples, labels_of
-from nodes.metrics import UNKNOWN_LEVEL
+from edge import influx_queries
+from edge.influx_queries import (
+    KEPT_OUT,
+    by_part,
+    conditions_of,
+    field_of,
+    lines_in,
+    measurement_of,
+    mixed_keys,
+    silent_keys,
+    statement_of,
+)
+from edge.influx_together import InfluxTogether
+from edge.source import (
+    LISTED_NAMES,
+    SAMPLES_BESIDE,
+    SAMPLES_PER_SLOT,
+    TOO_MANY,
+    Line,
+    Lines,
+    Question,
+    Samples,
+)
+from edge.together import answer_together
 from nodes.node import Node
-from nodes.series import NO_NUMBERS, RECORD_SECONDS, JsonArray, Record, pinned_tags
+from nodes.series import RECORD_SECONDS
 
 if TYPE_CHECKING:
     from influxdb import InfluxDBClient
 
 # A URL may be long, but not arbitrarily long.
 BATCH_CHARACTERS = 100_000
-# Stored types that make InfluxDB refuse the floats of exporters.
-KEEPS_OUT = {**NO_NUMBERS, "integer": "whole numbers"}
 
 
 class InfluxSource:
@@ -37,6 +57,7 @@ class InfluxSource:
 
     def __init__(self, client: InfluxDBClient, server: str, db_name: str) -> None:
         self._client, self._server, self._db_name = client, server, db_name
+        self._together = InfluxTogether(client)
         self.name = f"InfluxDB at {server}"
         self.place = f"{server}, database {db_name}"
         self.identity = {"server": server, "database": db_name}
@@ -56,6 +77,14 @@ class InfluxSource:
     def kind_of(self, error: Exception) -> str:
         """One word for a label."""
         return influx_utils.kind_of(error)
+
+    def is_away(self, error: Exception) -> bool:
+        """Whether an error is one of the server as a whole."""
+        return influx_utils.kind_of(error) != "error"
+
+    def answer(self, questions: Sequence[Question]) -> list[Any]:
+        """The answers to questions of many nodes, as in SampleSource."""
+        return answer_together(self, questions, self._together.readers, influx_utils.AnswerTooLargeError)
 
     @influx_utils.answers()
     def get_samples(
@@ -77,8 +106,8 @@ class InfluxSource:
         limit = SAMPLES_PER_SLOT * max(len(slots), 1) + SAMPLES_BESIDE
         span = f"time >= {start}" + ("" if reads_later else f" AND time < {end}")
         measurements = node.metrics.measurements
-        statements = [_statement(measurement, node, span, limit) for measurement in measurements]
-        points: Record = {}
+        statements = [statement_of(measurement, node, span, limit) for measurement in measurements]
+        lines: Lines = {}
         flooded, unread, has_later = [], [], False
         try:
             answers = influx_utils.run(self._client, statements)
@@ -86,70 +115,52 @@ class InfluxSource:
             flooded += measurements
             answers = []
         for measurement, answer in zip(measurements, answers, strict=False):
-            points[measurement] = _points(answer)
+            lines[measurement] = lines_in(answer)
             lasts = [series["values"][-1][0] for series in answer if len(series["values"]) >= limit]
             has_later |= any(last >= end for last in lasts)
             if any(last < end for last in lasts):
                 flooded.append(measurement)
         for measurement in flooded:
-            points[measurement] = []
+            lines[measurement] = []
             # The known series are found by their tags, however many others there are.
             choices = [tags for tags in ((known_tags or {}).get(measurement), {}) if tags is not None]
             for tags in choices:
                 try:
-                    points[measurement] = _newest_of_slots(
+                    lines[measurement] = _newest_of_slots(
                         self._client, measurement, node, slots, start, interval_ns, tags
                     )
                 except influx_utils.AnswerTooLargeError:
                     continue
-                if points[measurement]:
+                if lines[measurement]:
                     break
             else:
                 unread.append(measurement)
-        doubtful = self._kept_out(node, points, slots, interval_ns)
+        doubtful = self._kept_out(node, lines, slots, interval_ns)
         doubtful |= dict.fromkeys(unread, TOO_MANY)
-        return Samples(points, tuple(flooded), tuple(unread), has_later, doubtful)
+        return Samples(lines, tuple(flooded), tuple(unread), has_later, doubtful)
 
-    def _kept_out(self, node: Node, points: Record, slots: Sequence[int], interval_ns: int) -> dict[str, str]:
+    def _kept_out(self, node: Node, lines: Lines, slots: Sequence[int], interval_ns: int) -> dict[str, str]:
         """Series that are silent in a slot beside text or a field of two types: their points may be refused.
 
         Only those are asked for whose silence would mean a level.
         """
-        silent = [
-            key
-            for key, metric in node.metrics.measurements.items()
-            if metric.silence != UNKNOWN_LEVEL
-            and len({point["time"] // interval_ns for point in points.get(key, ())}) < len(slots)
-        ]
-        if not silent:
-            return {}
-        sources = ", ".join(dict.fromkeys(_from(key, node) for key in silent))
-        (answer,) = influx_utils.run(self._client, [f"SHOW FIELD KEYS FROM {sources}"])
-        mixed = {
-            series["name"]
-            for series in answer
-            if len({name for name, _ in series["values"]}) < len({tuple(row) for row in series["values"]})
-            or any(kind in NO_NUMBERS for _, kind in series["values"])
-        }
-        why = (
-            f"{self.product} holds text, or a field of two types, beside it, which may keep it out; DELETE it"
-        )
-        return {key: why for key in silent if node.metrics.series[key].measurement in mixed}
+        silent = silent_keys(node, lines, len(slots), interval_ns)
+        return dict.fromkeys(mixed_keys(self._client, node, silent), KEPT_OUT) if silent else {}
 
     @influx_utils.answers()
-    def newest_samples(self, node: Node) -> Record:
-        """The newest sample of each part of the node, whatever its time: measurement -> points."""
+    def newest_samples(self, node: Node) -> Lines:
+        """The newest sample of each part of the node, whatever its time."""
 
         def queries(span: str) -> list[str]:
             return [
-                f'SELECT last({_field(measurement, node)}) AS "value", *::tag FROM {_from(measurement, node)}'
-                f" WHERE {_conditions(measurement, node, span)}{_by_part(measurement, node)}"
-                for measurement in node.metrics.measurements
+                f'SELECT last({field_of(key, node)}) AS "value", *::tag FROM {measurement_of(key, node)}'
+                f" WHERE {conditions_of(key, node, span)}{by_part(key, node)}"
+                for key in node.metrics.measurements
             ]
 
         answers = influx_utils.run_newest(self._client, queries)
         return {
-            name: _points(answer) for name, answer in zip(node.metrics.measurements, answers, strict=True)
+            name: lines_in(answer) for name, answer in zip(node.metrics.measurements, answers, strict=True)
         }
 
     @influx_utils.answers()
@@ -158,9 +169,9 @@ class InfluxSource:
 
         def queries(span: str) -> list[str]:
             return [
-                f'SELECT last({_field(measurement, node)}) AS "value" FROM {_from(measurement, node)}'
-                f" WHERE {_conditions(measurement, node, f'{span} AND time < now()')}"
-                for measurement in node.metrics.measurements
+                f'SELECT last({field_of(key, node)}) AS "value" FROM {measurement_of(key, node)}'
+                f" WHERE {conditions_of(key, node, f'{span} AND time < now()')}"
+                for key in node.metrics.measurements
             ]
 
         answers = influx_utils.run_newest(self._client, queries)
@@ -172,8 +183,8 @@ class InfluxSource:
         """How many samples of the node there are from `start` to before `end` (ns)."""
         span = f"time >= {start} AND time < {end}"
         queries = [
-            f"SELECT count({_field(name, node)}) FROM {_from(name, node)}"
-            f" WHERE {_conditions(name, node, span)}"
+            f"SELECT count({field_of(name, node)}) FROM {measurement_of(name, node)}"
+            f" WHERE {conditions_of(name, node, span)}"
             for name in node.metrics.measurements
         ]
         return sum(
@@ -183,55 +194,17 @@ class InfluxSource:
     @influx_utils.answers()
     def wrong_types(self, node: Node, keys: Iterable[str]) -> dict[str, str]:
         """Key of a series -> type of stored values that may keep numbers out; others are absent."""
-        asked = {key: node.metrics.series[key] for key in keys}
-        sources = ", ".join(dict.fromkeys(_from(key, node) for key in asked))
-        (answer,) = influx_utils.run(self._client, [f"SHOW FIELD KEYS FROM {sources}"])
-        kinds = sorted(
-            (series["name"], field, kind)
-            for series in answer
-            for field, kind in series["values"]
-            if kind in KEEPS_OUT
-        )
-        held = {(measurement, field): KEEPS_OUT[kind] for measurement, field, kind in kinds}
-        return {
-            key: held[one.measurement, one.value_field]
-            for key, one in asked.items()
-            if (one.measurement, one.value_field) in held
-        }
+        return influx_queries.wrong_types(self._client, node, keys)
 
     @influx_utils.answers()
     def names_there(self, node: Node, key: str, tag: str) -> list[str]:
         """Values of this tag of a series in the database, at most LISTED_NAMES of them."""
         query = (
-            f"SHOW TAG VALUES FROM {_from(key, node)} WITH KEY = {influx_utils.identifier(tag)}"
+            f"SHOW TAG VALUES FROM {measurement_of(key, node)} WITH KEY = {influx_utils.identifier(tag)}"
             f" LIMIT {LISTED_NAMES}"
         )
         (answer,) = influx_utils.run(self._client, [query])
         return [value for series in answer for _, value in series["values"]]
-
-
-def _statement(measurement: str, node: Node, span: str, limit: int) -> str:
-    """A query for at most `limit` samples of each part, the oldest first, with all their tags."""
-    return (
-        f'SELECT {_field(measurement, node)} AS "value", *::tag FROM {_from(measurement, node)}'
-        f" WHERE {_conditions(measurement, node, span)}{_by_part(measurement, node)} LIMIT {limit}"
-    )
-
-
-def _field(key: str, node: Node) -> str:
-    # `::field`, since a tag may have the same name.
-    return f"{influx_utils.identifier(node.metrics.series[key].value_field)}::field"
-
-
-def _from(key: str, node: Node) -> str:
-    return influx_utils.identifier(node.metrics.series[key].measurement)
-
-
-def _by_part(key: str, node: Node) -> str:
-    """Groups, each of which gives a limited number of samples: those of a part, or of what is pooled."""
-    series = node.metrics.series[key]
-    tags = [series.part_tag] if series.part_tag else series.over
-    return f" GROUP BY {', '.join(map(influx_utils.identifier, tags))}" if tags else ""
 
 
 def _newest_of_slots(
@@ -242,42 +215,18 @@ def _newest_of_slots(
     start: int,
     interval_ns: int,
     tags: dict[str, str],
-) -> JsonArray:
+) -> list[Line]:
     """The newest sample in each slot of each series that has these tags."""
     spans = (f"time >= {max(slot, start)} AND time < {slot + interval_ns}" for slot in slots)
     statements = [
         # last() without a second function keeps the time of its sample.
-        f'SELECT last({_field(measurement, node)}) AS "value" FROM {_from(measurement, node)}'
-        f" WHERE {_conditions(measurement, node, span, tags)} GROUP BY *"
+        f'SELECT last({field_of(measurement, node)}) AS "value" FROM {measurement_of(measurement, node)}'
+        f" WHERE {conditions_of(measurement, node, span, tags)} GROUP BY *"
         for span in spans
     ]
-    points: JsonArray = []
+    lines: list[Line] = []
     in_batch = max(1, BATCH_CHARACTERS // max(map(len, statements), default=1))
     for first in range(0, len(statements), in_batch):
         for answer in influx_utils.run(client, statements[first : first + in_batch]):
-            points += _points(answer)
-    return points
-
-
-def _conditions(measurement: str, node: Node, span: str, tags: Mapping[str, str] | None = None) -> str:
-    conditions = [span]
-    metric = node.metrics.measurements[measurement]
-    conditions += [influx_utils.any_of(tag, [value]) for tag, value in metric.tags.items()]
-    if metric.part_tag:
-        conditions.append(influx_utils.any_of(metric.part_tag, node.parts_of(metric)))
-    pinned = {**(tags or {}), **pinned_tags(measurement, node)}
-    conditions += [influx_utils.any_of(tag, [value]) for tag, value in pinned.items()]
-    return " AND ".join(conditions)
-
-
-def _points(answer: list[dict[str, Any]]) -> JsonArray:
-    points = []
-    for series in answer:
-        group = labels_of((series.get("tags") or {}).items())
-        tags = series["columns"][2:]
-        for time, value, *texts in series["values"]:
-            if not isinstance(time, int):
-                raise ValueError("a time that is not a whole number")
-            labels = labels_of(zip(tags, texts, strict=True))
-            points.append({**labels, **group, "time": time, "value": value})
-    return points
+            lines += lines_in(answer)
+    return lines

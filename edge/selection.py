@@ -18,9 +18,11 @@ from common.alerts import WINDOW_RECORDS
 from common.files import UserError
 from common.times import DAY_SECONDS, format_time
 from common.values import mapping, number, text, whole
+from edge.source import Lines
 from nodes.metrics import FREE, LAST_LEVEL, UNKNOWN_LEVEL, Metric
+from nodes.names import describe_several
 from nodes.node import Node
-from nodes.series import Point, Record, monitored_series, series_tags, value_fault
+from nodes.series import TOO_LARGE, Point, Record, monitored_series, value_fault
 
 logger = logging.getLogger("find_anomalies")
 
@@ -61,48 +63,58 @@ class Slot:
     series: dict[str, dict[str, dict[Tags, Sample]]] = field(default_factory=dict)
 
 
-def in_slots(samples: Record, node: Node, interval_ns: int, limit: int = sys.maxsize) -> list[Slot]:
-    """Samples with all their tags, in any order, from before `limit` (ns) -> slots, oldest first.
+def in_slots(samples: Lines, node: Node, interval_ns: int, limit: int = sys.maxsize) -> list[Slot]:
+    """Samples from before `limit` (ns) -> slots, oldest first.
 
     If a series has several samples in a slot, the newest with a usable value counts. Slots without samples
     are left out. Test mode and --mode collect use this; formatters.slot_records is for samples that are
     certainly those of one node.
     """
-    names = {series: name for name, series in monitored_series(node).items()}
-    slots: dict[int, Slot] = {}
+    names = node.names_of_series
+    slots: dict[int, dict[str, dict[str, dict[Tags, Sample]]]] = {}
     # The samples that are pooled: by slot, name, instance, tags, and values of the tags that tell them apart.
     pooled: dict[tuple[int, str, str, Tags], tuple[Metric, dict[Tags, Sample]]] = {}
-    for key, points in samples.items():
+    for key, lines in samples.items():
         metric = node.metrics.measurements[key]
-        tag = metric.part_tag
-        for point in points:
-            name = names.get((key, point.get(tag) if tag else None))
-            if name is None or point["time"] >= limit:
+        part_tag, over, scale, may_be_negative = (
+            metric.part_tag,
+            metric.over,
+            metric.scale,
+            metric.may_be_negative,
+        )
+        for (labels, instance, tags), found in lines:
+            name = names.get((key, labels.get(part_tag) if part_tag else None))
+            if name is None:
                 continue
-            start = point["time"] // interval_ns * interval_ns
-            slot = slots.setdefault(start, Slot(start))
-            instance = point.get("instance", "")
-            found = slot.series.setdefault(name, {}).setdefault(instance, {})
-            tags = tuple((key, value) for key, value in series_tags(point) if key != "instance")
-            sample = _sample(point, metric)
-            if metric.over:
-                apart = tuple(one for one in tags if one[0] in metric.over)
-                tags = tuple(one for one in tags if one[0] not in metric.over)
-                found.setdefault(tags, sample)
-                _, parts = pooled.setdefault((start, name, instance, tags), (metric, {}))
-                parts[apart] = _newer(parts.get(apart), sample)
-            else:
-                found[tags] = _newer(found.get(tags), sample)
+            if over:
+                apart = tuple(one for one in tags if one[0] in over)
+                tags = tuple(one for one in tags if one[0] not in over)
+            for time, value in found:
+                if time >= limit:
+                    continue
+                # The usual value needs no closer look.
+                is_usual = type(value) is float and 0.0 <= value < TOO_LARGE
+                fault = None if is_usual else value_fault(value, may_be_negative)
+                if fault is None and scale != 1:
+                    value = value * scale
+                sample = Sample(time, value, fault)
+                start = time // interval_ns * interval_ns
+                slot = slots.get(start)
+                if slot is None:
+                    slot = slots[start] = {}
+                instances = slot.get(name)
+                if instances is None:
+                    slot[name] = {instance: {tags: sample}}
+                else:
+                    series = instances.setdefault(instance, {})
+                    series[tags] = _newer(series.get(tags), sample)
+                if over:
+                    _, parts = pooled.setdefault((start, name, instance, tags), (metric, {}))
+                    parts[apart] = _newer(parts.get(apart), sample)
     for (start, name, instance, tags), (metric, parts) in pooled.items():
-        slots[start].series[name][instance][tags] = _pooled(list(parts.values()), metric)
-    return [slots[start] for start in sorted(slots)]
-
-
-def _sample(point: Point, metric: Metric) -> Sample:
-    value, fault = point["value"], value_fault(point["value"], metric.may_be_negative)
-    if fault is None and metric.scale != 1:
-        value = value * metric.scale
-    return Sample(point["time"], value, fault)
+        # In the same order each time: what is read in another order has another sum.
+        slots[start][name][instance][tags] = _pooled([parts[one] for one in sorted(parts)], metric)
+    return [Slot(start, slots[start]) for start in sorted(slots)]
 
 
 def _newer(before: Sample | None, sample: Sample) -> Sample:
@@ -262,12 +274,22 @@ class Selection:
             known[measurement] = {tag: value for tag, value in own.items() if common.get(tag) == value}
         return known
 
-    def refuse_several(self, slots: Sequence[Slot]) -> None:
-        """Raise UserError if an exporter that the node file does not pin has more than one instance."""
-        for key in (key for key in self._keys if key not in self._pinned):
-            names = {name for slot in slots for name in self._instances(slot, key)}
+    def refuse_several(self, slots: Sequence[Slot], place: str = "the database") -> None:
+        """Raise UserError if an exporter that the node file does not pin has more than one instance.
+
+        place: where the samples were read.
+        """
+        found = {
+            key: {name for slot in slots for name in self._instances(slot, key)}
+            for key in self._keys
+            if key not in self._pinned
+        }
+        for key, names in found.items():
             if key in self._watched:
                 names.add(self._watched[key])
+        if not self._pinned and (line := describe_several(found, place)):
+            raise UserError(line)
+        for key, names in found.items():
             if len(names) > 1:
                 raise UserError(
                     f"{_several(names)}; name the one to watch as '{key}' in a file given with --node_file"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from time import time_ns
 from typing import TYPE_CHECKING, Any
 
 import requests
@@ -14,6 +15,7 @@ from influx_utils import identifier
 from nodes.metrics import RawSeries
 from nodes.survey import (
     MOST_FOUND,
+    MOST_INSTANCES,
     MOST_MEASUREMENTS,
     NUMBER_TYPES,
     SHOWN_OTHERS,
@@ -31,19 +33,27 @@ if TYPE_CHECKING:
 class InfluxSurveyor:
     """Looks into a database of InfluxDB; a Surveyor.
 
-    client: has the database selected. server: host:port, and db_name, as messages name them.
+    client: has the database selected, and a time limit of `timeout_seconds`. server: host:port, and db_name,
+    as messages name them.
     """
 
     errors = influx_utils.INFLUX_ERRORS
 
-    def __init__(self, client: InfluxDBClient, server: str, db_name: str) -> None:
+    def __init__(
+        self,
+        client: InfluxDBClient,
+        server: str,
+        db_name: str,
+        timeout_seconds: float = SURVEY_TIMEOUT_SECONDS,
+    ) -> None:
         self._client, self._server, self._db_name = client, server, db_name
+        self._timeout_seconds = timeout_seconds
         self.place = f"InfluxDB at {server}: database {db_name}"
 
     def describe_error(self, error: Exception) -> str:
         """One line for the user: what went wrong, and what to do."""
         if isinstance(error, requests.Timeout):
-            return f"{self.place} did not answer within {SURVEY_TIMEOUT_SECONDS:g} s; check the server"
+            return f"{self.place} did not answer within {self._timeout_seconds:g} s; check the server"
         return influx_utils.describe_error(error, self._server, self._db_name)
 
     @influx_utils.answers()
@@ -70,6 +80,33 @@ class InfluxSurveyor:
             series={key: tuple(series[:MOST_FOUND]) for key, series in found.items()},
             cut=frozenset(key for key, series in found.items() if len(series) > MOST_FOUND),
         )
+
+    @influx_utils.answers()
+    def instances(self, wanted: Sequence[RawSeries], seconds: float = SURVEY_SECONDS) -> list[list[str]]:
+        """See Surveyor. What ended before then counts only if nothing is newer."""
+
+        def read(start: int, end: int) -> list[list[str]]:
+            return self._instances(wanted, f"time > {start}s AND time <= {end}s")
+
+        now = time_ns() // 10**9
+        found = influx_utils.in_pieces(self._client, int(now - seconds), now, read)
+        if not any(map(any, found)) and (newest := self._newest(wanted)):
+            end = newest // 10**9 + 1
+            found = influx_utils.in_pieces(self._client, int(end - seconds), end, read)
+        return [sorted({name for names in of_one for name in names}) for of_one in zip(*found, strict=True)]
+
+    def _instances(self, wanted: Sequence[RawSeries], span: str) -> list[list[str]]:
+        statements = []
+        for one in wanted:
+            tags = [influx_utils.any_of(tag, [text]) for tag, text in one.tags.items()]
+            statements.append(
+                f"SELECT last({identifier(one.value_field)}::field) FROM {identifier(one.measurement)}"
+                f" WHERE {' AND '.join([span, *tags])} GROUP BY instance SLIMIT {MOST_INSTANCES}"
+            )
+        return [
+            [series["tags"]["instance"] or "" for series in answer]
+            for answer in influx_utils.run(self._client, statements)
+        ]
 
     def why_empty(self) -> str:
         """Why there is nothing: InfluxDB lists no measurements, and no error, if the database is missing."""

@@ -41,6 +41,13 @@ def read_thresholds(filename: str | Path, metrics: MetricTable = METRICS) -> dic
     return given
 
 
+def check_thresholds_files(filename: str | Path, metrics: MetricTable = METRICS) -> None:
+    """Raise UserError if a thresholds file, or what is remembered beside it, cannot be used later."""
+    if is_there(filename):
+        read_thresholds(filename, metrics)
+    read_proposals(filename, metrics)
+
+
 def _check_thresholds(filename: str | Path, given: dict[str, Any], metrics: MetricTable) -> None:
     keys = metrics.known_threshold_keys
     for key, value in given.items():

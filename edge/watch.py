@@ -18,7 +18,9 @@ from common.values import mapping, number
 from edge.bundle import Bundle, bundle_paths, describe_unwatched, load_bundle, warn_of_interval
 from edge.detector import Detector, Verdict, describe_unknown, describe_verdict
 from edge.incidents import Alert, Drift, FirstRecords, Incidents
+from edge.many_nodes import IncidentChange
 from edge.monitor import Judged, Monitor
+from edge.networks import Networks
 from edge.reader import PATIENCE_RECORDS
 from edge.sensitivity import describe_blind
 from edge.source import SampleSource
@@ -36,7 +38,7 @@ CATCHING_UP_RECORDS = ALERT_RECORDS
 
 @dataclass(frozen=True)
 class WatchSettings:
-    """How one node is watched. once: for a single poll."""
+    """How one node is watched. once: for a single poll. name: of one node of many, or empty."""
 
     interval_seconds: float
     catch_up_seconds: float
@@ -44,17 +46,19 @@ class WatchSettings:
     thresholds_file: str
     model: str
     once: bool = False
+    name: str = ""
 
 
 @dataclass
 class Found:
     """What a poll found.
 
-    news: lines for the log. alerts: those that have ended. drifts: for each record, the metrics whose drift
-    begins, and those whose drift ends.
+    incidents: those that open and close. news: lines for the log. alerts: those that have ended. drifts: for
+    each record, the metrics whose drift begins, and those whose drift ends.
     """
 
     judged: list[Judged]
+    incidents: list[IncidentChange] = field(default_factory=list)
     news: list[str] = field(default_factory=list)
     alerts: list[Alert] = field(default_factory=list)
     drifts: list[tuple[list[str], list[str]]] = field(default_factory=list)
@@ -68,11 +72,12 @@ class Found:
 class Watch:
     """Watches one node.
 
-    found = watch.poll()    # judges what has come; `watch.state()` now includes it
-    watch.log(found)        # logs it
+    found = watch.take(judged)    # what its monitor has judged; `watch.state()` now includes it
+    watch.log(found)              # logs it
 
-    state: what `state` of the previous process returned, or empty. Raises UserError if the model cannot be
-    loaded, or if the thresholds cannot and the state has none either.
+    state: what `state` of the previous process returned, or empty. notices: log what is wrong with this node.
+    networks: those of many nodes, which may share one.
+    Raises UserError if the model cannot be loaded, or if the thresholds cannot and the state has none either.
     """
 
     def __init__(
@@ -82,11 +87,14 @@ class Watch:
         node: Node,
         state: dict[str, Any],
         clock: Callable[[], float] = time.time,
+        notices: Notices | None = None,
+        networks: Networks | None = None,
     ) -> None:
         self._settings = settings
+        self._networks = networks
         self._source = source
         self._described = node.metrics
-        self._notices = notices = Notices()
+        self.notices = notices = notices or Notices()
         # Before the thresholds: if --node_file is forgotten, the model tells that its metrics are others.
         paths = bundle_paths(settings.model)
         self.metrics: MetricTable | None = None
@@ -120,6 +128,7 @@ class Watch:
             0 if settings.once else PATIENCE_RECORDS,
             clock,
             notices,
+            settings.name,
         )
         self.incidents = Incidents(metrics)
         self._drift_records = max(1, round(settings.drift_seconds / settings.interval_seconds))
@@ -127,6 +136,7 @@ class Watch:
         self._first_records = FirstRecords(metrics)
         self.status = ""
         self.has_foreign_thresholds = False
+        self._is_refreshed = False
         self._restore(state)
 
     @property
@@ -140,7 +150,7 @@ class Watch:
         return self._bundle.content
 
     def _load_bundle(self) -> Bundle:
-        bundle = load_bundle(self._settings.model, self._described)
+        bundle = load_bundle(self._settings.model, self._described, networks=self._networks)
         if self.metrics is not None and tuple(bundle.metrics) != tuple(self.metrics):
             raise UserError(
                 f"{self._settings.model}: is for {', '.join(bundle.metrics)}, not {', '.join(self.metrics)};"
@@ -151,71 +161,86 @@ class Watch:
 
     # --- files that people change ----------------------------------------------------------------
 
-    def refresh(self) -> None:
-        """Load the thresholds and the model again if a person or a training changed them."""
-        self._refresh_thresholds()
-        self._refresh_bundle()
-        self._note_foreign_thresholds()
-        self._note_blind()
+    def refresh(self) -> bool:
+        """Load the thresholds and the model again if a person or a training changed them.
 
-    def _refresh_thresholds(self) -> None:
+        Returns whether anything is new, as it is at the first call.
+        """
+        are_new = [self._refresh_thresholds(), self._refresh_bundle(), self._refresh_proposals()]
+        is_new, self._is_refreshed = any(are_new) or not self._is_refreshed, True
+        if is_new:
+            self._note_foreign_thresholds()
+            self._note_blind()
+        return is_new
+
+    def _refresh_thresholds(self) -> bool:
         before = self.thresholds
         try:
             is_new = self._thresholds.refresh()
         except UserError as error:
-            self._notices.fault("thresholds", f"{error}. Until then the last good thresholds stay in force")
-            return
+            self.notices.fault("thresholds", f"{error}. Until then the last good thresholds stay in force")
+            return False
         name = self._settings.thresholds_file
-        self._notices.mended("thresholds", f"{name} can be read again")
+        self.notices.mended("thresholds", f"{name} can be read again")
         if is_new:
             now = self._judge.thresholds = self.thresholds
             for key in [key for key in now if now[key] != before[key]]:
                 logger.warning("%s: %s changed from %g to %g", name, key, before[key], now[key])
+        return is_new
 
-    def _refresh_bundle(self) -> None:
+    def _refresh_bundle(self) -> bool:
         try:
             is_new = self._bundle.refresh()
         except UserError as error:
-            self._notices.fault("model", f"{error}. Until then the last good model stays in use")
-            return
-        self._notices.mended("model", f"{self._settings.model} can be used again")
+            self.notices.fault("model", f"{error}. Until then the last good model stays in use")
+            return False
+        self.notices.mended("model", f"{self._settings.model} can be used again")
         if is_new:
             self._judge.replace_bundle(self.bundle)
             logger.warning("%s: a new model is in use from now on", self._settings.model)
+        return is_new
+
+    def _refresh_proposals(self) -> bool:
+        filename = self._settings.thresholds_file
+        try:
+            is_new = self._proposals.refresh()
+        except UserError as error:
+            self.notices.fault("proposals", str(error), logging.WARNING)
+            return False
+        self.notices.mended("proposals", f"{proposals_path(filename)} can be read again")
+        return is_new
 
     def _note_foreign_thresholds(self) -> None:
         filename = self._settings.thresholds_file
-        try:
-            self._proposals.refresh()
-        except UserError as error:
-            self._notices.fault("proposals", str(error), logging.WARNING)
-        else:
-            self._notices.mended("proposals", f"{proposals_path(filename)} can be read again")
         line = describe_foreign(
             filename, self.thresholds, self._proposals.content, self.bundle, self._settings.model
         )
         self.has_foreign_thresholds = line is not None
         if line:
-            self._notices.fault("foreign thresholds", line, logging.WARNING)
+            self.notices.fault("foreign thresholds", line, logging.WARNING)
         else:
-            self._notices.mended(
+            self.notices.mended(
                 "foreign thresholds", f"{filename}: no threshold of another model is in force any more"
             )
 
     def _note_blind(self) -> None:
         line = describe_blind(self.bundle.curves, self.thresholds, self.metrics)
         if line and not self._settings.once:
-            self._notices.fault("blind", line, logging.WARNING)
+            self.notices.fault("blind", line, logging.WARNING)
         else:
-            self._notices.mended("blind", "no metric is blind any more")
+            self.notices.mended("blind", "no metric is blind any more")
 
     # --- one poll --------------------------------------------------------------------------------
 
-    def poll(self) -> Found:
-        """Judge what has come. Raises one of the source's errors, or UserError for what the user can fix."""
-        found = Found(self.monitor.poll())
+    def take(self, judged: list[Judged]) -> Found:
+        """What the verdicts of a poll add up to."""
+        found = Found(judged)
         for verdict in found.verdicts:
-            found.news += self.incidents.observe(verdict, self.thresholds)
+            for line in self.incidents.observe(verdict, self.thresholds):
+                change = IncidentChange(
+                    self._settings.name, verdict.time, self.incidents.is_open, self.incidents.causes, line
+                )
+                found.incidents.append(change)
             if self.incidents.ended_alert:
                 found.alerts.append(self.incidents.ended_alert)
             found.drifts.append(self.drift.observe(verdict, self.thresholds))
@@ -244,6 +269,7 @@ class Watch:
                 verdict.possible_cause,
                 verdict.status,
                 self.monitor.instance,
+                self._settings.name,
             )
             for verdict in found.verdicts
             if verdict.is_anomaly
@@ -263,18 +289,24 @@ class Watch:
         return f"no new record since {format_time(newest)}"
 
     def log(self, found: Found) -> None:
-        """Log one line per record, or one for all of them after an outage; then the news."""
+        """Log one line per record, or one for all of them after an outage; then the news.
+
+        For one node of many, records are not logged, and an incident is logged by who knows of the others.
+        """
         if found.judged:
-            self._log_records(found.judged)
+            self.notices.mended("silence", "new records arrive again")
+            if not self._settings.name:
+                self._log_records(found.judged)
+            self._note_unknown(found.judged[-1])
         elif self.silence:
             self._log_silence(self.silence)
-        for line in found.news:
+        lines = [] if self._settings.name else [change.line for change in found.incidents]
+        for line in [*lines, *found.news]:
             logger.warning("%s", line)
         for begun, ended in found.drifts:
             self._log_drift(begun, ended)
 
     def _log_records(self, judged: Sequence[Judged]) -> None:
-        self._notices.mended("silence", "new records arrive again")
         lines = [
             describe_verdict(one.verdict, self.monitor.explained(one.faults), self.metrics)
             for one in judged[-CATCHING_UP_RECORDS:]
@@ -288,21 +320,23 @@ class Watch:
             first, last = (format_time(judged[end].verdict.time) for end in (0, -1))
             logger.info("caught up: %d records from %s to %s: %s", len(judged), first, last, summary)
         self.status = lines[-1]
-        verdict = judged[-1].verdict
+
+    def _note_unknown(self, newest: Judged) -> None:
+        verdict = newest.verdict
         if verdict.unknown or verdict.status == UNKNOWN:
-            faults = self.monitor.explained(judged[-1].faults)
+            faults = self.monitor.explained(newest.faults)
             # Foreign series may have new names each time; only a new kind of fault is logged.
             kinds = frozenset(
                 (name, fault.partition(":")[0].partition(",")[0]) for name, fault in faults.items()
             )
-            self._notices.fault(
+            self.notices.fault(
                 "unknown",
                 describe_unknown(verdict, faults, self.metrics),
                 logging.WARNING,
                 (verdict.unknown, kinds),
             )
         else:
-            self._notices.mended("unknown", "all metrics are known again")
+            self.notices.mended("unknown", "all metrics are known again")
 
     def _log_silence(self, words: str) -> None:
         if self._settings.once:
@@ -310,7 +344,7 @@ class Watch:
                 f"{self._source.place}: {words}; check the exporters, {self._source.option} and --node_file"
             )
         self.status = f"unknown: {words}"
-        self._notices.fault("silence", self.status, logging.WARNING)
+        self.notices.fault("silence", self.status, logging.WARNING)
 
     def _log_drift(self, begun: Sequence[str], ended: Sequence[str]) -> None:
         hours = f"{self._settings.drift_seconds / 3600:g} h"
@@ -326,10 +360,13 @@ class Watch:
 
     # --- over a restart --------------------------------------------------------------------------
 
-    def state(self) -> dict[str, Any]:
-        """What the next process continues from, as JSON."""
+    def state(self, since: int | None = None) -> dict[str, Any]:
+        """What the next process continues from, as JSON.
+
+        since: of the window, only the records after this slot are there; all, unless given.
+        """
         return {
-            "monitor": self.monitor.state(),
+            "monitor": self.monitor.state(since),
             "incidents": self.incidents.state(),
             "drift": self.drift.state(),
             "first_records": self._first_records.state(),

@@ -68,14 +68,16 @@ NO_TAGS = ("instance", "time", "value", "percentage")
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 
-def read_metrics(filename: str, described: Any, off: Any) -> tuple[MetricTable, tuple[str, ...]]:
+def read_metrics(
+    filename: str, described: Any, off: Any, start: MetricTable = METRICS
+) -> tuple[MetricTable, tuple[str, ...]]:
     """The metrics of a node file: those of its key `metrics`, without those of its key `off`; and the
     exporters of all that it describes.
 
-    described: metric -> its description, None for the documented metrics. off: names. Raises UserError, which
+    described: metric -> its description, None for the metrics of `start`. off: names. Raises UserError, which
     names file, key and remedy.
     """
-    rows = METRICS.rows if described is None else _rows(filename, described)
+    rows = start.rows if described is None else _rows(filename, described)
     names = [row.name for row in rows]
     if not isinstance(off, list) or not all(isinstance(name, str) for name in off):
         raise UserError(f"{filename}: 'off' must be a list of metrics, like [\"net_up\"]")
@@ -86,7 +88,7 @@ def read_metrics(filename: str, described: Any, off: Any) -> tuple[MetricTable, 
                 f" are {', '.join(names)}"
             )
     try:
-        table = MetricTable(rows)
+        table = MetricTable(rows, start.absent if described is None else ())
     except ValueError as error:
         raise UserError(f"{filename}: {error}; name or select each differently") from None
     watched = table.without(off)

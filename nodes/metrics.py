@@ -202,6 +202,13 @@ class MetricTable(Mapping[str, Metric]):
             if row.kind not in KINDS or (row.part_tag not in PART_TAGS and not row.parts):
                 raise ValueError(f"{row.name}: unknown kind {row.kind!r} or part tag {row.part_tag!r}")
 
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.rows, self.absent))
+
     def __getitem__(self, name: str) -> Metric:
         return self._by_name[name]
 

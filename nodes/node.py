@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +59,30 @@ class Node:
         documented = {NODE: self.node_tags, RAN: self.ran_tags}
         return documented[exporter] if exporter in documented else dict(self.tags).get(exporter, ())
 
+    @cached_property
+    def monitored(self) -> dict[str, tuple[str, str | None]]:
+        """Name of every series of the node -> its key and part. Series with parts come first."""
+        metrics = self.metrics.measurements
+        return {
+            series_name(key, metric.part_tag, part): (key, part)
+            for key, metric in sorted(metrics.items(), key=lambda item: item[1].part_tag is None)
+            for part in self.parts_of(metric)
+        }
+
+    @cached_property
+    def names_of_series(self) -> dict[tuple[str, str | None], str]:
+        """Key and part of every series of the node -> its name."""
+        return {series: name for name, series in self.monitored.items()}
+
+    @cached_property
+    def most_parts(self) -> int:
+        """How many parts the metric with the most of them is made of."""
+        return max(len(self.parts_of(metric)) for metric in self.metrics.rows)
+
     def watching(self, instances: Mapping[str, str]) -> Node:
         """The same node with these instances fixed: exporter -> instance."""
+        if all(self.instance_of(exporter) == name for exporter, name in instances.items()):
+            return self
         others = {name: one for name, one in instances.items() if name not in (NODE, RAN)}
         return replace(
             self,
@@ -123,10 +146,18 @@ def load_node(filename: str | Path | None) -> Node:
 
     Raises UserError for an unreadable file, an unknown key or a value of the wrong kind.
     """
-    if filename is None:
-        return DEFAULT_NODE
-    given = loadDictJson(filename)
-    metrics, exporters = read_metrics(str(filename), given.pop("metrics", None), given.pop("off", []))
+    return DEFAULT_NODE if filename is None else described_node(str(filename), loadDictJson(filename))
+
+
+def described_node(filename: str, given: Mapping[str, Any], start: Node = DEFAULT_NODE) -> Node:
+    """The node that differs from `start` by these keys of a node file.
+
+    filename: the file that has them, and where in it, as messages name it. Raises UserError.
+    """
+    given = dict(given)
+    metrics, exporters = start.metrics, start.metrics.exporters
+    if "metrics" in given or "off" in given:
+        metrics, exporters = read_metrics(filename, given.pop("metrics", None), given.pop("off", []), metrics)
     others = [exporter for exporter in exporters if exporter not in (NODE, RAN)]
     keys = [
         "metrics",
@@ -157,15 +188,19 @@ def load_node(filename: str | Path | None) -> Node:
     if not is_number(memory_bytes) or memory_bytes <= 0:
         raise UserError(f"{filename}: 'total_memory_bytes' must be a number of bytes above 0")
     instances, tags = (
-        tuple(
-            (exporter, given.pop(key))
-            for exporter in others
-            if given.get(key := f"{exporter}_{ending}") is not None
-        )
-        for ending in ("instance", "tags")
+        {
+            **dict(before),
+            **{exporter: given[key] for exporter in others if (key := f"{exporter}_{ending}") in given},
+        }
+        for ending, before in (("instance", start.instances), ("tags", start.tags))
     )
-    own = {key: given[key] for key in _OWN_KEYS if key in given}
-    node = Node(**own, instances=instances, tags=tags, metrics=metrics)
+    node = replace(
+        start,
+        **{key: given[key] for key in _OWN_KEYS if key in given},
+        instances=tuple((exporter, name) for exporter, name in instances.items() if name is not None),
+        tags=tuple(tags.items()),
+        metrics=metrics,
+    )
     for what, names in (("series", _series_names(node)), ("column", _column_names(node))):
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise UserError(

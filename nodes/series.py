@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nodes.node import DEFAULT_NODE, Node, series_name
+from nodes.node import DEFAULT_NODE, Node
 
 RECORD_SECONDS = 15.0
 # The keys of a point that are not tags of its series.
@@ -50,12 +50,7 @@ def pinned_tags(key: str, node: Node) -> dict[str, str]:
 
 def monitored_series(node: Node = DEFAULT_NODE) -> dict[str, tuple[str, str | None]]:
     """Name of every series of a node -> its key and part. Series with parts come first."""
-    metrics = node.metrics.measurements
-    return {
-        series_name(key, metric.part_tag, part): (key, part)
-        for key, metric in sorted(metrics.items(), key=lambda item: item[1].part_tag is None)
-        for part in node.parts_of(metric)
-    }
+    return node.monitored
 
 
 def is_of(name: str, key: str) -> bool:

@@ -16,6 +16,8 @@ SURVEY_TIMEOUT_SECONDS = 30.0
 # A survey reads at most so many series of one key, names so many measurements, and says of so many of those
 # that nobody asked for what they have.
 MOST_FOUND, MOST_MEASUREMENTS, SHOWN_OTHERS = 1000, 10_000, 20
+# More instances of one exporter are not read.
+MOST_INSTANCES = 10_000
 # How many fields or tags a line names.
 SHOWN_KEYS = 8
 # What the name of a metric may have.
@@ -98,6 +100,12 @@ class Surveyor(Protocol):
         """What there is of these series, and what else.
 
         pinned: key -> tags that its series must have, beside their own.
+        """
+        ...
+
+    def instances(self, wanted: Sequence[RawSeries], seconds: float = SURVEY_SECONDS) -> list[list[str]]:
+        """The instances of each of these series that have samples in the last `seconds`, whatever their
+        parts: normally one request. Of each, at most MOST_INSTANCES are read.
         """
         ...
 

@@ -15,11 +15,11 @@ import numpy as np
 from common.alerts import ALERT
 from common.files import UserError, saveDictJson
 from common.times import DAY_SECONDS, last_midnight
+from parallel.cluster import Cluster, in_parallel
 from ports import comparison_picture, detectors, pictures, tables
 from ports.detection import Detection, are_met, detection
 from ports.faults import Fault, Lines, faults_of
 from ports.kinds import ANOMALY_SIZES, Size, shares_left, size_of
-from ports.parallel import Cluster, in_parallel
 from ports.preparation import PREPARATIONS
 from ports.sensitivity import PARTS, Sensitivity, middle
 from ports.series import KnownAnomaly, Series

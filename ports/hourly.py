@@ -8,12 +8,12 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from common.files import UserError
+from common.files import UnavailableError, UserError
 from ports.calendars import Calendar, load_calendar
 from ports.exporter import PortMetrics
 from ports.judging import JudgingSettings, Report, judge_new
 from ports.notices import PortNotices
-from ports.sources import Source, UnavailableError
+from ports.sources import Source
 from ports.state import JobState, load_state, save_state
 from service.log import Notices
 from service.loop import Turn

@@ -9,11 +9,11 @@ from pathlib import Path
 from common.alerts import ALERT, ANOMALY, NORMAL, UNKNOWN
 from common.files import UserError
 from common.times import format_time
+from parallel.cluster import Cluster, in_parallel
 from ports import models, pictures
 from ports.calendars import Calendar
 from ports.faults import faults_of
 from ports.incidents import NewLevel, Watched, observe, unseen
-from ports.parallel import Cluster, in_parallel
 from ports.series import KnownAnomaly, port_tags
 from ports.shared import Change
 from ports.sources import Loaded, Source, describe_no_ports, known_of, samples_of

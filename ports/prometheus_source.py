@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from common.files import UserError
+from common.files import UnavailableError, UserError
 from common.times import DAY_SECONDS, format_time
 from ports.incidents import PortIncident
 from ports.rivals import CELL_SECONDS, LIVE_SECONDS, cell_seconds, cells_of, describe_rivals, side_by_side
 from ports.samples import DEFAULT_LIMITS, PORT_TRAFFIC
 from ports.series import KnownAnomaly, Series, port_name
-from ports.sources import LISTED_SECONDS, UnavailableError, is_port
+from ports.sources import LISTED_SECONDS, is_port
 from ports.verdicts import PortAnomaly
 from prometheus_utils import Matchers, Prometheus, TooMuchError, range_text, rows_of, selector
 from service.systemd import notify_systemd

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from common.files import UserError
+from common.files import UnavailableError, UserError
 from common.times import DAY_SECONDS, format_time
 from ports.faults import some_of
 from ports.incidents import PortIncident
@@ -43,17 +43,6 @@ if TYPE_CHECKING:
 LISTED_SECONDS = 28 * DAY_SECONDS
 # A file's name has at most 255 bytes, and a model's file also has the detector in its name.
 MAX_NAME_BYTES = 200
-
-
-class UnavailableError(UserError):
-    """A server that a job needs is away or refuses; it is worth asking again soon.
-
-    kind: a label of a few words, like those of influx_utils.kind_of.
-    """
-
-    def __init__(self, line: str, kind: str) -> None:
-        super().__init__(line)
-        self.kind = kind
 
 
 # What a worker process gets for a series: a file to read, the samples, or why there are none.

@@ -14,12 +14,12 @@ from zoneinfo import ZoneInfo
 
 from common.files import UserError
 from common.times import DAY_SECONDS, last_midnight
+from parallel.cluster import Cluster, in_parallel
 from ports import detectors, models, sensitivity
 from ports.calendars import Calendar
 from ports.devices import Device, unused_devices
 from ports.faults import Fault, Lines, faults_of, some_of
 from ports.levels import DRIFT_MINUTES
-from ports.parallel import Cluster, in_parallel
 from ports.preparation import PREPARATIONS, Buckets, bucket_minutes
 from ports.sampling import Sampling, as_sums, find_sampling
 from ports.series import Series, port_tags

@@ -3,6 +3,9 @@
 It is one SQLite file in the state folder. What a poll found and where it stopped are written in one
 transaction, which is on the disk before anything is sent. Whenever the process dies, the next one skips no
 record and gives none a second, different verdict; a point that is sent twice is the same point.
+
+A state belongs to a name, and is an object of parts. It is written whole now and then; in between, only the
+parts that changed are, for all names in one row.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import math
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -29,8 +32,16 @@ FILE_NAME = "find_anomalies.db"
 DAMAGED_ROWS = 1000
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS spool (id INTEGER PRIMARY KEY AUTOINCREMENT, database TEXT, point TEXT);
-CREATE TABLE IF NOT EXISTS state (only INTEGER PRIMARY KEY CHECK (only = 1), content TEXT);
+CREATE TABLE IF NOT EXISTS state (name TEXT PRIMARY KEY, after INTEGER, content TEXT);
+CREATE TABLE IF NOT EXISTS changes (id INTEGER PRIMARY KEY AUTOINCREMENT, content TEXT);
 CREATE TABLE IF NOT EXISTS damaged (id INTEGER PRIMARY KEY, database TEXT, point TEXT, reason TEXT);
+"""
+# The version before had one state, without a name.
+_RENEW_STATE = """
+ALTER TABLE state RENAME TO state_before;
+CREATE TABLE state (name TEXT PRIMARY KEY, after INTEGER, content TEXT);
+INSERT INTO state SELECT '', 0, content FROM state_before;
+DROP TABLE state_before;
 """
 # As bytes, since SQLite raises for a text that is not UTF-8. Cut, since a damaged row may be huge.
 _ROW = "id, substr(CAST(database AS BLOB), 1, 1000), substr(CAST(point AS BLOB), 1, 65537)"
@@ -165,10 +176,16 @@ class Store:
                 content.backup(database)
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("PRAGMA synchronous = FULL")
+            if ("only",) in database.execute("SELECT name FROM pragma_table_info('state')").fetchall():
+                database.executescript(_RENEW_STATE)
             database.executescript(_SCHEMA)
             if (found := database.execute("PRAGMA quick_check").fetchone()[0]) != "ok":
                 raise sqlite3.DatabaseError(f"malformed: {found}")
-            for query in (f"SELECT {_ROW} FROM spool", "SELECT only, content FROM state"):
+            for query in (
+                f"SELECT {_ROW} FROM spool",
+                "SELECT name, after, content FROM state",
+                "SELECT id, content FROM changes",
+            ):
                 database.execute(f"{query} LIMIT 0")
         except BaseException:
             database.close()
@@ -240,18 +257,55 @@ class Store:
 
     # --- state -----------------------------------------------------------------------------------
 
-    def state(self) -> dict[str, Any] | None:
-        """The state that `add` was last given; None before the first. Raises StoreError if it is damaged."""
-        rows = self._read("SELECT CAST(content AS BLOB) FROM state")
+    def states(self) -> dict[str, dict[str, Any]]:
+        """Name -> the state that `add` was last given, with all its changes; damaged ones are absent.
+
+        Called once, before the first `add`. Raises StoreError if the file cannot be read.
+        """
+        found: dict[str, dict[str, Any]] = {}
+        after = {}
+        query = "SELECT CAST(name AS BLOB), after, CAST(content AS BLOB) FROM state"
+        for name, last, content in self._read(query):
+            try:
+                found[name.decode()] = _json_object(content)
+            except (AttributeError, ValueError) as error:
+                logger.error("%s: a state in it is damaged (%s); judging starts over", self.path, error)
+            else:
+                after[name.decode()] = last
         try:
-            return _json_object(rows[0][0]) if rows else None
-        except ValueError as error:
-            raise StoreError(f"{self.path}: its state is damaged ({error})") from None
+            # One by one, since all of them together are large.
+            query = "SELECT id, CAST(content AS BLOB) FROM changes ORDER BY id"
+            with contextlib.closing(self._database.execute(query)) as rows:
+                for row, content in rows:
+                    for name, change in _json_object(content).items():
+                        if row > after.get(name, _LAST_ID):
+                            found[name].update(mapping(change))
+        except sqlite3.Error as error:
+            raise self._unreadable(error) from None
+        except (TypeError, ValueError) as error:
+            # What came after it is found again in the database.
+            logger.error("%s: a change of states in it is damaged (%s)", self.path, error)
+        # No change follows a state whose name does not come again.
+        with contextlib.suppress(sqlite3.Error), self._database:
+            self._database.executemany(
+                "UPDATE state SET after = ?, content = ? WHERE name = ?",
+                [(_LAST_ID, json.dumps(state), name) for name, state in found.items()],
+            )
+            self._database.execute("DELETE FROM changes")
+        return found
 
-    def add(self, state: dict[str, Any], database: str, points: Sequence[dict[str, Any]]) -> None:
-        """Write the state, and append points for a database of InfluxDB to the spool.
+    def add(
+        self,
+        states: Mapping[str, str],
+        changes: Mapping[str, str],
+        database: str,
+        points: Sequence[dict[str, Any]],
+    ) -> None:
+        """Write states, and append points for a database of InfluxDB to the spool.
 
-        Raises StoreError if the disk cannot be written; the points then wait in memory.
+        states: name -> the whole state, an object as JSON. changes: name -> the parts of a state that have
+        changed since it was last given, likewise. Raises StoreError if the disk cannot be written; the points
+        then wait in memory, and no state was written.
         """
         for point in points:
             self._unsaved[self._next_id] = (database, json.dumps(point))
@@ -262,9 +316,7 @@ class Store:
                     "INSERT INTO spool (id, database, point) VALUES (?, ?, ?)",
                     [(row, *content) for row, content in self._unsaved.items()],
                 )
-                self._database.execute(
-                    "INSERT OR REPLACE INTO state (only, content) VALUES (1, ?)", (json.dumps(state),)
-                )
+                self._write_states(states, changes)
                 self._clear()
                 excess = 0
                 if self._unsaved:
@@ -286,6 +338,19 @@ class Store:
         self._cleared()
         self._unsaved.clear()
         self.dropped += excess
+
+    def _write_states(self, states: Mapping[str, str], changes: Mapping[str, str]) -> None:
+        """Write states and changes, and delete the changes that all states include, within a transaction."""
+        if changes:
+            parts = ", ".join(f"{json.dumps(name)}: {content}" for name, content in changes.items())
+            self._database.execute("INSERT INTO changes (content) VALUES (?)", (f"{{{parts}}}",))
+        if not states:
+            return
+        number = "(SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'changes')"
+        self._database.executemany(
+            f"INSERT OR REPLACE INTO state (name, after, content) VALUES (?, {number}, ?)", states.items()
+        )
+        self._database.execute("DELETE FROM changes WHERE id <= (SELECT min(after) FROM state)")
 
     def _clear(self) -> None:
         """Delete rows that were sent, and set aside those that are damaged, within a transaction."""

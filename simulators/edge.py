@@ -13,7 +13,7 @@ for the daemon.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,7 +35,7 @@ from nodes.metrics import (
     TX_CPU,
     UPLINK,
 )
-from nodes.node import DEFAULT_NODE
+from nodes.node import DEFAULT_NODE, Node
 from nodes.series import RECORD_SECONDS, Record, series_tags
 
 NODE_INSTANCE = "edge:9100"
@@ -91,19 +91,19 @@ def simulate(
     count = int(seconds / interval_seconds)
     slots = start + np.arange(count) * interval_seconds
     rng = np.random.default_rng(seed)
-    attached = _sessions(rng, count)
+    attached = sessions(rng, count)
     node_times = slots + NODE_PHASE * interval_seconds + rng.normal(0, 0.002, count)
     ran_times = slots + RAN_PHASE * interval_seconds + rng.normal(0, 0.002, count)
     day = 0.5 - 0.5 * np.cos(2 * np.pi * (slots / DAY_SECONDS - 4 / 24))
     life = {
-        **_host_life(rng, count, day),
-        **_ran_life(rng, count, day, attached),
+        **host_life(rng, count, day),
+        **ran_life(rng, count, day, attached),
         "missed": rng.random((2, count)) < 2e-4,
     }
     for attack in attacks:
         _attack_host(life, attack, node_times, interval_seconds, seed)
         _attack_ran(life, attack, ran_times, seed)
-    samples = _samples(life, node_times, ran_times, interval_seconds, reboot_at)
+    samples = samples_of(life, node_times, ran_times, interval_seconds, reboot_at)
     for one in stuck:
         _hold(samples, one)
     return samples
@@ -121,7 +121,7 @@ def drift(rng: np.random.Generator, count: int, records: float) -> np.ndarray:
     return wander
 
 
-def _sessions(rng: np.random.Generator, count: int) -> np.ndarray:
+def sessions(rng: np.random.Generator, count: int) -> np.ndarray:
     """1 while a UE is attached, 0 while none is, in periods of about 40 minutes."""
     attached = np.empty(count)
     i, state = 0, 0.0
@@ -132,7 +132,7 @@ def _sessions(rng: np.random.Generator, count: int) -> np.ndarray:
     return attached
 
 
-def _bursts(rng: np.random.Generator, count: int, probability: float, low: float, high: float) -> np.ndarray:
+def bursts(rng: np.random.Generator, count: int, probability: float, low: float, high: float) -> np.ndarray:
     """Bursts that start with `probability` per record and last 2-8 records at levels from `low` to `high`."""
     burst = np.zeros(count)
     for begin in np.flatnonzero(rng.random(count) < probability):
@@ -148,19 +148,19 @@ def between(values: np.ndarray, low: float, high: float) -> np.ndarray:
     return low + np.abs((values - low + width) % (2 * width) - width)
 
 
-def _host_life(rng: np.random.Generator, count: int, day: np.ndarray) -> dict[str, np.ndarray]:
+def host_life(rng: np.random.Generator, count: int, day: np.ndarray) -> dict[str, np.ndarray]:
     # A job that runs every 30 s is in every second record; occasionally its phase slips.
     slips = np.cumsum(rng.random(count) < 0.002)
     every_second = np.where((np.arange(count) + slips) % 2 == 0, 0.8, -0.8)
     work = 5.7 + 0.9 * day + 0.25 * drift(rng, count, 240) + every_second
-    work = work + _bursts(rng, count, 0.003, 0.5, 2.0) + rng.normal(0, 0.15, count)
+    work = work + bursts(rng, count, 0.003, 0.5, 2.0) + rng.normal(0, 0.15, count)
     cores = np.clip(work + rng.normal(0, 0.2, (2, count)), 4.4, 9.0)
     steps = rng.standard_t(2.5, count) * 0.0012
     used = (
         88.745 + 0.022 * (day - 0.5) + 0.020 * drift(rng, count, 400) + np.cumsum(np.clip(steps, -0.03, 0.03))
     )
     chatter = np.where(np.arange(count) % 4 == 0, 2.3, 1.0) * rng.gamma(60, 1 / 60, count)
-    burst = _bursts(rng, count, 0.004, 50e3, 190e3)
+    burst = bursts(rng, count, 0.004, 50e3, 190e3)
     received = (7.0e3 + 2.5e3 * day) * rng.gamma(30, 1 / 30, count) + burst
     sent = (11.5e3 + 1.5e3 * day) * chatter + 0.95 * burst
     return {
@@ -174,10 +174,10 @@ def _host_life(rng: np.random.Generator, count: int, day: np.ndarray) -> dict[st
 def gnb_life(seed: int, count: int) -> dict[str, np.ndarray]:
     """`count` records of a gNB in the middle of the day: rx, tx (percent), down, up (bytes per record)."""
     rng = np.random.default_rng(seed)
-    return _ran_life(rng, count, np.full(count, 0.5), _sessions(rng, count))
+    return ran_life(rng, count, np.full(count, 0.5), sessions(rng, count))
 
 
-def _ran_life(
+def ran_life(
     rng: np.random.Generator, count: int, day: np.ndarray, attached: np.ndarray
 ) -> dict[str, np.ndarray]:
     appetite = np.exp(0.9 * drift(rng, count, 100) - 1.1 + 0.5 * day)
@@ -194,7 +194,7 @@ def _ran_life(
     }
 
 
-def _overlap(times: np.ndarray, seconds: float, start: float, end: float) -> np.ndarray:
+def overlap(times: np.ndarray, seconds: float, start: float, end: float) -> np.ndarray:
     """Share of the `seconds` before each time that is between start and end."""
     return np.clip(np.minimum(times, end) - np.maximum(times - seconds, start), 0, seconds) / seconds
 
@@ -208,7 +208,7 @@ def iperf_bytes_per_second(times: np.ndarray | float, start: float, seed: int) -
 
 
 def _attack_host(life: dict, attack: Attack, times: np.ndarray, interval_seconds: float, seed: int) -> None:
-    share = _overlap(times, interval_seconds, attack.start, attack.end)
+    share = overlap(times, interval_seconds, attack.start, attack.end)
     size = SIZES.get(attack.kind, 0.0) if attack.size is None else attack.size
     if attack.kind == "cpu":
         noise = np.random.default_rng(seed + 2).uniform(-0.4, 0.4, life["cores"].shape)
@@ -245,15 +245,15 @@ def flooded(gnb: dict, flood: np.ndarray | float) -> dict:
     }
 
 
-def _samples(
+def samples_of(
     life: dict,
     node_times: np.ndarray,
     ran_times: np.ndarray,
-    interval_seconds: float,
-    reboot_at: float | None,
+    interval_seconds: float = RECORD_SECONDS,
+    reboot_at: float | None = None,
+    node: Node = DEFAULT_NODE,
 ) -> Record:
     """The samples that scrapes of the two exporters store, with the tags that Prometheus gives them."""
-    scale = interval_seconds / RECORD_SECONDS
     node_there, ran_there = ~life["missed"]
     boot = np.zeros(len(node_times), dtype=bool)
     if reboot_at is not None:
@@ -261,52 +261,50 @@ def _samples(
         node_there, ran_there = node_there & ~away, ran_there & ~away
         boot[int(np.searchsorted(node_times, reboot_at + 60)) :][:1] = True
 
-    def counter(per_record: np.ndarray, first: float) -> np.ndarray:
-        total = first + np.cumsum(per_record)
+    def restarted(total: np.ndarray) -> np.ndarray:
+        """A counter that starts from zero after a reboot."""
         since = np.flatnonzero(boot)
         if len(since):
             total[since[0] :] -= total[max(int(np.searchsorted(node_times, reboot_at)) - 1, 0)]
         return total
 
-    node = {"instance": NODE_INSTANCE, "job": "node"}
-    ran = {"instance": RAN_INSTANCE, "job": "ran"}
-    total_memory = DEFAULT_NODE.total_memory_bytes
-    cores = life["cores"] / 100 * interval_seconds
-    samples: Record = {
-        CPU_SECONDS: [
-            point
-            for i, cpu in enumerate(DEFAULT_NODE.cpus)
-            for point in _points(
-                node_times,
-                np.round(counter(cores[i], 81000.0), 4),
-                node_there,
-                {**node, "cpu": cpu, "mode": "user"},
-            )
-        ],
-        MEMORY_FREE: _points(
-            node_times, np.round((1 - life["used"] / 100) * total_memory / 4096) * 4096, node_there, node
-        ),
-        MEMORY_TOTAL: _points(node_times, np.full(len(node_times), total_memory), node_there, node),
-    }
+    samples: Record = {}
+    for key, values, is_ran, tags in series_of(life, node, interval_seconds, restarted):
+        times, there = (ran_times, ran_there) if is_ran else (node_times, node_there)
+        samples.setdefault(key, []).extend(_points(times, values, there, tags))
+    return samples
+
+
+def series_of(
+    life: dict,
+    node: Node,
+    interval_seconds: float = RECORD_SECONDS,
+    restarted: Callable[[np.ndarray], np.ndarray] = lambda total: total,
+) -> Iterator[tuple[str, np.ndarray, bool, dict[str, str]]]:
+    """Each series that the two exporters of a node report: measurement, values (slots,), whether it is the
+    exporter of the RAN, and tags.
+
+    restarted: what a reboot makes of a counter.
+    """
+    host = {"instance": node.node_instance or NODE_INSTANCE, "job": "node"}
+    ran = {"instance": node.ran_instance or RAN_INSTANCE, "job": "ran"}
+    for cpu, percentage in zip(node.cpus, life["cores"], strict=True):
+        busy = 81000.0 + np.cumsum(percentage / 100 * interval_seconds)
+        yield CPU_SECONDS, np.round(restarted(busy), 4), False, {**host, "cpu": cpu, "mode": "user"}
+    total = node.total_memory_bytes
+    yield MEMORY_FREE, np.round((1 - life["used"] / 100) * total / 4096) * 4096, False, host
+    yield MEMORY_TOTAL, np.full(len(life["used"]), total), False, host
+    shares = INTERFACE_SHARES[: len(node.interfaces)]
     for measurement, key in ((RECEIVED, "received"), (TRANSMITTED, "sent")):
-        samples[measurement] = [
-            point
-            for device, share in zip(DEFAULT_NODE.interfaces, INTERFACE_SHARES, strict=True)
-            for point in _points(
-                node_times,
-                np.round(counter(life[key] * share * scale, 4e8)),
-                node_there,
-                {**node, "device": device},
-            )
-        ]
-    samples[RX_CPU] = _points(ran_times, np.round(life["rx"], 2), ran_there, ran)
-    samples[TX_CPU] = _points(ran_times, np.round(life["tx"], 2), ran_there, ran)
+        for device, share in zip(node.interfaces, shares, strict=True):
+            per_record = life[key] * share * (interval_seconds / RECORD_SECONDS)
+            sum_of_bytes = np.round(restarted(4e8 + np.cumsum(per_record)))
+            yield measurement, sum_of_bytes, False, {**host, "device": device}
+    for measurement, key in ((RX_CPU, "rx"), (TX_CPU, "tx")):
+        yield measurement, np.round(life[key], 2), True, ran
     for measurement, key in ((DOWNLINK, "down"), (UPLINK, "up")):
         bits_per_second = np.round(life[key] * 8 / RECORD_SECONDS)
-        samples[measurement] = _points(
-            ran_times, bits_per_second, ran_there, {**ran, "cellId": DEFAULT_NODE.cell_id}
-        )
-    return samples
+        yield measurement, bits_per_second, True, {**ran, "cellId": node.cell_id}
 
 
 def _hold(samples: Record, stuck: Stuck) -> None:

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = (
     ("common",),
     ("nodes", "service", "influx_versions"),
-    ("influx_utils", "prometheus_utils", "formatters"),
+    ("influx_utils", "prometheus_utils", "formatters", "parallel"),
     ("edge", "ports"),
     ("commands", "simulators"),
     ("find_anomalies", "utils"),

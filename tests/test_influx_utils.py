@@ -39,7 +39,7 @@ from nodes.metrics import (
 from nodes.node import DEFAULT_NODE, Node, load_node
 from nodes.series import Point, Record
 from tests.support.influx import Database, connect
-from tests.support.metrics import MEASUREMENTS
+from tests.support.metrics import MEASUREMENTS, lines_of
 from tests.support.prometheus_writer import write_samples
 
 SECOND = 10**9
@@ -418,19 +418,21 @@ def test_two_instances_of_a_kind_are_refused_until_one_is_pinned(
     }
     write_samples(database.client, everything)
     write_samples(database.client, {measurement: [make_point(1, 3.0, **labels, instance="edge:9101")]})
-    slots = in_slots(get_samples(database.client, DEFAULT_NODE, START), DEFAULT_NODE, 15 * SECOND)
+    slots = in_slots(lines_of(get_samples(database.client, DEFAULT_NODE, START)), DEFAULT_NODE, 15 * SECOND)
     with pytest.raises(UserError) as refusal:
         Selection(DEFAULT_NODE).refuse_several(slots)
     assert str(refusal.value) == (
         f"the database holds more than one instance: {instances};"
         f" name the one to watch as '{key}' in a file given with --node_file"
+        if key == "node_instance"
+        else "2 nodes write to the database (edge, gnb); choose with --node NAME, or --node all"
     )
 
     node_file = tmp_path / "node.json"
     node_file.write_text(json.dumps({key: "edge:9101"}))
     node = load_node(node_file)
     samples = get_samples(database.client, node, START)
-    Selection(node).refuse_several(in_slots(samples, node, 15 * SECOND))
+    Selection(node).refuse_several(in_slots(lines_of(samples), node, 15 * SECOND))
     values = {name: [point["value"] for point in points] for name, points in samples.items() if points}
     other = TX_CPU if key == "node_instance" else MEMORY_FREE
     assert values == {other: [everything[other][0]["value"]], measurement: [3.0]}

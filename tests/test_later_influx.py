@@ -382,7 +382,7 @@ def test_what_telegraf_writes_is_read_as_what_prometheus_writes(database: Databa
         database.client.query("DROP SERIES FROM /.*/", method="POST")
         write()
         newest = source(database.client).newest_sample_time(DEFAULT_NODE)
-        found = source(database.client).get_samples(DEFAULT_NODE, newest - 700 * SECOND, newest + 1).points
+        found = source(database.client).get_samples(DEFAULT_NODE, newest - 700 * SECOND, newest + 1).lines
         selection = Selection(DEFAULT_NODE)
         frames.append([])
         for slot in in_slots(found, DEFAULT_NODE, 15 * SECOND):

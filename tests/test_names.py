@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
+from tests.test_house import FLOORS
+
 ROOT = Path(__file__).resolve().parent.parent
-ROOMS = ("common", "nodes", "commands", "edge", "service", "ports", "simulators", "lab", "benchmarks")
+ROOMS = tuple(room for floor in FLOORS for room in floor if (ROOT / room).is_dir())
 
 
 def modules(root: Path) -> list[Path]:

@@ -116,6 +116,7 @@ def test_names_and_defaults_are_the_documented_ones() -> None:
         "node_file": None,
         "interval": 15,
     }
+    nodes = {"node": [], "nodes_file": None, "nodes_dir": "data/nodes"}
     for_ports = {
         "ports_dir": None,
         "ports_models": "model/ports",
@@ -128,7 +129,7 @@ def test_names_and_defaults_are_the_documented_ones() -> None:
     for mode in (TRAIN, COLLECT, PORTS_TRAIN):
         zone = values[mode].pop("timezone")
         assert BY_NAME["timezone"].kind(zone) == zone
-    assert values[TRAIN] == judges | prometheus | influx | {
+    assert values[TRAIN] == judges | nodes | prometheus | influx | {
         "since": None,
         "trainset": "data/normal.csv",
         "learn_all": False,
@@ -138,8 +139,10 @@ def test_names_and_defaults_are_the_documented_ones() -> None:
         "cpu_testset": None,
         "iperf_testset": None,
         "threshold_percentile": 99,
+        "jobs": os.cpu_count(),
+        "scheduler": None,
     }
-    assert values[LIVE] == judges | influx | {
+    assert values[LIVE] == judges | nodes | influx | {
         "influx_measurement": "detected_anomalies",
         "node_file": None,
         "once": False,
@@ -150,12 +153,13 @@ def test_names_and_defaults_are_the_documented_ones() -> None:
         "drift": 6 * 3600,
         "metrics_port": None,
         "metrics_address": "127.0.0.1",
+        "metrics_node": [],
         **prometheus,
         "anomalies": "influxdb",
     }
     assert values[REPLAY] == judges | {"replay": "records.csv", "plot": None, "plot_dir": None}
     assert values[DESCRIBE] == prometheus | influx | {"output": None, "node_file": None}
-    assert values[COLLECT] == prometheus | influx | {
+    assert values[COLLECT] == nodes | prometheus | influx | {
         "output": None,
         "node_file": None,
         "plot": None,
@@ -232,7 +236,18 @@ def test_each_command_reads_the_options_that_serve_it_and_no_others(mode: Mode) 
         ),
         ("--mode test --speed 9", "unrecognized arguments: --speed 9; --help shows all options"),
         ("--mode test now", "unrecognized arguments: now; --help shows all options"),
-        ("--mode test --node all", "unrecognized arguments: --node all; --help shows all options"),
+        (
+            "--mode describe --node all",
+            "--node does nothing in --mode describe; it serves --mode train, --mode test and --mode collect",
+        ),
+        ("--mode test --nodes_file x", "--nodes_file does nothing without --node; give both or neither"),
+        ("--mode test --nodes_dir x", "--nodes_dir does nothing without --node; give both or neither"),
+        ("--mode test --node a --model x", "--model does nothing with --node; leave one of them out"),
+        ("--mode collect --node a --output x", "--output does nothing with --node; leave one of them out"),
+        (
+            "--mode test --node a --metrics_node a",
+            "--metrics_node does nothing without --metrics_port; give both or neither",
+        ),
         ("--mode", "argument --mode: expected one argument"),
         ("--mode test --influx_port abc", f"argument --influx_port: 'abc' {PORT_RANGE}"),
         ("--mode test --influx_port 0", f"argument --influx_port: '0' {PORT_RANGE}"),

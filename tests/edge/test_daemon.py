@@ -28,7 +28,9 @@ from edge.bundle import bundle_paths, load_bundle
 from edge.detector import Verdict
 from edge.exporter import EdgeMetrics
 from edge.incidents import Alert
+from edge.kept import state_of
 from edge.paths import DEFAULT_MODEL
+from edge.scores import SCORE_RECORDS
 from edge.thresholds import proposals_path, update_thresholds
 from lab.influxd import Influxd
 from nodes.metrics import CPU_SECONDS, MEMORY_FREE, RECEIVED, RX_CPU, TRANSMITTED
@@ -174,10 +176,13 @@ def test_an_attack_that_comes_and_goes_is_one_incident_also_over_restarts(
 
 def test_a_state_of_the_version_before_is_taken_up(edge: Edge, caplog: pytest.LogCaptureFixture) -> None:
     edge.live(*range(FIRST, 20))
-    state = edge.store.state()
+    parts = edge.kept()
+    # It had no parts, but one object.
+    state = {"watched": parts["watched"], **state_of(parts)}
     del state["first_records"], state["monitor"]["judge"]["recent"], state["incidents"]["anomalies"]
+    del state["monitor"]["judge"]["length"]
     state["incidents"]["row_began"] = edge.expected(last=20)[0][0]
-    edge.store.add(state, "edge", [])
+    edge.keep(state)
     edge.start()
     edge.live(*range(20, SLOTS))
     assert edge.stored() == edge.expected()
@@ -241,9 +246,8 @@ def test_an_attack_while_the_daemon_was_stopped_is_in_the_database_afterwards(
 def test_state_of_another_node_is_not_taken_up_but_what_it_kept_is_sent(
     edge: Edge, caplog: pytest.LogCaptureFixture
 ) -> None:
-    edge.store.add(
+    edge.keep(
         {"watched": "another"},
-        "edge",
         [{"measurement": "other", "time": 1, "tags": {}, "fields": {"cpu_usage": 1.0}}],
     )
     edge.start()
@@ -379,7 +383,7 @@ def test_a_database_of_before_to_which_the_user_has_no_right_holds_nothing_up(
     admin.create_database("before")
     admin.query("REVOKE ALL PRIVILEGES FROM edge", method="POST")
     admin.query("GRANT ALL ON edge TO edge", method="POST")
-    edge.store.add(edge.store.state(), "before", waiting("detected_anomalies", [1, 2]))
+    edge.store.add({}, {}, "before", waiting("detected_anomalies", [1, 2]))
     edge.live(*range(FIRST, 22))
     assert edge.stored() == edge.expected(last=22)
     assert said(caplog, logging.ERROR) == [
@@ -438,7 +442,7 @@ def test_a_point_that_influxdb_refuses_for_good_does_not_hold_the_others(
     edge.live(*range(FIRST, 18))
     write_text(edge, "detected_anomalies", 1)
     bad = waiting("detected_anomalies", [2, 3])
-    edge.store.add(edge.store.state(), "edge", [bad[0], *waiting("good", range(1, 20)), bad[1]])
+    edge.store.add({}, {}, "edge", [bad[0], *waiting("good", range(1, 20)), bad[1]])
     edge.live(18)
     assert said(caplog, logging.ERROR) == [REFUSED]
     assert times_in(edge, "good") == list(range(1, 20))
@@ -474,7 +478,7 @@ def test_that_refused_anomalies_were_dropped_is_not_called_taken(
 ) -> None:
     edge.spool_limit = 2
     edge.start()
-    edge.store.add(edge.store.state(), "edge", waiting("detected_anomalies", [2, 3]))
+    edge.store.add({}, {}, "edge", waiting("detected_anomalies", [2, 3]))
     write_text(edge, "detected_anomalies", 1)
     edge.live(FIRST)
     assert edge.store.refused == 2
@@ -515,7 +519,7 @@ def test_refused_points_are_tried_again_in_batches_and_taken_without_a_new_anoma
     monkeypatch.setattr(influx_utils, "write_points", spied)
     write_text(edge, "detected_anomalies", 1)
     edge.start()
-    edge.store.add(edge.store.state(), "edge", waiting("detected_anomalies", range(2, 2002)))
+    edge.store.add({}, {}, "edge", waiting("detected_anomalies", range(2, 2002)))
     edge.live(FIRST)
     edge.live(14)
     assert sizes == [500] * 12
@@ -534,7 +538,7 @@ def test_anomalies_older_than_the_retention_policy_are_dropped_and_the_others_st
     )
     now = edge.begin * SECOND
     moments = [now, 1, now + 1, 2, now + 2, *range(3, 700)]
-    edge.store.add(edge.store.state(), "edge", waiting("other", moments))
+    edge.store.add({}, {}, "edge", waiting("other", moments))
     edge.live(*range(FIRST, SLOTS))
     assert times_in(edge, "other") == [now, now + 1, now + 2]
     assert edge.stored() == edge.expected()
@@ -573,10 +577,10 @@ def test_a_damaged_row_of_the_spool_is_set_aside_and_said_once(
     edge: Edge, database: object, content: object, caplog: pytest.LogCaptureFixture
 ) -> None:
     edge.live(*range(FIRST, 16))
-    edge.store.add(edge.store.state(), "edge", waiting("other", [1, 2]))
+    edge.store.add({}, {}, "edge", waiting("other", [1, 2]))
     in_file(edge, "INSERT INTO spool (database, point) VALUES (?, ?)", database, content)
     edge.start()
-    edge.store.add(edge.store.state(), "edge", waiting("other", [3]))
+    edge.store.add({}, {}, "edge", waiting("other", [3]))
     edge.live(*range(16, SLOTS))
     (line,) = said(caplog, logging.ERROR)
     assert line.startswith(
@@ -592,25 +596,28 @@ def test_a_damaged_row_of_the_spool_is_set_aside_and_said_once(
 @pytest.mark.parametrize(
     "damage",
     [
-        {"monitor": 5},
-        {"monitor": {}},
+        {"reader": 5},
+        {"reader": {}},
         {"incidents": []},
         {"incidents": {"open": 5, "quiet": 0, "row_began": 0}},
         {"incidents": {"open": {"began": 1, "causes": [], "peaks": {}}, "quiet": 0, "row_began": 0}},
         {"incidents": {"open": None, "quiet": "0", "row_began": 0}},
         {"drift": {"drifting": [5], "over": {}}},
         {"drift": {"drifting": [], "over": {"cpu": 5}}},
-        {"monitor.judged_before": "5"},
-        {"monitor.judged_before": 1e300},
-        {"monitor.newest": True},
-        {"monitor.selection": ["a"]},
-        {"monitor.clock_offset_ns": 0.5},
-        {"monitor.last_record": {"rx_cpu_time": 5}},
-        {"monitor.last_record": {"rx_cpu_time": [{"time": 1}]}},
-        {"monitor.last_record": {"rx_cpu_time": [{"time": 1, "value": "x"}]}},
-        {"monitor.judge": {"window": "no", "anomalies": 0, "unknowns": 0, "last_slot": 1}},
-        {"monitor.judge": {"window": [], "anomalies": None, "unknowns": 0, "last_slot": 1}},
-        {"monitor.judge": {"window": [], "anomalies": 0, "unknowns": 0, "last_slot": "1"}},
+        {"reader.judged_before": "5"},
+        {"reader.judged_before": 1e300},
+        {"reader.newest": True},
+        {"selection": ["a"]},
+        {"reader.clock_offset_ns": 0.5},
+        {"last_record": {"rx_cpu_time": 5}},
+        {"last_record": {"rx_cpu_time": [{"time": 1}]}},
+        {"last_record": {"rx_cpu_time": [{"time": 1, "value": "x"}]}},
+        {"judge": {"length": "no", "anomalies": 0, "unknowns": 0, "last_slot": 1}},
+        {"judge": {"length": 0, "anomalies": None, "unknowns": 0, "last_slot": 1}},
+        {"judge": {"length": 0, "anomalies": 0, "unknowns": 0, "last_slot": "1"}},
+        {"judge.length": 58},
+        {"newest row": [1, []]},
+        {"newest row": 5},
     ],
     ids=str,
 )
@@ -618,11 +625,12 @@ def test_a_damaged_state_is_not_taken_up_in_parts(
     edge: Edge, damage: dict[str, object], caplog: pytest.LogCaptureFixture
 ) -> None:
     edge.live(*range(FIRST, 20))
-    state = edge.store.state()
+    state = edge.kept()
     for key, value in damage.items():
-        part, _, inner = key.rpartition(".")
-        (state[part] if part else state)[inner] = value
-    in_file(edge, "UPDATE state SET content = ?", json.dumps(state))
+        part, _, inner = key.partition(".")
+        part = part.replace("newest row", f"row {state['judge']['last_slot'] % SCORE_RECORDS}")
+        state[part] = {**state[part], inner: value} if inner else value
+    edge.keep(state)
     caplog.clear()
     edge.start()
     (line,) = said(caplog)
@@ -650,7 +658,7 @@ def test_a_state_that_is_none_is_said_and_judging_begins_anew(
 @pytest.mark.parametrize("thresholds", [None, [], {"cpu_threshold": "x"}, 5])
 def test_damaged_thresholds_in_the_state_are_none_to_fall_back_on(edge: Edge, thresholds: object) -> None:
     edge.live(FIRST)
-    edge.store.add(edge.store.state() | {"thresholds": thresholds}, "edge", [])
+    edge.keep(edge.kept() | {"thresholds": thresholds})
     edge.thresholds_file.write_text("{")
     with pytest.raises(UserError, match="not valid JSON"):
         edge.start()
@@ -660,7 +668,7 @@ def test_a_state_folder_that_is_deleted_is_made_again_at_the_next_poll(
     edge: Edge, caplog: pytest.LogCaptureFixture
 ) -> None:
     edge.live(*range(FIRST, 18))
-    edge.store.add(edge.store.state(), "edge", waiting("other", [1]))
+    edge.store.add({}, {}, "edge", waiting("other", [1]))
     shutil.rmtree(edge.folder / "state")
     edge.live(18)
     name = edge.store.path
@@ -886,10 +894,11 @@ def test_a_clock_that_steps_by_an_hour_stops_nothing(
     edge: Edge, hours: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     # As if all that was judged so far had come with times that are wrong by an hour.
-    state = edge.store.state()
+    parts = edge.kept()
+    state = {"watched": parts["watched"], **state_of(parts)}
     state["monitor"]["judged_before"] += hours * 3600 * SECOND
     state["monitor"]["judge"]["last_slot"] += hours * 3600 // INTERVAL
-    edge.store.add(state, "edge", [])
+    edge.keep(state)
     edge.start()
     edge.live(*range(FIRST, SLOTS))
     went_back = [line for line in said(caplog) if "the samples' clock went back by " in line]

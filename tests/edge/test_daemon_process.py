@@ -178,7 +178,7 @@ def test_a_thousand_anomalies_are_delivered_within_five_seconds_of_the_server(
         for number in range(1, 1001)
     ]
     with Store(tmp_path / "state", 100_000) as store:
-        store.add({"watched": None}, "edge", points)
+        store.add({}, {}, "edge", points)
     with Influxd(tmp_path / "influxd") as server, connect(server, timeout=2, database="edge") as client:
         client.create_database("edge")
         server.kill()
@@ -349,6 +349,7 @@ def test_systemd_hears_of_the_first_poll_and_of_each_later_one(
     ("service", "timers"),
     [
         ("find-anomalies", []),
+        ("find-anomalies@", []),
         ("find-anomalies-ports-train", ["find-anomalies-ports-train"]),
         ("find-anomalies-ports-test", ["find-anomalies-ports-test"]),
         ("find-anomalies-ports", []),

@@ -16,7 +16,6 @@ import pandas as pd
 import pytest
 
 from common.times import format_time
-from edge import network
 from edge.bundle import load_bundle
 from edge.datasets import load_records
 from edge.scores import Scores, score_dataset
@@ -25,6 +24,7 @@ from lab.influxd import Influxd
 from nodes.metrics import MetricTable
 from nodes.node import load_node
 from tests.support.influx import connect
+from tests.support.training import quickly
 
 START = 1_740_009_600  # 2025-02-20T00:00:00Z
 INTERVAL = 15
@@ -85,7 +85,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Folder]:
     said, printed = folder.path / "said.txt", folder.path / "printed.txt"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder.path)
-        patch.setattr(network, "UNITS", (16, 8, 16))
+        quickly(patch)
         arguments = ["--mode", "train", "--evaluate", "--trainset", "normal.csv", *folder.options]
         log = logging.FileHandler(said)
         logging.getLogger().addHandler(log)

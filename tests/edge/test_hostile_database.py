@@ -23,7 +23,7 @@ from nodes.node import DEFAULT_NODE, Node
 from nodes.series import Point, Record, monitored_series
 from tests.support.edge_daemon import ATTACKED, FIRST, INTERVAL, SECOND, SLOTS, Edge, said
 from tests.support.fuzzing import fuzzed
-from tests.support.metrics import MEASUREMENTS, series_without_sample
+from tests.support.metrics import MEASUREMENTS, lines_of, series_without_sample
 from tests.support.prometheus_writer import write_samples
 
 MILLISECOND = 10**6
@@ -505,13 +505,14 @@ def test_an_exporter_that_comes_back_is_not_left_for_whoever_took_its_place(tmp_
 
 def test_many_instances_at_the_start_are_refused_in_one_line_of_300_characters() -> None:
     points = [{"time": 10**18, "value": 1.0, "instance": f"line\nbreak{i}{'x' * 9000}"} for i in range(1000)]
-    slots = in_slots({RX_CPU: points}, DEFAULT_NODE, 15 * SECOND)
+    slots = in_slots(lines_of({RX_CPU: points}), DEFAULT_NODE, 15 * SECOND)
     with pytest.raises(UserError) as refusal:
         Selection(DEFAULT_NODE).refuse_several(slots)
     line = f"find_anomalies.py: {refusal.value}"
     assert len(line) <= 300
     assert line.isprintable()
-    assert "and 998 more" in line
+    assert "1,000 nodes write" in line
+    assert "and 997 more" in line
 
 
 def test_a_name_is_shown_in_one_short_word() -> None:
@@ -689,7 +690,7 @@ def test_fuzzed_answers_become_columns_and_reasons_and_nothing_else(chain: list[
     selection, last_record = Selection(DEFAULT_NODE), {}
     names = monitored_series(DEFAULT_NODE)
     for samples in chain:
-        for slot in in_slots(samples, DEFAULT_NODE, INTERVAL * SECOND):
+        for slot in in_slots(lines_of(samples), DEFAULT_NODE, INTERVAL * SECOND):
             choice = selection.choose(slot)
             assert choice == selection.choose(slot)
             selection.keep(choice)

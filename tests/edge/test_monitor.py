@@ -77,7 +77,7 @@ class Judge:
     def forget(self) -> None:
         self.forgotten += 1
 
-    def state(self) -> list[int]:
+    def state(self, since: int | None = None) -> list[int]:
         return [time for time, _ in self.seen]
 
     def restore(self, state: list[int]) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from common.alerts import ALERT, UNKNOWN
 from edge.detector import Verdict
 from edge.monitor import Judged
-from edge.poll_log import Poll, PollLog
+from edge.poll_log import Poll, Polled, PollLog
 from nodes.metrics import METRICS
 from tests.support.metrics import ANOMALY_FIELDS, NAMES
 
@@ -48,8 +48,8 @@ def zip_arrays(first: dict, second: dict) -> list[tuple[np.ndarray, np.ndarray]]
 
 def test_a_poll_comes_back_as_it_was_published(tmp_path: Path) -> None:
     log = PollLog(tmp_path, lambda: 1_772_798_420.104)
-    log.publish([Judged(VERDICT, FAULTS)], "edge:9100", "model")
-    log.publish([], None, "model", "unknown: no new record")
+    log.publish([Polled("", [Judged(VERDICT, FAULTS)], "edge:9100", "model")])
+    log.publish([], "unknown: no new record")
     (first, second) = PollLog(tmp_path).read()
     assert (first.polled_at, first.fault) == (1_772_798_420.104, None)
     (judged,) = first.judged
@@ -60,7 +60,7 @@ def test_a_poll_comes_back_as_it_was_published(tmp_path: Path) -> None:
 
 def test_a_line_says_all_that_another_program_needs(tmp_path: Path) -> None:
     log = PollLog(tmp_path, lambda: 1_772_798_420.104)
-    log.publish([Judged(VERDICT, FAULTS)], "edge:9100", "model")
+    log.publish([Polled("", [Judged(VERDICT, FAULTS)], "edge:9100", "model")])
     content = json.loads((tmp_path / "polls.jsonl").read_text())
     (verdict,) = content.pop("verdicts")
     assert content == {"polled_at": "2026-03-06T12:00:20.104Z", "fault": None}
@@ -74,17 +74,36 @@ def test_a_line_says_all_that_another_program_needs(tmp_path: Path) -> None:
 def test_a_record_that_was_judged_twice_comes_once_and_what_is_damaged_not_at_all(tmp_path: Path) -> None:
     log = PollLog(tmp_path)
     later = dataclasses.replace(VERDICT, time=TIME + 1, status=UNKNOWN)
-    log.publish([Judged(VERDICT, {})], None, "model")
+    log.publish([Polled("", [Judged(VERDICT, {})], None, "model")])
     with log.path.open("a") as file:
         file.write('{"polled_at": "2026-03-06T12:00:20Z", "fault": null, "verdicts": [{"time_ns": "x"}]}\n')
         file.write('{"polled_at": 5, "fault": null, "verdicts": []}\n{}\n')
-    log.publish([Judged(VERDICT, {}), Judged(later, {})], None, "model")
+    log.publish([Polled("", [Judged(VERDICT, {}), Judged(later, {})], None, "model")])
     assert [(one.time, one.status) for one in log.verdicts("model")] == [(TIME, ALERT), (TIME + 1, UNKNOWN)]
 
 
 def test_verdicts_of_another_model_or_from_before_are_left_out(tmp_path: Path) -> None:
     log = PollLog(tmp_path)
     for seconds, model in ((0, "old"), (15, "old"), (30, "new"), (45, "new")):
-        log.publish([Judged(dataclasses.replace(VERDICT, time=TIME + seconds * SECOND), {})], None, model)
+        verdict = dataclasses.replace(VERDICT, time=TIME + seconds * SECOND)
+        log.publish([Polled("", [Judged(verdict, {})], None, model)])
     assert [(one.time - TIME) // SECOND for one in log.verdicts("new")] == [30, 45]
     assert [(one.time - TIME) // SECOND for one in log.verdicts("old", TIME + 1)] == [15]
+
+
+def test_of_many_nodes_what_is_not_normal_is_there_under_its_name(tmp_path: Path) -> None:
+    log = PollLog(tmp_path)
+    normal = dataclasses.replace(VERDICT, status="normal", causes=(), unknown=())
+    other = dataclasses.replace(VERDICT, time=TIME + SECOND)
+    log.publish(
+        [
+            Polled("edge-1", [Judged(normal, {}), Judged(other, {})], "edge-1:9100", "model"),
+            Polled("edge-2", [Judged(VERDICT, FAULTS)], "edge-2:9100", "model"),
+            Polled("edge-3", [Judged(normal, {})], "edge-3:9100", "model"),
+        ]
+    )
+    assert [one.time for one in log.verdicts("model", node="edge-1")] == [TIME + SECOND]
+    assert [one.time for one in log.verdicts("model", node="edge-2")] == [TIME]
+    assert list(log.verdicts("model", node="edge-3")) == list(log.verdicts("model")) == []
+    (poll,) = log.read()
+    assert [one.verdict.time for one in poll.judged] == [TIME + SECOND, TIME]

@@ -134,7 +134,7 @@ def test_the_newest_sample_is_found_wherever_it_is(place: Place) -> None:
     assert place.source.newest_sample_time(place.node) == at(61.234)
     assert place.source.count_samples(place.node, START, at(61.235)) == 2
     newest = place.source.newest_samples(place.node)
-    assert [point["time"] for point in newest[RX_CPU]] == [at(61.234)]
+    assert [time for line in newest[RX_CPU] for time, _ in line.samples] == [at(61.234)]
 
 
 def test_old_and_later_samples_are_found(place: Place) -> None:
@@ -146,7 +146,8 @@ def test_old_and_later_samples_are_found(place: Place) -> None:
     place.write({RX_CPU: [ran(day, 2.0)]})
     found = place.source.get_samples(place.node, START, at(300), reads_later=True)
     assert [point["time"] for point in found.points[RX_CPU]] == [at(day)]
-    assert [point["time"] for point in place.source.newest_samples(place.node)[RX_CPU]] == [at(day)]
+    newest = place.source.newest_samples(place.node)
+    assert [time for line in newest[RX_CPU] for time, _ in line.samples] == [at(day)]
 
 
 def test_the_values_of_a_tag_that_are_there(place: Place) -> None:

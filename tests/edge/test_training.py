@@ -23,7 +23,8 @@ from edge.habits import DailyJob, Habits
 from edge.network import check_not_collapsed
 from edge.recording import Stretch, Study, study
 from edge.scores import score_dataset, slot_times
-from edge.training import _check_learnt, _forecast_report, _report_study, enough_epochs, held_out, train
+from edge.training import _forecast_report, check_learnt, enough_epochs, train
+from edge.training_set import _report_study, held_out
 from nodes.metrics import METRICS
 from tests.support.refusals import refusal
 from tests.support.training import FEATURES, LIVING_STD, Trained, contents, quickly, spread
@@ -36,10 +37,10 @@ def test_a_network_hardly_better_than_the_mean_is_refused(network: float, is_ref
     # 0.95 x 0.2 = 0.19
     report = {"overall": {"network": network, "training_mean": 0.2}}
     if not is_refused:
-        _check_learnt(report)
+        check_learnt(report)
         return
     with pytest.raises(UserError, match="predicts hardly better than the mean.*nothing was saved"):
-        _check_learnt(report)
+        check_learnt(report)
 
 
 @pytest.mark.parametrize(

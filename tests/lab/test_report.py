@@ -16,7 +16,7 @@ from matplotlib.colors import to_rgba
 from edge.bundle import Bundle
 from edge.detector import Verdict, detect
 from edge.monitor import Judged
-from edge.poll_log import PollLog
+from edge.poll_log import Polled, PollLog
 from edge.scores import score
 from lab import timeline
 from lab.attacks import Attacked
@@ -66,10 +66,10 @@ def test_verdicts_are_taken_as_they_were_published_each_at_its_first_poll(tmp_pa
     moments = iter([START + 3.104, START + 4.105, START + 6.25])
     poll_log = PollLog(tmp_path, lambda: next(moments))
     first, second = verdicts_of("aA", ["cpu", "net_up"], first=2)
-    poll_log.publish([Judged(first, {})], "edge:9100", "model")
-    poll_log.publish([], None, "model", "unknown: no new record since 2026-03-02T00:00:02.500Z")
+    poll_log.publish([Polled("", [Judged(first, {})], "edge:9100", "model")])
+    poll_log.publish([], "unknown: no new record since 2026-03-02T00:00:02.500Z")
     # A process that was killed judges the same record once more.
-    poll_log.publish([Judged(first, {}), Judged(second, {})], "edge:9100", "model")
+    poll_log.publish([Polled("", [Judged(first, {}), Judged(second, {})], "edge:9100", "model")])
     published = Published(PollLog(tmp_path))
     assert published.verdicts == {first.time: first, second.time: second}
     assert published.polled_at == {

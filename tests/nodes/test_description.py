@@ -19,6 +19,7 @@ from nodes.metrics import METRICS
 from nodes.node import DEFAULT_NODE, Node, getColumnNames, load_node
 from nodes.series import Record, is_of, monitored_series, pinned_tags
 from tests.support.fuzzing import fuzzed, loaded_or_refused
+from tests.support.metrics import lines_of
 
 SECOND = 10**9
 INTERVAL = 15 * SECOND
@@ -240,7 +241,7 @@ def test_a_fuzzed_node_file_is_a_node_or_refused(content: Any) -> None:
 def chosen(node: Node, samples: Record, selection: Selection | None = None) -> list[Choice]:
     selection = selection or Selection(node)
     choices = []
-    for slot in in_slots(samples, node, INTERVAL):
+    for slot in in_slots(lines_of(samples), node, INTERVAL):
         choices.append(selection.choose(slot))
         selection.keep(choices[-1])
     return choices
@@ -344,7 +345,7 @@ def test_silence_is_zero_while_the_exporter_speaks_and_unknown_otherwise(tmp_pat
     columns, _ = format_record(second.record, before, node)
     assert columns["down"] == 0.0
     # Samples that may be there, unseen, are no silence.
-    (slot,) = in_slots({"cell": [point(31, 3.5)]}, node, INTERVAL)
+    (slot,) = in_slots(lines_of({"cell": [point(31, 3.5)]}), node, INTERVAL)
     choice = Selection(node).choose(slot, {"ue.dl_brate": "there are too many samples of it to read"})
     assert not choice.silent and "ue.dl_brate" not in choice.record
     assert choice.faults["ue.dl_brate"] == "no sample: there are too many samples of it to read"
@@ -354,7 +355,7 @@ def test_silence_is_zero_while_the_exporter_speaks_and_unknown_otherwise(tmp_pat
     assert choice.faults == {"ue.dl_brate": "no sample"}
     # Nothing at all: nobody can tell.
     selection = Selection(node)
-    (slot,) = in_slots({"cell": [point(31, "text")]}, node, INTERVAL)
+    (slot,) = in_slots(lines_of({"cell": [point(31, "text")]}), node, INTERVAL)
     choice = selection.choose(slot)
     assert choice.record == {}
     assert choice.faults["ue.dl_brate"] == "no sample"
@@ -367,7 +368,7 @@ def test_a_silent_level_stays_what_it_was_last_also_over_a_restart(tmp_path: Pat
         "ue.snr": [point(17, 20.0, rnti="a"), point(18, -4.0, rnti="b")],
         "cell": [point(2, 1.5), point(19, 1.5), point(32, 1.5), point(47, 1.5)],
     }
-    slots = in_slots(samples, node, INTERVAL)
+    slots = in_slots(lines_of(samples), node, INTERVAL)
     selection = Selection(node)
     unknown, known, silent = (selection.choose(slot) for slot in slots[:3])
     # Nothing is kept yet.

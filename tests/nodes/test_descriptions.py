@@ -13,7 +13,7 @@ import pytest
 from influxdb import InfluxDBClient
 from influxdb.exceptions import InfluxDBClientError
 
-from edge import changes, network, training
+from edge import training
 from edge.bundle import load_bundle
 from edge.daemon import Daemon, Settings
 from edge.datasets import load_records
@@ -25,6 +25,7 @@ from edge.thresholds import propose_thresholds, update_thresholds
 from find_anomalies import main
 from influx_utils import initializeConnection
 from lab.influxd import Influxd
+from nodes.fleet import Named
 from nodes.node import DEFAULT_NODE, getColumnNames, load_node
 from nodes.series import Record
 from service.store import Store
@@ -33,6 +34,7 @@ from simulators.edge import Attack, simulate
 from simulators.stacks import JAMMER, STORM, node_exporter, ocudu_lines, open5gs
 from tests.support.influx import connect
 from tests.support.prometheus_writer import write_samples
+from tests.support.training import quickly
 
 pytestmark = pytest.mark.long
 
@@ -158,7 +160,9 @@ def poll_once(
     own = initializeConnection(server.host, server.port, "", "")
     source = InfluxSource(own, "influxd", client._database)
     with Store(state, 100) as store:
-        Daemon(settings, source, own, load_node(node_file(stack)), store, EdgeMetrics(), Ending()).run()
+        Daemon(
+            settings, source, own, [Named("", load_node(node_file(stack)))], store, EdgeMetrics(), Ending()
+        ).run()
     (point,) = client.query('SELECT * FROM "detected_anomalies"').get_points()
     return point
 
@@ -186,8 +190,7 @@ def test_an_attack_is_found_with_its_cause(influxd: Influxd, tmp_path: Path, nam
         assert sum(row[column] != "" for row in rows) > 0.95 * RECORDS, column
     frame = load_records(dataset, metrics=node.metrics)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(network, "UNITS", (8,))
-        patch.setattr(changes, "TRIES", 2)
+        quickly(patch)
         # Curves of the training take as long as the training.
         patch.setattr(training, "plotMetric", lambda *given: None)
         patch.setattr(training, "plotAccLoss", lambda *given: None)

@@ -30,6 +30,7 @@ from edge.training import train
 from find_anomalies import main
 from influx_utils import initializeConnection
 from lab.influxd import Influxd
+from nodes.fleet import Named
 from nodes.metrics import GAUGE, MEMORY_FREE, METRICS, NODE, Metric, MetricTable
 from nodes.node import DEFAULT_NODE, getColumnNames
 from nodes.series import Record
@@ -197,7 +198,7 @@ def test_it_is_stored(ninth: Ninth, influxd: Influxd, tmp_path: Path) -> None:
     with stored(influxd, "ninth_now", life(seconds_later, ATTACKED)) as client:
         with Store(tmp_path, 100) as store:
             source = InfluxSource(server, settings.server, settings.database)
-            Daemon(settings, source, server, WATCHED, store, EdgeMetrics(), Ending()).run()
+            Daemon(settings, source, server, [Named("", WATCHED)], store, EdgeMetrics(), Ending()).run()
         (point,) = client.query('SELECT * FROM "detected_anomalies"').get_points()
     assert (point["possible_cause"], point["severity"], point["disk_usage"]) == ("disk", "alert", FULL)
     assert None not in [point[field] for field in NINE.stored.values()]

@@ -20,13 +20,13 @@ from hypothesis import strategies as st
 import find_anomalies
 from common.calendars import Window
 from common.files import UserError
+from parallel.cluster import Cluster
 from ports import models
 from ports.calendars import Calendar, concerns, load_calendar, touches
 from ports.comparison import ComparisonTask, Detection, compare_series
 from ports.hourly import HourlyJob
 from ports.judging import JudgingSettings
 from ports.models import Trained
-from ports.parallel import Cluster
 from ports.series import KnownAnomaly, Series
 from ports.sources import Folder
 from ports.training import TrainingSettings, fit_series

@@ -14,10 +14,10 @@ import pytest
 
 from common.files import UserError
 from common.times import last_midnight, local_days
+from parallel.cluster import Cluster
 from ports import models
 from ports.detectors import TooShortError
 from ports.devices import Device, read_devices, unused_devices
-from ports.parallel import Cluster
 from ports.series import Series
 from ports.sources import Folder
 from ports.training import TrainingSettings, fit_series, train

@@ -20,12 +20,13 @@ import pytest
 
 import find_anomalies
 import influx_utils
+from common.files import UnavailableError
 from lab.influxd import Influxd, free_port
+from parallel.cluster import Cluster
 from ports.faults import SeriesNotices
 from ports.hourly import LONGEST_STEP_SECONDS, HourlyJob
 from ports.judging import JudgingSettings
-from ports.parallel import Cluster
-from ports.sources import Folder, UnavailableError
+from ports.sources import Folder
 from service.loop import Turn
 from tests.support.influx import connect
 from tests.support.port_series import change, moment, samples, write
@@ -411,7 +412,7 @@ def test_what_a_signal_leaves_of_the_workers_is_cleared_away_without_a_word() ->
     # A semaphore of which joblib's own process knows, and that nobody removes.
     script = """
 from joblib.externals.loky.backend import resource_tracker
-from ports.parallel import Cluster, in_parallel
+from parallel.cluster import Cluster, in_parallel
 assert list(in_parallel(abs, [-3, -3], 2, Cluster(jobs=2), "numbers")) == [3, 3]
 resource_tracker.register("/left-over", "semlock")
 """

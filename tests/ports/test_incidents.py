@@ -11,6 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from parallel.cluster import Cluster
 from ports.detectors import Scored
 from ports.incidents import (
     LEVEL,
@@ -30,7 +31,6 @@ from ports.judging import JudgingSettings, Report
 from ports.levels import DRIFT_HOURS, MEMORY_AGES, Memory, follow
 from ports.models import Trained
 from ports.notices import PortNotices, describe_incident
-from ports.parallel import Cluster
 from ports.preparation import Buckets
 from ports.series import Series
 from ports.state import JobState

@@ -22,17 +22,17 @@ from influxdb import InfluxDBClient
 
 import find_anomalies
 from commands.options import PORT_DETECTORS
-from common.files import UserError
+from common.files import UnavailableError, UserError
 from common.times import last_midnight
 from lab.influxd import Influxd, free_port
+from parallel.cluster import Cluster, in_parallel
+from parallel.project import pack_project
 from ports import detectors, models
 from ports.faults import faults_of
 from ports.hourly import seconds_to_next
 from ports.judging import JudgingSettings, judge_new
-from ports.parallel import Cluster, in_parallel, pack_project
 from ports.samples import Limits
 from ports.sources import Database as Source
-from ports.sources import UnavailableError
 from ports.state import JobState, load_state
 from ports.training import TrainingSettings, train
 from tests.support.influx import Database, connect
@@ -867,7 +867,7 @@ print(*(Path(file).relative_to(root) for file in files if file and Path(file).is
 
 
 def test_what_is_sent_to_workers_is_all_that_ports_loads(tmp_path: Path) -> None:
-    pack_project(tmp_path / "project.zip", ROOT)
+    pack_project(tmp_path / "project.zip", ROOT, "ports")
     with zipfile.ZipFile(tmp_path / "project.zip") as archive:
         sent = set(archive.namelist())
     done = subprocess.run(
@@ -885,7 +885,7 @@ def test_what_is_sent_to_workers_is_all_that_ports_loads(tmp_path: Path) -> None
 
 
 def test_a_process_that_has_what_is_sent_alone_can_load_every_module_of_ports(tmp_path: Path) -> None:
-    pack_project(tmp_path / "project.zip", ROOT)
+    pack_project(tmp_path / "project.zip", ROOT, "ports")
     names = [f"ports.{path.stem}" for path in ROOT.glob("ports/*.py") if path.stem != "__init__"]
     code = f"import sys; sys.path.insert(0, 'project.zip'); import {', '.join(names)}"
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
@@ -905,7 +905,7 @@ def test_what_a_shared_module_imports_is_sent_too(tmp_path: Path) -> None:
     }.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(text)
-    pack_project(tmp_path / "project.zip", tmp_path)
+    pack_project(tmp_path / "project.zip", tmp_path, "ports")
     with zipfile.ZipFile(tmp_path / "project.zip") as archive:
         assert archive.namelist() == [
             "ports/__init__.py",

@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 
 import find_anomalies
-from common.files import UserError
+from common.files import UnavailableError, UserError
 from lab.prometheus import PrometheusServer
 from lab.remote_write import remote_write
 from nodes.series import Point
 from ports.prometheus_source import PrometheusPorts
-from ports.sources import UnavailableError
 from prometheus_utils import Prometheus
 from tests.support.port_series import DAY, START, change, samples
 

@@ -239,7 +239,8 @@ def test_neither_long_tags_nor_long_texts_hide_another_port(
     ]
     for first in range(0, len(lines), 100):
         database.client.write_points(lines[first : first + 100], protocol="line", time_precision="s")
-    client = initializeConnection("127.0.0.1", database.client._port, "", "")
+    # What is large is slow to read; how slow is not asked here.
+    client = initializeConnection("127.0.0.1", database.client._port, "", "", timeout_seconds=120)
     client.switch_database(database.name)
     source = Source(client, database.name, "found", START + 14 * DAY)
     assert len(source.names()) == 303

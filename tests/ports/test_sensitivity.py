@@ -11,12 +11,12 @@ import pytest
 
 import find_anomalies
 from common.alerts import ALERT_RECORDS
+from parallel.cluster import Cluster
 from ports import models
 from ports.detectors import Model, ScoreCurve
 from ports.judging import JudgingSettings, Report
 from ports.levels import Memory
 from ports.notices import PortNotices
-from ports.parallel import Cluster
 from ports.preparation import Buckets, Scaler
 from ports.sensitivity import Sensitivity, describe_blind, sensitivity, size_text
 from ports.series import Series

@@ -6,11 +6,13 @@ the same records to a detector.
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,6 +27,7 @@ from edge.samples import InfluxSource
 from edge.thresholds import load_thresholds
 from influx_utils import initializeConnection
 from lab.influxd import Influxd
+from nodes.fleet import Named
 from nodes.metrics import MEMORY_FREE, RX_CPU
 from nodes.node import DEFAULT_NODE
 from nodes.series import Point, Record, record_time
@@ -112,11 +115,27 @@ class Edge:
         client = initializeConnection("127.0.0.1", self.port, self.user, self.password, timeout_seconds=1.0)
         clock = lambda: self.now  # noqa: E731
         source = InfluxSource(client, settings.server, "edge")
-        self.daemon = Daemon(settings, source, client, self.node, self.store, self.metrics, Ending(), clock)
+        self.daemon = Daemon(
+            settings, source, client, [Named("", self.node)], self.store, self.metrics, Ending(), clock
+        )
 
     def stop(self) -> None:
         if self.store is not None:
             self.store.__exit__()
+
+    def kept(self) -> dict[str, Any]:
+        """What the daemon, which this stops, has kept of the node."""
+        self.stop()
+        self.store = None
+        with Store(self.folder / "state", self.spool_limit) as store:
+            return store.states()[""]
+
+    def keep(self, state: object, points: Sequence[dict[str, Any]] = ()) -> None:
+        """Let the next daemon, after this one is stopped, find this state."""
+        self.stop()
+        self.store = None
+        with Store(self.folder / "state", self.spool_limit) as store:
+            store.add({"": json.dumps(state)}, {}, "edge", points)
 
     def feed(self, *slots: int, change: Change | None = None) -> None:
         """The exporters' samples of these slots reach the server, each as `change` makes it, if it does."""

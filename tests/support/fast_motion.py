@@ -21,6 +21,7 @@ from edge.daemon import Daemon, Settings  # noqa: E402
 from edge.exporter import EdgeMetrics  # noqa: E402
 from edge.samples import InfluxSource  # noqa: E402
 from influx_utils import initializeConnection  # noqa: E402
+from nodes.fleet import Named  # noqa: E402
 from nodes.node import DEFAULT_NODE  # noqa: E402
 from service.store import Store  # noqa: E402
 from service.systemd import Ending  # noqa: E402
@@ -62,7 +63,7 @@ def main() -> None:
     client = initializeConnection("127.0.0.1", int(port), "", "")
     with Store(folder, 1000) as store:
         source = InfluxSource(client, settings.server, settings.database)
-        daemon = Daemon(settings, source, client, DEFAULT_NODE, store, EdgeMetrics(), Ending())
+        daemon = Daemon(settings, source, client, [Named("", DEFAULT_NODE)], store, EdgeMetrics(), Ending())
         daemon.watch.monitor.restore(daemon.watch.monitor.state() | {"judged_before": int(judged_before)})
         for line in sys.stdin:
             daemon.poll()

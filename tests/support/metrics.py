@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from edge.source import Line, Lines, tagged
 from nodes.metrics import METRICS, NODE, RAN
 from nodes.node import DEFAULT_NODE, Node
-from nodes.series import Record, monitored_series
+from nodes.series import OWN_KEYS, Record, monitored_series
 
 NAMES = tuple(METRICS.threshold_keys)
 THRESHOLD_KEYS = tuple(METRICS.threshold_keys.values())
@@ -22,4 +23,18 @@ def series_without_sample(record: Record, node: Node = DEFAULT_NODE) -> set[str]
         for name, (measurement, part) in monitored_series(node).items()
         if measurement != metrics.measurements[measurement].total_measurement
         and not any(point.get(metrics.part_tag(measurement)) == part for point in record.get(measurement, []))
+    }
+
+
+def lines_of(record: Record) -> Lines:
+    """Points as a source gives them, each as a series of its own."""
+    return {
+        key: [
+            Line(
+                tagged({tag: text for tag, text in point.items() if tag not in OWN_KEYS}),
+                [(point["time"], point["value"])],
+            )
+            for point in points
+        ]
+        for key, points in record.items()
     }

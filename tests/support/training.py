@@ -27,14 +27,15 @@ COLLAPSED_STD, LIVING_STD = 1e-3, 0.1
 
 
 def quickly(patch: pytest.MonkeyPatch) -> None:
-    """Trainings take a quarter of the time, with a small network and few tries of what it would miss."""
-    patch.setattr(network, "UNITS", (16, 8, 16))
-    few_tries(patch)
+    """Trainings take half of the time, with a network of one layer."""
+    patch.setattr(network, "UNITS", (16,))
+    for_few_steps(patch)
 
 
-def few_tries(patch: pytest.MonkeyPatch) -> None:
-    """What a trained network would miss is tried a few times only, which a third of a training goes into."""
+def for_few_steps(patch: pytest.MonkeyPatch) -> None:
+    """What a network would miss is tried a few times, and one step is compiled instead of nine in a row."""
     patch.setattr(changes, "TRIES", 4)
+    patch.setattr(network, "STEPS_PER_EXECUTION", 1)
 
 
 class Trained:
@@ -74,7 +75,7 @@ def train_in(folder: Path) -> None:
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as printed:
         # The plots go to plots/ of the working directory.
         patch.chdir(folder)
-        few_tries(patch)
+        for_few_steps(patch)
         model = train(records(), 4, 12, 2, 0.1, 0, str(folder / "model" / "edge.h5"))
     (folder / "printed").write_text(printed.getvalue())
     (folder / "optimizer.json").write_text(json.dumps(model.optimizer.get_config(), default=float))

@@ -1,29 +1,27 @@
-"""All series in parallel: processes of this machine, or the workers of a Dask cluster."""
+"""Many tasks in parallel: in processes of this machine, or on the workers of a Dask cluster."""
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import itertools
 import sys
 import tempfile
 import warnings
-import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from common.files import UserError
+from common.files import UnavailableError, UserError
 from common.times import last_midnight
-from ports.sources import UnavailableError
+from parallel.project import pack_project
 from service.systemd import notify_systemd
 
 if TYPE_CHECKING:
     from dask.distributed import Client
 
-# This many series are read from InfluxDB before they are handed out.
-CHUNK_SERIES = 200
+# This many tasks are made, from samples of InfluxDB or a folder, before they are handed out.
+CHUNK_TASKS = 200
 CONNECT_SECONDS = 10
 # A process that joblib starts is given this option.
 CLEARING = "ignore:resource_tracker:UserWarning"
@@ -45,11 +43,16 @@ class Cluster:
 
 
 def in_parallel(
-    function: Callable[[Task], Result], tasks: Iterable[Task], count: int, cluster: Cluster, what: str
+    function: Callable[[Task], Result],
+    tasks: Iterable[Task],
+    count: int,
+    cluster: Cluster,
+    what: str,
+    unit: str = "series",
 ) -> Iterator[Result]:
     """Yield the results in any order, with a progress bar. This process iterates over the tasks.
 
-    Each result feeds the watchdog, because hundreds of series take minutes. Raises UserError for a worker
+    Each result feeds the watchdog, because hundreds of tasks take minutes. Raises UserError for a worker
     that was killed, and for a cluster that cannot be used.
     """
     from concurrent.futures.process import BrokenProcessPool
@@ -65,9 +68,9 @@ def in_parallel(
         sys.warnoptions.append(CLEARING)
     tasks = iter(tasks)
     # Where nobody watches, as under systemd, a bar is noise.
-    bar = tqdm(total=count, desc=what, unit="series", disable=None)
-    with _backend(cluster), bar, logging_redirect_tqdm():
-        while chunk := list(itertools.islice(tasks, CHUNK_SERIES)):
+    bar = tqdm(total=count, desc=what, unit=unit, disable=None)
+    with _backend(cluster, function.__module__.partition(".")[0]), bar, logging_redirect_tqdm():
+        while chunk := list(itertools.islice(tasks, CHUNK_TASKS)):
             run = Parallel(n_jobs=cluster.jobs, return_as="generator_unordered")
             try:
                 for result in run(delayed(function)(task) for task in chunk):
@@ -81,8 +84,8 @@ def in_parallel(
 
 
 @contextlib.contextmanager
-def _backend(cluster: Cluster) -> Iterator[None]:
-    """Let joblib run what is inside the `with` on the cluster."""
+def _backend(cluster: Cluster, room: str) -> Iterator[None]:
+    """Let joblib run what is inside the `with` on the cluster. room: where its function is defined."""
     if cluster.scheduler is None:
         yield
         return
@@ -100,15 +103,15 @@ def _backend(cluster: Cluster) -> Iterator[None]:
             raise UnavailableError(
                 f"{cluster.scheduler}: has no workers; start `dask worker {cluster.scheduler}`", "scheduler"
             )
-        _send_project(client, cluster)
+        _send_project(client, cluster, room)
         yield
 
 
-def _send_project(client: Client, cluster: Cluster) -> None:
-    """Send the project's modules to scheduler and workers; packages come from their requirements.txt."""
+def _send_project(client: Client, cluster: Cluster, room: str) -> None:
+    """Send a room, and all modules that it imports, to scheduler and workers, which have the packages."""
     with tempfile.TemporaryDirectory() as folder:
-        archive = Path(folder) / "find_anomalies_ports.zip"
-        pack_project(archive, Path(__file__).resolve().parent.parent)
+        archive = Path(folder) / f"find_anomalies_{room}.zip"
+        pack_project(archive, Path(__file__).resolve().parent.parent, room)
         try:
             client.upload_file(str(archive))
             # A trial: joblib would wait for ever for workers that cannot load a task.
@@ -120,39 +123,3 @@ def _send_project(client: Client, cluster: Cluster) -> None:
                 f"{cluster.scheduler}: its workers cannot run this project ({reason});"
                 " install requirements.txt there"
             ) from None
-
-
-def pack_project(archive: str | Path, root: Path) -> None:
-    """Write a zip file of ports/ and all modules that it imports from the project at `root`."""
-    with zipfile.ZipFile(archive, "w") as content:
-        for path in _imported_files(root, sorted(root.glob("ports/*.py"))):
-            content.write(path, path.relative_to(root))
-
-
-def _imported_files(root: Path, files: Iterable[Path]) -> list[Path]:
-    """These files, and all files of the project at `root` that they import, directly or indirectly."""
-    found: dict[Path, None] = {}
-    waiting = list(files)
-    while waiting:
-        path = waiting.pop()
-        if path not in found:
-            found[path] = None
-            waiting += [part for name in _imported_names(path) for part in _files_of(root, name)]
-    return sorted(found)
-
-
-def _imported_names(path: Path) -> Iterator[str]:
-    """Dotted names that a file imports, also inside functions; `from a import b` gives a.b."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-
-
-def _files_of(root: Path, name: str) -> Iterator[Path]:
-    """Files of the project that Python runs to import `a.b.c`: those of a, a/b and a/b/c."""
-    parts = name.split(".")
-    for length in range(1, len(parts) + 1):
-        place = root.joinpath(*parts[:length])
-        yield from (path for path in (place.with_suffix(".py"), place / "__init__.py") if path.is_file())

@@ -1,0 +1,213 @@
+"""The edge's queries of InfluxDB for many nodes at once: one statement for each series of all of them.
+
+InfluxDB does not group the samples, which takes it longer than to read them: they are dealt to the nodes
+here, by their instances. A node with a flood has to be asked alone, which takes bounded memory.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import influx_utils
+from edge import influx_queries
+from edge.influx_queries import KEPT_OUT, field_of, measurement_of, tags_by_part
+from edge.source import (
+    CountOf,
+    Line,
+    Lines,
+    NewestOf,
+    NewestTimeOf,
+    Samples,
+    SamplesOf,
+    Tagged,
+    WrongTypesOf,
+    labels_of,
+    tagged,
+)
+from edge.together import ALONE, Owners, Readers, has_flood, most_samples, slots_of
+from nodes.node import Node
+
+if TYPE_CHECKING:
+    from influxdb import InfluxDBClient
+
+# A statement gives at most so many rows: of more, InfluxDB says that they are not complete.
+MOST_ROWS = 10_000
+# InfluxDB takes long to choose among more parts than these, so it is not asked to.
+MOST_PARTS = 40
+# The tags of so many series are remembered from poll to poll.
+MOST_TAGGED = 50_000
+# From when on (ns) and up to when a node's samples count.
+Span = tuple[int, int]
+
+
+class InfluxTogether:
+    """Reads the samples of many nodes from InfluxDB; each `readers` answers one kind of questions."""
+
+    def __init__(self, client: InfluxDBClient) -> None:
+        self._client = client
+        # Names of tags -> their values -> the tags of that series.
+        self._tagged: dict[tuple[str, ...], dict[tuple[str | None, ...], Tagged]] = {}
+        readers: Readers = {
+            SamplesOf: self._samples,
+            CountOf: self._counts,
+            NewestOf: self._newest,
+            NewestTimeOf: self._newest_times,
+            WrongTypesOf: self._wrong_types,
+        }
+        self.readers = {kind: influx_utils.answers()(reader) for kind, reader in readers.items()}
+
+    def _samples(self, questions: Sequence[SamplesOf]) -> list[Any]:
+        interval_ns = int(questions[0].interval_seconds * 1e9)
+        found = self._lines(questions, questions[0].reads_later)
+        silent = {
+            place: influx_queries.silent_keys(question.node, lines, slots_of(question), interval_ns)
+            for place, (question, lines) in enumerate(zip(questions, found, strict=True))
+            if lines is not ALONE
+        }
+        asked = list(dict.fromkeys(key for keys in silent.values() for key in keys))
+        mixed = influx_queries.mixed_keys(self._client, questions[0].node, asked) if asked else []
+        return [
+            ALONE
+            if lines is ALONE
+            else Samples(lines, doubtful={key: KEPT_OUT for key in silent[place] if key in mixed})
+            for place, lines in enumerate(found)
+        ]
+
+    def _counts(self, questions: Sequence[CountOf]) -> list[Any]:
+        return [
+            ALONE if lines is ALONE else sum(len(one.samples) for some in lines.values() for one in some)
+            for lines in self._lines(questions, False)
+        ]
+
+    def _lines(self, questions: Sequence[SamplesOf | CountOf], reads_later: bool) -> list[Any]:
+        """The samples of each node, or ALONE for one that has a flood.
+
+        Raises AnswerTooLargeError if there is too much to read, but of no single node.
+        """
+        nodes = [question.node for question in questions]
+        owners = Owners(nodes)
+        spans = [(one.start, sys.maxsize if reads_later else one.end) for one in questions]
+        most = [most_samples(slots_of(question)) for question in questions]
+        begin, end = min(start for start, _ in spans), max(end for _, end in spans)
+        span = f"time >= {begin}" + ("" if reads_later else f" AND time < {end}")
+        found: list[Any] = [{} for _ in questions]
+        pending = list(nodes[0].metrics.measurements)
+        while pending:
+            statements = [
+                f'SELECT {field_of(key, nodes[0])} AS "value", *::tag FROM {measurement_of(key, nodes[0])}'
+                f" WHERE {_conditions(key, nodes[0], owners, span)} LIMIT {MOST_ROWS}"
+                for key in pending
+            ]
+            answers = influx_utils.run(self._client, statements)
+            again = []
+            for key, answer in zip(pending, answers, strict=True):
+                dealt = self._deal(key, answer, owners, spans)
+                tags = tags_by_part(key, nodes[0])
+                flooded = {
+                    place
+                    for place, lines in dealt.items()
+                    if sum(len(line.samples) for line in lines) >= most[place]
+                    and has_flood(lines, most[place], tags)
+                }
+                if sum(len(series["values"]) for series in answer) >= MOST_ROWS:
+                    if not flooded:
+                        raise influx_utils.AnswerTooLargeError(f"more than {MOST_ROWS} samples of {key}")
+                    # Those of the others come without those of the flood.
+                    again.append(key)
+                for place in flooded:
+                    found[place] = ALONE
+                owners.leave_out(flooded)
+                for place, lines in enumerate(found):
+                    if lines is not ALONE:
+                        lines[key] = dealt.get(place, [])
+            pending = again if owners.places else []
+        return found
+
+    def _deal(
+        self, key: str, answer: Sequence[dict[str, Any]], owners: Owners, spans: Sequence[Span]
+    ) -> dict[int, list[Line]]:
+        """Place of a node -> its series."""
+        dealt: dict[int, list[Line]] = {}
+        for series in answer:
+            group = series.get("tags") or {}
+            names = tuple(series["columns"][2:])
+            known = self._known(names) if not group else {}
+            found: dict[tuple[str | None, ...], list[tuple[int, int, Any]]] = {}
+            for row in series["values"]:
+                texts = tuple(row[2:])
+                places = found.get(texts)
+                if places is None:
+                    places = found[texts] = []
+                    of_series = known.get(texts)
+                    tags = dict(zip(names, texts, strict=True)) | group
+                    if of_series is None:
+                        of_series = known[texts] = tagged(labels_of(tags.items()))
+                    for place in owners.of(key, tags):
+                        line = Line(of_series, [])
+                        dealt.setdefault(place, []).append(line)
+                        places.append((*spans[place], line.samples.append))
+                time = row[0]
+                if type(time) is not int:
+                    raise ValueError("a time that is not a whole number")
+                for start, end, add in places:
+                    if start <= time < end:
+                        add((time, row[1]))
+        return dealt
+
+    def _known(self, names: tuple[str, ...]) -> dict[tuple[str | None, ...], Tagged]:
+        if sum(map(len, self._tagged.values())) > MOST_TAGGED:
+            self._tagged.clear()
+        return self._tagged.setdefault(names, {})
+
+    def _newest(self, questions: Sequence[NewestOf | NewestTimeOf], until: str = "") -> list[Lines]:
+        """The newest sample of each part of each node."""
+        nodes = [question.node for question in questions]
+        owners = Owners(nodes)
+        keys = nodes[0].metrics.measurements
+
+        def queries(span: str) -> list[str]:
+            return [
+                f'SELECT last({field_of(key, nodes[0])}) AS "value", *::tag'
+                f" FROM {measurement_of(key, nodes[0])}"
+                f" WHERE {_conditions(key, nodes[0], owners, span + until)}"
+                f" GROUP BY {_told(key, nodes[0], owners)}"
+                for key in keys
+            ]
+
+        answers = influx_utils.run_newest(self._client, queries)
+        spans = [(-sys.maxsize, sys.maxsize)] * len(nodes)
+        dealt = {
+            key: self._deal(key, answer, owners, spans) for key, answer in zip(keys, answers, strict=True)
+        }
+        return [{key: dealt[key].get(place, []) for key in keys} for place in range(len(nodes))]
+
+    def _newest_times(self, questions: Sequence[NewestTimeOf]) -> list[int | None]:
+        return [
+            max((at for some in lines.values() for line in some for at, _ in line.samples), default=None)
+            for lines in self._newest(questions, " AND time < now()")
+        ]
+
+    def _wrong_types(self, questions: Sequence[WrongTypesOf]) -> list[dict[str, str]]:
+        keys = frozenset().union(*(question.keys for question in questions))
+        types = influx_queries.wrong_types(self._client, questions[0].node, keys)
+        return [{key: kind for key, kind in types.items() if key in question.keys} for question in questions]
+
+
+def _conditions(key: str, node: Node, owners: Owners, span: str) -> str:
+    """Which samples may be those of any of the nodes, of which `node` is one."""
+    metric = node.metrics.measurements[key]
+    conditions = [span]
+    tags = {**metric.tags, **owners.common_tags(metric.exporter)}
+    conditions += [influx_utils.any_of(tag, [value]) for tag, value in tags.items()]
+    if metric.part_tag and len(parts := owners.parts(key)) <= MOST_PARTS:
+        conditions.append(influx_utils.any_of(metric.part_tag, parts))
+    return " AND ".join((*conditions, influx_utils.one_of("instance", owners.instances(metric.exporter))))
+
+
+def _told(key: str, node: Node, owners: Owners) -> str:
+    """What tells the parts of the nodes apart."""
+    exporter = node.metrics.measurements[key].exporter
+    tags = dict.fromkeys([*tags_by_part(key, node), "instance", *owners.pinned(exporter)])
+    return ", ".join(map(influx_utils.identifier, tags))

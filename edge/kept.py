@@ -1,0 +1,87 @@
+"""What is kept of a node over a restart: its whole state now and then, in between only what has changed.
+
+A state is kept as parts. Each record of the window is one, named by its place in a ring, so that a poll adds
+one record and not the whole window.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from common.values import mapping, whole
+from edge.scores import SCORE_RECORDS
+
+# A whole state is written every so many polls: as many changes must be read again at a restart.
+WHOLE_POLLS = 30
+_LARGE = ("selection", "last_record")
+
+
+class KeptState:
+    """The parts of a node's state as they were last written.
+
+    kept = KeptState()
+    kept.whole(watch.state())               # all of it, as JSON
+    kept.changes(watch.state(kept.slot))    # the parts that have changed since, as JSON; empty if none has
+
+    slot: the slot of the newest record that was written, None if none was.
+    """
+
+    def __init__(self) -> None:
+        self._texts: dict[str, str] = {}
+        self.slot: int | None = None
+
+    def whole(self, state: Mapping[str, Any]) -> str:
+        """All parts of a state, as an object in JSON."""
+        self._texts = {}
+        return self.changes(state)
+
+    def changes(self, state: Mapping[str, Any]) -> str:
+        """The parts that are not as they were last time, likewise; empty if all are."""
+        changed = {}
+        for name, part in parts_of(state).items():
+            text = json.dumps(part)
+            if self._texts.get(name) != text:
+                changed[name] = self._texts[name] = text
+        self.slot = state["monitor"]["judge"]["last_slot"]
+        parts = ", ".join(f"{json.dumps(name)}: {text}" for name, text in changed.items())
+        return f"{{{parts}}}" if changed else ""
+
+
+def parts_of(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The state of a watch as parts. Its window may have only the newest records."""
+    monitor = dict(state["monitor"])
+    judge = dict(monitor.pop("judge"))
+    window, last_slot = judge.pop("window"), judge["last_slot"]
+    parts = {name: part for name, part in state.items() if name != "monitor"}
+    parts |= {name: monitor.pop(name) for name in _LARGE}
+    rows = {}
+    for age, values in enumerate(reversed(window)):
+        rows[f"row {(last_slot - age) % SCORE_RECORDS}"] = [last_slot - age, values]
+    return {**parts, "reader": monitor, "judge": judge, **rows}
+
+
+def state_of(parts: Mapping[str, Any]) -> dict[str, Any]:
+    """The state of a watch, from its parts.
+
+    Raises KeyError, TypeError or ValueError if they are not those of one state.
+    """
+    if "monitor" in parts:
+        # A version before wrote states whole.
+        return dict(parts)
+    judge = dict(mapping(parts["judge"]))
+    window = []
+    for age in range(whole(judge["length"])):
+        slot, values = parts[f"row {(judge['last_slot'] - age) % SCORE_RECORDS}"]
+        if slot != judge["last_slot"] - age:
+            raise ValueError("a window with a gap")
+        window.append(values)
+    monitor = {**mapping(parts["reader"]), **{name: parts[name] for name in _LARGE}}
+    monitor["judge"] = {**judge, "window": window[::-1]}
+    others = {
+        name: part
+        for name, part in parts.items()
+        if name not in (*_LARGE, "reader", "judge") and not name.startswith("row ")
+    }
+    return {**others, "monitor": monitor}
