@@ -37,7 +37,7 @@ ATTEMPTS = 1
 # A normal answer has some kilobytes; an hour of samples taken each second has some megabytes.
 MAX_ANSWER_BYTES = 16 << 20
 _PART_BYTES = 1 << 16
-# Longer statements are sent as the content of a request.
+# Longer statements are sent as the content of a request to 1.x, which is known to take them so.
 _LONG_CHARACTERS = 16_000
 _JSON = {"Accept": "application/json"}
 CUT_SHORT = "it was cut short; raise max-row-limit in InfluxDB's configuration"
@@ -466,8 +466,8 @@ def _ask(client: InfluxDBClient, statements: Sequence[str]) -> list[dict[str, An
     with answers(), _told(client):
         # JSON, since one text that is not UTF-8 makes a whole answer in the client's own format unreadable.
         settings = {"db": client._database, "epoch": "ns", "q": ";".join(statements)}
-        if len(settings["q"]) > _LONG_CHARACTERS:
-            # No server takes an URL of any length.
+        is_1 = (getattr(client._session, "server_version", None) or "").startswith("1.")
+        if is_1 and len(settings["q"]) > _LONG_CHARACTERS:
             response = client.request(
                 "query",
                 method="POST",

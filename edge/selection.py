@@ -18,7 +18,7 @@ from common.alerts import WINDOW_RECORDS
 from common.files import UserError
 from common.times import DAY_SECONDS, format_time
 from common.values import mapping, number, text, whole
-from edge.source import Lines
+from edge.source import LinesByKey
 from nodes.metrics import FREE, LAST_LEVEL, UNKNOWN_LEVEL, Metric
 from nodes.node import Node
 from nodes.series import TOO_LARGE, Point, Record, monitored_series, value_fault
@@ -63,7 +63,7 @@ class Slot:
     series: dict[str, dict[str, dict[Tags, Sample]]] = field(default_factory=dict)
 
 
-def in_slots(samples: Lines, node: Node, interval_ns: int, limit: int = sys.maxsize) -> list[Slot]:
+def in_slots(samples: LinesByKey, node: Node, interval_ns: int, limit: int = sys.maxsize) -> list[Slot]:
     """Samples from before `limit` (ns) -> slots, oldest first.
 
     If a series has several samples in a slot, the newest with a usable value counts. Slots without samples
