@@ -16,7 +16,7 @@ from edge.influx_queries import KEPT_OUT, field_of, measurement_of, tags_by_part
 from edge.source import (
     CountOf,
     Line,
-    LinesOf,
+    LinesByKey,
     NewestOf,
     NewestTimeOf,
     Samples,
@@ -38,8 +38,6 @@ MOST_ROWS = 10_000
 MOST_PARTS = 40
 # The tags of so many series are remembered from poll to poll.
 MOST_TAGGED = 50_000
-# From when on (ns) and up to when a node's samples count.
-Bounds = tuple[int, int]
 
 
 class InfluxTogether:
@@ -126,9 +124,9 @@ class InfluxTogether:
         return found
 
     def _deal(
-        self, key: str, answer: Sequence[dict[str, Any]], owners: Owners, spans: Sequence[Bounds]
+        self, key: str, answer: Sequence[dict[str, Any]], owners: Owners, spans: Sequence[tuple[int, int]]
     ) -> tuple[list[list[Line]], list[int]]:
-        """The series of each node, and how many samples they have."""
+        """The series of each node, and how many samples they have; spans: from when to before when (ns)."""
         dealt: list[list[Line]] = [[] for _ in spans]
         numbers = [0] * len(spans)
         places_of = owners.finder(key)
@@ -164,7 +162,7 @@ class InfluxTogether:
             self._tagged.clear()
         return self._tagged.setdefault(names, {})
 
-    def _newest(self, questions: Sequence[NewestOf | NewestTimeOf], until: str = "") -> list[LinesOf]:
+    def _newest(self, questions: Sequence[NewestOf | NewestTimeOf], until: str = "") -> list[LinesByKey]:
         """The newest sample of each part of each node."""
         nodes = [question.node for question in questions]
         owners = Owners(nodes)

@@ -21,7 +21,7 @@ LEAST_CHUNK_RECORDS = 4
 # So many nodes may ask in a poll which names there are. Each has several such questions.
 EXPLAINED_NODES = 8
 # Time (ns) and columns of a record.
-Read = tuple[int, dict[str, float]]
+TimedColumns = tuple[int, dict[str, float]]
 
 
 def poll_all(source: SampleSource, monitors: Sequence[Monitor]) -> Iterator[list[Judged] | Exception]:
@@ -77,7 +77,7 @@ class _Poll:
         self._away: Exception | None = None
         self._explained: set[int] = set()
 
-    def read(self, monitors: Sequence[Monitor], chunk_records: int) -> list[list[Read] | Exception]:
+    def read(self, monitors: Sequence[Monitor], chunk_records: int) -> list[list[TimedColumns] | Exception]:
         """What each monitor reads, or why it could not."""
         found: list[Any] = [None] * len(monitors)
         asking = {place: monitor.read(chunk_records) for place, monitor in enumerate(monitors)}
@@ -120,7 +120,9 @@ class _Poll:
         return node in self._explained
 
 
-def _judge(monitors: Sequence[Monitor], records: Sequence[list[Read] | Exception]) -> list[list[Verdict]]:
+def _judge(
+    monitors: Sequence[Monitor], records: Sequence[list[TimedColumns] | Exception]
+) -> list[list[Verdict]]:
     """The verdicts on the records of each monitor: first on the oldest of all, then on the next ones."""
     verdicts: list[list[Verdict]] = [[] for _ in monitors]
     places = [place for place, rows in enumerate(records) if not isinstance(rows, Exception)]

@@ -17,7 +17,7 @@ from edge.source import (
     SAMPLES_PER_SLOT,
     TOO_MANY,
     Line,
-    LinesOf,
+    LinesByKey,
     Samples,
     labels_of,
     tagged,
@@ -88,7 +88,7 @@ class PrometheusSource:
         interval_ns = int(interval_seconds * 1e9)
         slots = range(start // interval_ns * interval_ns, end, interval_ns)
         until = end + LATER_NS if reads_later else end
-        lines: LinesOf = {key: [] for key in node.metrics.series}
+        lines: LinesByKey = {key: [] for key in node.metrics.series}
         flooded, unread = [], []
         for matchers, keys in _groups(node, node.metrics.series).items():
             parts = sum(len(node.parts_of(node.metrics.measurements[key])) for key in keys)
@@ -115,9 +115,9 @@ class PrometheusSource:
         doubtful = dict.fromkeys(unread, TOO_MANY)
         return Samples(lines, tuple(flooded), tuple(unread), has_later, doubtful)
 
-    def newest_samples(self, node: Node) -> LinesOf:
+    def newest_samples(self, node: Node) -> LinesByKey:
         """The newest sample of each series of the node, of up to two days from now."""
-        lines: LinesOf = {}
+        lines: LinesByKey = {}
         for key in node.metrics.series:
             newest = self._newest_time([key], node, time.time_ns() + LATER_NS)
             lines[key] = []
@@ -150,10 +150,10 @@ class PrometheusSource:
         start: int,
         end: int,
         most_bytes: int = prometheus_utils.LARGEST_ANSWER_BYTES,
-    ) -> LinesOf:
+    ) -> LinesByKey:
         """Raw samples of series with the same matchers."""
         names = {key: node.metrics.series[key].measurement for key in keys}
-        by_name: LinesOf = {name: [] for name in names.values()}
+        by_name: LinesByKey = {name: [] for name in names.values()}
         # Prometheus 3 and VictoriaMetrics leave out the beginning of a range, Prometheus 2 does not.
         expression = selector(list(by_name), matchers) + range_text(end - start + 10**6)
         result = self._client.query(expression, end, most_bytes)
