@@ -65,8 +65,8 @@ def _queries() -> dict[str, str]:
         chosen[name] = f"{name}|"
     queries = {}
     for name, (measurement, _, tags) in ((name, text.partition("|")) for name, text in chosen.items()):
-        where = f"{tags} AND " * bool(tags) + "time <= now()"
-        queries[name] = f'SELECT "value" FROM "{measurement}" WHERE {where} ORDER BY time DESC LIMIT 1'
+        where = f" WHERE {tags}" * bool(tags)
+        queries[name] = f'SELECT "value" FROM "{measurement}"{where} ORDER BY time DESC LIMIT 1'
     return queries
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -67,18 +70,51 @@ def server() -> Iterator[Influxd]:
         yield started
 
 
-def write(place: Influxd, samples: Record, names: Sequence[str] | None = None) -> None:
-    """Write samples, once for each of these nodes; without names, with the instances that they have."""
+@contextlib.contextmanager
+def live(place: Influxd, samples: Record, names: Sequence[str] | None = None) -> Iterator[None]:
+    """Write what is past at once, and inside the `with` each sample when its time comes, as exporters do.
+
+    names: each of these hosts has the samples; without names, they keep the hosts that they have.
+    """
+    lines = sorted(_lines(samples))
+    times = [time_ns for time_ns, *_ in lines]
     client = influx_utils.initializeConnection(place.host, place.port, "", "", timeout_seconds=60.0)
-    lines = []
-    for name in names or [None]:
-        for measurement, points in samples.items():
-            for point in points:
-                tags = dict(series_tags(point))
-                if name is not None:
-                    tags["instance"] = f"{name}:{3333 if tags['job'] == 'ran' else 9100}"
-                tagged = ",".join(f"{key}={value}" for key, value in sorted(tags.items()))
-                lines.append(f"{measurement},{tagged} value={float(point['value'])!r} {point['time']}")
-        if len(lines) > 100_000 or name == (names or [None])[-1]:
-            client.write_points(lines, database="metrics_db", batch_size=10_000, protocol="line")
-            lines = []
+    written = 0
+    ended = threading.Event()
+
+    def write_due() -> None:
+        nonlocal written
+        due = bisect.bisect(times, time.time_ns())
+        while written < due:
+            part = lines[written : min(due, written + 1000)]
+            hosts = names or [None]
+            texts = [
+                f"{before}{host or its_host}{after}" for _, before, its_host, after in part for host in hosts
+            ]
+            client.write_points(texts, database="metrics_db", batch_size=10_000, protocol="line")
+            written += len(part)
+
+    def write_on() -> None:
+        while not ended.wait(0.05):
+            write_due()
+
+    write_due()
+    thread = threading.Thread(target=write_on)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _lines(samples: Record) -> Iterator[tuple[int, str, str, str]]:
+    """Of each sample: its time in ns, and the line that InfluxDB takes, cut before and after its host."""
+    for measurement, points in samples.items():
+        for point in points:
+            tags = dict(series_tags(point))
+            host = tags.pop("instance").partition(":")[0]
+            tagged = "".join(f"{key}={value}," for key, value in sorted(tags.items()))
+            port = 3333 if tags["job"] == "ran" else 9100
+            after = f":{port} value={float(point['value'])!r} {point['time']}"
+            yield point["time"], f"{measurement},{tagged}instance=", host, after

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.processes import Figures, all_lines, line_of, peak_megabytes, process, server, write
+from benchmarks.processes import Figures, all_lines, line_of, live, peak_megabytes, process, server
 from common.files import saveDictJson
 from edge.paths import trainset
 from lab.influxd import Influxd
@@ -32,6 +32,7 @@ FIRST_POLLS = 3
 HISTORY_SECONDS = 120
 FLEET_INTERVAL_SECONDS = 15.0
 FLEET_HISTORY_RECORDS = 70
+FLEET_SECONDS = 2400.0
 FLEET_POLLS = 4
 
 
@@ -107,10 +108,9 @@ def compare_test_mode(folder: Path, repetitions: int, polls: int) -> dict[str, C
     }
     # The first start compiles, and reads from the disk.
     for repetition in range(-1, repetitions):
-        with server() as place:
-            seconds = HISTORY_SECONDS + 2 * (polls + FIRST_POLLS) + 180
-            begin = int(time.time()) - HISTORY_SECONDS
-            write(place, edge.simulate(7, begin, seconds, interval_seconds=POLL_SECONDS))
+        seconds = HISTORY_SECONDS + 2 * (polls + FIRST_POLLS) + 180
+        samples = edge.simulate(7, int(time.time()) - HISTORY_SECONDS, seconds, interval_seconds=POLL_SECONDS)
+        with server() as place, live(place, samples):
             figures = measure_test_mode(place, folder, polls if repetition >= 0 else 1)
         if repetition >= 0:
             for key, row in rows.items():
@@ -232,12 +232,10 @@ def fleet_table(counts: Sequence[int], one: Figures) -> str:
 def fleet_cost(count: int) -> Figures:
     """CPU and wall time of a poll in ms, and memory in MB, of one process that watches so many nodes."""
     names = [f"site-{number}" for number in range(count)]
-    with server() as place, tempfile.TemporaryDirectory() as state:
-        # As long as it takes to write all of this, with time to spare.
-        lead_seconds = 60 + count // 5
-        history = FLEET_HISTORY_RECORDS * FLEET_INTERVAL_SECONDS
-        seconds = history + lead_seconds + (FIRST_POLLS + FLEET_POLLS + 1) * FLEET_INTERVAL_SECONDS
-        write(place, edge.simulate(7, int(time.time() - history), seconds), names)
+    begin = int(time.time()) - FLEET_HISTORY_RECORDS * FLEET_INTERVAL_SECONDS
+    # The history of a thousand nodes takes a minute or two to write.
+    samples = edge.simulate(7, begin, FLEET_SECONDS)
+    with server() as place, live(place, samples, names), tempfile.TemporaryDirectory() as state:
         every = ("--node", "all") * (count > 1)
         command = ("benchmarks.product", "test", "--mode", "test", "--influx_port", str(place.port), *every)
         with process(*command, "--state_dir", state) as started:
