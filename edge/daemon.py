@@ -7,6 +7,7 @@ other.
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import time
@@ -240,6 +241,9 @@ class Daemon:
         # What is saved must also be logged.
         with self._ending.deferred():
             self._take(good)
+        if is_first_poll:
+            # What is there now stays; the collector of reference cycles need not go through it again.
+            gc.freeze()
         return True
 
     def _found(
