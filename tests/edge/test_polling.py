@@ -9,13 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
+import influx_utils
+from edge import influx_together, polling, together
 from edge.detector import Verdict
 from edge.monitor import Judged, Monitor
 from edge.polling import poll_all
 from edge.prometheus_samples import PrometheusSource
 from edge.samples import InfluxSource
 from edge.source import CountOf, NewestTimeOf, SampleSource, WrongTypesOf
+from lab.influxd import Influxd
 from lab.prometheus import PrometheusServer
 from lab.remote_write import remote_write
 from nodes.metrics import (
@@ -228,3 +232,159 @@ def test_each_of_many_nodes_is_told_what_it_is_told_alone(odd_site: Site) -> Non
     assert site.source.answer(counts) == [one.ask(site.source) for one in counts]
     kinds = [WrongTypesOf(one, frozenset({RX_CPU, RECEIVED})) for one in ODD]
     assert site.source.answer(kinds) == [{}] * len(ODD)
+
+
+# --- in InfluxDB ---------------------------------------------------------------------------------
+
+
+def test_sixty_nodes_take_one_request_and_their_silence_a_few(database: Database) -> None:
+    source, asked = influx_source(database)
+    site = Site(source, functools.partial(write_samples, database.client), [node(i) for i in range(60)])
+    site.scrape(8, 9)
+    site.poll(10 + LATER)
+    for slot in (10, 11):
+        site.scrape(slot)
+        asked.clear()
+        assert [len(found) for found in site.poll(slot + 1 + LATER)] == [1] * 60
+        assert len(asked) == 1
+    for slot in range(12, 20):
+        asked.clear()
+        site.poll(slot + 1 + LATER)
+        assert len(asked) <= 4
+    assert all(monitor.reader.silent_polls > 4 for monitor in site.together)
+    site.scrape(20)
+    assert [len(found) for found in site.poll(21 + LATER)] == [1] * 60
+
+
+def test_text_that_one_node_writes_is_its_own_fault_alone(
+    site: Callable[[Sequence[Node]], Site], database: Database
+) -> None:
+    both = site([node(0), node(1)])
+    both.scrape(8, 9)
+    both.poll_both(10 + LATER)
+    # In another shard, InfluxDB takes what it refuses where there are numbers.
+    week = both.at(0) - 21 * 86400 * SECOND
+    database.client.write(
+        [f'rx_cpu_time,instance=edge0:3333,job=ran value="x" {week}'],
+        {"db": database.name},
+        protocol="line",
+    )
+    both.scrape(10)
+    assert [[one.faults for one in found] for found in both.poll_both(11 + LATER)] == [[{}], [{}]]
+
+
+@pytest.mark.parametrize("most_bytes", [60_000, 20_000, 6000])
+def test_answers_that_are_too_large_are_asked_for_in_halves(
+    site: Callable[[Sequence[Node]], Site], monkeypatch: pytest.MonkeyPatch, most_bytes: int
+) -> None:
+    many = site([node(i) for i in range(24)])
+    many.scrape(8, 9)
+    many.poll_both(10 + LATER)
+    monkeypatch.setattr(influx_utils, "MAX_ANSWER_BYTES", most_bytes)
+    many.scrape(10)
+    assert [len(found) for found in many.poll_both(11 + LATER)] == [1] * 24
+
+
+def test_a_flood_that_fills_the_answer_is_left_out_of_it(
+    site: Callable[[Sequence[Node]], Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(influx_together, "MOST_ROWS", 300)
+    many = site([node(i) for i in range(10)])
+    many.scrape(8, 9)
+    many.poll_both(10 + LATER)
+    many.scrape(10)
+    flood = {"instance": "edge3:3333", "job": "ran", "value": 1.0}
+    many.write({RX_CPU: [flood | {"time": many.at(10.1) + i * 10**6} for i in range(1000)]})
+    assert [len(found) for found in many.poll_both(11 + LATER)] == [1] * 10
+
+
+def test_an_hour_is_caught_up_in_parts_none_twice_and_none_skipped(
+    site: Callable[[Sequence[Node]], Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(polling, "RECORDS_AT_ONCE", 80)
+    monkeypatch.setattr(together, "SAMPLES_AT_ONCE", 150)
+    many = site([node(i) for i in range(4)])
+    many.scrape(-221, -220)
+    many.poll(-219 + LATER)
+    many.scrape(*range(-219, 20))
+    polls = 0
+    while polls == 0 or any(monitor.reader.has_more for monitor in many.together):
+        found = many.poll(20 + LATER)
+        polls += 1
+        # 80 records of 4 nodes.
+        assert max(map(len, found)) <= 20
+    assert polls == 12
+    for place in range(4):
+        assert many.slots(place) == list(range(-221, 20))
+
+
+# --- errors --------------------------------------------------------------------------------------
+
+
+def test_a_server_that_is_killed_and_comes_back_costs_no_record_and_one_request(tmp_path: Path) -> None:
+    with Influxd(tmp_path) as server:
+        client = influx_utils.initializeConnection(server.host, server.port, "", "")
+        influx_utils.checkDatabase(client, "edge")
+        asked: list[Any] = []
+        send = client._session.send
+        client._session.send = lambda *one, **more: (asked.append(one), send(*one, **more))[1]
+        source = InfluxSource(client, "localhost:8086", "edge")
+        many = Site(source, functools.partial(write_samples, client), [node(i) for i in range(40)])
+        many.scrape(8, 9)
+        many.poll(10 + LATER)
+        many.scrape(10)
+        server.kill()
+        for _ in range(2):
+            asked.clear()
+            found = many.poll(11 + LATER)
+            assert all(isinstance(one, requests.ConnectionError) for one in found)
+            assert len(found) == 40 and len(asked) == 1
+        server.start()
+        many.scrape(11)
+        assert [len(one) for one in many.poll(12 + LATER)] == [2] * 40
+        assert all(many.slots(place) == [8, 9, 10, 11] for place in range(40))
+
+
+def test_a_database_that_is_gone_is_the_error_of_all_nodes_at_once(database: Database) -> None:
+    source, asked = influx_source(database)
+    site = Site(source, functools.partial(write_samples, database.client), [node(i) for i in range(40)])
+    database.client.drop_database(database.name)
+    asked.clear()
+    found = site.poll(10 + LATER)
+    assert {source.kind_of(one) for one in found if isinstance(one, Exception)} == {"database"}
+    # The second one tells the reason, which InfluxDB says for a single statement alone.
+    assert len(found) == 40 and len(asked) == 2
+    database.client.create_database(database.name)
+
+
+def test_a_server_that_hangs_is_asked_for_half_the_next_time(tmp_path: Path) -> None:
+    with Influxd(tmp_path) as server:
+        client = influx_utils.initializeConnection(server.host, server.port, "", "", timeout_seconds=0.3)
+        influx_utils.checkDatabase(client, "edge")
+        source = InfluxSource(client, "localhost:8086", "edge")
+        questions = [NewestTimeOf(node(i)) for i in range(40)]
+        server.pause()
+        found = source.answer(questions)
+        assert len(found) == 40 and {source.kind_of(one) for one in found} == {"timeout"}
+        server.resume()
+        assert source._together._at_once == together.SAMPLES_AT_ONCE // 2
+        assert source.answer(questions) == [None] * 40
+
+
+def test_what_is_refused_of_one_node_is_answered_for_all_others(database: Database) -> None:
+    source, _ = influx_source(database)
+    nodes = [node(i) for i in range(9)]
+    refusing = nodes[5]
+    answer = source.newest_sample_time
+    source.newest_sample_time = lambda one: refused() if one is refusing else answer(one)
+    readers = source._together._readers
+    reader = readers[NewestTimeOf]
+    readers[NewestTimeOf] = lambda asked: (
+        refused() if any(one.node is refusing for one in asked) else reader(asked)
+    )
+    found = source.answer([NewestTimeOf(one) for one in nodes])
+    assert [isinstance(one, Exception) for one in found] == [one is refusing for one in nodes]
+
+
+def refused() -> None:
+    raise influx_utils.InfluxDBClientError("this is refused")
