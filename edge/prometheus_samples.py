@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import prometheus_utils
 from common.files import UserError
+from edge.prometheus_together import LATER_NS, LOOKBACK_NS, PrometheusTogether
 from edge.source import (
     LISTED_NAMES,
     SAMPLES_BESIDE,
@@ -18,18 +20,16 @@ from edge.source import (
     TOO_MANY,
     Line,
     LinesByKey,
+    Question,
     Samples,
     labels_of,
     tagged,
 )
+from edge.together import Together
 from nodes.node import Node
 from nodes.series import RECORD_SECONDS, pinned_tags
 from prometheus_utils import Matchers, Prometheus, PrometheusError, TooMuchError, range_text, selector
 
-# VictoriaMetrics keeps no sample that is dated later than this, and these are the later ones looked at.
-LATER_NS = 2 * 86400 * 10**9
-# How far back the newest sample is looked for.
-LOOKBACK_NS = 31 * 86400 * 10**9
 _SECOND = 10**9
 # Space in an answer for the labels of all series, and for each sample.
 LABEL_BYTES, SAMPLE_BYTES = 1 << 20, 40
@@ -50,6 +50,7 @@ class PrometheusSource:
 
     def __init__(self, client: Prometheus) -> None:
         self._client = client
+        self._together = Together(self, PrometheusTogether(client).readers, TooMuchError)
         self.name = f"Prometheus at {client.url}"
         self.place = client.url
         self.identity = {"server": client.url}
@@ -70,6 +71,15 @@ class PrometheusSource:
         """One word for a label."""
         assert isinstance(error, PrometheusError)
         return error.label
+
+    def is_away(self, error: Exception) -> bool:
+        """Whether an error is one of the server as a whole."""
+        assert isinstance(error, PrometheusError)
+        return error.label != "error"
+
+    def answer(self, questions: Sequence[Question]) -> list[Any]:
+        """The answers to questions of many nodes, as in SampleSource."""
+        return self._together.answer(questions)
 
     def get_samples(
         self,

@@ -33,7 +33,7 @@ from edge.source import (
     Question,
     Samples,
 )
-from edge.together import answer_together
+from edge.together import Together
 from nodes.node import Node
 from nodes.series import RECORD_SECONDS
 
@@ -57,7 +57,7 @@ class InfluxSource:
 
     def __init__(self, client: InfluxDBClient, server: str, db_name: str) -> None:
         self._client, self._server, self._db_name = client, server, db_name
-        self._together = InfluxTogether(client)
+        self._together = Together(self, InfluxTogether(client).readers, influx_utils.AnswerTooLargeError)
         self.name = f"InfluxDB at {server}"
         self.place = f"{server}, database {db_name}"
         self.identity = {"server": server, "database": db_name}
@@ -84,7 +84,7 @@ class InfluxSource:
 
     def answer(self, questions: Sequence[Question]) -> list[Any]:
         """The answers to questions of many nodes, as in SampleSource."""
-        return answer_together(self, questions, self._together.readers, influx_utils.AnswerTooLargeError)
+        return self._together.answer(questions)
 
     @influx_utils.answers()
     def get_samples(
