@@ -7,6 +7,7 @@ other.
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import time
@@ -215,38 +216,56 @@ class Daemon:
                 self._source.prepare()
                 self._is_connected = True
             results = poll_all(self._source, [watch.monitor for watch in watches.values()])
-            if results and all(isinstance(one, self._source.errors) for one in results):
-                raise results[0]
+            # One by one: all verdicts on the histories of a thousand nodes are many.
+            found = {
+                name: self._found(name, watch, result, is_first_poll)
+                for (name, watch), result in zip(watches.items(), results, strict=True)
+            }
+            errors = [one for one in found.values() if isinstance(one, self._source.errors)]
+            if errors and len(errors) == len(found):
+                raise errors[0]
         except self._source.errors as error:
             self._note_away(
                 self._source.name, self._source.describe_error(error), self._source.kind_of(error)
             )
             self._publish([], self._status)
             return False
-        found: dict[str, Found] = {}
-        is_good = True
-        for (name, watch), result in zip(watches.items(), results, strict=True):
-            if not isinstance(result, Exception):
-                with ABOUT_NODE.node(name):
-                    found[name] = watch.take(result)
-                watch.notices.mended("poll", "records are judged again")
-                continue
-            is_good = False
-            is_server = isinstance(result, self._source.errors)
-            line = self._source.describe_error(result) if is_server else str(result)
-            # At the start somebody is watching; later the service waits until it is fixed.
-            is_start = is_first_poll and not watch.monitor.reader.has_begun
-            if not name and not is_server and (self._settings.once or is_start):
-                raise result
-            self._exporter.failures.labels("refused").inc()
-            watch.notices.fault("poll", line)
-            self._status = line
-        if is_good:
+        for name, one in found.items():
+            if isinstance(one, Exception):
+                self._note_error(name, one)
+            else:
+                watches[name].notices.mended("poll", "records are judged again")
+        good = {name: one for name, one in found.items() if isinstance(one, Found)}
+        if len(good) == len(found):
             self._exporter.good_poll()
         # What is saved must also be logged.
         with self._ending.deferred():
-            self._take(found)
+            self._take(good)
+        if is_first_poll:
+            # What is there now stays; the collector of reference cycles need not go through it again.
+            gc.freeze()
         return True
+
+    def _found(
+        self, name: str, watch: Watch, result: list[Judged] | Exception, is_first_poll: bool
+    ) -> Found | Exception:
+        """What a node's result adds up to. Raises it if only the user can help, who is watching."""
+        if not isinstance(result, Exception):
+            with ABOUT_NODE.node(name):
+                return watch.take(result)
+        # At the start somebody is watching; later the service waits until it is fixed.
+        is_start = is_first_poll and not watch.monitor.reader.has_begun
+        is_for_user = isinstance(result, UserError) and not name
+        if is_for_user and (self._settings.once or is_start):
+            raise result
+        return result
+
+    def _note_error(self, name: str, error: Exception) -> None:
+        is_server = isinstance(error, self._source.errors)
+        line = self._source.describe_error(error) if is_server else str(error)
+        self._exporter.failures.labels("refused").inc()
+        self.nodes.watches[name].notices.fault("poll", line)
+        self._status = line
 
     def _send(self) -> bool:
         """Send the anomalies. Returns whether the server that stores them could be reached."""

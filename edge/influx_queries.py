@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import influx_utils
-from edge.source import Line, LinesOf, labels_of, tagged
+from edge.source import Line, LinesByKey, labels_of, tagged
 from nodes.metrics import UNKNOWN_LEVEL
 from nodes.node import Node
 from nodes.series import NO_NUMBERS, pinned_tags
@@ -63,7 +63,7 @@ def conditions_of(measurement: str, node: Node, span: str, tags: Mapping[str, st
     return " AND ".join(conditions)
 
 
-def silent_keys(node: Node, lines: LinesOf, slots: int, interval_ns: int) -> list[str]:
+def silent_keys(node: Node, lines: LinesByKey, slots: int, interval_ns: int) -> list[str]:
     """The series that have no sample in some of so many slots, and whose silence would mean a level."""
     return [
         key

@@ -6,18 +6,18 @@ here, by their instances. A node with a flood has to be asked alone, which takes
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import influx_utils
+from common.times import DAY_SECONDS
 from edge import influx_queries
 from edge.influx_queries import KEPT_OUT, field_of, measurement_of, tags_by_part
 from edge.source import (
     CountOf,
     Line,
-    LinesOf,
-    NewestOf,
     NewestTimeOf,
     Samples,
     SamplesOf,
@@ -27,6 +27,7 @@ from edge.source import (
     tagged,
 )
 from edge.together import ALONE, Owners, Readers, has_flood, most_samples, slots_of
+from influx_versions import LongTimeError
 from nodes.node import Node
 
 if TYPE_CHECKING:
@@ -36,10 +37,11 @@ if TYPE_CHECKING:
 MOST_ROWS = 10_000
 # InfluxDB takes long to choose among more parts than these, so it is not asked to.
 MOST_PARTS = 40
+# How far back the newest sample is looked for at once: an hour, a week, then four weeks more each time. What
+# is older is looked for in the end.
+NEWEST_SECONDS = (3600, *range(7 * DAY_SECONDS, 371 * DAY_SECONDS, 28 * DAY_SECONDS))
 # The tags of so many series are remembered from poll to poll.
 MOST_TAGGED = 50_000
-# From when on (ns) and up to when a node's samples count.
-Bounds = tuple[int, int]
 
 
 class InfluxTogether:
@@ -52,7 +54,6 @@ class InfluxTogether:
         readers: Readers = {
             SamplesOf: self._samples,
             CountOf: self._counts,
-            NewestOf: self._newest,
             NewestTimeOf: self._newest_times,
             WrongTypesOf: self._wrong_types,
         }
@@ -126,9 +127,9 @@ class InfluxTogether:
         return found
 
     def _deal(
-        self, key: str, answer: Sequence[dict[str, Any]], owners: Owners, spans: Sequence[Bounds]
+        self, key: str, answer: Sequence[dict[str, Any]], owners: Owners, spans: Sequence[tuple[int, int]]
     ) -> tuple[list[list[Line]], list[int]]:
-        """The series of each node, and how many samples they have."""
+        """The series of each node, and how many samples they have; spans: from when to before when (ns)."""
         dealt: list[list[Line]] = [[] for _ in spans]
         numbers = [0] * len(spans)
         places_of = owners.finder(key)
@@ -164,31 +165,41 @@ class InfluxTogether:
             self._tagged.clear()
         return self._tagged.setdefault(names, {})
 
-    def _newest(self, questions: Sequence[NewestOf | NewestTimeOf], until: str = "") -> list[LinesOf]:
-        """The newest sample of each part of each node."""
-        nodes = [question.node for question in questions]
+    def _newest_times(self, questions: Sequence[NewestTimeOf]) -> list[Any]:
+        """The newest of the last hour, or of the time before, and so on: the longer the time that a statement
+        is about, the longer it takes for each series that has samples in all of it.
+        """
+        found: list[Any] = [None] * len(questions)
+        try:
+            for until, since in itertools.pairwise((0, *NEWEST_SECONDS, None)):
+                left = [place for place, time in enumerate(found) if time is None]
+                if not left:
+                    break
+                begin = f"now() - {since}s" if since else "0"
+                span = f"time >= {begin} AND time < now() - {until}s"
+                times = self._newest_in(span, [questions[place].node for place in left])
+                for place, time in zip(left, times, strict=True):
+                    found[place] = time
+        except LongTimeError:
+            return [ALONE] * len(questions)
+        return found
+
+    def _newest_in(self, span: str, nodes: Sequence[Node]) -> list[int | None]:
         owners = Owners(nodes)
-        keys = nodes[0].metrics.measurements
-
-        def queries(span: str) -> list[str]:
-            chosen = _conditions(keys, nodes[0], owners, span + until)
-            return [
-                f'SELECT last({field_of(key, nodes[0])}) AS "value", *::tag'
-                f" FROM {measurement_of(key, nodes[0])} WHERE {chosen[key]}"
-                f" GROUP BY {_told(key, nodes[0], owners)}"
-                for key in keys
-            ]
-
-        answers = influx_utils.run_newest(self._client, queries)
-        spans = [(-sys.maxsize, sys.maxsize)] * len(nodes)
-        dealt = [self._deal(key, answer, owners, spans)[0] for key, answer in zip(keys, answers, strict=True)]
-        return [dict(zip(keys, of_node, strict=True)) for of_node in zip(*dealt, strict=True)]
-
-    def _newest_times(self, questions: Sequence[NewestTimeOf]) -> list[int | None]:
-        return [
-            max((at for some in lines.values() for line in some for at, _ in line.samples), default=None)
-            for lines in self._newest(questions, " AND time < now()")
+        keys = list(nodes[0].metrics.measurements)
+        chosen = _conditions(keys, nodes[0], owners, span)
+        statements = [
+            f'SELECT last({field_of(key, nodes[0])}) AS "value" FROM {measurement_of(key, nodes[0])}'
+            f" WHERE {chosen[key]} GROUP BY {_told(key, nodes[0], owners)}"
+            for key in keys
         ]
+        times: list[list[int]] = [[] for _ in nodes]
+        spans = [(-sys.maxsize, sys.maxsize)] * len(nodes)
+        for key, answer in zip(keys, influx_utils.run(self._client, statements), strict=True):
+            dealt, _ = self._deal(key, answer, owners, spans)
+            for of_node, lines in zip(times, dealt, strict=True):
+                of_node += (time for line in lines for time, _ in line.samples)
+        return [max(of_node, default=None) for of_node in times]
 
     def _wrong_types(self, questions: Sequence[WrongTypesOf]) -> list[dict[str, str]]:
         keys = frozenset().union(*(question.keys for question in questions))

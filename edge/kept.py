@@ -15,7 +15,8 @@ from edge.scores import SCORE_RECORDS
 
 # A whole state is written every so many polls: as many changes must be read again at a restart.
 WHOLE_POLLS = 30
-_LARGE = ("selection", "last_record")
+_ROW = "row "
+_OF_MONITOR = ("selection", "last_record", "reader", "judge")
 
 
 class KeptState:
@@ -29,24 +30,33 @@ class KeptState:
     """
 
     def __init__(self) -> None:
+        self._parts: dict[str, Any] = {}
         self._texts: dict[str, str] = {}
         self.slot: int | None = None
 
     def whole(self, state: Mapping[str, Any]) -> str:
         """All parts of a state, as an object in JSON."""
-        self._texts = {}
+        self._parts, self._texts = {}, {}
         return self.changes(state)
 
     def changes(self, state: Mapping[str, Any]) -> str:
         """The parts that are not as they were last time, likewise; empty if all are."""
-        changed = {}
+        changed = []
         for name, part in parts_of(state).items():
+            # Most objects are made anew for a state; those that are not are never changed.
+            if part is self._parts.get(name):
+                continue
             text = json.dumps(part)
+            if name.startswith(_ROW):
+                # A record does not change.
+                changed.append(f'"{name}": {text}')
+                continue
             if self._texts.get(name) != text:
-                changed[name] = self._texts[name] = text
+                self._texts[name] = text
+                changed.append(f'"{name}": {text}')
+            self._parts[name] = part
         self.slot = state["monitor"]["judge"]["last_slot"]
-        parts = ", ".join(f"{json.dumps(name)}: {text}" for name, text in changed.items())
-        return f"{{{parts}}}" if changed else ""
+        return f"{{{', '.join(changed)}}}" if changed else ""
 
 
 def parts_of(state: Mapping[str, Any]) -> dict[str, Any]:
@@ -55,10 +65,13 @@ def parts_of(state: Mapping[str, Any]) -> dict[str, Any]:
     judge = dict(monitor.pop("judge"))
     window, last_slot = judge.pop("window"), judge["last_slot"]
     parts = {name: part for name, part in state.items() if name != "monitor"}
-    parts |= {name: monitor.pop(name) for name in _LARGE}
+    selection = dict(monitor.pop("selection"))
+    # It grows with each record, unlike the rest of the selection.
+    monitor["number"] = selection.pop("number")
+    parts |= {"selection": selection, "last_record": monitor.pop("last_record")}
     rows = {}
     for age, values in enumerate(reversed(window)):
-        rows[f"row {(last_slot - age) % SCORE_RECORDS}"] = [last_slot - age, values]
+        rows[f"{_ROW}{(last_slot - age) % SCORE_RECORDS}"] = [last_slot - age, values]
     return {**parts, "reader": monitor, "judge": judge, **rows}
 
 
@@ -73,15 +86,15 @@ def state_of(parts: Mapping[str, Any]) -> dict[str, Any]:
     judge = dict(mapping(parts["judge"]))
     window = []
     for age in range(whole(judge["length"])):
-        slot, values = parts[f"row {(judge['last_slot'] - age) % SCORE_RECORDS}"]
+        slot, values = parts[f"{_ROW}{(judge['last_slot'] - age) % SCORE_RECORDS}"]
         if slot != judge["last_slot"] - age:
             raise ValueError("a window with a gap")
         window.append(values)
-    monitor = {**mapping(parts["reader"]), **{name: parts[name] for name in _LARGE}}
+    monitor = dict(mapping(parts["reader"]))
+    monitor["selection"] = {**mapping(parts["selection"]), "number": monitor.pop("number")}
+    monitor["last_record"] = parts["last_record"]
     monitor["judge"] = {**judge, "window": window[::-1]}
     others = {
-        name: part
-        for name, part in parts.items()
-        if name not in (*_LARGE, "reader", "judge") and not name.startswith("row ")
+        name: part for name, part in parts.items() if name not in _OF_MONITOR and not name.startswith(_ROW)
     }
     return {**others, "monitor": monitor}

@@ -21,17 +21,23 @@ LEAST_CHUNK_RECORDS = 4
 # So many nodes may ask in a poll which names there are. Each has several such questions.
 EXPLAINED_NODES = 8
 # Time (ns) and columns of a record.
-Read = tuple[int, dict[str, float]]
+TimedColumns = tuple[int, dict[str, float]]
 
 
-def poll_all(source: SampleSource, monitors: Sequence[Monitor]) -> list[list[Judged] | Exception]:
+def poll_all(source: SampleSource, monitors: Sequence[Monitor]) -> Iterator[list[Judged] | Exception]:
     """Poll these nodes once, each by its monitor: what is reported of each, or why it could not be read.
 
-    An error is one of the source's, or UserError. Once the server is away, it is every other node's error,
-    and nothing is sent any more.
+    They come in the order of the monitors, and are not all held at once. An error is one of the source's, or
+    UserError. Once the server is away, it is every other node's error, and nothing is sent any more.
     """
-    with _no_collector():
-        return _poll_all(source, monitors)
+    chunk_records = min(CHUNK_RECORDS, max(RECORDS_AT_ONCE // max(len(monitors), 1), LEAST_CHUNK_RECORDS))
+    poll = _Poll(source)
+    for part in _parts(monitors, chunk_records):
+        with _no_collector():
+            records = poll.read(part, chunk_records)
+            verdicts = _judge(part, records)
+        for monitor, one, judged in zip(part, records, verdicts, strict=True):
+            yield one if isinstance(one, Exception) else monitor.take(judged)
 
 
 @contextlib.contextmanager
@@ -46,20 +52,6 @@ def _no_collector() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
-
-
-def _poll_all(source: SampleSource, monitors: Sequence[Monitor]) -> list[list[Judged] | Exception]:
-    chunk_records = min(CHUNK_RECORDS, max(RECORDS_AT_ONCE // max(len(monitors), 1), LEAST_CHUNK_RECORDS))
-    poll = _Poll(source)
-    found: list[list[Judged] | Exception] = []
-    for part in _parts(monitors, chunk_records):
-        records = poll.read(part, chunk_records)
-        verdicts = _judge(part, records)
-        found += [
-            one if isinstance(one, Exception) else monitor.take(judged)
-            for monitor, one, judged in zip(part, records, verdicts, strict=True)
-        ]
-    return found
 
 
 def _parts(monitors: Sequence[Monitor], chunk_records: int) -> Iterator[list[Monitor]]:
@@ -85,7 +77,7 @@ class _Poll:
         self._away: Exception | None = None
         self._explained: set[int] = set()
 
-    def read(self, monitors: Sequence[Monitor], chunk_records: int) -> list[list[Read] | Exception]:
+    def read(self, monitors: Sequence[Monitor], chunk_records: int) -> list[list[TimedColumns] | Exception]:
         """What each monitor reads, or why it could not."""
         found: list[Any] = [None] * len(monitors)
         asking = {place: monitor.read(chunk_records) for place, monitor in enumerate(monitors)}
@@ -128,7 +120,9 @@ class _Poll:
         return node in self._explained
 
 
-def _judge(monitors: Sequence[Monitor], records: Sequence[list[Read] | Exception]) -> list[list[Verdict]]:
+def _judge(
+    monitors: Sequence[Monitor], records: Sequence[list[TimedColumns] | Exception]
+) -> list[list[Verdict]]:
     """The verdicts on the records of each monitor: first on the oldest of all, then on the next ones."""
     verdicts: list[list[Verdict]] = [[] for _ in monitors]
     places = [place for place, rows in enumerate(records) if not isinstance(rows, Exception)]

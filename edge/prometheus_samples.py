@@ -8,28 +8,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import prometheus_utils
 from common.files import UserError
+from edge.prometheus_together import LATER_NS, LOOKBACK_NS, PrometheusTogether
 from edge.source import (
     LISTED_NAMES,
     SAMPLES_BESIDE,
     SAMPLES_PER_SLOT,
     TOO_MANY,
     Line,
-    LinesOf,
+    LinesByKey,
+    Question,
     Samples,
     labels_of,
     tagged,
 )
+from edge.together import Together
 from nodes.node import Node
 from nodes.series import RECORD_SECONDS, pinned_tags
 from prometheus_utils import Matchers, Prometheus, PrometheusError, TooMuchError, range_text, selector
 
-# VictoriaMetrics keeps no sample that is dated later than this, and these are the later ones looked at.
-LATER_NS = 2 * 86400 * 10**9
-# How far back the newest sample is looked for.
-LOOKBACK_NS = 31 * 86400 * 10**9
 _SECOND = 10**9
 # Space in an answer for the labels of all series, and for each sample.
 LABEL_BYTES, SAMPLE_BYTES = 1 << 20, 40
@@ -50,6 +50,7 @@ class PrometheusSource:
 
     def __init__(self, client: Prometheus) -> None:
         self._client = client
+        self._together = Together(self, PrometheusTogether(client).readers, TooMuchError)
         self.name = f"Prometheus at {client.url}"
         self.place = client.url
         self.identity = {"server": client.url}
@@ -71,6 +72,15 @@ class PrometheusSource:
         assert isinstance(error, PrometheusError)
         return error.label
 
+    def is_away(self, error: Exception) -> bool:
+        """Whether an error is one of the server as a whole."""
+        assert isinstance(error, PrometheusError)
+        return error.label != "error"
+
+    def answer(self, questions: Sequence[Question]) -> list[Any]:
+        """The answers to questions of many nodes, as in SampleSource."""
+        return self._together.answer(questions)
+
     def get_samples(
         self,
         node: Node,
@@ -88,7 +98,7 @@ class PrometheusSource:
         interval_ns = int(interval_seconds * 1e9)
         slots = range(start // interval_ns * interval_ns, end, interval_ns)
         until = end + LATER_NS if reads_later else end
-        lines: LinesOf = {key: [] for key in node.metrics.series}
+        lines: LinesByKey = {key: [] for key in node.metrics.series}
         flooded, unread = [], []
         for matchers, keys in _groups(node, node.metrics.series).items():
             parts = sum(len(node.parts_of(node.metrics.measurements[key])) for key in keys)
@@ -115,9 +125,9 @@ class PrometheusSource:
         doubtful = dict.fromkeys(unread, TOO_MANY)
         return Samples(lines, tuple(flooded), tuple(unread), has_later, doubtful)
 
-    def newest_samples(self, node: Node) -> LinesOf:
+    def newest_samples(self, node: Node) -> LinesByKey:
         """The newest sample of each series of the node, of up to two days from now."""
-        lines: LinesOf = {}
+        lines: LinesByKey = {}
         for key in node.metrics.series:
             newest = self._newest_time([key], node, time.time_ns() + LATER_NS)
             lines[key] = []
@@ -150,10 +160,10 @@ class PrometheusSource:
         start: int,
         end: int,
         most_bytes: int = prometheus_utils.LARGEST_ANSWER_BYTES,
-    ) -> LinesOf:
+    ) -> LinesByKey:
         """Raw samples of series with the same matchers."""
         names = {key: node.metrics.series[key].measurement for key in keys}
-        by_name: LinesOf = {name: [] for name in names.values()}
+        by_name: LinesByKey = {name: [] for name in names.values()}
         # Prometheus 3 and VictoriaMetrics leave out the beginning of a range, Prometheus 2 does not.
         expression = selector(list(by_name), matchers) + range_text(end - start + 10**6)
         result = self._client.query(expression, end, most_bytes)

@@ -29,11 +29,11 @@ from edge.source import (
     SAMPLES_PER_SLOT,
     TOO_MANY,
     Line,
-    LinesOf,
+    LinesByKey,
     Question,
     Samples,
 )
-from edge.together import answer_together
+from edge.together import Together
 from nodes.node import Node
 from nodes.series import RECORD_SECONDS
 
@@ -57,7 +57,7 @@ class InfluxSource:
 
     def __init__(self, client: InfluxDBClient, server: str, db_name: str) -> None:
         self._client, self._server, self._db_name = client, server, db_name
-        self._together = InfluxTogether(client)
+        self._together = Together(self, InfluxTogether(client).readers, influx_utils.AnswerTooLargeError)
         self.name = f"InfluxDB at {server}"
         self.place = f"{server}, database {db_name}"
         self.identity = {"server": server, "database": db_name}
@@ -84,7 +84,7 @@ class InfluxSource:
 
     def answer(self, questions: Sequence[Question]) -> list[Any]:
         """The answers to questions of many nodes, as in SampleSource."""
-        return answer_together(self, questions, self._together.readers, influx_utils.AnswerTooLargeError)
+        return self._together.answer(questions)
 
     @influx_utils.answers()
     def get_samples(
@@ -107,7 +107,7 @@ class InfluxSource:
         span = f"time >= {start}" + ("" if reads_later else f" AND time < {end}")
         measurements = node.metrics.measurements
         statements = [statement_of(measurement, node, span, limit) for measurement in measurements]
-        lines: LinesOf = {}
+        lines: LinesByKey = {}
         flooded, unread, has_later = [], [], False
         try:
             answers = influx_utils.run(self._client, statements)
@@ -139,7 +139,9 @@ class InfluxSource:
         doubtful |= dict.fromkeys(unread, TOO_MANY)
         return Samples(lines, tuple(flooded), tuple(unread), has_later, doubtful)
 
-    def _kept_out(self, node: Node, lines: LinesOf, slots: Sequence[int], interval_ns: int) -> dict[str, str]:
+    def _kept_out(
+        self, node: Node, lines: LinesByKey, slots: Sequence[int], interval_ns: int
+    ) -> dict[str, str]:
         """Series that are silent in a slot beside text or a field of two types: their points may be refused.
 
         Only those are asked for whose silence would mean a level.
@@ -148,7 +150,7 @@ class InfluxSource:
         return dict.fromkeys(mixed_keys(self._client, node, silent), KEPT_OUT) if silent else {}
 
     @influx_utils.answers()
-    def newest_samples(self, node: Node) -> LinesOf:
+    def newest_samples(self, node: Node) -> LinesByKey:
         """The newest sample of each part of the node, whatever its time."""
 
         def queries(span: str) -> list[str]:

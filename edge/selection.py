@@ -18,7 +18,7 @@ from common.alerts import WINDOW_RECORDS
 from common.files import UserError
 from common.times import DAY_SECONDS, format_time
 from common.values import mapping, number, text, whole
-from edge.source import LinesOf
+from edge.source import LinesByKey
 from nodes.metrics import FREE, LAST_LEVEL, UNKNOWN_LEVEL, Metric
 from nodes.names import describe_several
 from nodes.node import Node
@@ -64,7 +64,7 @@ class Slot:
     series: dict[str, dict[str, dict[Tags, Sample]]] = field(default_factory=dict)
 
 
-def in_slots(samples: LinesOf, node: Node, interval_ns: int, limit: int = sys.maxsize) -> list[Slot]:
+def in_slots(samples: LinesByKey, node: Node, interval_ns: int, limit: int = sys.maxsize) -> list[Slot]:
     """Samples from before `limit` (ns) -> slots, oldest first.
 
     If a series has several samples in a slot, the newest with a usable value counts. Slots without samples

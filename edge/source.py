@@ -34,7 +34,7 @@ class Line(NamedTuple):
 
 
 # Key of a series -> what was found under it.
-LinesOf = dict[str, list[Line]]
+LinesByKey = dict[str, list[Line]]
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Samples:
     its silence tells nothing.
     """
 
-    lines: LinesOf
+    lines: LinesByKey
     flooded: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
     has_later: bool = False
@@ -104,7 +104,7 @@ class NewestOf:
 
     node: Node
 
-    def ask(self, source: SampleSource) -> LinesOf:
+    def ask(self, source: SampleSource) -> LinesByKey:
         """The answer to this question alone."""
         return source.newest_samples(self.node)
 
@@ -242,7 +242,7 @@ class SampleSource(Protocol):
         """
         ...
 
-    def newest_samples(self, node: Node) -> LinesOf:
+    def newest_samples(self, node: Node) -> LinesByKey:
         """The newest sample of each part of the node, whatever its time."""
         ...
 

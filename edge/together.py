@@ -12,7 +12,6 @@ from edge.source import (
     SAMPLES_PER_SLOT,
     CountOf,
     Line,
-    NewestOf,
     NewestTimeOf,
     Question,
     SamplesOf,
@@ -27,7 +26,7 @@ from nodes.series import RECORD_SECONDS
 # So many samples of a metric are expected of one request at most: some exporters are scraped more often.
 SAMPLES_AT_ONCE = 4000
 # The newest sample of a series costs a server more than one of a time that is given.
-NEWEST_COSTS = 10
+NEWEST_COSTS = 5
 # If so many requests fail and none succeeds, it is the server: 1, 2, 4, 8 and 16 parts of a group.
 MOST_FAILURES = 31
 # Instances that all servers take as they are in a regular expression.
@@ -39,57 +38,75 @@ ALONE: Any = object()
 Readers = Mapping[type, Callable[[Sequence[Any]], list[Any]]]
 
 
-def answer_together(
-    source: SampleSource, questions: Sequence[Question], readers: Readers, too_much: type[Exception]
-) -> list[Any]:
-    """The answers to all questions, as SampleSource.answer returns them.
+class Together:
+    """Answers the questions of many nodes for a source.
 
-    too_much: what is raised for an answer that is too large. A node whose part of a group fails is asked
-    alone in the end, as if there were no other.
+    readers: what asks several questions of a kind; those of other kinds are asked alone. too_much: what is
+    raised for an answer that is too large.
     """
-    answers: list[Any] = [ALONE] * len(questions)
-    pending = deque(_groups(questions, readers))
-    failures, is_well = 0, False
-    while pending:
-        places = pending.popleft()
-        asked = [questions[place] for place in places]
-        try:
-            found = readers[type(asked[0])](asked) if len(asked) > 1 else [asked[0].ask(source)]
-        except source.errors as error:
-            failures += not isinstance(error, too_much)
-            if source.is_away(error) or (failures >= MOST_FAILURES and not is_well):
-                return [error if answer is ALONE else answer for answer in answers]
-            half = len(places) // 2
-            if half:
-                pending += [places[:half], places[half:]]
-            else:
-                answers[places[0]] = error
-            continue
-        is_well = True
-        for place, answer in zip(places, found, strict=True):
-            answers[place] = answer
-            if answer is ALONE:
-                pending.append([place])
-    return answers
 
+    def __init__(self, source: SampleSource, readers: Readers, too_much: type[Exception]) -> None:
+        self._source, self._readers, self._too_much = source, readers, too_much
+        self._at_once = SAMPLES_AT_ONCE
 
-def _groups(questions: Sequence[Question], readers: Readers) -> Iterator[list[int]]:
-    """The places of questions that are asked together, with about SAMPLES_AT_ONCE samples each."""
-    groups: dict[Hashable, list[int]] = {}
-    for place, question in enumerate(questions):
-        can_be_told = type(question) in readers and _is_told(question.node)
-        groups.setdefault(_kind(question) if can_be_told else place, []).append(place)
-    for places in groups.values():
-        part: list[int] = []
-        number = 0
-        for place in places:
-            expected = _expected_samples(questions[place])
-            if part and number + expected > SAMPLES_AT_ONCE:
-                yield part
-                part, number = [], 0
-            part.append(place)
-            number += expected
-        yield part
+    def answer(self, questions: Sequence[Question]) -> list[Any]:
+        """The answers to all questions, as SampleSource.answer returns them.
+
+        A node whose part of a group fails is asked alone in the end, as if there were no other.
+        """
+        answers: list[Any] = [ALONE] * len(questions)
+        pending = deque(self._groups(questions))
+        failures, is_well = 0, False
+        while pending:
+            places = pending.popleft()
+            asked = [questions[place] for place in places]
+            try:
+                found = (
+                    self._readers[type(asked[0])](asked) if len(asked) > 1 else [asked[0].ask(self._source)]
+                )
+            except self._source.errors as error:
+                failures += not isinstance(error, self._too_much)
+                if self._source.is_away(error) or (failures >= MOST_FAILURES and not is_well):
+                    if self._source.kind_of(error) == "timeout":
+                        # It may have been too much at once for a slow server.
+                        self._at_once = max(self._at_once // 2, 1)
+                    return [error if answer is ALONE else answer for answer in answers]
+                half = len(places) // 2
+                if half:
+                    pending += [places[:half], places[half:]]
+                else:
+                    answers[places[0]] = error
+                continue
+            is_well = True
+            for place, answer in zip(places, found, strict=True):
+                answers[place] = answer
+                if answer is ALONE:
+                    pending.append([place])
+        self._at_once = min(self._at_once + SAMPLES_AT_ONCE // 100, SAMPLES_AT_ONCE)
+        return answers
+
+    def _ask(self, questions: Sequence[Question]) -> list[Any]:
+        if len(questions) == 1:
+            return [questions[0].ask(self._source)]
+        return self._readers[type(questions[0])](questions)
+
+    def _groups(self, questions: Sequence[Question]) -> Iterator[list[int]]:
+        """The places of questions that are asked together, with a limited number of samples each."""
+        groups: dict[Hashable, list[int]] = {}
+        for place, question in enumerate(questions):
+            can_be_told = type(question) in self._readers and _is_told(question.node)
+            groups.setdefault(_kind(question) if can_be_told else place, []).append(place)
+        for places in groups.values():
+            part: list[int] = []
+            number = 0
+            for place in places:
+                expected = _expected_samples(questions[place])
+                if part and number + expected > self._at_once:
+                    yield part
+                    part, number = [], 0
+                part.append(place)
+                number += expected
+            yield part
 
 
 def _is_told(node: Node) -> bool:
@@ -128,7 +145,7 @@ def _expected_samples(question: Question) -> int:
     """How many samples a question may have of the metric with the most parts."""
     if isinstance(question, (SamplesOf, CountOf)):
         return question.node.most_parts * slots_of(question)
-    return question.node.most_parts * NEWEST_COSTS if isinstance(question, (NewestOf, NewestTimeOf)) else 0
+    return question.node.most_parts * NEWEST_COSTS if isinstance(question, NewestTimeOf) else 0
 
 
 class Owners:

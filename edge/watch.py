@@ -244,7 +244,8 @@ class Watch:
             if self.incidents.ended_alert:
                 found.alerts.append(self.incidents.ended_alert)
             found.drifts.append(self.drift.observe(verdict, self.thresholds))
-        for verdict in [*self.monitor.history, *found.verdicts]:
+        history, self.monitor.history = self.monitor.history, []
+        for verdict in [*history, *found.verdicts]:
             if strange := self._first_records.observe(verdict, self.bundle.identity):
                 found.news.append(
                     f"{self._settings.model} seems to be another node's: nearly all of the first records"

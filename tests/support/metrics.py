@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge.source import Line, LinesOf, tagged
+from edge.source import Line, LinesByKey, tagged
 from nodes.metrics import METRICS, NODE, RAN
 from nodes.node import DEFAULT_NODE, Node
 from nodes.series import OWN_KEYS, Record, monitored_series
@@ -26,7 +26,7 @@ def series_without_sample(record: Record, node: Node = DEFAULT_NODE) -> set[str]
     }
 
 
-def lines_of(record: Record) -> LinesOf:
+def lines_of(record: Record) -> LinesByKey:
     """Points as a source gives them, each as a series of its own."""
     return {
         key: [
