@@ -220,7 +220,7 @@ def read_by(function: Callable) -> set[str]:
 
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.words)
 def test_each_command_reads_the_options_that_serve_it_and_no_others(mode: Mode) -> None:
-    assert read_by(find_anomalies.COMMANDS[mode]) == names_of(mode)
+    assert read_by(find_anomalies.command_of(mode)) == names_of(mode)
 
 
 # --- wrong usage ---------------------------------------------------------------------------------
