@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +23,10 @@ from common.files import UserError
 from edge import pictures
 from edge.delivery import REFUSED_RETRY_SECONDS, Delivery
 from edge.exporter import SILENT, STATUSES_OF_NODES, WITHOUT_MODEL, EdgeMetrics
+from edge.incidents import Alert
 from edge.many_nodes import GatheredNotices, ManyNodes
 from edge.monitor import Judged
-from edge.poll_log import Polled, PollLog
+from edge.poll_log import MOST_BYTES, MOST_BYTES_OF_MANY, Polled, PollLog
 from edge.polling import poll_all
 from edge.source import SampleSource
 from edge.timing import seconds_to_next_poll
@@ -124,7 +126,7 @@ class Daemon:
             ending=ending,
             retry_seconds=settings.refused_retry_seconds,
         )
-        self.poll_log = PollLog(store.path.parent)
+        self.poll_log = PollLog(store.path.parent, MOST_BYTES if self._has_one else MOST_BYTES_OF_MANY)
         self._is_connected = False
         self._is_first_poll = True
         self._status = ""
@@ -325,8 +327,8 @@ class Daemon:
                 self._exporter.show(judged.verdict, judged.faults, name)
             if silences.get(name):
                 self._exporter.show_silence(watches[name].metrics, name)
-            if self._settings.plot_dir and one.alerts:
-                self._draw(name, watches[name], one)
+        if self._settings.plot_dir:
+            self._draw({name: one.alerts for name, one in found.items() if one.alerts})
         self._show_standing()
 
     def _log(self, found: dict[str, Found], silences: dict[str, str | None], lines: list[str]) -> None:
@@ -360,15 +362,15 @@ class Daemon:
             frozenset(waiting),
         )
 
-    def _draw(self, name: str, watch: Watch, found: Found) -> None:
-        model, since = watch.bundle.identity, watch.picture_begins(found.alerts)
-        pictures.draw_alerts(
-            found.alerts,
-            lambda: self.poll_log.verdicts(model, since, name),
-            watch.bundle,
-            watch.thresholds,
-            str(Path(self._settings.plot_dir) / name),
-        )
+    def _draw(self, alerts: dict[str, list[Alert]]) -> None:
+        drawings = []
+        for name, ended in alerts.items():
+            watch = self.nodes.watches[name]
+            read = partial(self.poll_log.verdicts, watch.bundle.identity, watch.picture_begins(ended), name)
+            folder = Path(self._settings.plot_dir) / name
+            drawings.append(pictures.Drawing(ended, read, watch.bundle, watch.thresholds, folder))
+        if drawings:
+            pictures.draw_alerts(drawings)
 
     def _publish(self, found: Sequence[tuple[str, Found]], fault: str | None) -> None:
         polled = []

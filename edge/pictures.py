@@ -11,7 +11,7 @@ import signal
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -361,14 +361,21 @@ def draw_alert(
     return figure
 
 
-def draw_alerts(
-    alerts: Sequence[Alert],
-    read_verdicts: Callable[[], Iterable[Verdict]],
-    bundle: Bundle,
-    thresholds: dict[str, float],
-    folder: str | Path,
-) -> None:
-    """Start a process that draws a picture of each alert, from the verdicts that `read_verdicts` gives it.
+class Drawing(NamedTuple):
+    """Alerts of one node that have ended, and all that their pictures need.
+
+    read_verdicts: gives the verdicts on the node's records. folder: the pictures are written there.
+    """
+
+    alerts: Sequence[Alert]
+    read_verdicts: Callable[[], Iterable[Verdict]]
+    bundle: Bundle
+    thresholds: dict[str, float]
+    folder: Path
+
+
+def draw_alerts(drawings: Sequence[Drawing]) -> None:
+    """Start one process that draws a picture of each alert.
 
     A picture takes about a second of CPU. At the lowest priority this counts as `nice` time, not as the user
     time that is watched; otherwise each alert on the watched host itself would cause one more anomaly. Polls
@@ -377,32 +384,26 @@ def draw_alerts(
     import multiprocessing
 
     # A forked process already has everything that it draws.
-    process = multiprocessing.get_context("fork").Process(
-        target=_draw_calmly, args=(alerts, read_verdicts, bundle, thresholds, folder)
-    )
+    process = multiprocessing.get_context("fork").Process(target=_draw_calmly, args=(drawings,))
     try:
         process.start()
     except OSError as error:
         logger.error("no picture is drawn, since no process for it can be started (%s)", error.strerror)
 
 
-def _draw_calmly(
-    alerts: Sequence[Alert],
-    read_verdicts: Callable[[], Iterable[Verdict]],
-    bundle: Bundle,
-    thresholds: dict[str, float],
-    folder: str | Path,
-) -> None:
+def _draw_calmly(drawings: Sequence[Drawing]) -> None:
     os.nice(19)
     # Ctrl-C ends test mode; the picture is still finished.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        verdicts = list(read_verdicts())
-        for alert in alerts:
-            path = plot_alert(bundle, thresholds, alert, verdicts, folder)
-            logger.info("%s: picture of an alert written", path)
-    except (OSError, UserError) as error:
-        logger.error("%s", error)
+    for alerts, read_verdicts, bundle, thresholds, folder in drawings:
+        try:
+            folder.mkdir(exist_ok=True)
+            verdicts = list(read_verdicts())
+            for alert in alerts:
+                path = plot_alert(bundle, thresholds, alert, verdicts, folder)
+                logger.info("%s: picture of an alert written", path)
+        except (OSError, UserError) as error:
+            logger.error("%s", error)
 
 
 _LABELS = {"loss": "loss (weighted mean squared error)", "accuracy": "accuracy (share within 5 % of range)"}

@@ -29,6 +29,8 @@ from service.json_lines import JsonLines
 POLLS_NAME = "polls.jsonl"
 # About a day of a poll every 15 s.
 MOST_BYTES = 4_000_000
+# About an hour of an alert of 150 nodes.
+MOST_BYTES_OF_MANY = 40_000_000
 # Decimals of published numbers.
 DIGITS = 5
 
@@ -55,8 +57,10 @@ class Polled(NamedTuple):
 class PollLog:
     """Writes what each poll found, and reads it back."""
 
-    def __init__(self, folder: str | Path, clock: Callable[[], float] = time.time) -> None:
-        self._lines = JsonLines(Path(folder) / POLLS_NAME, MOST_BYTES)
+    def __init__(
+        self, folder: str | Path, most_bytes: int = MOST_BYTES, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._lines = JsonLines(Path(folder) / POLLS_NAME, most_bytes)
         self._clock = clock
 
     @property

@@ -284,7 +284,7 @@ def _limit(level: np.ndarray, duration: int, end: _End) -> float:
 def _usual_height(level: np.ndarray, end: _End) -> float:
     """The height that a level (n,) reaches now and then."""
     episodes = int(np.clip(len(level) // EPISODE_RECORDS, FEWEST_EPISODES, MOST_EPISODES))
-    height, more_often = (_height_of(level, count, end) for count in (episodes, TAIL_EPISODES * episodes))
+    height, more_often = _heights_of(level, (episodes, TAIL_EPISODES * episodes), end)
     known = level[np.isfinite(level)]
     far = height - float(np.median(known))
     room = max(TAIL_STEPS * (height - more_often), TAIL_ROOM * far)
@@ -292,8 +292,9 @@ def _usual_height(level: np.ndarray, end: _End) -> float:
     return height + (min(room, MOST_TAIL_ROOM * far) if far > 0 else room)
 
 
-def _height_of(level: np.ndarray, episodes: int, end: _End) -> float:
-    """The greatest height that a level (n,) reaches in so many separate episodes.
+def _heights_of(level: np.ndarray, episodes: Sequence[int], end: _End) -> list[float]:
+    """For each number of separate episodes, fewest first, the greatest height that a level (n,) reaches in
+    so many.
 
     An episode that goes on for hours counts as several. Those of three days at the same time count once:
     they are a daily job, which is not usual at other times. If there are never so many, it is the height of
@@ -302,14 +303,16 @@ def _height_of(level: np.ndarray, episodes: int, end: _End) -> float:
     known = np.flatnonzero(np.isfinite(level))
     ranked = known[np.argsort(-level[known], kind="stable")]
     most, height = 0, -np.inf
+    heights: list[float] = []
     # Ranks that grow by about a tenth: finer steps change nothing.
     for rank in np.unique(np.geomspace(1, len(ranked), 90).astype(int)):
         count = _count_of(_runs_of(np.sort(ranked[:rank]), end.gap), end)
         if count > most:
             most, height = count, float(level[ranked[rank - 1]])
-        if most >= episodes:
+        heights += [height] * sum(most >= wanted for wanted in episodes[len(heights) :])
+        if len(heights) == len(episodes):
             break
-    return height
+    return heights + [height] * (len(episodes) - len(heights))
 
 
 def _count_of(runs: list[tuple[int, int]], end: _End) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -46,6 +47,7 @@ MOST_TEACHERS = 32
 SHARED_SEQUENCES = 17_280
 # What it would miss is tried less often than for a single node, where that is a tenth of the training.
 NODE_TRIES = 10
+_TURN = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -260,7 +262,8 @@ def _prepared(task: NodeTask) -> TrainingSet:
 def _noted(task: NodeTask) -> Iterator[tuple[list[tuple[int, str]], list[str]]]:
     """Collect what is logged inside the `with`, as level and line, and the UserError that ends it.
 
-    A worker has no log of its own. A node's training set is not that of --trainset.
+    A worker has no log of its own. The threads of one take turns, so that each note is of the right node. A
+    node's training set is not that of --trainset.
     """
     notes: list[tuple[int, str]] = []
     faults: list[str] = []
@@ -273,13 +276,14 @@ def _noted(task: NodeTask) -> Iterator[tuple[list[tuple[int, str]], list[str]]]:
             notes.append((record.levelno, line(record.getMessage())))
 
     root = logging.getLogger()
-    handlers, level = root.handlers, root.level
-    root.handlers = [Notes()]
-    root.setLevel(logging.INFO)
-    try:
-        yield notes, faults
-    except UserError as error:
-        faults.append(line(str(error)))
-    finally:
-        root.handlers = handlers
-        root.setLevel(level)
+    with _TURN:
+        handlers, level = root.handlers, root.level
+        root.handlers = [Notes()]
+        root.setLevel(logging.INFO)
+        try:
+            yield notes, faults
+        except UserError as error:
+            faults.append(line(str(error)))
+        finally:
+            root.handlers = handlers
+            root.setLevel(level)

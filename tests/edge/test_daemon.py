@@ -25,11 +25,10 @@ import influx_utils
 from common.files import UserError
 from common.times import format_time
 from edge.bundle import bundle_paths, load_bundle
-from edge.detector import Verdict
 from edge.exporter import EdgeMetrics
-from edge.incidents import Alert
 from edge.kept import state_of
 from edge.paths import DEFAULT_MODEL
+from edge.pictures import Drawing
 from edge.scores import SCORE_RECORDS
 from edge.thresholds import proposals_path, update_thresholds
 from lab.influxd import Influxd
@@ -710,8 +709,10 @@ def test_a_picture_after_a_restart_begins_where_the_alert_did(
 ) -> None:
     drawn = []
 
-    def draw(alerts: list[Alert], read_verdicts: Callable[[], list[Verdict]], *_: object) -> None:
-        drawn.extend((alert, alert.records_of(read_verdicts())) for alert in alerts)
+    def draw(drawings: list[Drawing]) -> None:
+        for one in drawings:
+            assert one.folder == edge.folder
+            drawn.extend((alert, alert.records_of(one.read_verdicts())) for alert in one.alerts)
 
     monkeypatch.setattr("edge.pictures.draw_alerts", draw)
     edge.plot_dir = str(edge.folder)

@@ -20,7 +20,7 @@ from common.files import UserError
 from edge.detector import Verdict, describe_unknown, describe_verdict
 from edge.incidents import Alert
 from edge.monitor import Monitor
-from edge.pictures import draw_alerts
+from edge.pictures import Drawing, draw_alerts
 from edge.samples import InfluxSource
 from edge.selection import NO_SAMPLE
 from edge.timing import seconds_to_next_poll
@@ -656,7 +656,7 @@ def test_pictures_are_drawn_at_the_lowest_priority_by_a_process_that_nobody_wait
     anything = np.zeros(12)
     record = Verdict(0, ALERT, ("cpu",), (), {}, {}, actual=anything, predicted=anything)
     alert = Alert(0, 0, 0, False, ("cpu",))
-    draw_alerts([alert], lambda: [record], Witness(tmp_path / "note"), {}, str(tmp_path))
+    draw_alerts([Drawing([alert], lambda: [record], Witness(tmp_path / "note"), {}, tmp_path)])
     process_id, status = os.wait()
     assert (tmp_path / "note").read_text() == f"{process_id} 19"
     assert status == 0

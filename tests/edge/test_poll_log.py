@@ -47,7 +47,7 @@ def zip_arrays(first: dict, second: dict) -> list[tuple[np.ndarray, np.ndarray]]
 
 
 def test_a_poll_comes_back_as_it_was_published(tmp_path: Path) -> None:
-    log = PollLog(tmp_path, lambda: 1_772_798_420.104)
+    log = PollLog(tmp_path, clock=lambda: 1_772_798_420.104)
     log.publish([Polled("", [Judged(VERDICT, FAULTS)], "edge:9100", "model")])
     log.publish([], "unknown: no new record")
     (first, second) = PollLog(tmp_path).read()
@@ -59,7 +59,7 @@ def test_a_poll_comes_back_as_it_was_published(tmp_path: Path) -> None:
 
 
 def test_a_line_says_all_that_another_program_needs(tmp_path: Path) -> None:
-    log = PollLog(tmp_path, lambda: 1_772_798_420.104)
+    log = PollLog(tmp_path, clock=lambda: 1_772_798_420.104)
     log.publish([Polled("", [Judged(VERDICT, FAULTS)], "edge:9100", "model")])
     content = json.loads((tmp_path / "polls.jsonl").read_text())
     (verdict,) = content.pop("verdicts")

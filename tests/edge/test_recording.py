@@ -514,14 +514,16 @@ def test_an_outage_of_some_hours_does_not_cost_the_hours_of_the_day() -> None:
 
 
 @pytest.mark.parametrize(
-    ("days", "gap", "is_whole"), [(7.0, 0, True), (7 - 1 / DAY, 0, False), (8.0, 1, False), (8.0, 0.5, True)]
+    ("records", "gap", "is_whole"),
+    [(7 * 1440, 0, True), (7 * 1440 - 1, 0, False), (8 * 1440, 1440, False), (8 * 1440, 720, True)],
 )
-def test_less_than_usual_by_the_hour_takes_a_whole_week(days: float, gap: float, is_whole: bool) -> None:
-    levels = life(days)
-    levels[:, 0] += 10 * np.sin(2 * np.pi * np.arange(len(levels)) / DAY)
+def test_less_than_usual_by_the_hour_takes_a_whole_week(records: int, gap: int, is_whole: bool) -> None:
+    # One record a minute.
+    levels = life(2.0)[:records]
+    levels[:, 0] += 10 * np.sin(2 * np.pi * np.arange(records) / 1440)
     # Saturday, or half of it, was not recorded; records without values fill the gap.
-    levels[5 * DAY : int((5 + gap) * DAY)] = NAN
-    found = study(features_of(levels), times_of(len(levels)), TABLE)
+    levels[5 * 1440 : 5 * 1440 + gap] = NAN
+    found = study(features_of(levels), times_of(records, step_seconds=60), TABLE)
     assert found.habits.is_low_by_hour is is_whole
 
 

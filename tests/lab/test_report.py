@@ -64,7 +64,7 @@ def verdicts_of(
 
 def test_verdicts_are_taken_as_they_were_published_each_at_its_first_poll(tmp_path: Path) -> None:
     moments = iter([START + 3.104, START + 4.105, START + 6.25])
-    poll_log = PollLog(tmp_path, lambda: next(moments))
+    poll_log = PollLog(tmp_path, clock=lambda: next(moments))
     first, second = verdicts_of("aA", ["cpu", "net_up"], first=2)
     poll_log.publish([Polled("", [Judged(first, {})], "edge:9100", "model")])
     poll_log.publish([], "unknown: no new record since 2026-03-02T00:00:02.500Z")
