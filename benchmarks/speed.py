@@ -53,8 +53,14 @@ class Comparison:
         """A line of the table, in Markdown."""
         ratios = self.ratios()
         cells = [f"{statistics.median(one):.{self.decimals}f}" for one in (self.documented, self.product)]
-        spread = f"{statistics.median(ratios):.3g} ({ratios[0]:.3g}-{ratios[-1]:.3g})"
+        median, lowest, highest = map(_times, (statistics.median(ratios), ratios[0], ratios[-1]))
+        spread = f"{median} ({lowest}-{highest})"
         return f"| {self.what} | {' | '.join(cells)} | {spread} |"
+
+
+def _times(ratio: float) -> str:
+    """A ratio in at least two digits."""
+    return f"{ratio:,.0f}" if ratio >= 10 else f"{ratio:.1f}"
 
 
 TABLE_HEADING = "| what | documented | product | ratio: median (lowest-highest) |\n| --- | --- | --- | --- |"
