@@ -129,24 +129,25 @@ class InfluxTogether:
         for series in answer:
             group = tuple((series.get("tags") or {}).items())
             names = tuple(series["columns"][2:])
-            found: dict[tuple[str | None, ...], list[tuple[int, int, int, Any]]] = {}
+            found: dict[tuple[str | None, ...], list[tuple[int, Any]]] = {}
             for row in series["values"]:
-                texts = tuple(row[2:])
-                adding = found.get(texts)
-                if adding is None:
-                    of_series = influx_queries.series_of(names, texts, group)
-                    adding = found[texts] = []
-                    for place in places_of(of_series):
-                        line = Line(of_series, [])
-                        dealt[place].append(line)
-                        adding.append((place, *spans[place], line.samples.append))
-                time = row[0]
-                if type(time) is not int:
+                if type(row[0]) is not int:
                     raise ValueError("a time that is not a whole number")
-                for place, start, end, add in adding:
-                    if start <= time < end:
-                        add((time, row[1]))
-                        numbers[place] += 1
+                texts = tuple(row[2:])
+                if texts in found:
+                    found[texts].append((row[0], row[1]))
+                else:
+                    found[texts] = [(row[0], row[1])]
+            for texts, samples in found.items():
+                of_series = influx_queries.series_of(names, texts, group)
+                for place in places_of(of_series):
+                    start, end = spans[place]
+                    # They are in the order of time.
+                    is_all = start <= samples[0][0] and samples[-1][0] < end
+                    own = samples if is_all else [one for one in samples if start <= one[0] < end]
+                    if own:
+                        dealt[place].append(Line(of_series, own))
+                        numbers[place] += len(own)
         return dealt, numbers
 
     def _newest_times(self, questions: Sequence[NewestTimeOf]) -> list[Any]:
