@@ -21,10 +21,7 @@ from edge.source import (
     NewestTimeOf,
     Samples,
     SamplesOf,
-    Tagged,
     WrongTypesOf,
-    labels_of,
-    tagged,
 )
 from edge.together import ALONE, Owners, Readers, has_flood, most_samples, slots_of
 from influx_versions import LongTimeError
@@ -40,8 +37,6 @@ MOST_PARTS = 40
 # How far back the newest sample is looked for at once: an hour, a week, then four weeks more each time. What
 # is older is looked for in the end.
 NEWEST_SECONDS = (3600, *range(7 * DAY_SECONDS, 371 * DAY_SECONDS, 28 * DAY_SECONDS))
-# The tags of so many series are remembered from poll to poll.
-MOST_TAGGED = 50_000
 
 
 class InfluxTogether:
@@ -49,8 +44,6 @@ class InfluxTogether:
 
     def __init__(self, client: InfluxDBClient) -> None:
         self._client = client
-        # Names of tags -> their values -> the tags of that series.
-        self._tagged: dict[tuple[str, ...], dict[tuple[str | None, ...], Tagged]] = {}
         readers: Readers = {
             SamplesOf: self._samples,
             CountOf: self._counts,
@@ -136,16 +129,12 @@ class InfluxTogether:
         for series in answer:
             group = tuple((series.get("tags") or {}).items())
             names = tuple(series["columns"][2:])
-            known = {} if group else self._known(names)
             found: dict[tuple[str | None, ...], list[tuple[int, int, int, Any]]] = {}
             for row in series["values"]:
                 texts = tuple(row[2:])
                 adding = found.get(texts)
                 if adding is None:
-                    of_series = known.get(texts)
-                    if of_series is None:
-                        labels = labels_of((*zip(names, texts, strict=True), *group))
-                        of_series = known[texts] = tagged(labels)
+                    of_series = influx_queries.series_of(names, texts, group)
                     adding = found[texts] = []
                     for place in places_of(of_series):
                         line = Line(of_series, [])
@@ -159,11 +148,6 @@ class InfluxTogether:
                         add((time, row[1]))
                         numbers[place] += 1
         return dealt, numbers
-
-    def _known(self, names: tuple[str, ...]) -> dict[tuple[str | None, ...], Tagged]:
-        if sum(map(len, self._tagged.values())) > MOST_TAGGED:
-            self._tagged.clear()
-        return self._tagged.setdefault(names, {})
 
     def _newest_times(self, questions: Sequence[NewestTimeOf]) -> list[Any]:
         """The newest of the last hour, or of the time before, and so on: the longer the time that a statement
