@@ -149,6 +149,7 @@ def between(values: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def host_life(rng: np.random.Generator, count: int, day: np.ndarray) -> dict[str, np.ndarray]:
+    """What happens on the host in each of `count` slots. day: (count,), 0 at night, 1 at its busiest."""
     # A job that runs every 30 s is in every second record; occasionally its phase slips.
     slips = np.cumsum(rng.random(count) < 0.002)
     every_second = np.where((np.arange(count) + slips) % 2 == 0, 0.8, -0.8)
@@ -180,6 +181,7 @@ def gnb_life(seed: int, count: int) -> dict[str, np.ndarray]:
 def ran_life(
     rng: np.random.Generator, count: int, day: np.ndarray, attached: np.ndarray
 ) -> dict[str, np.ndarray]:
+    """What happens at the gNB, as host_life(). attached: (count,), 1 while a UE is attached."""
     appetite = np.exp(0.9 * drift(rng, count, 100) - 1.1 + 0.5 * day)
     down = attached * np.clip(560e3 * appetite * rng.gamma(900, 1 / 900, count), 4e3, 1e6)
     up = attached * np.clip(0.045 * down * np.exp(0.3 * drift(rng, count, 80)) + 600, 0, 50e3)
