@@ -35,7 +35,7 @@ from edge.training import (
     forecast_rmse,
     identity_of,
 )
-from edge.training_set import TrainingSet, prepare
+from edge.training_set import ENOUGH_SECONDS, TrainingSet, prepare
 from nodes.metrics import METRICS, MetricTable
 from nodes.series import RECORD_SECONDS
 from parallel.cluster import Cluster, in_parallel
@@ -47,6 +47,9 @@ MOST_TEACHERS = 32
 SHARED_SEQUENCES = 17_280
 # What it would miss is tried less often than for a single node, where that is a tenth of the training.
 NODE_TRIES = 10
+# Thresholds from less than a day are so many times higher: about half as many alerts are false, and as many
+# attacks are found.
+FIRST_DAY_FACTOR = 2.0
 _TURN = threading.Lock()
 
 
@@ -237,6 +240,8 @@ def _write(task: NodeTask, prepared: TrainingSet) -> str:
     is_learnt = outside(prepared.times, bundle.left_out)
     learnt = replace(scores, window=np.where(is_learnt[:, None], scores.window, np.nan))
     proposed = propose_thresholds(None, None, learnt, task.percentile)
+    if len(prepared.times) * task.interval_seconds < ENOUGH_SECONDS:
+        proposed = {key: round(FIRST_DAY_FACTOR * value, 6) for key, value in proposed.items()}
     update_thresholds(files.thresholds, proposed, checksum, metrics)
     if line := describe_blind(curves, load_thresholds(files.thresholds, metrics), metrics):
         logger.warning("%s", line)

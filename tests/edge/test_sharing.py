@@ -16,6 +16,7 @@ from edge import network, sharing
 from edge.bundle import load_bundle
 from edge.datasets import load_records
 from edge.networks import Networks, PartOfNetwork
+from edge.scores import score_dataset
 from edge.shared_network import networks_there, node_files
 from edge.sharing import NodeTask, Outcome, train_nodes
 from edge.thresholds import load_thresholds, read_proposals
@@ -161,6 +162,11 @@ def test_a_node_with_an_hour_of_records_gets_the_network_that_is_there(folder: P
     assert bundle.stats["mem_percentage_min"] == values.min()
     assert bundle.stats["mem_percentage_max"] == values.max()
     assert bundle.habits is not None
+    # The thresholds of the first day are twice what one in a hundred of its windows exceeds.
+    window = score_dataset(bundle, load_records(files.trainset)).window
+    assert load_thresholds(files.thresholds)["mem_threshold"] == pytest.approx(
+        2 * np.nanpercentile(window[:, list(METRICS).index("mem")], 99), abs=1e-6
+    )
     # What a person sets stays.
     given = json.loads(files.thresholds.read_text())
     files.thresholds.write_text(json.dumps({**given, "mem_threshold": 0.7}))
