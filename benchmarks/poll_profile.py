@@ -20,7 +20,7 @@ from simulators import edge
 
 POLLS, SKIPPED = 60, 5
 # Part -> the functions that do it: module, and name in it.
-PARTS = {
+POLL_PARTS = {
     "predict": [("edge.bundle", "Predictor.__call__")],
     "judge, but for that": [("edge.polling", "_judge")],
     "ask InfluxDB: HTTP client": [("influxdb", "InfluxDBClient.request")],
@@ -73,7 +73,7 @@ def poll_timed(arguments: list[str]) -> None:
     from edge.daemon import Daemon
 
     watch = Stopwatch()
-    for part, functions in PARTS.items():
+    for part, functions in POLL_PARTS.items():
         for module, name in functions:
             *owners, last = name.split(".")
             owner = import_module(module)
@@ -101,7 +101,7 @@ def main() -> None:
         with process(*command) as started:
             lines = [line_of(started) for _ in range(POLLS + SKIPPED)][SKIPPED:]
     print("| part of a poll | CPU, ms |\n| --- | ---: |")
-    for part in (*PARTS, THE_REST):
+    for part in (*POLL_PARTS, THE_REST):
         print(f"| {part} | {statistics.median(line.get(part, 0.0) for line in lines):.2f} |")
     print(f"| together | {statistics.median(sum(line.values()) for line in lines):.2f} |")
 

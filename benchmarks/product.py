@@ -33,7 +33,8 @@ def test(*arguments: str) -> None:
     def timed(daemon: Daemon) -> Any:
         begin = time.perf_counter()
         is_away = poll(daemon)
-        say(wall=time.perf_counter() - begin, cpu=time.process_time())
+        nodes = len(daemon.nodes.watches)
+        say(wall=time.perf_counter() - begin, cpu=time.process_time(), nodes=nodes)
         return is_away
 
     Daemon.poll = timed

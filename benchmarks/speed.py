@@ -8,6 +8,9 @@ to plots/speed.json.
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import os
+import shutil
 import statistics
 import subprocess
 import tempfile
@@ -18,7 +21,9 @@ from pathlib import Path
 
 from benchmarks.processes import Figures, all_lines, line_of, live, peak_megabytes, process, server
 from common.files import saveDictJson
-from edge.paths import trainset
+from edge.bundle import bundle_paths
+from edge.paths import DEFAULT_MODEL, trainset
+from edge.shared_network import node_files
 from lab.influxd import Influxd
 from simulators import edge
 
@@ -34,6 +39,7 @@ FLEET_INTERVAL_SECONDS = 15.0
 FLEET_HISTORY_RECORDS = 70
 FLEET_SECONDS = 2400.0
 FLEET_POLLS = 4
+SHIPPED_THRESHOLDS = "data/thresholds.json"
 
 
 @dataclass
@@ -244,10 +250,29 @@ def fleet_cost(count: int) -> Figures:
     # The history of a thousand nodes takes a minute or two to write.
     samples = edge.simulate(7, begin, FLEET_SECONDS)
     with server() as place, live(place, samples, names), tempfile.TemporaryDirectory() as state:
-        every = ("--node", "all") * (count > 1)
+        give_networks(Path(state, "nodes"), names)
+        every = ("--node", "all", "--nodes_dir", str(Path(state, "nodes")))
         command = ("benchmarks.product", "test", "--mode", "test", "--influx_port", str(place.port), *every)
-        with process(*command, "--state_dir", state) as started:
+        with process(*command, "--state_dir", str(Path(state, "state"))) as started:
+            watched = line_of(started)["nodes"]
+            if watched != count:
+                raise RuntimeError(f"{watched} of {count} nodes are watched")
             return {**polled(started, FLEET_POLLS), "memory": peak_megabytes(started.pid)}
+
+
+def give_networks(folder: Path, names: Sequence[str]) -> None:
+    """The shipped network and thresholds for each of these nodes, one file on the disk for all."""
+    sources = [*dataclasses.astuple(bundle_paths(DEFAULT_MODEL)), SHIPPED_THRESHOLDS]
+    for name in names:
+        files = node_files(folder, name)
+        files.model.parent.mkdir(parents=True)
+        targets = [*dataclasses.astuple(bundle_paths(files.model)), files.thresholds]
+        for source, target in zip(sources, targets, strict=True):
+            if name == names[0]:
+                shutil.copy(source, target)
+            else:
+                first = node_files(folder, names[0]).model.parent
+                os.link(first / Path(target).name, target)
 
 
 def main() -> None:
