@@ -6,8 +6,10 @@ pandas is imported inside the functions that need it: test mode runs on hosts wi
 from __future__ import annotations
 
 import csv
+import io
 import logging
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +31,9 @@ logger = logging.getLogger(__name__)
 
 # Records that are this many intervals apart (median) are not late: they were recorded less often.
 LATE_FACTOR = 1.2
+# What datasets consist of that this program wrote.
+_PLAIN_HEADER = re.compile(r"[A-Za-z0-9_]+(,[A-Za-z0-9_]+)*")
+_PLAIN = re.compile(r"[-+0-9.,:TZe\n]*")
 
 
 def createEmptyMetricsArray(col_num: int) -> np.ndarray:
@@ -64,7 +69,8 @@ def loadDataset(dataset: str | Path, metrics: MetricTable = METRICS) -> pd.DataF
     """
     import pandas as pd
 
-    header, lines, rows = _read_cells(dataset)
+    plain = _read_plain(dataset)
+    header, lines, rows = ([*plain], (), plain) if plain is not None else _read_cells(dataset)
     derived = {column for metric in metrics.values() for column in metric.derived}
     needed = dict.fromkeys(["time", *metrics.features, *metrics.stored])
     missing = [column for column in needed if column not in header and column not in derived]
@@ -72,11 +78,48 @@ def loadDataset(dataset: str | Path, metrics: MetricTable = METRICS) -> pd.DataF
         raise UserError(f"{dataset}: has no column {', '.join(missing)}; --mode collect writes all columns")
     if len(rows) < 2:
         raise UserError(f"{dataset}: has {len(rows)} record{'s' * (len(rows) != 1)}; at least 2 are needed")
-    columns = dict(zip(header, zip(*rows, strict=True), strict=True))
-    times = _parse_times(dataset, lines, columns.pop("time"))
-    numbers = {name: _parse_numbers(dataset, lines, name, cells) for name, cells in columns.items()}
+    if plain is not None:
+        times = _parse_times(dataset, range(2, len(plain) + 2), plain.pop("time"))
+        numbers = {name: plain[name].to_numpy(dtype=float) for name in plain}
+    else:
+        columns = dict(zip(header, zip(*rows, strict=True), strict=True))
+        times = _parse_times(dataset, lines, columns.pop("time"))
+        numbers = {name: _parse_numbers(dataset, lines, name, cells) for name, cells in columns.items()}
     index = pd.DatetimeIndex(pd.to_datetime(times, utc=True), name="time")
     return pd.DataFrame(numbers, index=index)
+
+
+def _read_plain(dataset: str | Path) -> pd.DataFrame | None:
+    """The columns of a dataset, `time` as text and the others as numbers, read in a fifth of the time.
+
+    None for one that is not plain: it has other characters than those of numbers and times, rows that are
+    not equally long, or a cell that is not a finite number. Read cell by cell, it may be sound all the same.
+    """
+    import pandas as pd
+
+    # What is not a file can be read only once.
+    if not Path(dataset).is_file():
+        return None
+    try:
+        text = Path(dataset).read_bytes().decode("ascii")
+    except (OSError, UnicodeDecodeError):
+        return None
+    head, _, body = text.partition("\n")
+    header = head.split(",")
+    rows = body.count("\n") + (not body.endswith("\n"))
+    if not _PLAIN_HEADER.fullmatch(head) or len(set(header)) < len(header) or "time" not in header:
+        return None
+    if not _PLAIN.fullmatch(body) or "\n\n" in body or body.count(",") != rows * (len(header) - 1):
+        return None
+    try:
+        frame = pd.read_csv(io.StringIO(text), dtype={"time": str})
+        # Of rows that are too long, pandas makes an index.
+        if list(frame) != header or len(frame) != rows or frame["time"].isna().any():
+            return None
+        numbers = frame.drop(columns="time").astype(float)
+    except (pd.errors.ParserError, ValueError):
+        return None
+    return None if np.isinf(numbers.to_numpy()).any() else numbers.assign(time=frame["time"])
 
 
 def read_columns(dataset: str | Path, node: Node = DEFAULT_NODE) -> dict[str, np.ndarray]:
@@ -149,16 +192,6 @@ def _parse_times(dataset: str | Path, lines: Sequence[int], cells: Sequence[str]
 def _parse_numbers(
     dataset: str | Path, lines: Sequence[int], column: str, cells: Sequence[str]
 ) -> np.ndarray:
-    # Nearly all columns have numbers and empty cells alone, which is quick to see.
-    text = "".join(cells)
-    if text.isascii() and "_" not in text:
-        try:
-            values = np.array([float(cell) if cell else math.nan for cell in cells])
-        except ValueError:
-            pass
-        else:
-            if np.isfinite(values).sum() == len(cells) - cells.count(""):
-                return values
     values = np.full(len(cells), np.nan)
     for i, cell in enumerate(cells):
         if cell.strip() in ("", "nan", "NaN", "NA", "null"):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import influx_utils
-from edge.source import Line, LinesByKey, labels_of, tagged
+from edge.source import Line, LinesByKey, Tagged, labels_of, tagged
 from nodes.metrics import UNKNOWN_LEVEL
 from nodes.node import Node
 from nodes.series import NO_NUMBERS, pinned_tags
@@ -14,6 +15,8 @@ from nodes.series import NO_NUMBERS, pinned_tags
 if TYPE_CHECKING:
     from influxdb import InfluxDBClient
 
+# The tags of so many series are remembered: those of some thousand nodes.
+REMEMBERED_SERIES = 50_000
 # Why a series may have samples that are not seen.
 KEPT_OUT = "InfluxDB holds text, or a field of two types, beside it, which may keep it out; DELETE it"
 # Stored types that make InfluxDB refuse the floats of exporters.
@@ -109,8 +112,8 @@ def lines_in(answer: list[dict[str, Any]]) -> list[Line]:
     """The series in the answer to a statement that selects time, value and tags."""
     lines = []
     for series in answer:
-        group = labels_of((series.get("tags") or {}).items())
-        names = series["columns"][2:]
+        group = tuple((series.get("tags") or {}).items())
+        names = tuple(series["columns"][2:])
         found: dict[tuple[str, ...], Line] = {}
         for row in series["values"]:
             time, value = row[:2]
@@ -118,7 +121,15 @@ def lines_in(answer: list[dict[str, Any]]) -> list[Line]:
                 raise ValueError("a time that is not a whole number")
             texts = tuple(row[2:])
             if texts not in found:
-                found[texts] = Line(tagged(labels_of(zip(names, texts, strict=True)) | group), [])
+                found[texts] = Line(series_of(names, texts, group), [])
             found[texts].samples.append((time, value))
         lines += found.values()
     return lines
+
+
+@functools.lru_cache(REMEMBERED_SERIES)
+def series_of(
+    names: tuple[str, ...], texts: tuple[str | None, ...], group: tuple[tuple[str, str], ...]
+) -> Tagged:
+    """The tags of a series, from their names and values in a row, and from those of the group of rows."""
+    return tagged(labels_of((*zip(names, texts, strict=True), *group)))

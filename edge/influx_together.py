@@ -21,10 +21,7 @@ from edge.source import (
     NewestTimeOf,
     Samples,
     SamplesOf,
-    Tagged,
     WrongTypesOf,
-    labels_of,
-    tagged,
 )
 from edge.together import ALONE, Owners, Readers, has_flood, most_samples, slots_of
 from influx_versions import LongTimeError
@@ -40,8 +37,6 @@ MOST_PARTS = 40
 # How far back the newest sample is looked for at once: an hour, a week, then four weeks more each time. What
 # is older is looked for in the end.
 NEWEST_SECONDS = (3600, *range(7 * DAY_SECONDS, 371 * DAY_SECONDS, 28 * DAY_SECONDS))
-# The tags of so many series are remembered from poll to poll.
-MOST_TAGGED = 50_000
 
 
 class InfluxTogether:
@@ -49,8 +44,6 @@ class InfluxTogether:
 
     def __init__(self, client: InfluxDBClient) -> None:
         self._client = client
-        # Names of tags -> their values -> the tags of that series.
-        self._tagged: dict[tuple[str, ...], dict[tuple[str | None, ...], Tagged]] = {}
         readers: Readers = {
             SamplesOf: self._samples,
             CountOf: self._counts,
@@ -136,34 +129,26 @@ class InfluxTogether:
         for series in answer:
             group = tuple((series.get("tags") or {}).items())
             names = tuple(series["columns"][2:])
-            known = {} if group else self._known(names)
-            found: dict[tuple[str | None, ...], list[tuple[int, int, int, Any]]] = {}
+            found: dict[tuple[str | None, ...], list[tuple[int, Any]]] = {}
             for row in series["values"]:
-                texts = tuple(row[2:])
-                adding = found.get(texts)
-                if adding is None:
-                    of_series = known.get(texts)
-                    if of_series is None:
-                        labels = labels_of((*zip(names, texts, strict=True), *group))
-                        of_series = known[texts] = tagged(labels)
-                    adding = found[texts] = []
-                    for place in places_of(of_series):
-                        line = Line(of_series, [])
-                        dealt[place].append(line)
-                        adding.append((place, *spans[place], line.samples.append))
-                time = row[0]
-                if type(time) is not int:
+                if type(row[0]) is not int:
                     raise ValueError("a time that is not a whole number")
-                for place, start, end, add in adding:
-                    if start <= time < end:
-                        add((time, row[1]))
-                        numbers[place] += 1
+                texts = tuple(row[2:])
+                if texts in found:
+                    found[texts].append((row[0], row[1]))
+                else:
+                    found[texts] = [(row[0], row[1])]
+            for texts, samples in found.items():
+                of_series = influx_queries.series_of(names, texts, group)
+                for place in places_of(of_series):
+                    start, end = spans[place]
+                    # They are in the order of time.
+                    is_all = start <= samples[0][0] and samples[-1][0] < end
+                    own = samples if is_all else [one for one in samples if start <= one[0] < end]
+                    if own:
+                        dealt[place].append(Line(of_series, own))
+                        numbers[place] += len(own)
         return dealt, numbers
-
-    def _known(self, names: tuple[str, ...]) -> dict[tuple[str | None, ...], Tagged]:
-        if sum(map(len, self._tagged.values())) > MOST_TAGGED:
-            self._tagged.clear()
-        return self._tagged.setdefault(names, {})
 
     def _newest_times(self, questions: Sequence[NewestTimeOf]) -> list[Any]:
         """The newest of the last hour, or of the time before, and so on: the longer the time that a statement

@@ -19,7 +19,7 @@ from typing import Self
 from lab.parts import environment, find
 
 START_ATTEMPTS = 5
-START_SECONDS = 20
+START_SECONDS = 60
 INFLUXD_STOP_SECONDS = 10
 
 CONFIG = """\

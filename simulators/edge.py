@@ -149,7 +149,7 @@ def between(values: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def host_life(rng: np.random.Generator, count: int, day: np.ndarray) -> dict[str, np.ndarray]:
-    """What happens on the host in each of `count` slots. day: (count,), 0 at night, 1 in the busiest hours."""
+    """What happens on the host in each of `count` slots. day: (count,), 0 at night, 1 at its busiest."""
     # A job that runs every 30 s is in every second record; occasionally its phase slips.
     slips = np.cumsum(rng.random(count) < 0.002)
     every_second = np.where((np.arange(count) + slips) % 2 == 0, 0.8, -0.8)

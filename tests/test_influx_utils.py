@@ -126,7 +126,7 @@ def test_initializeConnection_goes_past_the_proxy_of_the_environment(
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(requests.exceptions.ProxyError):
-        requests.get(f"http://{influxd.host}:{influxd.port}/ping", timeout=5)
+        requests.get(f"http://{influxd.host}:{influxd.port}/ping", timeout=30)
     with initializeConnection(influxd.host, influxd.port, "", "") as client:
         assert client.ping().startswith("1.")
 

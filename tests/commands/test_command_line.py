@@ -56,7 +56,7 @@ def run(*arguments: object, cwd: Path = ROOT, absent: Sequence[str] = (), **give
 
 
 def run_process(
-    *arguments: object, cwd: Path = ROOT, timeout: float = 60, **given: object
+    *arguments: object, cwd: Path = ROOT, timeout: float = 120, **given: object
 ) -> subprocess.CompletedProcess[str]:
     """The same in a process of its own."""
     return subprocess.run(
@@ -283,7 +283,7 @@ def test_a_reader_that_goes_away_is_no_fault(reads: int) -> None:
             assert json.loads(process.stdout.readline())["severity"] == "anomaly"
         process.stdout.close()
         stderr = process.stderr.read()
-        assert process.wait(60) == 0
+        assert process.wait(120) == 0
     assert "Error" not in stderr
     assert "Traceback" not in stderr
 
@@ -775,7 +775,7 @@ def test_a_fifo_in_place_of_a_file_is_refused_in_one_line_at_the_start(
     path.unlink(missing_ok=True)
     os.mkfifo(path)
     given = model if option == "--model" else path
-    done = run_process("--mode", "test", "--once", option, given, "--influx_ssl", timeout=20)
+    done = run_process("--mode", "test", "--once", option, given, "--influx_ssl")
     assert outcome(done) == fault(f"{path}: cannot be read: it is a FIFO; put a regular file there")
 
 
@@ -1016,7 +1016,7 @@ def test_a_signal_ends_a_running_daemon_in_order(influxd: Influxd, database: Dat
             assert process.stderr is not None
             said = [process.stderr.readline() for _ in range(4)]
             process.send_signal(end)
-            stdout, rest = process.communicate(timeout=20)
+            stdout, rest = process.communicate(timeout=60)
         finally:
             process.kill()
     assert process.returncode == 0
@@ -1039,7 +1039,7 @@ def said_by(log: Path) -> list[str]:
     return logged(log.read_text().rpartition("\n")[0])
 
 
-def wait_for(log: Path, wanted: Callable[[list[str]], object], seconds: float = 60) -> list[str]:
+def wait_for(log: Path, wanted: Callable[[list[str]], object], seconds: float = 120) -> list[str]:
     """What is logged, once `wanted` of it is true."""
     deadline = time.monotonic() + seconds
     while not wanted(lines := said_by(log)):
@@ -1094,7 +1094,7 @@ def test_the_daemon_draws_each_alert_when_it_ends_and_outlives_a_folder_that_goe
             assert " ERROR " in log.read_text().splitlines()[place]
             wait_for(log, lambda later: [line for line in later[place:] if " normal (" in line])
             process.send_signal(signal.SIGTERM)
-            assert process.wait(20) == 0
+            assert process.wait(60) == 0
         finally:
             process.kill()
 

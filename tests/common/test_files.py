@@ -228,7 +228,7 @@ def test_what_a_live_process_writes_is_left_to_it(tmp_path: Path) -> None:
         assert path.read_text() == "quick"
         assert len(list(tmp_path.iterdir())) == 2
         slow.stdin.close()
-        assert slow.wait(20) == 0
+        assert slow.wait(60) == 0
     assert path.read_text() == "slow"
     assert list(tmp_path.iterdir()) == [path]
 

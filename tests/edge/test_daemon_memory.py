@@ -70,7 +70,7 @@ def fast_motion(client: InfluxDBClient, port: int, folder: Path) -> tuple[list[H
         held.append(read(child))
     finally:
         child.stdin.close()
-        child.wait(20)
+        child.wait(60)
         child.stdout.close()
     return held, (folder / "log").read_text()
 

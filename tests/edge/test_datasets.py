@@ -127,6 +127,20 @@ def test_blank_line_at_the_end_does_no_harm(tmp_path: Path) -> None:
     assert len(loadDataset(path)) == 3
 
 
+# A plain file is read all at once, any other one cell by cell.
+@pytest.mark.parametrize(
+    "text", ["7", "-0.25", "+5", "1e5", "1e-400", "00012", ".5", "5.", "123456789.12345678901", ""]
+)
+def test_a_number_means_the_same_whether_its_file_is_plain_or_not(tmp_path: Path, text: str) -> None:
+    cells = table()
+    put(3, "mem_rate", text)(cells)
+    plain = loadDataset(save(tmp_path / "plain.csv", cells))["mem_rate"].tolist()
+    put(2, "cpu_user_rate", " 1.5")(cells)
+    spaced = loadDataset(save(tmp_path / "spaced.csv", cells))["mem_rate"].tolist()
+    assert plain == pytest.approx([1.5, float(text or "nan"), 1.5], rel=0, abs=0, nan_ok=True)
+    assert spaced == pytest.approx(plain, rel=0, abs=0, nan_ok=True)
+
+
 NOT_FINITE = "not a finite number; correct it or leave it empty"
 WRITE_TIME = "is not a date and time; write it like 2021-01-12T09:13:15Z"
 SORT = "sort by time, each time once"

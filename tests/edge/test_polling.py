@@ -13,12 +13,15 @@ import requests
 
 import influx_utils
 from edge import influx_together, polling, together
-from edge.detector import Verdict
+from edge.bundle import load_bundle
+from edge.detector import Detector
 from edge.monitor import Judged, Monitor
+from edge.paths import DEFAULT_MODEL
 from edge.polling import poll_all
 from edge.prometheus_samples import PrometheusSource
 from edge.samples import InfluxSource
 from edge.source import CountOf, NewestTimeOf, SampleSource, WrongTypesOf
+from edge.thresholds import load_thresholds
 from lab.influxd import Influxd
 from lab.prometheus import PrometheusServer
 from lab.remote_write import remote_write
@@ -40,25 +43,12 @@ from tests.support.influx import Database
 from tests.support.prometheus_writer import write_samples
 
 SECOND = 10**9
+DEFAULT_THRESHOLDS = "data/thresholds.json"
 INTERVAL = 15
 # Slot 20 is the one in which the test runs.
 NOW_SLOT = 20
 LATER = 1 / 3
 Write = Callable[[Record], None]
-
-
-class NotingJudge:
-    """Notes what it is shown, and finds nothing."""
-
-    def __init__(self) -> None:
-        self.seen: list[tuple[int, dict[str, float]]] = []
-
-    def forget(self) -> None:
-        self.seen.append((0, {}))
-
-    def observe(self, time: int, columns: dict[str, float]) -> Verdict:
-        self.seen.append((time, columns))
-        return Verdict(time, "normal", (), (), {}, {})
 
 
 class Site:
@@ -68,11 +58,21 @@ class Site:
         self.source, self._write, self.nodes = source, write, list(nodes)
         self.begin = self.now = float(int(time.time()) // INTERVAL * INTERVAL - NOW_SLOT * INTERVAL)
         self.together, self.alone = self.monitors(), self.monitors()
+        # The times of the verdicts on each node.
+        self.times: list[list[int]] = [[] for _ in nodes]
 
     def monitors(self) -> list[Monitor]:
-        """A monitor of each node, whose judge takes notes."""
+        """A monitor of each node, with the shipped model."""
+        bundle, thresholds = load_bundle(DEFAULT_MODEL), load_thresholds(DEFAULT_THRESHOLDS)
         return [
-            Monitor(self.source, node, NotingJudge(), INTERVAL, 7200.0, clock=lambda: self.now)
+            Monitor(
+                self.source,
+                node,
+                Detector(bundle, thresholds, INTERVAL),
+                INTERVAL,
+                7200.0,
+                clock=lambda: self.now,
+            )
             for node in self.nodes
         ]
 
@@ -118,24 +118,34 @@ class Site:
     def poll(self, slots: float) -> list[list[Judged] | Exception]:
         """Poll all nodes together at this moment."""
         self.now = self.begin + slots * INTERVAL
-        return poll_all(self.source, self.together)
+        found = list(poll_all(self.source, self.together))
+        for times, monitor, one in zip(self.times, self.together, found, strict=True):
+            if not isinstance(one, Exception):
+                times += (verdict.time for verdict in monitor.history)
+                times += (judged.verdict.time for judged in one)
+        return found
 
     def poll_both(self, slots: float) -> list[list[Judged]]:
         """Poll all together and each alone, and compare what comes of it."""
         found = self.poll(slots)
         expected = [monitor.poll() for monitor in self.alone]
-        # Unknown values are equal, too.
-        assert repr(found) == repr(expected)
-        for one, other in zip(self.together, self.alone, strict=True):
-            assert repr(one.judge.seen) == repr(other.judge.seen)
-            for judged in found[self.together.index(one)]:
-                assert one.explained(judged.faults) == other.explained(judged.faults)
+        assert [list(map(told, one)) for one in found] == [list(map(told, one)) for one in expected]
+        for one, other, judged in zip(self.together, self.alone, found, strict=True):
+            # Unknown values are equal, too.
+            assert repr(one.state()) == repr(other.state())
+            for each in judged:
+                assert one.explained(each.faults) == other.explained(each.faults)
         return found
 
     def slots(self, place: int) -> list[int]:
-        """The slots of the records that the judge of a node has seen."""
-        seen = self.together[place].judge.seen
-        return [int((moment / SECOND - self.begin) // INTERVAL) for moment, _ in seen]
+        """The slots of the verdicts on a node."""
+        return [int((moment / SECOND - self.begin) // INTERVAL) for moment in self.times[place]]
+
+
+def told(judged: Judged) -> tuple[Any, ...]:
+    """What a verdict says, without the numbers that depend on how many are predicted at once."""
+    verdict = judged.verdict
+    return verdict.time, verdict.status, verdict.causes, verdict.unknown, repr(verdict.values), judged.faults
 
 
 def node(number: int, **settings: Any) -> Node:
@@ -217,7 +227,7 @@ def test_each_of_many_nodes_is_told_what_it_is_told_alone(odd_site: Site) -> Non
     site.write(odd_samples(site, *range(10)))
     for found in site.poll_both(10 + LATER):
         assert [judged.faults for judged in found] == [{}]
-    for slot in range(10, 18):
+    for slot in range(10, 16):
         samples = odd_samples(site, slot, silent=last)
         site.write(disturbed(site, samples, slot) if slot in (12, 13) else samples)
         found = site.poll_both(slot + 1 + LATER)
@@ -226,9 +236,9 @@ def test_each_of_many_nodes_is_told_what_it_is_told_alone(odd_site: Site) -> Non
             (judged,) = found[7]
             assert list(judged.faults) == ["tx_cpu_time"]
     questions = [NewestTimeOf(one) for one in ODD]
-    newest = [site.at(17.94)] * last + [site.at(9.94)]
+    newest = [site.at(15.94)] * last + [site.at(9.94)]
     assert site.source.answer(questions) == [one.ask(site.source) for one in questions] == newest
-    counts = [CountOf(one, site.at(14.8), site.at(17)) for one in ODD]
+    counts = [CountOf(one, site.at(12.8), site.at(15)) for one in ODD]
     assert site.source.answer(counts) == [one.ask(site.source) for one in counts]
     kinds = [WrongTypesOf(one, frozenset({RX_CPU, RECEIVED})) for one in ODD]
     assert site.source.answer(kinds) == [{}] * len(ODD)
@@ -237,23 +247,23 @@ def test_each_of_many_nodes_is_told_what_it_is_told_alone(odd_site: Site) -> Non
 # --- in InfluxDB ---------------------------------------------------------------------------------
 
 
-def test_sixty_nodes_take_one_request_and_their_silence_a_few(database: Database) -> None:
+def test_thirty_nodes_take_one_request_and_their_silence_a_few(database: Database) -> None:
     source, asked = influx_source(database)
-    site = Site(source, functools.partial(write_samples, database.client), [node(i) for i in range(60)])
+    site = Site(source, functools.partial(write_samples, database.client), [node(i) for i in range(30)])
     site.scrape(8, 9)
     site.poll(10 + LATER)
     for slot in (10, 11):
         site.scrape(slot)
         asked.clear()
-        assert [len(found) for found in site.poll(slot + 1 + LATER)] == [1] * 60
+        assert [len(found) for found in site.poll(slot + 1 + LATER)] == [1] * 30
         assert len(asked) == 1
-    for slot in range(12, 20):
+    for slot in range(12, 18):
         asked.clear()
         site.poll(slot + 1 + LATER)
         assert len(asked) <= 4
-    assert all(monitor.reader.silent_polls > 4 for monitor in site.together)
-    site.scrape(20)
-    assert [len(found) for found in site.poll(21 + LATER)] == [1] * 60
+    assert all(monitor.reader.silent_polls == 6 for monitor in site.together)
+    site.scrape(18)
+    assert [len(found) for found in site.poll(19 + LATER)] == [1] * 30
 
 
 def test_text_that_one_node_writes_is_its_own_fault_alone(
@@ -301,9 +311,9 @@ def test_a_flood_that_fills_the_answer_is_left_out_of_it(
 def test_an_hour_is_caught_up_in_parts_none_twice_and_none_skipped(
     site: Callable[[Sequence[Node]], Site], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(polling, "RECORDS_AT_ONCE", 80)
-    monkeypatch.setattr(together, "SAMPLES_AT_ONCE", 150)
-    many = site([node(i) for i in range(4)])
+    monkeypatch.setattr(polling, "RECORDS_AT_ONCE", 40)
+    monkeypatch.setattr(together, "SAMPLES_AT_ONCE", 75)
+    many = site([node(i) for i in range(2)])
     many.scrape(-221, -220)
     many.poll(-219 + LATER)
     many.scrape(*range(-219, 20))
@@ -311,10 +321,10 @@ def test_an_hour_is_caught_up_in_parts_none_twice_and_none_skipped(
     while polls == 0 or any(monitor.reader.has_more for monitor in many.together):
         found = many.poll(20 + LATER)
         polls += 1
-        # 80 records of 4 nodes.
+        # 40 records of 2 nodes.
         assert max(map(len, found)) <= 20
     assert polls == 12
-    for place in range(4):
+    for place in range(2):
         assert many.slots(place) == list(range(-221, 20))
 
 

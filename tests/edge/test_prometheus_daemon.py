@@ -342,7 +342,7 @@ def test_the_remedy_for_samples_of_a_clock_that_was_ahead_helps(
             " VictoriaMetrics takes no start and deletes whole series"
         )
         deletion = f"{server.url}/api/v1/admin/tsdb/delete_series"
-        assert requests.post(deletion, data={"match[]": '{instance!=""}'}, timeout=5).status_code == 204
+        assert requests.post(deletion, data={"match[]": '{instance!=""}'}, timeout=30).status_code == 204
         for slot in range(21, SLOTS):
             watched.feed(slot)
             watched.daemon.poll()

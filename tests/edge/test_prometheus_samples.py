@@ -226,7 +226,7 @@ def test_a_foreign_native_histogram_hides_no_sample(tmp_path: Path) -> None:
         series = [_field(1, _field(1, name.encode()) + _field(2, text.encode())) for name, text in labels]
         request = _field(1, b"".join([*series, _field(4, content)]))
         answer = requests.post(
-            f"{server.url}/api/v1/write", data=_snappy(request), headers=HEADERS, timeout=5
+            f"{server.url}/api/v1/write", data=_snappy(request), headers=HEADERS, timeout=30
         )
         assert answer.status_code == 204
         client = Prometheus(server.url)

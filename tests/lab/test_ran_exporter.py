@@ -158,7 +158,7 @@ class Exporter(NamedTuple):
         """Name -> labels and value of every series; each has one type, gauge."""
         with requests.Session() as session:
             session.trust_env = False
-            families = list(text_string_to_metric_families(session.get(self.url, timeout=5).text))
+            families = list(text_string_to_metric_families(session.get(self.url, timeout=30).text))
         assert {family.type for family in families} == {"gauge"}
         samples = [sample for family in families for sample in family.samples]
         assert len(samples) == len(families)
@@ -171,7 +171,7 @@ class Exporter(NamedTuple):
 
     def wait_for_downlink(self, low: float, high: float) -> dict[str, tuple[tuple, float]]:
         """The first scrape in which it is between the two, bit/s."""
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not low <= (scraped := self.scrape())[DOWNLINK][1] <= high:
             assert time.monotonic() < deadline, scraped
             time.sleep(0.02)
@@ -186,7 +186,7 @@ def exporter() -> Iterator[Exporter]:
     with subprocess.Popen(command, cwd=ROOT, **pipes) as process:
         running = Exporter(process, f"http://127.0.0.1:{port}/metrics")
         try:
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 60
             while True:
                 try:
                     running.scrape()
@@ -227,7 +227,7 @@ def test_process_serves_does_as_told_and_goes_on_when_nobody_tells_it_more(expor
     assert exporter.process.poll() is None
     assert exporter.scrape()[DOWNLINK][1] >= 20e6
     exporter.process.terminate()
-    assert exporter.process.wait(5) == -15
+    assert exporter.process.wait(30) == -15
     assert exporter.process.stderr is not None
     assert exporter.process.stderr.read() == (
         "ran_exporter: unknown: tempest; the words are flood, overload and calm\n"

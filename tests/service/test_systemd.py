@@ -86,7 +86,7 @@ def test_a_signal_ends_a_wait_at_once_and_a_write_when_it_is_done_or_has_failed(
 ) -> None:
     process = start(words)
     process.send_signal(number)
-    assert process.communicate(timeout=5) == (said, None)
+    assert process.communicate(timeout=30) == (said, None)
     assert process.returncode == 0
 
 
@@ -95,5 +95,5 @@ def test_hangup_ends_a_wait_and_not_the_process() -> None:
     process.send_signal(signal.SIGHUP)
     assert process.stdout.readline() == "woken\n"
     process.terminate()
-    assert process.wait(5) == 0
+    assert process.wait(30) == 0
     process.stdout.close()

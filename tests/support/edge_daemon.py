@@ -79,7 +79,7 @@ class Edge:
         self.ahead_seconds = ahead_seconds
         self.begin = int(time.time()) // INTERVAL * INTERVAL - slots * INTERVAL + ahead_seconds
         self.samples = lives(self.begin, slots, attacked)
-        self.client = connect(server, timeout=2, database="edge", username=user, password=password)
+        self.client = connect(server, timeout=30, database="edge", username=user, password=password)
         self.client.create_database("edge")
         self.port = server.port
         self.user, self.password = user, password

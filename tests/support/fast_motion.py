@@ -60,7 +60,7 @@ def main() -> None:
     )
     mallinfo = ctypes.CDLL(None).mallinfo2
     mallinfo.restype = Mallinfo2
-    client = initializeConnection("127.0.0.1", int(port), "", "")
+    client = initializeConnection("127.0.0.1", int(port), "", "", timeout_seconds=60)
     with Store(folder, 1000) as store:
         source = InfluxSource(client, settings.server, settings.database)
         daemon = Daemon(settings, source, client, [Named("", DEFAULT_NODE)], store, EdgeMetrics(), Ending())

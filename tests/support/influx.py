@@ -18,9 +18,9 @@ class Database(NamedTuple):
 
 
 def connect(server: Influxd, **options: object) -> InfluxDBClient:
-    """A client of `server` with the options of InfluxDBClient; by default one attempt of 5 s."""
+    """A client of `server` with the options of InfluxDBClient; by default one attempt of 30 s."""
     session = requests.Session()
     # An empty `proxies` alone still lets requests take HTTP_PROXY and .netrc from the environment.
     session.trust_env = False
-    options = {"timeout": 5, "retries": 1, "proxies": {}, "session": session} | options
+    options = {"timeout": 30, "retries": 1, "proxies": {}, "session": session} | options
     return InfluxDBClient(server.host, server.port, **options)

@@ -37,7 +37,7 @@ class Lab(NamedTuple):
     settings: dict[str, Any]
     marker: str
 
-    def run(self, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    def run(self, timeout: float = 120) -> subprocess.CompletedProcess[str]:
         """One run to its end; nothing of it may be left."""
         pipes = {"stdin": subprocess.DEVNULL, "capture_output": True}
         try:

@@ -181,7 +181,7 @@ class LaterInflux:
     def _onward(
         self, method: str, path: str, params: dict[str, str], body: bytes, headers: dict[str, str]
     ) -> tuple[int, bytes]:
-        with closing(http.client.HTTPConnection("127.0.0.1", self._onward_port, timeout=5)) as onward:
+        with closing(http.client.HTTPConnection("127.0.0.1", self._onward_port, timeout=30)) as onward:
             onward.request(method, f"{path}?{urlencode(params)}", body, headers)
             found = onward.getresponse()
             return found.status, found.read()

@@ -1,10 +1,12 @@
-"""How busy other programs keep this machine while a test runs."""
+"""How busy other programs keep this machine while a test runs, and how slow that makes it."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import resource
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +14,16 @@ from typing import Self
 
 import pytest
 
+ROOT = Path(__file__).resolve().parents[2]
 # Of one CPU. What is to be found takes all of them; what must not be found takes half of one.
 QUIET_CPUS = 0.3
+
+
+def seconds_to_start(least: int) -> int:
+    """What a daemon takes to start, now, three times over; at least so many."""
+    begin = time.monotonic()
+    subprocess.run([sys.executable, "-c", "import commands.edge, edge.daemon"], cwd=ROOT, check=True)
+    return max(least, int(3 * (time.monotonic() - begin)) + 1)
 
 
 class OtherLoad:

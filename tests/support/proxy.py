@@ -42,7 +42,7 @@ class Proxy:
                 if proxy.status is not None:
                     self.answer(proxy.status, proxy.content, "application/json")
                     return
-                with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=5)) as onward:
+                with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as onward:
                     kept = {"Accept", "Authorization", "Content-Type"}
                     headers = {name: text for name, text in self.headers.items() if name in kept}
                     onward.request(self.command, self.path, body, headers)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import urllib.request
 
 
-def scrape(port: int, timeout_seconds: float = 5.0) -> dict[str, float]:
+def scrape(port: int, timeout_seconds: float = 30.0) -> dict[str, float]:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=timeout_seconds) as answer:
         lines = answer.read().decode().splitlines()
     return {

@@ -27,15 +27,14 @@ COLLAPSED_STD, LIVING_STD = 1e-3, 0.1
 
 
 def quickly(patch: pytest.MonkeyPatch) -> None:
-    """Trainings take half of the time, with a network of one layer."""
+    """Trainings take half of the time, with a network of one layer and few tries of what it would miss."""
     patch.setattr(network, "UNITS", (16,))
-    for_few_steps(patch)
+    few_tries(patch)
 
 
-def for_few_steps(patch: pytest.MonkeyPatch) -> None:
-    """What a network would miss is tried a few times, and one step is compiled instead of nine in a row."""
+def few_tries(patch: pytest.MonkeyPatch) -> None:
+    """What a trained network would miss is tried a few times only."""
     patch.setattr(changes, "TRIES", 4)
-    patch.setattr(network, "STEPS_PER_EXECUTION", 1)
 
 
 class Trained:
@@ -75,7 +74,7 @@ def train_in(folder: Path) -> None:
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as printed:
         # The plots go to plots/ of the working directory.
         patch.chdir(folder)
-        for_few_steps(patch)
+        few_tries(patch)
         model = train(records(), 4, 12, 2, 0.1, 0, str(folder / "model" / "edge.h5"))
     (folder / "printed").write_text(printed.getvalue())
     (folder / "optimizer.json").write_text(json.dumps(model.optimizer.get_config(), default=float))
