@@ -47,8 +47,7 @@ MOST_TEACHERS = 32
 SHARED_SEQUENCES = 17_280
 # What it would miss is tried less often than for a single node, where that is a tenth of the training.
 NODE_TRIES = 10
-# Thresholds from less than a day are so many times higher: about half as many alerts are false, and as many
-# attacks are found.
+# Thresholds from less than a day are so many times higher: half as many false alerts, for few attacks missed.
 FIRST_DAY_FACTOR = 2.0
 _TURN = threading.Lock()
 

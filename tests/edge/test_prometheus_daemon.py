@@ -18,6 +18,7 @@ from edge.prometheus_samples import PrometheusSource
 from influx_utils import initializeConnection
 from lab.prometheus import PrometheusServer
 from lab.remote_write import remote_write
+from nodes.fleet import Named
 from nodes.metrics import RX_CPU
 from nodes.node import DEFAULT_NODE
 from nodes.series import Point
@@ -78,7 +79,7 @@ class Watched(Edge):
             settings,
             PrometheusSource(self.api),
             self.client if is_stored else None,
-            DEFAULT_NODE,
+            [Named("", DEFAULT_NODE)],
             self.store,
             self.metrics,
             Ending(),
