@@ -191,6 +191,9 @@ class GatheredNotices:
         lines, self._lines = self._lines, {}
         for (_, level), found in lines.items():
             if len(found) > SINGLE_LINES:
-                found = [(listed_names(sorted({node for node, _ in found})), found[0][1])]
+                (first, message), *_ = sorted(found)
+                names = listed_names(sorted({node for node, _ in found}))
+                logger.log(level, "%d nodes (%s), such as %s: %s", len(found), names, first, message)
+                continue
             for node, message in found:
                 logger.log(level, "%s: %s", node, message)

@@ -107,7 +107,7 @@ def test_what_few_nodes_say_is_a_line_each_and_what_many_say_is_one(caplog: pyte
     assert caplog.messages == []
     gathered.log()
     assert caplog.messages == [
-        "edge-1, edge-2, edge-3 and 3 more: no record (edge-1)",
+        "6 nodes (edge-1, edge-2, edge-3 and 3 more), such as edge-1: no record (edge-1)",
         "edge-1: damaged",
         "edge-2: damaged",
     ]
