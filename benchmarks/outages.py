@@ -34,22 +34,22 @@ from simulators.edge import Attack
 from simulators.fleet import FleetSamples, SimulatedNode, fleet
 
 # So many records fill the windows; the attack begins so many slots later, and lasts so long.
-HISTORY, BEFORE, ATTACKED_SLOTS, AFTER = 66, 3, 8, 9
+HISTORY_SLOTS, BEFORE, ATTACKED_SLOTS, AFTER = 66, 3, 8, 9
 # The server is killed when so many slots of the attack are in it, for so many slots.
 KILLED_AT, AWAY_SLOTS = 2, 3
 MEASUREMENT = "found"
-Found = set[tuple[str, int, str]]
+Anomalies = set[tuple[str, int, str]]
 
 
-class Fleet:
+class SimulatedFleet:
     """The nodes, what they report, and the daemon that watches them."""
 
     def __init__(self, place: Influxd, folder: Path, count: int, attacked: int, later_slots: int) -> None:
         self._place, self._folder = place, folder
-        slots = HISTORY + BEFORE + ATTACKED_SLOTS + AFTER + later_slots
+        slots = HISTORY_SLOTS + BEFORE + ATTACKED_SLOTS + AFTER + later_slots
         self.begin = int(time.time() // RECORD_SECONDS - slots) * RECORD_SECONDS
         self.nodes = fleet(count, seed=1, differ=False)
-        start = self.begin + (HISTORY + BEFORE) * RECORD_SECONDS
+        start = self.begin + (HISTORY_SLOTS + BEFORE) * RECORD_SECONDS
         attack = Attack("cpu", start, start + ATTACKED_SLOTS * RECORD_SECONDS)
         step = max(count // attacked, 1)
         self.attacks = {one.name: [attack] for one in self.nodes[::step][:attacked]}
@@ -86,7 +86,7 @@ class Fleet:
             settings, source, client, named, store, EdgeMetrics(nodes=[]), Ending(), lambda: self.now
         )
 
-    def expected(self, last: int) -> Found:
+    def expected(self, last: int) -> Anomalies:
         """Node, time and severity of the anomalies of attacked nodes that are reported up to this slot."""
         bundle, thresholds = load_bundle(DEFAULT_MODEL), load_thresholds("data/thresholds.json")
         found = set()
@@ -95,13 +95,13 @@ class Fleet:
                 found |= self._expected(one, Detector(bundle, thresholds), last)
         return found
 
-    def _expected(self, one: SimulatedNode, judge: Detector, last: int) -> Found:
+    def _expected(self, one: SimulatedNode, judge: Detector, last: int) -> Anomalies:
         found, last_record = set(), {}
         samples = one.samples(self.begin, self._seconds, self.attacks[one.name])
         for start, record in formatters.slot_records(samples, RECORD_SECONDS)[:last]:
             columns, last_record = formatters.format_record(record, last_record, one.node)
             verdict = judge.observe(record_time(record), columns)
-            if verdict.is_anomaly and start / 1e9 >= self.begin + (HISTORY - 1) * RECORD_SECONDS:
+            if verdict.is_anomaly and start / 1e9 >= self.begin + (HISTORY_SLOTS - 1) * RECORD_SECONDS:
                 found.add((one.name, verdict.time, verdict.status))
         return found
 
@@ -113,14 +113,14 @@ def stored(place: Influxd) -> list[tuple[str, int, str]]:
     return [(point["node"], point["time"], point["severity"]) for point in points]
 
 
-def attack(place: Influxd, nodes: Fleet, store: Store) -> int:
+def attack(place: Influxd, nodes: SimulatedFleet, store: Store) -> int:
     """The attack, with the server killed meanwhile; returns the slot after it."""
     daemon = nodes.daemon(store)
-    nodes.feed(0, HISTORY)
+    nodes.feed(0, HISTORY_SLOTS)
     daemon.poll()
-    killed = HISTORY + BEFORE + KILLED_AT
-    end = HISTORY + BEFORE + ATTACKED_SLOTS + AFTER
-    for slot in range(HISTORY, end):
+    killed = HISTORY_SLOTS + BEFORE + KILLED_AT
+    end = HISTORY_SLOTS + BEFORE + ATTACKED_SLOTS + AFTER
+    for slot in range(HISTORY_SLOTS, end):
         if killed <= slot < killed + AWAY_SLOTS:
             if slot == killed:
                 place.kill()
@@ -144,7 +144,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, server() as place:
         folder = Path(name)
-        nodes = Fleet(place, folder, options.nodes, options.attacked, options.hour)
+        nodes = SimulatedFleet(place, folder, options.nodes, options.attacked, options.hour)
         give_networks(folder / "nodes", [one.name for one in nodes.nodes])
         with Store(folder / "state", 100_000) as store:
             slot = attack(place, nodes, store)
