@@ -37,7 +37,7 @@ from nodes.names import listed_names
 from service import loop
 from service.log import ABOUT_NODE, Notices
 from service.store import Store, StoreError
-from service.systemd import Ending
+from service.systemd import Ending, notify_systemd
 
 if TYPE_CHECKING:
     from influxdb import InfluxDBClient
@@ -48,6 +48,8 @@ logger = logging.getLogger("find_anomalies")
 MANY = "*"
 # New nodes are looked for, and nodes without a model tried again, every so often.
 LOOK_SECONDS, RETRY_SECONDS = 300.0, 60.0
+# How often a poll tells systemd that the service is alive, and how long a part of the first one may take.
+ALIVE_SECONDS, START_PART_SECONDS = 5.0, 120
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ class Daemon:
         self._is_connected = False
         self._is_first_poll = True
         self._status = ""
-        self._looked_at = self._tried_at = time.monotonic()
+        self._looked_at = self._tried_at = self._told_alive_at = time.monotonic()
         self._show_standing()
 
     @property
@@ -219,10 +221,10 @@ class Daemon:
                 self._is_connected = True
             results = poll_all(self._source, [watch.monitor for watch in watches.values()])
             # One by one: all verdicts on the histories of a thousand nodes are many.
-            found = {
-                name: self._found(name, watch, result, is_first_poll)
-                for (name, watch), result in zip(watches.items(), results, strict=True)
-            }
+            found: dict[str, Found | Exception] = {}
+            for (name, watch), result in zip(watches.items(), results, strict=True):
+                found[name] = self._found(name, watch, result, is_first_poll)
+                self._tell_alive(is_first_poll)
             errors = [one for one in found.values() if isinstance(one, self._source.errors)]
             if errors and len(errors) == len(found):
                 raise errors[0]
@@ -247,6 +249,14 @@ class Daemon:
             # What is there now stays; the collector of reference cycles need not go through it again.
             gc.freeze()
         return True
+
+    def _tell_alive(self, is_first_poll: bool) -> None:
+        """Feed the watchdog: the first poll of a thousand nodes reads an hour of records."""
+        now = time.monotonic()
+        if now >= self._told_alive_at + ALIVE_SECONDS:
+            self._told_alive_at = now
+            more = f"\nEXTEND_TIMEOUT_USEC={START_PART_SECONDS * 10**6}" if is_first_poll else ""
+            notify_systemd(f"WATCHDOG=1{more}")
 
     def _found(
         self, name: str, watch: Watch, result: list[Judged] | Exception, is_first_poll: bool

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import socket
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -262,3 +263,19 @@ def test_nodes_that_are_new_in_the_database_are_watched(
     edges.live(FIRST, 14)
     polls = [line for line in said(caplog, logging.INFO) if " nodes: " in line]
     assert polls == ["5 nodes: 5 normal", "6 nodes: 6 normal"]
+
+
+def test_a_long_poll_tells_systemd_that_the_service_lives(
+    edges: ManyEdges, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("edge.daemon.ALIVE_SECONDS", 0.0)
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    edges.start()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.setblocking(False)
+        edges.live(FIRST)
+        # The first poll of a process may take longer than TimeoutStartSec.
+        assert [systemd.recv(100) for _ in edges.names] == [b"WATCHDOG=1\nEXTEND_TIMEOUT_USEC=120000000"] * 6
+        edges.live(14)
+        assert [systemd.recv(100) for _ in edges.names] == [b"WATCHDOG=1"] * 6
