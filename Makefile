@@ -8,6 +8,8 @@ workers := --numprocesses 4 --dist loadfile --no-loadscope-reorder
 one_thread := OMP_NUM_THREADS=1
 
 started := $(shell date +%s)
+# What is compiled is kept: hundreds of processes begin with the same modules.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: run test quick train lint data benchmark lab fuzz clean
 
@@ -21,8 +23,9 @@ test: quick
 	.venv/bin/python -m pytest -m alone -rs $(slowest)
 	@echo "make test took $$(($$(date +%s) - $(started))) s."
 
+# Tests are compiled once and not by each of the workers, while the lab's programs are fetched.
 quick: lint
-	@lab/get_parts.sh
+	@.venv/bin/python -m pytest --collect-only > /dev/null & lab/get_parts.sh && wait
 	$(one_thread) .venv/bin/python -m pytest -m "not alone" $(workers) $(slowest)
 
 train: .venv/.all
