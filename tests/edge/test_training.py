@@ -63,7 +63,8 @@ def test_a_short_training_set_is_gone_over_more_often(sequences: int, epochs: in
 
 def test_the_optimizer_is_the_documented_one_made_stable(trained: Trained) -> None:
     settings = trained.optimizer
-    assert settings["name"] == "sgd"
+    # Keras numbers the others of a process.
+    assert settings["name"].partition("_")[0] == "sgd"
     assert settings["nesterov"] is True
     assert settings["learning_rate"] == pytest.approx(0.01)
     assert 0.9 <= settings["momentum"] < 1
