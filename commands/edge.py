@@ -34,6 +34,7 @@ from edge.thresholds import (
     read_proposals,
 )
 from nodes.fleet import Named
+from nodes.names import NodePatterns, shown_name
 from nodes.node import load_node
 from service.store import FILE_NAME, Store
 from service.systemd import Ending, check_watchdog
@@ -123,6 +124,9 @@ def run_test(options: argparse.Namespace) -> None:
     with Store(options.state_dir, options.spool_limit) as kept:
         if finder:
             nodes = wait_for_nodes(finder, options.once, ending)
+            names = [one.name for one in nodes]
+            for word in NodePatterns(options.metrics_node).without_match(names):
+                logger.warning("--metrics_node %s: no node that is watched has this name", shown_name(word))
         else:
             nodes = [Named("", node) for node in descriptions]
         find_nodes = finder.find if finder else None

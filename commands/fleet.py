@@ -108,6 +108,8 @@ def wait_for_nodes(finder: NodeFinder, once: bool, ending: Ending) -> list[Named
     Raises UserError if there is none.
     """
     place, notices = finder.surveyor, Notices()
+    with contextlib.suppress(*place.errors):
+        return finder.find()
     nodes: list[Named] = []
 
     def look() -> loop.Turn:

@@ -139,9 +139,11 @@ def train_nodes(options: argparse.Namespace, nodes: Sequence[Named]) -> None:
             logger.error("%s: %s", outcome.name, outcome.fault)
         else:
             networks.add(outcome.network)
-    print(
-        f"{options.nodes_dir}: {len(nodes) - len(faults)} of {len(nodes)} nodes were trained; they share"
-        f" {len(networks)} network{'s' * (len(networks) != 1)}{' that was there before' * bool(there)}"
-    )
+    share = ""
+    if networks:
+        is_one = len(networks) == 1
+        before = f" that {'was' if is_one else 'were'} there before" * bool(there)
+        share = f"; they share {len(networks)} network{'s' * (not is_one)}{before}"
+    print(f"{options.nodes_dir}: {len(nodes) - len(faults)} of {len(nodes)} nodes were trained{share}")
     if faults:
         raise UserError(f"{len(faults)} of {len(nodes)} nodes could not be trained; the log says why")

@@ -22,7 +22,7 @@ import influx_utils
 from common.files import UserError
 from edge import pictures
 from edge.delivery import REFUSED_RETRY_SECONDS, Delivery
-from edge.exporter import SILENT, STATUSES_OF_NODES, WITHOUT_MODEL, EdgeMetrics
+from edge.exporter import FAILING, SILENT, STATUSES_OF_NODES, WITHOUT_MODEL, EdgeMetrics
 from edge.incidents import Alert
 from edge.many_nodes import GatheredNotices, ManyNodes
 from edge.monitor import Judged
@@ -117,6 +117,8 @@ class Daemon:
         )
         self._has_one = [one.name for one in nodes] == [""]
         self._many = ManyNodes()
+        # Name -> status of its newest record, or what it is instead.
+        self._newest_statuses: dict[str, str] = {}
         self._restore_many(states.get(MANY))
         self.delivery = Delivery(
             client=client,
@@ -159,7 +161,8 @@ class Daemon:
 
     def run(self) -> None:
         """Poll until a signal ends it, or once. Raises UserError for what only the user can fix."""
-        count = "" if self._has_one else f"{len(self.nodes.watches)} nodes in "
+        number = len(self.nodes.watches)
+        count = "" if self._has_one else f"{number} node{'s' * (number != 1)} in "
         logger.info("watching %s%s, every %g s", count, self._source.place, self._settings.interval_seconds)
         loop.run(self._turn, self._ending)
 
@@ -169,6 +172,10 @@ class Daemon:
         if not is_away and any(one.monitor.reader.has_more for one in self.nodes.watches.values()):
             return loop.Turn(self._status, 0.0)
         if self._settings.once:
+            if not self.nodes.watches:
+                raise UserError(
+                    "no node is watched; the log says why. Train them first (--mode train --node NAME)"
+                )
             return loop.Turn(self._status, None)
         if not is_away:
             self._note_slowness(time.monotonic() - begin)
@@ -219,12 +226,12 @@ class Daemon:
             if not self._is_connected:
                 self._source.prepare()
                 self._is_connected = True
-            results = poll_all(self._source, [watch.monitor for watch in watches.values()])
+            monitors = [watch.monitor for watch in watches.values()]
+            results = poll_all(self._source, monitors, lambda: self._tell_alive(is_first_poll))
             # One by one: all verdicts on the histories of a thousand nodes are many.
             found: dict[str, Found | Exception] = {}
             for (name, watch), result in zip(watches.items(), results, strict=True):
                 found[name] = self._found(name, watch, result, is_first_poll)
-                self._tell_alive(is_first_poll)
             errors = [one for one in found.values() if isinstance(one, self._source.errors)]
             if errors and len(errors) == len(found):
                 raise errors[0]
@@ -240,12 +247,12 @@ class Daemon:
             else:
                 watches[name].notices.mended("poll", "records are judged again")
         good = {name: one for name, one in found.items() if isinstance(one, Found)}
-        if len(good) == len(found):
+        if good or not found:
             self._exporter.good_poll()
         # What is saved must also be logged.
         with self._ending.deferred():
             self._take(good)
-        if is_first_poll:
+        if good and not gc.get_freeze_count():
             # What is there now stays; the collector of reference cycles need not go through it again.
             gc.freeze()
         return True
@@ -275,7 +282,8 @@ class Daemon:
     def _note_error(self, name: str, error: Exception) -> None:
         is_server = isinstance(error, self._source.errors)
         line = self._source.describe_error(error) if is_server else str(error)
-        self._exporter.failures.labels("refused").inc()
+        self._exporter.failures.labels(self._source.kind_of(error) if is_server else "refused").inc()
+        self._newest_statuses[name] = FAILING
         self.nodes.watches[name].notices.fault("poll", line)
         self._status = line
 
@@ -320,8 +328,9 @@ class Daemon:
         silence = silences.get("")
         self._publish(list(found.items()), silence and f"unknown: {silence}")
         changes = [change for one in found.values() for change in one.incidents]
-        lines = [] if self._has_one else self._many.observe(changes, len(watches))
-        whole, changed = self.nodes.states(found)
+        are_open = [name for name, watch in watches.items() if watch.incidents.is_open]
+        lines = [] if self._has_one else self._many.observe(changes, len(watches), are_open)
+        whole, changed = self.nodes.states()
         if not self._has_one:
             whole[MANY] = json.dumps(self._many.state())
         points = [
@@ -350,27 +359,29 @@ class Daemon:
         if self._has_one:
             self._status = self.watch.status or self._status if found else self._status
             return
-        counts = Counter(one.judged[-1].verdict.status for one in found.values() if one.judged)
-        counts[SILENT] = sum(silence is not None for silence in silences.values())
-        counts[WITHOUT_MODEL] = len(self.nodes.waiting)
+        newest = {name: one.judged[-1].verdict for name, one in found.items() if one.judged}
+        self._newest_statuses |= {name: verdict.status for name, verdict in newest.items()}
+        self._newest_statuses |= dict.fromkeys((name for name, why in silences.items() if why), SILENT)
+        counts = Counter(self._newest_statuses.values())
+        counts[WITHOUT_MODEL] = len(self.nodes.without_model)
+        counts[FAILING] += len(self.nodes.waiting) - counts[WITHOUT_MODEL]
         told = ", ".join(f"{counts[status]} {status}" for status in STATUSES_OF_NODES if counts[status])
-        self._status = f"{len(self.nodes.watches)} nodes: {told or 'no new record'}"
+        number = len(self.nodes.watches) + len(self.nodes.waiting)
+        self._status = f"{number} node{'s' * (number != 1)}: {told or 'no record yet'}"
         logger.info("%s", self._status)
-        self._exporter.show_nodes(counts)
+        self._exporter.show_nodes(counts, max((one.time for one in newest.values()), default=None))
         self._note_waiting()
 
     def _note_waiting(self) -> None:
-        waiting = self.nodes.waiting
-        if not waiting:
+        names = self.nodes.without_model
+        if names:
+            line = (
+                f"not watched, since there is no model: {listed_names(names)}; train them (--mode train"
+                " --node NAME, for a new one with --since 1h)"
+            )
+            self._notices.fault("waiting", line, logging.WARNING, frozenset(names))
+        elif not self.nodes.waiting:
             self._notices.mended("waiting", "all nodes are watched")
-            return
-        _, reason = next(iter(waiting.values()))
-        self._notices.fault(
-            "waiting",
-            f"not watched: {listed_names(sorted(waiting))}: {reason}",
-            logging.WARNING,
-            frozenset(waiting),
-        )
 
     def _draw(self, alerts: dict[str, list[Alert]]) -> None:
         drawings = []

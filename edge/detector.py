@@ -179,6 +179,11 @@ class Detector:
         # What was computed of the records in the window; None if it is to be computed anew.
         self._memory: Remembered | None = Remembered()
 
+    @property
+    def last_slot(self) -> int | None:
+        """The slot of the newest record; None if there is none."""
+        return self._last_slot
+
     def replace_bundle(self, bundle: Bundle) -> None:
         """Use another model from now on; the window, which is in physical units, stays."""
         self._bundle, self._kind = bundle, _kind(bundle)

@@ -17,9 +17,9 @@ from service.exporter import Exporter
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
-# What a node without a new record is, and one that cannot be watched yet.
-SILENT, WITHOUT_MODEL = "silent", "without a model"
-STATUSES_OF_NODES = (ALERT, ANOMALY, UNKNOWN, SILENT, WITHOUT_MODEL, NORMAL)
+# What a node is without a new record, if its samples cannot be read, and if it cannot be watched yet.
+SILENT, FAILING, WITHOUT_MODEL = "silent", "failing", "without a model"
+STATUSES_OF_NODES = (ALERT, ANOMALY, UNKNOWN, SILENT, FAILING, WITHOUT_MODEL, NORMAL)
 
 
 class EdgeMetrics(Exporter):
@@ -100,7 +100,8 @@ class EdgeMetrics(Exporter):
             self.anomalies.labels(cause).inc()
             if verdict.status == ALERT:
                 self.alerts.labels(cause).inc()
-        self._newest_record = verdict.time / 1e9
+        if self._nodes is None:
+            self._newest_record = verdict.time / 1e9
         if self.shows(node):
             for series in missing:
                 self.unknown.labels(*self._of(node), series).inc()
@@ -164,7 +165,9 @@ class EdgeMetrics(Exporter):
             gauge = self.clock_offset if self._nodes is None else self.clock_offset.labels(node)
             gauge.set(offset_seconds)
 
-    def show_nodes(self, counts: Mapping[str, int]) -> None:
-        """Show how many nodes have which status."""
+    def show_nodes(self, counts: Mapping[str, int], newest: int | None) -> None:
+        """Show how many nodes have which status, and the newest record (ns) of a poll, if there was any."""
+        if newest is not None:
+            self._newest_record = newest / 1e9
         for status in STATUSES_OF_NODES:
             self.nodes.labels(status).set(counts.get(status, 0))

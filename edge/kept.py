@@ -34,6 +34,10 @@ class KeptState:
         self._texts: dict[str, str] = {}
         self.slot: int | None = None
 
+    def can_follow(self, slot: int | None) -> bool:
+        """Whether changes can lead to a state whose newest record is in this slot, which may be earlier."""
+        return self.slot is None or (slot is not None and slot >= self.slot)
+
     def whole(self, state: Mapping[str, Any]) -> str:
         """All parts of a state, as an object in JSON."""
         self._parts, self._texts = {}, {}

@@ -8,7 +8,7 @@ it. It closes with the last of its nodes. Until it opens, each incident is logge
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -23,6 +23,8 @@ logger = logging.getLogger("find_anomalies")
 LEAST_NODES = 3
 # More nodes than this that have the same to say are one line.
 SINGLE_LINES = 5
+# A line about an incident names at most so many nodes.
+NAMED_MEMBERS = 20
 # An attack that is weak here and strong there makes alerts of the 4th record, or of 8 within 30.
 SAME_MOMENT_SECONDS = 150
 
@@ -51,22 +53,59 @@ class OneIncident:
     told: int = 0
     last: int = 0
 
+    def take(self, change: IncidentChange) -> None:
+        """The incident of one of its nodes opens or closes."""
+        self.members.add(change.node)
+        (self.open.add if change.is_open else self.open.discard)(change.node)
+        self.causes |= set(change.causes)
+        self.last = max(self.last, change.time)
+
+    def news(self, nodes: int) -> list[str]:
+        """The line to log: that it opens, has doubled or closes. nodes: how many are watched."""
+        documented = [name for name in METRICS if name in self.causes]
+        cause = " | ".join([*documented, *sorted(self.causes.difference(documented))]) or UNKNOWN_CAUSE
+        names = listed_names(sorted(self.members), NAMED_MEMBERS)
+        count = len(self.members)
+        if not self.open:
+            lasted = format_duration((self.last - self.began) / 1e9)
+            return [
+                f"{format_time(self.last)} incident of {count} nodes closes: {cause} for {lasted} since"
+                f" {format_time(self.began)}: {names}"
+            ]
+        if self.told and count < 2 * self.told:
+            return []
+        verb = "grows" if self.told else "opens"
+        self.told = count
+        return [f"{format_time(self.last)} incident of {count} of {nodes} nodes {verb}: {cause}: {names}"]
+
+    def state(self) -> dict[str, Any]:
+        """Its state, as JSON."""
+        return {
+            **asdict(self),
+            **{key: sorted(getattr(self, key)) for key in ("members", "open", "causes")},
+        }
+
 
 class ManyNodes:
     """Takes what the incidents of nodes do, poll by poll; returns the lines to log."""
 
     def __init__(self) -> None:
         self._recent: dict[str, IncidentChange] = {}
-        self._one: OneIncident | None = None
+        self._shared: list[OneIncident] = []
 
     @property
     def is_open(self) -> bool:
         """Whether an incident of many nodes is open."""
-        return self._one is not None
+        return bool(self._shared)
 
-    def observe(self, changes: Iterable[IncidentChange], nodes: int) -> list[str]:
-        """The lines to log after these changes of a poll. nodes: how many are watched."""
-        lines, alone = [], []
+    def observe(
+        self, changes: Iterable[IncidentChange], nodes: int, still_open: Collection[str]
+    ) -> list[str]:
+        """The lines to log after these changes of a poll.
+
+        nodes: how many are watched. still_open: those of them that have an open incident.
+        """
+        alone = []
         for change in sorted(changes, key=lambda one: (one.time, one.node)):
             if not change.is_open:
                 self._recent.pop(change.node, None)
@@ -79,72 +118,45 @@ class ManyNodes:
         self._recent = {
             name: one
             for name, one in self._recent.items()
-            if one.time >= newest - SAME_MOMENT_SECONDS * 10**9
+            if one.time >= newest - SAME_MOMENT_SECONDS * 10**9 and name in still_open
         }
-        if self._one is None and len(self._recent) >= max(LEAST_NODES, nodes / 100):
-            self._open(newest)
-            alone = [one for one in alone if one.node not in self._one.members]
-        lines += [f"{one.node}: {one.line}" for one in alone]
-        if self._one is not None:
-            lines += self._news(nodes)
+        if len(self._recent) >= max(LEAST_NODES, nodes / 100):
+            shared = OneIncident(newest)
+            for change in self._recent.values():
+                shared.take(change)
+            self._shared.append(shared)
+            self._recent = {}
+            alone = [one for one in alone if not one.is_open or one.node not in shared.members]
+        lines = [f"{one.node}: {one.line}" for one in alone]
+        for shared in self._shared:
+            # A node may be watched no more, or have lost its state.
+            shared.open &= set(still_open)
+            lines += shared.news(nodes)
+        self._shared = [shared for shared in self._shared if shared.open]
         return lines
 
-    def _open(self, time: int) -> None:
-        self._one = OneIncident(time)
-        for change in self._recent.values():
-            self._add(change)
-        self._recent = {}
-
     def _join(self, change: IncidentChange) -> bool:
-        if self._one is None or change.time > self._one.began + SAME_MOMENT_SECONDS * 10**9:
-            return False
-        self._add(change)
-        return True
-
-    def _add(self, change: IncidentChange) -> None:
-        self._one.members.add(change.node)
-        self._one.open.add(change.node)
-        self._one.causes |= set(change.causes)
-        self._one.last = max(self._one.last, change.time)
+        for shared in self._shared:
+            if change.time <= shared.began + SAME_MOMENT_SECONDS * 10**9:
+                shared.take(change)
+                return True
+        return False
 
     def _leave(self, change: IncidentChange) -> bool:
-        if self._one is None or change.node not in self._one.open:
-            return False
-        self._one.open.discard(change.node)
-        self._one.causes |= set(change.causes)
-        self._one.last = max(self._one.last, change.time)
-        return True
-
-    def _news(self, nodes: int) -> list[str]:
-        one = self._one
-        documented = [name for name in METRICS if name in one.causes]
-        cause = " | ".join([*documented, *sorted(one.causes.difference(documented))]) or UNKNOWN_CAUSE
-        names = listed_names(sorted(one.members))
-        if not one.open:
-            lasted = format_duration((one.last - one.began) / 1e9)
-            line = (
-                f"{format_time(one.last)} incident of {len(one.members)} nodes closes: {cause} for {lasted}"
-                f" since {format_time(one.began)}: {names}"
-            )
-            self._one = None
-            return [line]
-        if len(one.members) < 2 * one.told or len(one.members) == one.told:
-            return []
-        verb = "grows" if one.told else "opens"
-        one.told = len(one.members)
-        count = f"{len(one.members)} of {nodes} nodes"
-        return [f"{format_time(one.last)} incident of {count} {verb}: {cause}: {names}"]
+        for shared in self._shared:
+            if change.node in shared.open:
+                shared.take(change)
+                return True
+        return False
 
     # --- over a restart --------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
         """The state that `restore` takes, as JSON."""
-        one = self._one
-        kept = one and {
-            **asdict(one),
-            **{key: sorted(getattr(one, key)) for key in ("members", "open", "causes")},
+        return {
+            "shared": [shared.state() for shared in self._shared],
+            "recent": [asdict(change) for change in self._recent.values()],
         }
-        return {"one": kept, "recent": [asdict(change) for change in self._recent.values()]}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue where another process stopped.
@@ -161,12 +173,11 @@ class ManyNodes:
             )
             for one in state["recent"]
         ]
-        kept = state["one"]
-        if kept is not None:
-            sets = {key: set(map(text, mapping(kept)[key])) for key in ("members", "open", "causes")}
-            numbers = {key: whole(kept[key]) for key in ("began", "told", "last")}
-            kept = OneIncident(**numbers, **sets)
-        self._recent, self._one = {one.node: one for one in recent}, kept
+        shared = []
+        for one in state["shared"]:
+            sets = {key: set(map(text, mapping(one)[key])) for key in ("members", "open", "causes")}
+            shared.append(OneIncident(**{key: whole(one[key]) for key in ("began", "told", "last")}, **sets))
+        self._recent, self._shared = {one.node: one for one in recent}, shared
 
 
 class GatheredNotices:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Iterator, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from common.files import UserError
@@ -24,18 +26,24 @@ EXPLAINED_NODES = 8
 TimedColumns = tuple[int, dict[str, float]]
 
 
-def poll_all(source: SampleSource, monitors: Sequence[Monitor]) -> Iterator[list[Judged] | Exception]:
+def poll_all(
+    source: SampleSource, monitors: Sequence[Monitor], tell_alive: Callable[[], None] = lambda: None
+) -> Iterator[list[Judged] | Exception]:
     """Poll these nodes once, each by its monitor: what is reported of each, or why it could not be read.
 
+    tell_alive: called again and again, since the first poll of a thousand nodes reads an hour of records.
     They come in the order of the monitors, and are not all held at once. An error is one of the source's, or
     UserError. Once the server is away, it is every other node's error, and nothing is sent any more.
     """
-    chunk_records = min(CHUNK_RECORDS, max(RECORDS_AT_ONCE // max(len(monitors), 1), LEAST_CHUNK_RECORDS))
-    poll = _Poll(source)
+    behind = sum(one.reader.expected_records() > LEAST_CHUNK_RECORDS for one in monitors)
+    chunk_records = min(CHUNK_RECORDS, max(RECORDS_AT_ONCE // max(behind, 1), LEAST_CHUNK_RECORDS))
+    poll = _Poll(source, tell_alive)
     for part in _parts(monitors, chunk_records):
         with _no_collector():
             records = poll.read(part, chunk_records)
+            tell_alive()
             verdicts = _judge(part, records)
+            tell_alive()
         for monitor, one, judged in zip(part, records, verdicts, strict=True):
             yield one if isinstance(one, Exception) else monitor.take(judged)
 
@@ -72,8 +80,8 @@ def _parts(monitors: Sequence[Monitor], chunk_records: int) -> Iterator[list[Mon
 class _Poll:
     """The questions of one poll, in rounds of one question of each node that has any."""
 
-    def __init__(self, source: SampleSource) -> None:
-        self._source = source
+    def __init__(self, source: SampleSource, tell_alive: Callable[[], None]) -> None:
+        self._source, self._tell_alive = source, tell_alive
         self._away: Exception | None = None
         self._explained: set[int] = set()
 
@@ -96,6 +104,13 @@ class _Poll:
                     found[place] = end.value
                 except (*self._source.errors, UserError) as error:
                     found[place] = error
+                except Exception as error:
+                    if not monitors[place].name:
+                        raise
+                    # A mistake of ours must not end the service for all other nodes.
+                    found[place] = UserError(
+                        f"its samples cannot be judged ({_where(error)}); report this line"
+                    )
             answers = self._answers(questions)
         return found
 
@@ -105,10 +120,10 @@ class _Poll:
         asked, later = [], []
         for place, question in questions.items():
             (asked if self._may_ask(question) else later).append(place)
+        self._tell_alive()
         answers = self._source.answer([questions[place] for place in asked]) if asked else []
-        self._away = next(
-            (one for one in answers if isinstance(one, Exception) and self._source.is_away(one)), None
-        )
+        if answers and all(isinstance(one, Exception) and self._source.is_away(one) for one in answers):
+            self._away = answers[0]
         return dict(zip(asked, answers, strict=True)) | {place: LaterError() for place in later}
 
     def _may_ask(self, question: Question) -> bool:
@@ -118,6 +133,12 @@ class _Poll:
         if len(self._explained) < EXPLAINED_NODES:
             self._explained.add(node)
         return node in self._explained
+
+
+def _where(error: Exception) -> str:
+    """What went wrong, and in which line of the program."""
+    *_, last = traceback.extract_tb(error.__traceback__)
+    return f"{error!r} in {Path(last.filename).name}, line {last.lineno}"
 
 
 def _judge(

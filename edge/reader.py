@@ -20,8 +20,6 @@ from edge.timing import SampleClock
 from nodes.node import Node
 from service.log import Notices
 
-logger = logging.getLogger("find_anomalies")
-
 # Enough for whole scores of each of the records that decide whether the first verdict is an alert.
 HISTORY_RECORDS = SCORE_RECORDS + ALERT_RECORDS
 
@@ -277,10 +275,10 @@ class Reader:
         begin = self._slot_of((newest or 0) - self._catch_up_ns)
         if begin <= self._read_before:
             return
-        logger.warning(
-            "the records from %s to %s are not judged: they are further back than --catch_up allows",
-            format_time(self._read_before),
-            format_time(begin),
+        self._notices.tell(
+            "catch up",
+            f"the records from {format_time(self._read_before)} to {format_time(begin)} are not judged: they"
+            " are further back than --catch_up allows",
         )
         self._start_over(begin)
 
@@ -305,11 +303,8 @@ class Reader:
         if before is not None and before < newest < self._read_before - self._interval_ns:
             # What came during the silence is judged now.
             begin = self._slot_of(newest) - (self.silent_polls - 1) * self._interval_ns
-            logger.warning(
-                "the samples' clock went back by %s; judging starts over at %s",
-                format_duration((self._read_before - newest) / 1e9),
-                format_time(begin),
-            )
+            went_back = format_duration((self._read_before - newest) / 1e9)
+            self._notices.tell("step back", _describe_step(went_back, begin))
             self._sample_clock.start_again(newest)
             self._start_over(begin)
             self._newest = None
@@ -336,11 +331,7 @@ class Reader:
             self._reading.is_no_change = True
             return
         begin = self._slot_of(start) - (self.silent_polls - 1) * self._interval_ns
-        logger.warning(
-            "the samples' clock went back by %s; judging starts over at %s",
-            went_back,
-            format_time(begin),
-        )
+        self._notices.tell("step back", _describe_step(went_back, begin))
         self._sample_clock.start_again(here)
         self._start_over(begin)
         self._newest = None
@@ -421,3 +412,7 @@ class Reader:
 
 def _newest(slots: Sequence[tuple[int, dict[str, int]]]) -> int | None:
     return max((time for _, times in slots for time in times.values()), default=None)
+
+
+def _describe_step(went_back: str, begin: int) -> str:
+    return f"the samples' clock went back by {went_back}; judging starts over at {format_time(begin)}"

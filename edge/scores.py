@@ -92,7 +92,7 @@ class JointBundles:
         return predicted
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=2)
 def joint(*each: Bundle) -> JointBundles:
     """Join the bundles of nodes: their metrics and steps are equal, and all have habits or none has.
 

@@ -61,11 +61,13 @@ class Together:
             places = pending.popleft()
             asked = [questions[place] for place in places]
             try:
-                found = (
-                    self._readers[type(asked[0])](asked) if len(asked) > 1 else [asked[0].ask(self._source)]
-                )
+                found = self._ask(asked)
             except self._source.errors as error:
                 failures += not isinstance(error, self._too_much)
+                if is_well and len(places) == 1 and self._source.kind_of(error) == "timeout":
+                    # It is this node that takes long.
+                    answers[places[0]] = error
+                    continue
                 if self._source.is_away(error) or (failures >= MOST_FAILURES and not is_well):
                     if self._source.kind_of(error) == "timeout":
                         # It may have been too much at once for a slow server.

@@ -104,7 +104,7 @@ class Watch:
         # What never changed while the model was trained is not watched.
         self.metrics = metrics = self.bundle.metrics
         if line := describe_unwatched(self.bundle, node.metrics, settings.model):
-            logger.warning("%s", line)
+            notices.tell("unwatched", line)
         node = replace(node, metrics=metrics)
         self._thresholds = WatchedFiles(
             [settings.thresholds_file],
@@ -185,7 +185,8 @@ class Watch:
         if is_new:
             now = self._judge.thresholds = self.thresholds
             for key in [key for key in now if now[key] != before[key]]:
-                logger.warning("%s: %s changed from %g to %g", name, key, before[key], now[key])
+                line = f"{name}: {key} changed from {before[key]:g} to {now[key]:g}"
+                self.notices.tell("changed thresholds", line)
         return is_new
 
     def _refresh_bundle(self) -> bool:
@@ -197,7 +198,7 @@ class Watch:
         self.notices.mended("model", f"{self._settings.model} can be used again")
         if is_new:
             self._judge.replace_bundle(self.bundle)
-            logger.warning("%s: a new model is in use from now on", self._settings.model)
+            self.notices.tell("new model", f"{self._settings.model}: a new model is in use from now on")
         return is_new
 
     def _refresh_proposals(self) -> bool:
@@ -303,7 +304,7 @@ class Watch:
             self._log_silence(self.silence)
         lines = [] if self._settings.name else [change.line for change in found.incidents]
         for line in [*lines, *found.news]:
-            logger.warning("%s", line)
+            self.notices.tell("news", line)
         for begun, ended in found.drifts:
             self._log_drift(begun, ended)
 
@@ -340,26 +341,32 @@ class Watch:
             self.notices.mended("unknown", "all metrics are known again")
 
     def _log_silence(self, words: str) -> None:
-        if self._settings.once:
+        if self._settings.once and not self._settings.name:
             raise UserError(
                 f"{self._source.place}: {words}; check the exporters, {self._source.option} and --node_file"
             )
         self.status = f"unknown: {words}"
-        self.notices.fault("silence", self.status, logging.WARNING)
+        remedy = "; check its exporters" if self._settings.name else ""
+        self.notices.fault("silence", f"{self.status}{remedy}", logging.WARNING)
 
     def _log_drift(self, begun: Sequence[str], ended: Sequence[str]) -> None:
         hours = f"{self._settings.drift_seconds / 3600:g} h"
         for name in begun:
-            logger.warning(
-                "drift: %s was over its threshold for most of %s; if that is normal now, collect new data and"
-                " train again (--mode collect, --mode train --evaluate)",
-                name,
-                hours,
+            line = (
+                f"drift: {name} was over its threshold for most of {hours}; if that is normal now, collect"
+                " new data and train again (--mode collect, --mode train --evaluate)"
             )
+            self.notices.tell("drift", line)
         for name in ended:
-            logger.warning("drift of %s is over: within its threshold for most of %s", name, hours)
+            line = f"drift of {name} is over: within its threshold for most of {hours}"
+            self.notices.tell("drift is over", line)
 
     # --- over a restart --------------------------------------------------------------------------
+
+    @property
+    def last_slot(self) -> int | None:
+        """The slot of the newest record of the window; None if there is none."""
+        return self._judge.last_slot
 
     def state(self, since: int | None = None) -> dict[str, Any]:
         """What the next process continues from, as JSON.

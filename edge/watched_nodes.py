@@ -31,7 +31,7 @@ class WatchedNodes:
 
     settings: those of each node; of many, each has its model and its thresholds in its folder in `nodes_dir`.
     states: name -> what the previous process kept of it. A node of many that cannot be watched, since it has
-    no usable model, waits until it can: `waiting` says why. Raises UserError if it is the only one.
+    no usable model, waits until it can. Raises UserError if it is the only one.
     """
 
     def __init__(
@@ -52,7 +52,9 @@ class WatchedNodes:
         self._networks = Networks()
         self._states = dict(states)
         self.watches: dict[str, Watch] = {}
-        self.waiting: dict[str, tuple[Named, str]] = {}
+        self.waiting: dict[str, Named] = {}
+        # What is wrong with nodes that wait although they have a model.
+        self._faults: dict[str, str] = {}
         self._nodes: dict[str, Node] = {}
         self._identities: dict[str, dict[str, Any]] = {}
         self._kept: dict[str, KeptState] = {}
@@ -66,18 +68,34 @@ class WatchedNodes:
         for one in nodes:
             if one.name in self.waiting or self._nodes.get(one.name) == one.node:
                 continue
-            if one.name in self.watches:
-                logger.warning(
-                    "%s: its exporters have other instances than before; judging starts over", one.name
-                )
+            is_moved = one.name in self.watches
+            self.watches.pop(one.name, None)
             self._begin(one)
+            if is_moved:
+                self._gathered.of(one.name)(
+                    "moved", logging.WARNING, "its exporters have other instances than before"
+                )
 
     def try_waiting(self) -> None:
         """Begin with the nodes that have a model by now."""
-        for name, (one, _) in list(self.waiting.items()):
-            if is_there(bundle_paths(self._settings_of(name).model).identity):
+        for name, one in list(self.waiting.items()):
+            if self._has_model(name):
                 del self.waiting[name]
                 self._begin(one)
+
+    @property
+    def without_model(self) -> list[str]:
+        """The names of the nodes that wait for a model, in order; the others that wait have a damaged one."""
+        return sorted(name for name in self.waiting if not self._has_model(name))
+
+    def _has_model(self, name: str) -> bool:
+        return is_there(bundle_paths(self._settings_of(name).model).identity)
+
+    def _tell(self, name: str, line: str) -> None:
+        """Log a line about a node, once until there is another."""
+        if self._faults.get(name) != line:
+            self._gathered.of(name)("waiting", logging.ERROR, line)
+        self._faults[name] = line
 
     def _settings_of(self, name: str) -> WatchSettings:
         if not name:
@@ -112,8 +130,11 @@ class WatchedNodes:
             except UserError as error:
                 if not one.name:
                     raise
-                self.waiting[one.name] = one, str(error)
+                self.waiting[one.name] = one
+                if self._has_model(one.name):
+                    self._tell(one.name, f"not watched: {error}")
                 return
+        self._faults.pop(one.name, None)
         self._nodes[one.name] = one.node
         self._identities[one.name] = identity
         self._kept[one.name] = KeptState()
@@ -126,26 +147,35 @@ class WatchedNodes:
         if parts is None:
             return {}
         if parts.get("watched") != identity:
-            logger.warning("--state_dir belongs to another node, server or interval: judging starts over")
+            line = "--state_dir belongs to another node, server or interval: judging starts over"
+            self._log_start(name, line)
             return {}
         try:
             return state_of(parts)
         except (KeyError, TypeError, ValueError) as error:
-            logger.warning("--state_dir holds no state of this node (%r); judging starts over", error)
+            self._log_start(name, f"--state_dir holds no state of this node ({error!r}); judging starts over")
             return {}
+
+    def _log_start(self, name: str, line: str) -> None:
+        if name:
+            self._gathered.of(name)("start", logging.WARNING, line)
+        else:
+            logger.warning("%s", line)
 
     # --- what is kept ----------------------------------------------------------------------------
 
-    def states(self, names: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
-        """Whole states, and changes of states, of nodes that were polled: name -> JSON, as Store.add takes
-        them. Each has its turn to be written whole.
+    def states(self) -> tuple[dict[str, str], dict[str, str]]:
+        """Whole states, and changes of states, of all nodes: name -> JSON, as Store.add takes them.
+
+        Each has its turn to be written whole.
         """
         whole, changes = {}, {}
         self._polls += 1
-        for place, name in enumerate(names):
-            watch, kept = self.watches[name], self._kept[name]
+        for place, (name, watch) in enumerate(self.watches.items()):
+            kept = self._kept[name]
             watched = {"watched": self._identities[name]}
-            if name in self._unkept or (self._polls + place) % WHOLE_POLLS == 0:
+            is_turn = (self._polls + place) % WHOLE_POLLS == 0
+            if is_turn or name in self._unkept or not kept.can_follow(watch.last_slot):
                 whole[name] = kept.whole({**watched, **watch.state()})
                 self._unkept.discard(name)
             elif change := kept.changes({**watched, **watch.state(kept.slot)}):
@@ -154,4 +184,4 @@ class WatchedNodes:
 
     def not_kept(self, names: Iterable[str]) -> None:
         """These states could not be written."""
-        self._unkept.update(names)
+        self._unkept.update(self.watches.keys() & names)

@@ -80,6 +80,10 @@ class Notices:
             self._log(topic, level, message)
         self._logged[topic] = subject
 
+    def tell(self, topic: str, message: str, level: int = logging.WARNING) -> None:
+        """Log what happens once, and is no fault."""
+        self._log(topic, level, message)
+
     def has(self, topic: str) -> bool:
         """Whether the topic has a fault."""
         return topic in self._logged

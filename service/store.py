@@ -38,10 +38,12 @@ CREATE TABLE IF NOT EXISTS damaged (id INTEGER PRIMARY KEY, database TEXT, point
 """
 # The version before had one state, without a name.
 _RENEW_STATE = """
+BEGIN IMMEDIATE;
 ALTER TABLE state RENAME TO state_before;
 CREATE TABLE state (name TEXT PRIMARY KEY, after INTEGER, content TEXT);
 INSERT INTO state SELECT '', 0, content FROM state_before;
 DROP TABLE state_before;
+COMMIT;
 """
 # As bytes, since SQLite raises for a text that is not UTF-8. Cut, since a damaged row may be huge.
 _ROW = "id, substr(CAST(database AS BLOB), 1, 1000), substr(CAST(point AS BLOB), 1, 65537)"

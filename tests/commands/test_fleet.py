@@ -169,8 +169,8 @@ def test_each_node_is_judged_with_what_is_in_its_folder(
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     lines = [line.split(" ", 2)[2] for line in done.stderr.splitlines()]
     assert "INFO --node selects 3 of 3 nodes" in lines
-    assert any(line.startswith("WARNING not watched: edge-3: ") for line in lines)
-    assert any(re.match(r"INFO 2 nodes: .*1 without a model", line) for line in lines)
+    assert any(line.startswith("WARNING not watched, since there is no model: edge-3; ") for line in lines)
+    assert any(re.match(r"INFO 3 nodes: .*1 without a model", line) for line in lines)
     # Without the option, they are counted.
     done = run_here(*words, f"--state_dir={tmp_path}/other", cwd=ROOT, environment={})
     assert (done.returncode, done.stdout) == (1, "")
