@@ -5,6 +5,7 @@ matplotlib is imported where something is drawn: test mode needs it only for --p
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -397,7 +398,9 @@ def _draw_calmly(drawings: Sequence[Drawing]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for alerts, read_verdicts, bundle, thresholds, folder in drawings:
         try:
-            folder.mkdir(exist_ok=True)
+            # What is in its way is told where the picture is written.
+            with contextlib.suppress(OSError):
+                folder.mkdir(exist_ok=True)
             verdicts = list(read_verdicts())
             for alert in alerts:
                 path = plot_alert(bundle, thresholds, alert, verdicts, folder)
