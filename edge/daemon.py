@@ -52,23 +52,18 @@ LOOK_SECONDS, RETRY_SECONDS = 300.0, 60.0
 ALIVE_SECONDS, START_PART_SECONDS = 5.0, 120
 
 
-@dataclass(frozen=True)
-class Settings:
-    """The daemon's settings. server, database, measurement: where anomalies go; `server` is host:port.
+@dataclass(frozen=True, kw_only=True)
+class Settings(WatchSettings):
+    """How nodes are watched, and the daemon's own settings.
 
-    thresholds_file, model: of the only node. nodes_dir: has a folder for each of many.
+    server, database, measurement: where anomalies go; `server` is host:port. thresholds_file, model: of the
+    only node. nodes_dir: has a folder for each of many.
     """
 
     server: str
     database: str
     measurement: str
-    interval_seconds: float
-    catch_up_seconds: float
-    drift_seconds: float
-    thresholds_file: str
-    model: str
     plot_dir: str | None = None
-    once: bool = False
     refused_retry_seconds: float = REFUSED_RETRY_SECONDS
     nodes_dir: str = ""
 
@@ -104,17 +99,7 @@ class Daemon:
         self._notices = Notices()
         self._gathered = GatheredNotices()
         states = self._kept_states()
-        watch_settings = WatchSettings(
-            interval_seconds=settings.interval_seconds,
-            catch_up_seconds=settings.catch_up_seconds,
-            drift_seconds=settings.drift_seconds,
-            thresholds_file=settings.thresholds_file,
-            model=settings.model,
-            once=settings.once,
-        )
-        self.nodes = WatchedNodes(
-            watch_settings, settings.nodes_dir, source, nodes, states, self._gathered, clock
-        )
+        self.nodes = WatchedNodes(settings, settings.nodes_dir, source, nodes, states, self._gathered, clock)
         self._has_one = [one.name for one in nodes] == [""]
         self._many = ManyNodes()
         # Name -> status of its newest record, or what it is instead.
@@ -363,17 +348,17 @@ class Daemon:
         self._newest_statuses |= {name: verdict.status for name, verdict in newest.items()}
         self._newest_statuses |= dict.fromkeys((name for name, why in silences.items() if why), SILENT)
         counts = Counter(self._newest_statuses.values())
-        counts[WITHOUT_MODEL] = len(self.nodes.without_model)
+        without_model = self.nodes.without_model
+        counts[WITHOUT_MODEL] = len(without_model)
         counts[FAILING] += len(self.nodes.waiting) - counts[WITHOUT_MODEL]
         told = ", ".join(f"{counts[status]} {status}" for status in STATUSES_OF_NODES if counts[status])
         number = len(self.nodes.watches) + len(self.nodes.waiting)
         self._status = f"{number} node{'s' * (number != 1)}: {told or 'no record yet'}"
         logger.info("%s", self._status)
         self._exporter.show_nodes(counts, max((one.time for one in newest.values()), default=None))
-        self._note_waiting()
+        self._note_waiting(without_model)
 
-    def _note_waiting(self) -> None:
-        names = self.nodes.without_model
+    def _note_waiting(self, names: list[str]) -> None:
         if names:
             line = (
                 f"not watched, since there is no model: {listed_names(names)}; train them (--mode train"
