@@ -118,6 +118,7 @@ class Daemon:
         self.poll_log = PollLog(store.path.parent, MOST_BYTES if self._has_one else MOST_BYTES_OF_MANY)
         self._is_connected = False
         self._is_first_poll = True
+        self._is_frozen = False
         self._status = ""
         self._looked_at = self._tried_at = self._told_alive_at = time.monotonic()
         self._show_standing()
@@ -237,8 +238,10 @@ class Daemon:
         # What is saved must also be logged.
         with self._ending.deferred():
             self._take(good)
-        if good and not gc.get_freeze_count():
+        if good and not self._is_frozen:
             # What is there now stays; the collector of reference cycles need not go through it again.
+            # (Python counts what is frozen one by one, for milliseconds.)
+            self._is_frozen = True
             gc.freeze()
         return True
 
