@@ -24,7 +24,9 @@ from edge.daemon import Daemon, Settings
 from edge.datasets import load_records
 from edge.detector import Verdict, detect
 from edge.exporter import EdgeMetrics
+from edge.history import FOLDER_NAME, History
 from edge.incidents import Alert, Incidents
+from edge.page import EdgePage
 from edge.recording import outside
 from edge.scores import score_dataset, slot_times
 from edge.sensitivity import blind_metrics
@@ -38,6 +40,8 @@ from edge.why import deviations
 from nodes.fleet import Named
 from nodes.names import NodePatterns, shown_name
 from nodes.node import load_node
+from service.incident_log import IncidentLog
+from service.page import Page
 from service.store import FILE_NAME, Store
 from service.systemd import Ending, check_watchdog
 
@@ -141,7 +145,16 @@ def run_test(options: argparse.Namespace) -> None:
         else:
             nodes = [Named("", node) for node in descriptions]
         find_nodes = finder.find if finder else None
-        Daemon(settings, source, client, nodes, kept, metrics, ending, find_nodes=find_nodes).run()
+        page = _serve_page(options) if options.page_port is not None else None
+        Daemon(settings, source, client, nodes, kept, metrics, ending, find_nodes=find_nodes, page=page).run()
+
+
+def _serve_page(options: argparse.Namespace) -> EdgePage:
+    """Serve the page; it shows something after the first poll."""
+    folder = Path(options.state_dir)
+    page = EdgePage(History(folder / FOLDER_NAME), IncidentLog(folder), options.interval)
+    Page(page.routes, page.version, options.page_address).serve(options.page_address, options.page_port)
+    return page
 
 
 def _check_test(options: argparse.Namespace, draws: bool) -> None:

@@ -142,6 +142,11 @@ class ManyNodes:
         """Whether an incident of many nodes is open."""
         return bool(self._shared)
 
+    @property
+    def open_entries(self) -> list[dict[str, Any]]:
+        """The open incidents of many nodes, as JSON."""
+        return [shared.entry() for shared in self._shared]
+
     def observe(
         self, changes: Iterable[IncidentChange], nodes: int, still_open: Collection[str]
     ) -> list[str]:
