@@ -19,16 +19,13 @@ from pathlib import Path
 
 import numpy as np
 
-from common.alerts import ALERT, ANOMALY, NORMAL, UNKNOWN
-
 FOLDER_NAME = "history"
-MOST_BYTES = 128_000_000
-MOST_SECONDS = 24 * 3600
+HISTORY_BYTES = 128_000_000
+KEPT_SECONDS = 24 * 3600
 # A file is closed when it is so large, or so old.
 FILE_BYTES, FILE_SECONDS = 8_000_000, 3600
 READ_BYTES = 1_000_000
 _LONGEST_HEADER = 1_000_000
-STATUSES = (NORMAL, ANOMALY, ALERT, UNKNOWN)
 # What a metric is in a record.
 IS_CAUSE, IS_UNKNOWN = 1, 2
 
@@ -37,9 +34,9 @@ IS_CAUSE, IS_UNKNOWN = 1, 2
 def row_type(metrics: int) -> np.dtype:
     """The row of a record with so many metrics.
 
-    time: ns. node: its place among the nodes of the file. status: its place in STATUSES. levels: actual, low,
-    expected and high of each metric. rmse: over the window, and evidence: what the thresholds are compared
-    with, both per metric and overall. NaN is unknown.
+    time: ns. node: its place among the nodes of the file. status: its place in STATUS_DIGITS. levels: actual,
+    low, expected and high of each metric. rmse: over the window, and evidence: what the thresholds are
+    compared with, both per metric and overall. NaN is unknown.
     """
     return np.dtype(
         [
@@ -92,7 +89,7 @@ class History:
     def __init__(
         self,
         folder: str | Path,
-        most_bytes: int = MOST_BYTES,
+        most_bytes: int = HISTORY_BYTES,
         file_bytes: int = FILE_BYTES,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -165,7 +162,7 @@ class History:
                 found = file.path.stat()
                 total += found.st_size
                 is_growing = any(file is one for one, _ in self._growing.values())
-                if is_growing or (total <= self._most_bytes and found.st_mtime > now - MOST_SECONDS):
+                if is_growing or (total <= self._most_bytes and found.st_mtime > now - KEPT_SECONDS):
                     kept.append(file)
         self._files = tuple(reversed(kept))
         names = {file.path for file in kept}

@@ -17,21 +17,22 @@ from common.alerts import UNKNOWN
 from edge.bundle import Bundle
 from edge.detector import Verdict
 from edge.exporter import SILENT
-from edge.history import IS_CAUSE, IS_UNKNOWN, STATUSES, History, row_type
+from edge.history import IS_CAUSE, IS_UNKNOWN, History, row_type
 from edge.incidents import Incident
 from edge.levels import levels_of_all
 from edge.sensitivity import blind_metrics
 from edge.watch import Found, Watch
 from nodes.metrics import OVERALL, MetricTable
 from service.incident_log import IncidentLog
-from service.page import ShownIncidents
+from service.json_text import STATUS_DIGITS, json_digits, json_numbers, json_object, json_whole
+from service.page import ShownIncidents, notes_json
 
 # What a node is before its first record.
 NO_RECORD = "no record yet"
 # The largest number that a row holds: a bound may be infinite.
 _LARGEST = 3e38
-# Digits of levels and RMSEs, and of what is compared with thresholds.
-_DIGITS, _ALL_DIGITS = 5, 9
+# Digits of what is compared with thresholds: all that a row has.
+_ALL_DIGITS = 9
 
 
 class NodeStanding(NamedTuple):
@@ -152,10 +153,10 @@ class EdgePage:
             "fault": standing.fault,
             **self._incidents.content([*standing.many, *entries]),
             "notes": [
-                *_notes("unknown", {name: one.unknown for name, one in nodes.items()}),
-                *_notes("silent", {name: (one.silence,) for name, one in nodes.items() if one.silence}),
-                *_notes("drift", {name: one.drifting for name, one in nodes.items()}),
-                *_notes("blind", {name: self._blind_of(name, one) for name, one in nodes.items()}),
+                *notes_json("unknown", {name: one.unknown for name, one in nodes.items()}),
+                *notes_json("silent", {name: (one.silence,) for name, one in nodes.items() if one.silence}),
+                *notes_json("drift", {name: one.drifting for name, one in nodes.items()}),
+                *notes_json("blind", {name: self._blind_of(name, one) for name, one in nodes.items()}),
             ],
             "nodes": list(statuses.items()),
         }
@@ -174,7 +175,9 @@ class EdgePage:
         Raises LookupError for a name that is not watched, and ValueError for a wrong number.
         """
         name = words.get("name", "")
-        one = self._standing.nodes[name]
+        one = self._standing.nodes.get(name)
+        if one is None:
+            raise LookupError(f"{name or 'the only node'} is not watched")
         since = int(words.get("since", "0"))
         table = one.bundle.metrics
         metrics, rows = self.history.read(name, since)
@@ -187,12 +190,12 @@ class EdgePage:
             "status": json.dumps(one.status),
             "since": json.dumps(str(since)),
             "newest": json.dumps(str(int(times[-1]) if len(times) else since)),
-            "times": _list((times // 10**6).tolist(), "%d"),
-            "statuses": _digits(rows["status"]),
-            "quiet": _digits(rows["is_quiet"]),
-            "metrics": _object({key: _metric(table, one, key, rows) for key in table.threshold_keys}),
+            "times": json_whole(times // 10**6),
+            "statuses": json_digits(rows["status"]),
+            "quiet": json_digits(rows["is_quiet"]),
+            "metrics": json_object({key: _metric(table, one, key, rows) for key in table.threshold_keys}),
         }
-        return _object(parts).encode()
+        return json_object(parts).encode()
 
 
 def rows_of(
@@ -204,7 +207,7 @@ def rows_of(
     limits = np.array([[each[key] for key in metrics.threshold_keys.values()] for each in thresholds])
     shares = np.array([list(one.shares.values()) for one in verdicts])
     rows["time"] = [one.time for one in verdicts]
-    rows["status"] = [STATUSES.index(one.status) for one in verdicts]
+    rows["status"] = [STATUS_DIGITS.index(one.status) for one in verdicts]
     rows["is_quiet"] = [bool(one.quiet) for one in verdicts]
     for place, one in enumerate(verdicts):
         if one.causes or one.unknown:
@@ -218,15 +221,6 @@ def rows_of(
     return rows
 
 
-def _notes(kind: str, found: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
-    """What is to be known of nodes, those with the same to say together: `what` are metrics, or a reason."""
-    groups: dict[tuple[str, ...], list[str]] = {}
-    for name, what in found.items():
-        if what:
-            groups.setdefault(tuple(what), []).append(name)
-    return [{"kind": kind, "what": what, "nodes": names} for what, names in groups.items()]
-
-
 def _metric(table: MetricTable, one: NodeStanding, name: str, rows: np.ndarray) -> str:
     """The records of one metric, or of `overall`, as JSON."""
     key = table.threshold_keys[name]
@@ -234,30 +228,12 @@ def _metric(table: MetricTable, one: NodeStanding, name: str, rows: np.ndarray) 
     parts = {
         "key": json.dumps(key),
         "threshold": json.dumps(one.thresholds[key]),
-        "rmse": _numbers(rows["rmse"][:, place]) if len(rows) else "[]",
-        "evidence": _numbers(rows["evidence"][:, place], _ALL_DIGITS) if len(rows) else "[]",
+        "rmse": json_numbers(rows["rmse"][:, place]) if len(rows) else "[]",
+        "evidence": json_numbers(rows["evidence"][:, place], _ALL_DIGITS) if len(rows) else "[]",
     }
     if name != OVERALL:
         parts["unit"] = json.dumps(table[name].unit)
         for word, kind in (("actual", 0), ("low", 1), ("expected", 2), ("high", 3)):
-            parts[word] = _numbers(rows["levels"][:, place, kind]) if len(rows) else "[]"
-        parts["marks"] = _digits(rows["marks"][:, place] if len(rows) else rows["time"])
-    return _object(parts)
-
-
-def _object(parts: Mapping[str, str]) -> str:
-    return "{" + ",".join(f"{json.dumps(key)}:{text}" for key, text in parts.items()) + "}"
-
-
-def _digits(values: np.ndarray) -> str:
-    """Small numbers as one text, a digit for each."""
-    return f'"{"".join(map(str, values.tolist()))}"'
-
-
-def _numbers(values: np.ndarray, digits: int = _DIGITS) -> str:
-    return _list(values.tolist(), f"%.{digits}g").replace("nan", "null")
-
-
-def _list(values: list[Any], form: str) -> str:
-    # In one go: there may be half a million numbers.
-    return f"[{','.join([form] * len(values)) % tuple(values)}]"
+            parts[word] = json_numbers(rows["levels"][:, place, kind]) if len(rows) else "[]"
+        parts["marks"] = json_digits(rows["marks"][:, place] if len(rows) else rows["time"])
+    return json_object(parts)

@@ -1,10 +1,11 @@
 // A chart of one level or one error over time, drawn on a canvas; a reader asks for single records.
 
+import { day, figure, hourAndMinute } from "./words.js";
+
+// Room around the axes, in pixels.
 const LEFT = 52, RIGHT = 10, TOP = 8, BOTTOM = 20;
 const MINUTE = 60000;
 const STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 180, 360, 720, 1440, 2880].map((minutes) => minutes * MINUTE);
-
-import { figure, hourAndMinute, day } from "./words.js";
 
 const colours = {};
 function readColours() {
@@ -254,25 +255,37 @@ export class Chart {
 
   // An anomaly is a triangle, an alert a diamond; a quiet anomaly is hollow.
   #marks(pen) {
-    const { marks, times, lines } = this.content;
-    pen.lineWidth = 1;
-    for (const [status, places] of Object.entries(marks ?? {})) {
-      for (const place of places) {
-        if (lines.actual[place] === null) continue;
-        const x = this.x(times[place]), y = this.y(lines.actual[place]);
-        const size = status === "alert" ? 5 : 4.5;
-        pen.beginPath();
-        pen.moveTo(x, y - size);
-        pen.lineTo(x + size, status === "alert" ? y : y + size * 0.8);
-        if (status === "alert") pen.lineTo(x, y + size);
-        pen.lineTo(x - size, status === "alert" ? y : y + size * 0.8);
-        pen.closePath();
-        pen.fillStyle = status === "quiet" ? colours.ground : colours[status];
-        pen.strokeStyle = status === "quiet" ? colours.text : colours.ground;
-        pen.fill();
-        pen.stroke();
-      }
+    const { marks, lines } = this.content;
+    const found = Object.entries(marks ?? {}).flatMap(([status, places]) =>
+      places.filter((place) => lines.actual[place] !== null).map((place) => [status, place]));
+    // All edges first: where marks crowd, edges of their own would hide their colour.
+    pen.strokeStyle = colours.text;
+    pen.lineWidth = 1.5;
+    for (const [status, place] of found) {
+      this.#shape(pen, status, place);
+      pen.stroke();
     }
+    for (const [status, place] of found) {
+      pen.fillStyle = status === "quiet" ? colours.ground : colours[status];
+      this.#shape(pen, status, place);
+      pen.fill();
+    }
+  }
+
+  #shape(pen, status, place) {
+    const x = this.x(this.content.times[place]), y = this.y(this.content.lines.actual[place]);
+    pen.beginPath();
+    if (status === "alert") {
+      pen.moveTo(x, y - 5);
+      pen.lineTo(x + 5, y);
+      pen.lineTo(x, y + 5);
+      pen.lineTo(x - 5, y);
+    } else {
+      pen.moveTo(x, y - 5);
+      pen.lineTo(x + 5, y + 4);
+      pen.lineTo(x - 5, y + 4);
+    }
+    pen.closePath();
   }
 }
 
@@ -295,7 +308,7 @@ export function rangeOf(values, bounds) {
 // The same for errors, on a logarithmic axis.
 export function logRange(values, threshold) {
   const known = values.filter((one) => one > 0);
-  const high = Math.max(...known.slice(-1), threshold, known.reduce((a, b) => Math.max(a, b), 0)) * 1.6;
+  const high = Math.max(threshold, known.reduce((a, b) => Math.max(a, b), 0)) * 1.6;
   const low = Math.min(threshold, known.reduce((a, b) => Math.min(a, b), threshold)) / 1.6;
   return [Math.max(low, high / 1e4, 1e-9), Math.max(high, 1e-8)];
 }

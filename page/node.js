@@ -135,7 +135,7 @@ export class NodeDetail {
     const hours = this.hours;
     const since = this.data?.newest ?? `${Date.now() - hours * HOUR}000000`;
     const answer = await fetch(`node?name=${encodeURIComponent(this.name)}&since=${since}`, { cache: "no-cache" });
-    if (!answer.ok) throw new Error(answer.status === 404 ? "This node is not watched." : `The service answered ${answer.status}.`);
+    if (!answer.ok) throw new Error(await answer.text());
     const content = await answer.json();
     if (hours !== this.hours) return;
     if (!this.data || content.since === this.data.newest) this.#take(content);

@@ -13,6 +13,9 @@ const NOTES = {
   "without a model": ["Without a model", "not watched until it is trained"],
 };
 
+// Marks of what is no status.
+const NOTE_MARKS = { drift: "↗", blind: "○" };
+
 const link = (name) => make("a", { href: `#node=${encodeURIComponent(name)}` }, name || "the node");
 
 function names(list) {
@@ -36,12 +39,14 @@ function incident(one) {
     make("p", { class: "when" }, ...when, ...members, make("code", {}, one.id)));
 }
 
-function note({ kind, what, nodes }) {
+function note({ kind, what, nodes }, total) {
   const [title, words] = NOTES[kind] ?? [kind, ""];
   const isOne = nodes.length === 1 && nodes[0] === "";
-  return make("li", {}, mark(kind),
-    make("strong", {}, title), " ", what.join(", "), ...(isOne ? [] : [" of ", ...names(nodes)]),
-    make("span", { class: "hint" }, kind === "silent" ? "" : `: ${words}`));
+  const isAll = nodes.length > NAMED && nodes.length === total;
+  const of = isOne ? [] : isAll ? [` of all ${nodes.length.toLocaleString("en")}`] : [" of ", ...names(nodes)];
+  return make("li", {}, mark(kind, NOTE_MARKS[kind]),
+    make("span", {}, make("strong", {}, title), " ", what.join(", "), ...of,
+      make("span", { class: "hint" }, kind === "silent" ? "" : `: ${words}`)));
 }
 
 let known = null;
@@ -116,7 +121,7 @@ export function showNow(content) {
   const isNew = open.filter((one) => known && !known.has(one.id));
   if (isNew.length) $("news").textContent = isNew.map((one) => `New incident: ${one.why || one.cause}`).join(". ");
   known = new Set(open.map((one) => one.id));
-  $("notes").replaceChildren(...(content.notes.length ? [make("ul", { "aria-label": "What is not judged, or not well" }, ...content.notes.map(note))] : []));
+  $("notes").replaceChildren(...(content.notes.length ? [make("ul", { "aria-label": "What is not judged, or not well" }, ...content.notes.map((one) => note(one, content.nodes.length)))] : []));
   $("closed").hidden = !content.closed.length;
   $("closed").firstElementChild.textContent = `Closed incidents (${content.closed.length})`;
   $("closed-list").replaceChildren(...content.closed.map(incident));

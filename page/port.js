@@ -27,7 +27,7 @@ export class PortDetail {
 
   async refresh() {
     const answer = await fetch(`port?name=${encodeURIComponent(this.name)}`, { cache: "no-cache" });
-    if (!answer.ok) throw new Error(answer.status === 404 ? "This port has no model." : `The service answered ${answer.status}.`);
+    if (!answer.ok) throw new Error(await answer.text());
     this.data = await answer.json();
     const { times, traffic, expected, low, high, statuses, step } = this.data;
     const marks = { anomaly: [], alert: [] };

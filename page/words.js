@@ -38,8 +38,8 @@ export function make(tag, attributes = {}, ...children) {
 }
 
 // A mark with its word, for those who do not see it.
-export function mark(status) {
-  return make("span", { class: `mark ${status.replaceAll(" ", "-")}`, "aria-hidden": "true" }, MARKS[status] ?? "?");
+export function mark(status, shape = MARKS[status] ?? "?") {
+  return make("span", { class: `mark ${status.replaceAll(" ", "-")}`, "aria-hidden": "true" }, shape);
 }
 
 // A moment by the reader's clock, with the day unless it is today's; UTC is shown on hover.

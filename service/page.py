@@ -19,8 +19,8 @@ from service.incident_log import IncidentLog
 from service.scrapes import ScrapeServer
 
 PAGE_FOLDER = Path(__file__).resolve().parent.parent / "page"
-KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-HEADERS = [
+CONTENT_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+EACH_HEADERS = [
     (
         "Content-Security-Policy",
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:;"
@@ -35,7 +35,7 @@ HEADERS = [
 # Shorter answers are not worth the time.
 LEAST_GZIP_BYTES = 1000
 # Answers that are kept for other browsers.
-MOST_ANSWERS, MOST_ANSWER_BYTES = 32, 4_000_000
+MOST_KEPT, MOST_KEPT_BYTES = 32, 4_000_000
 # An answer is made while no other one is: so browsers never take more than one CPU from the polls.
 BUSY_SECONDS = 10.0
 # A node's name has at most so many bytes, each of them up to three in an address.
@@ -44,8 +44,8 @@ MOST_QUERY_LETTERS = 1000
 MOST_CLOSED = 50
 
 
-class Answer(NamedTuple):
-    """What is sent. packed: the same content, compressed; None if that does not pay."""
+class Sent(NamedTuple):
+    """The content of an answer. packed: the same content, compressed; None if that does not pay."""
 
     kind: str
     content: bytes
@@ -53,18 +53,19 @@ class Answer(NamedTuple):
     tag: str
 
 
-def answer(kind: str, content: bytes) -> Answer:
+def answer(kind: str, content: bytes) -> Sent:
     """An answer with this content type."""
     is_long = len(content) >= LEAST_GZIP_BYTES
     packed = gzip.compress(content, 6, mtime=0) if is_long else None
-    return Answer(kind, content, packed, f'"{hashlib.sha256(content).hexdigest()[:32]}"')
+    return Sent(kind, content, packed, f'"{hashlib.sha256(content).hexdigest()[:32]}"')
 
 
 class Page:
     """A WSGI application: the files of the page, and data that is made when somebody asks.
 
-    routes: path -> makes the JSON for the words of a query; raises LookupError if there is no such thing, and
-    ValueError if the query is wrong. version: changes when the data does. address: on which it listens.
+    routes: path -> makes the JSON for the words of a query; raises LookupError if there is no such thing,
+    ValueError if the query is wrong, and UserError if it cannot be made now. version: changes when the data
+    does. address: on which it listens.
     """
 
     def __init__(
@@ -75,18 +76,18 @@ class Page:
     ) -> None:
         self._routes, self._version = routes, version
         self._names = {"localhost", address.lower(), socket.gethostname().lower()}
-        self._files: dict[str, Answer] = {}
+        self._files: dict[str, Sent] = {}
         for path in PAGE_FOLDER.iterdir():
-            if kind := KINDS.get(path.suffix):
+            if kind := CONTENT_TYPES.get(path.suffix):
                 self._files[f"/{path.name}"] = answer(f"{kind}; charset=utf-8", path.read_bytes())
         self._files["/"] = self._files.pop("/index.html")
         self._making = threading.Lock()
-        self._kept: OrderedDict[tuple[str, str], tuple[Any, Answer]] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, str], tuple[Any, Sent]] = OrderedDict()
 
     def __call__(self, environ: Mapping[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Answer one request."""
         method = environ.get("REQUEST_METHOD", "")
-        headers, body = list(HEADERS), b""
+        headers, body = list(EACH_HEADERS), b""
         if method not in ("GET", "HEAD"):
             status, body = "405 Method Not Allowed", b"This page only answers GET and HEAD.\n"
             headers.append(("Allow", "GET, HEAD"))
@@ -95,8 +96,8 @@ class Page:
             body = b"Open this page by the IP address or the name of its host.\n"
         else:
             status, found = self._find(environ.get("PATH_INFO", ""), environ.get("QUERY_STRING", ""))
-            if found is None:
-                body = f"{status[4:]}.\n".encode()
+            if isinstance(found, str):
+                body = f"{found}\n".encode()
             else:
                 status, body = self._send(found, environ, headers)
         if not any(name == "Content-Type" for name, _ in headers) and body:
@@ -119,7 +120,7 @@ class Page:
         return True
 
     def _send(
-        self, found: Answer, environ: Mapping[str, Any], headers: list[tuple[str, str]]
+        self, found: Sent, environ: Mapping[str, Any], headers: list[tuple[str, str]]
     ) -> tuple[str, bytes]:
         headers += [("ETag", found.tag), ("Vary", "Accept-Encoding")]
         if found.tag in environ.get("HTTP_IF_NONE_MATCH", ""):
@@ -130,26 +131,28 @@ class Page:
             return "200 OK", found.packed
         return "200 OK", found.content
 
-    def _find(self, path: str, query: str) -> tuple[str, Answer | None]:
-        """The status and the answer; None if there is none."""
+    def _find(self, path: str, query: str) -> tuple[str, Sent | str]:
+        """The status and the answer, or one line that says why there is none."""
         if path in self._files:
             return "200 OK", self._files[path]
         if path not in self._routes:
-            return "404 Not Found", None
+            return "404 Not Found", "There is no such page"
         if len(query) > MOST_QUERY_LETTERS:
-            return "400 Bad Request", None
+            return "400 Bad Request", "The query is too long"
         if not self._making.acquire(timeout=BUSY_SECONDS):
-            return "503 Service Unavailable", None
+            return "503 Service Unavailable", "Too many ask at once"
         try:
             return "200 OK", self._made(path, query)
-        except LookupError:
-            return "404 Not Found", None
-        except ValueError:
-            return "400 Bad Request", None
+        except LookupError as error:
+            return "404 Not Found", str(error)
+        except ValueError as error:
+            return "400 Bad Request", str(error)
+        except UserError as error:
+            return "503 Service Unavailable", str(error)
         finally:
             self._making.release()
 
-    def _made(self, path: str, query: str) -> Answer:
+    def _made(self, path: str, query: str) -> Sent:
         """The answer, made once for all browsers that ask the same before there is something new."""
         key, version = (path, query), self._version()
         kept = self._kept.get(key)
@@ -160,7 +163,7 @@ class Page:
         made = answer("application/json", self._routes[path](words))
         self._kept[key] = version, made
         self._kept.move_to_end(key)
-        while len(self._kept) > MOST_ANSWERS or self._bytes() > MOST_ANSWER_BYTES:
+        while len(self._kept) > MOST_KEPT or self._bytes() > MOST_KEPT_BYTES:
             self._kept.popitem(last=False)
         return made
 
@@ -206,3 +209,15 @@ class ShownIncidents:
                 kept = self._log.read().values()
                 self._closed = [one for one in kept if one.get("ended")][::-1]
                 self._stamp = found.st_mtime_ns, found.st_size
+
+
+def notes_json(kind: str, found: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
+    """What is to be known of nodes or series, those of which the same is to be said together.
+
+    found: name -> metrics, or one reason; nothing is said of a name without any.
+    """
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for name, what in found.items():
+        if what:
+            groups.setdefault(tuple(what), []).append(name)
+    return [{"kind": kind, "what": what, "nodes": names} for what, names in groups.items()]
