@@ -29,6 +29,8 @@ from service.page import ShownIncidents, notes_json
 
 # What a node is before its first record.
 NO_RECORD = "no record yet"
+# The latest time (ns).
+_LATEST = 2**63 - 1
 # The largest number that a row holds: a bound may be infinite.
 _LARGEST = 3e38
 # Digits of what is compared with thresholds: all that a row has.
@@ -178,7 +180,7 @@ class EdgePage:
         one = self._standing.nodes.get(name)
         if one is None:
             raise LookupError(f"{name or 'the only node'} is not watched")
-        since = int(words.get("since", "0"))
+        since = min(max(int(words.get("since", "0")), 0), _LATEST)
         table = one.bundle.metrics
         metrics, rows = self.history.read(name, since)
         if metrics and metrics != tuple(table):
