@@ -63,7 +63,7 @@ def run_ports_test(options: argparse.Namespace) -> None:
     def open_source() -> sources.Source:
         return port_source(options, options.influx_measurement, port_store(options))
 
-    log = IncidentLog(options.state_dir)
+    log = None if options.ports_dir else IncidentLog(options.state_dir)
     shown = page.PortsPage(settings, open_source, lambda: _port_faults(options), log)
     job = hourly.HourlyJob(
         settings,

@@ -83,7 +83,7 @@ class EdgePage:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.history, self._clock = history, clock
-        self._incidents, self._interval_seconds = ShownIncidents(incidents), interval_seconds
+        self._incidents, self._interval_seconds = ShownIncidents(incidents, "edge"), interval_seconds
         self._standing = Standing(clock(), fault="there was no poll yet")
         # Name -> the metrics that are unknown in its newest record.
         self._unknown: dict[str, tuple[str, ...]] = {}

@@ -4,12 +4,13 @@ import { count, duration, make, mark, moment, rankOf } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 const NAMED = 5;
+// What a note means, where it names metrics; elsewhere it has a reason of its own.
 const NOTES = {
-  unknown: ["Unknown", "no usable sample, so it is not judged"],
-  silent: ["Silent", "no new record"],
+  unknown: ["Unknown", "no usable sample, so not judged"],
+  silent: ["Silent", null],
   drift: ["Drift", "over the threshold for most of the last hours: if that is normal now, train again"],
   blind: ["Blind", "not even a doubling, or 30 points, would be found"],
-  fault: ["Fault", "cannot be judged"],
+  fault: ["Fault", null],
   "without a model": ["Without a model", "not watched until it is trained"],
 };
 
@@ -39,14 +40,16 @@ function incident(one) {
     make("p", { class: "when" }, ...when, ...members, make("code", {}, one.id)));
 }
 
-function note({ kind, what, nodes }, total) {
-  const [title, words] = NOTES[kind] ?? [kind, ""];
+function note({ kind, what, nodes }, total, half) {
+  const [title, words] = NOTES[kind] ?? [kind, null];
   const isOne = nodes.length === 1 && nodes[0] === "";
   const isAll = nodes.length > NAMED && nodes.length === total;
-  const of = isOne ? [] : isAll ? [` of all ${nodes.length.toLocaleString("en")}`] : [" of ", ...names(nodes)];
-  return make("li", {}, mark(kind, NOTE_MARKS[kind]),
-    make("span", {}, make("strong", {}, title), " ", what.join(", "), ...of,
-      make("span", { class: "hint" }, kind === "silent" ? "" : `: ${words}`)));
+  const who = isOne ? [] : isAll ? [`all ${nodes.length.toLocaleString("en")}`] : names(nodes);
+  const isReason = words === null || half === "ports";
+  const parts = isReason
+    ? [...who, isOne ? "" : ": ", what.join(", ") || words]
+    : [what.join(", "), isOne ? "" : " of ", ...who, make("span", { class: "hint" }, `: ${words}`)];
+  return make("li", {}, mark(kind, NOTE_MARKS[kind]), make("span", {}, make("strong", {}, title), " ", ...parts));
 }
 
 let known = null;
@@ -121,7 +124,7 @@ export function showNow(content) {
   const isNew = open.filter((one) => known && !known.has(one.id));
   if (isNew.length) $("news").textContent = isNew.map((one) => `New incident: ${one.why || one.cause}`).join(". ");
   known = new Set(open.map((one) => one.id));
-  $("notes").replaceChildren(...(content.notes.length ? [make("ul", { "aria-label": "What is not judged, or not well" }, ...content.notes.map((one) => note(one, content.nodes.length)))] : []));
+  $("notes").replaceChildren(...(content.notes.length ? [make("ul", { "aria-label": "What is not judged, or not well" }, ...content.notes.map((one) => note(one, content.nodes.length, content.half)))] : []));
   $("closed").hidden = !content.closed.length;
   $("closed").firstElementChild.textContent = `Closed incidents (${content.closed.length})`;
   $("closed-list").replaceChildren(...content.closed.map(incident));

@@ -64,7 +64,7 @@ async function showChosen(isMoved) {
 function showState() {
   if (now) {
     const age = Date.now() - now.polled;
-    $("age").replaceChildren("polled ", make("span", { title: new Date(now.polled).toISOString() }, clock(now.polled)), `, ${duration(age)} ago`);
+    $("age").replaceChildren(now.half === "ports" ? "judged " : "polled ", make("span", { title: new Date(now.polled).toISOString() }, clock(now.polled)), `, ${duration(age)} ago`);
     const isLate = age > 4000 * now.every && !lost;
     const words = [
       lost ? `The service has not answered since ${clock(lost)}; what is shown may be old.` : "",

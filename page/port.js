@@ -14,10 +14,11 @@ export class PortDetail {
     this.asked = new Asked(this.chart, `traffic of ${name}`, (place) => this.#at(place));
     this.status = make("span", { class: "chip" });
     this.incident = make("p", { class: "of-incident", hidden: true });
+    this.title = make("h3", {}, "traffic");
     this.found = make("p", { class: "said" });
     host.replaceChildren(make("div", { class: "bar" }, make("a", { class: "back", href: "#", title: "Back to all ports (Esc)" }, "← All"), make("h2", {}, name), this.status), this.incident,
       legend(["actual", "traffic"], ["expected", "expected"], ["band", "allowed"], ["anomaly", "anomaly"], ["alert", "alert"], ["unknown", "unknown"]),
-      make("section", { class: "metric wide", "aria-label": "traffic" }, this.asked.frame, this.asked.answer, this.found));
+      make("section", { class: "metric", "aria-label": "traffic" }, this.title, this.asked.frame, this.asked.answer, this.found));
   }
 
   about(entry) {
@@ -41,7 +42,7 @@ export class PortDetail {
     const [divisor, unit] = scaleOf("bit/s", Math.max(...range.map(Math.abs)));
     this.divisor = divisor;
     this.unit = unit;
-    this.marks = marks;
+    this.title.replaceChildren("traffic", make("span", { class: "unit" }, `[${unit}]`));
     this.chart.show({ times, from: (times[0] ?? 0) - step, to: (times.at(-1) ?? 1) + step, step, lines: { actual: traffic, expected }, low, high, marks, unknown, range, divisor });
     this.status.replaceChildren(mark(this.data.status), this.data.status);
     const anomalies = marks.anomaly.length + marks.alert.length;

@@ -50,7 +50,8 @@ class PortsStanding:
 class PortsPage:
     """Keeps what the page shows of ports, and makes the answers of its routes.
 
-    open_source, faults_of_server: as in HourlyJob; called in the server's thread.
+    open_source, faults_of_server: as in HourlyJob; called in the server's thread. incidents: None where no
+    state is kept.
     """
 
     def __init__(
@@ -58,12 +59,12 @@ class PortsPage:
         settings: JudgingSettings,
         open_source: Callable[[], Source],
         faults_of_server: Callable[[], AbstractContextManager[None]],
-        incidents: IncidentLog,
+        incidents: IncidentLog | None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings, self._clock = settings, clock
         self._open_source, self._faults_of_server = open_source, faults_of_server
-        self._log, self._incidents = incidents, ShownIncidents(incidents)
+        self._incidents = ShownIncidents(incidents, "ports")
         self._standing = PortsStanding(clock(), fault="there was no run yet")
         # The source, opened once for each run.
         self._source: tuple[PortsStanding, Source] | None = None
@@ -114,14 +115,13 @@ class PortsPage:
     def now(self, words: Mapping[str, str]) -> bytes:
         """How things stand, as JSON."""
         standing = self._standing
-        still_open = [one for one in self._log.read().values() if not one.get("ended")]
         untrained = [name for name, status in standing.statuses.items() if status == UNTRAINED]
         content = {
             "half": "ports",
             "polled": round(standing.judged_at * 1000),
             "every": 3600,
             "fault": standing.fault,
-            **self._incidents.content(still_open),
+            **self._incidents.content(),
             "notes": [
                 *notes_json(FAULT, _reasons(standing.faults)),
                 *notes_json(SILENT_PORT, _reasons(standing.silent)),

@@ -182,32 +182,42 @@ class Page:
 
 
 class ShownIncidents:
-    """The incidents that a page shows: those that are open, and the newest of those that have closed."""
+    """The incidents that a page shows: those that are open, and the newest of those that have closed.
 
-    def __init__(self, log: IncidentLog) -> None:
-        self._log = log
+    log: of the service, which may be that of both halves; None if there is none. half: `edge` or `ports`.
+    """
+
+    def __init__(self, log: IncidentLog | None, half: str) -> None:
+        self._log, self._half = log, half
         self._stamp: tuple[int, int] | None = None
-        self._closed: list[dict[str, Any]] = []
+        self._kept: list[dict[str, Any]] = []
 
-    def content(self, still_open: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Both, the newest first, as JSON. Of an incident of many, those of its members are left out."""
+    def content(self, still_open: Sequence[Mapping[str, Any]] | None = None) -> dict[str, Any]:
+        """Both, the newest first, as JSON. Of an incident of many, those of its members are left out.
+
+        still_open: those that are open, if that is known better than by the log.
+        """
         self._refresh()
-        members = {each for one in (*still_open, *self._closed) for each in one.get("members", ())}
-        alone = [one for one in still_open if one["id"] not in members]
+        closed = [one for one in self._kept if one.get("ended")]
+        opened = [one for one in self._kept if not one.get("ended")] if still_open is None else still_open
+        members = {each for one in (*opened, *closed) for each in one.get("members", ())}
+        alone = [one for one in opened if one["id"] not in members]
         return {
             "incidents": sorted(alone, key=lambda one: one["opened"], reverse=True),
-            "closed": [one for one in self._closed if one["id"] not in members][:MOST_CLOSED],
+            "closed": [one for one in closed if one["id"] not in members][:MOST_CLOSED],
         }
 
     def _refresh(self) -> None:
         """Read the log again if it has changed. What cannot be read is not shown; the log of the service has
         the reason.
         """
+        if self._log is None:
+            return
         with contextlib.suppress(OSError, UserError):
             found = self._log.path.stat()
             if (found.st_mtime_ns, found.st_size) != self._stamp:
                 kept = self._log.read().values()
-                self._closed = [one for one in kept if one.get("ended")][::-1]
+                self._kept = [one for one in kept if one.get("half") == self._half][::-1]
                 self._stamp = found.st_mtime_ns, found.st_size
 
 

@@ -232,20 +232,25 @@ def test_a_port_that_is_taken_is_one_line() -> None:
 # --- what both halves show -----------------------------------------------------------------------
 
 
-def entry(name: str, ended: str | None = None, members: list[str] | None = None) -> dict:
-    found = {"id": name, "opened": f"2026-03-06T12:00:0{len(name)}Z", "ended": ended}
+def entry(name: str, ended: str | None = None, members: list[str] | None = None, half: str = "edge") -> dict:
+    found = {"id": name, "half": half, "opened": f"2026-03-06T12:00:0{len(name)}Z", "ended": ended}
     return found | ({"members": members} if members else {})
 
 
 def test_members_of_an_incident_of_many_are_not_shown_beside_it(tmp_path: Path) -> None:
     log = IncidentLog(tmp_path)
     log.add([entry("a"), entry("bb"), entry("a", "later"), entry("ccc", "later")])
-    shown = ShownIncidents(log)
+    log.add([entry("open"), entry("of ports", half="ports")])
+    shown = ShownIncidents(log, "edge")
     content = shown.content([entry("bb"), entry("dddd"), entry("many@1", members=["bb"])])
     assert [one["id"] for one in content["incidents"]] == ["many@1", "dddd"]
     assert [one["id"] for one in content["closed"]] == ["ccc", "a"]
     log.add([entry("eeeee", "later")])
     assert [one["id"] for one in shown.content([])["closed"]] == ["eeeee", "ccc", "a"]
+    # Who knows no better takes those of the log.
+    assert [one["id"] for one in shown.content()["incidents"]] == ["open", "bb"]
+    assert [one["id"] for one in ShownIncidents(log, "ports").content()["incidents"]] == ["of ports"]
+    assert ShownIncidents(None, "edge").content() == {"incidents": [], "closed": []}
 
 
 def test_names_with_the_same_to_say_are_one_note() -> None:
