@@ -10,16 +10,16 @@ import subprocess
 import tempfile
 from typing import Any
 
-from lab.parts import UNPACKED, environment
-
-PROGRAMS = ("chromium-headless-shell", "chromium")
+from lab.parts import MissingPart, environment, find
 
 
 def find_browser() -> str | None:
     """The browser's path: installed, or unpacked by lab/get_parts.sh; None if there is none."""
-    unpacked = UNPACKED / "usr/lib/chromium/chromium-headless-shell"
-    installed = next(filter(None, map(shutil.which, PROGRAMS)), None)
-    return installed or (str(unpacked) if unpacked.exists() else None)
+    if installed := shutil.which("chromium"):
+        return installed
+    with contextlib.suppress(MissingPart):
+        return find("chromium-headless-shell")
+    return None
 
 
 class Browser:
