@@ -136,6 +136,7 @@ def run_test(options: argparse.Namespace) -> None:
     metrics = EdgeMetrics(nodes=options.metrics_node if finder else None)
     if options.metrics_port is not None:
         metrics.serve(options.metrics_address, options.metrics_port)
+    page = _serve_page(options) if options.page_port is not None else None
     with Store(options.state_dir, options.spool_limit) as kept:
         if finder:
             nodes = wait_for_nodes(finder, options.once, ending)
@@ -145,7 +146,6 @@ def run_test(options: argparse.Namespace) -> None:
         else:
             nodes = [Named("", node) for node in descriptions]
         find_nodes = finder.find if finder else None
-        page = _serve_page(options) if options.page_port is not None else None
         Daemon(settings, source, client, nodes, kept, metrics, ending, find_nodes=find_nodes, page=page).run()
 
 

@@ -63,8 +63,10 @@ def run_ports_test(options: argparse.Namespace) -> None:
     def open_source() -> sources.Source:
         return port_source(options, options.influx_measurement, port_store(options))
 
-    log = None if options.ports_dir else IncidentLog(options.state_dir)
-    shown = page.PortsPage(settings, open_source, lambda: _port_faults(options), log)
+    shown = None
+    if options.page_port is not None:
+        log = None if options.ports_dir else IncidentLog(options.state_dir)
+        shown = page.PortsPage(settings, open_source, lambda: _port_faults(options), log)
     job = hourly.HourlyJob(
         settings,
         open_source,
@@ -83,7 +85,7 @@ def run_ports_test(options: argparse.Namespace) -> None:
     ending.install()
     if options.metrics_port is not None:
         metrics.serve(options.metrics_address, options.metrics_port)
-    if options.page_port is not None:
+    if shown is not None:
         server = Page(shown.routes, shown.version, options.page_address)
         server.serve(options.page_address, options.page_port)
     loop.run(job.turn, ending)

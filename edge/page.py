@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -206,7 +207,7 @@ def rows_of(
     """The rows of the records of n nodes with the same metrics, (n,)."""
     metrics = bundles[0].metrics
     rows = np.zeros(len(verdicts), row_type(len(metrics)))
-    limits = np.array([[each[key] for key in metrics.threshold_keys.values()] for each in thresholds])
+    limits = np.array(list(map(itemgetter(*metrics.threshold_keys.values()), thresholds)))
     shares = np.array([list(one.shares.values()) for one in verdicts])
     rows["time"] = [one.time for one in verdicts]
     rows["status"] = [STATUS_DIGITS.index(one.status) for one in verdicts]

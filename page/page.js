@@ -30,7 +30,7 @@ function chosen() {
   const entry = [...now.incidents, ...now.closed].find((one) => one.id === name);
   if (!entry) return { name: isOne() ? "" : null, entry: null, missing: name };
   // An incident of many is shown by the first of its nodes.
-  const first = entry.members?.[0]?.split("@")[0];
+  const first = entry.members?.[0]?.replace(/@[^@]*$/, "");
   return { name: now.nodes.some(([one]) => one === entry.node) ? entry.node : first ?? null, entry };
 }
 

@@ -18,11 +18,11 @@ from edge.history import History
 from edge.page import EdgePage, NodeStanding, rows_of
 from edge.paths import DEFAULT_MODEL
 from edge.thresholds import load_thresholds
+from lab.browser import Browser, find_browser
 from lab.influxd import Influxd, free_port
 from nodes.metrics import METRICS
 from service.incident_log import IncidentLog
 from service.page import Page
-from tests.support.browser import Browser, find_browser
 from tests.support.edge_daemon import ATTACKED, FIRST, INTERVAL, ROOT, SECOND, Edge
 
 needs_browser = pytest.mark.skipif(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
 import shutil
 import subprocess
 import tempfile
+from pathlib import Path
 from typing import Any
 
 from lab.parts import MissingPart, environment, find
@@ -48,8 +50,7 @@ class Browser:
             f"--user-data-dir={self._folder.name}",
             f"--window-size={width},{height}",
         ]
-        program = find_browser()
-        assert program is not None
+        program = find_browser() or find("chromium-headless-shell")
         shell = f'exec "$0" "$@" 3<&{command} 4>&{answer}'
         self._process = subprocess.Popen(
             ["bash", "-c", shell, program, *arguments, "about:blank"],
@@ -77,7 +78,8 @@ class Browser:
         os.write(self._write, json.dumps(message).encode() + b"\0")
         while (answer := self._next()).get("id") != self._count:
             self._note(answer)
-        assert "error" not in answer, answer
+        if "error" in answer:
+            raise RuntimeError(f"{method}: {answer['error']}")
         return answer["result"]
 
     def _next(self) -> dict[str, Any]:
@@ -108,7 +110,8 @@ class Browser:
     def run(self, script: str) -> Any:
         """The value of an expression in the page; that of a promise is waited for."""
         result = self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
-        assert "exceptionDetails" not in result, result
+        if "exceptionDetails" in result:
+            raise RuntimeError(f"{script}: {result['exceptionDetails']}")
         return result["result"].get("value")
 
     def wait_for(self, condition: str, seconds: float = 20.0) -> None:
@@ -124,6 +127,19 @@ class Browser:
         assert self.run(script), (
             f"{condition} never came; the page says: {self.run('document.body.innerText')}"
         )
+
+    def picture(self, filename: str | Path, height: int) -> None:
+        """Write a picture of the page, from its top on, as PNG."""
+        width = self.run("innerWidth")
+        self.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=False,
+        )
+        found = self.call("Page.captureScreenshot", format="png")
+        Path(filename).write_bytes(base64.b64decode(found["data"]))
 
     def text(self, selector: str) -> str:
         """The text of the first element, as it is shown."""
