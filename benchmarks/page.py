@@ -218,7 +218,7 @@ def of_one(pictures: str | None) -> Iterator[tuple[str, str]]:
             with Browser(1200) as browser:
                 browser.open(url)
                 browser.wait_for("document.querySelectorAll('[role=slider]').length === 9")
-                browser.picture(Path(pictures) / "page.png", 1000)
+                browser.picture(Path(pictures) / "page.png", 880)
     yield (
         "one node, an hour: first paint / bytes over the wire",
         f"{milliseconds:.0f} ms / {received / 1e3:.1f} kB",
