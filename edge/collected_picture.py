@@ -11,7 +11,7 @@ import numpy as np
 from common.files import replace_file
 from common.times import format_time
 from edge.pictures import add_legend, level_unit
-from edge.scales import draw_scales, label_times
+from edge.scales import label_times
 from nodes.metrics import Metric
 from nodes.node import Node
 

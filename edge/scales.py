@@ -1,4 +1,4 @@
-"""What stands beside the axes of a picture: ticks, their labels and the titles, drawn for all axes at once."""
+"""What stands beside the axes of a picture: ticks, their labels and titles, drawn for all axes at once."""
 
 from __future__ import annotations
 
