@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 # A threshold this many times above all RMSEs is not drawn, or the RMSEs would be one flat line.
 FAR_ABOVE = 1000.0
+# A line of many records is drawn from so many parts of them: an axis is half as many pixels wide.
+DRAWN_PARTS = 1200
 # Footnotes of an alert's picture.
 _DOT_INSIDE = "A dot inside the allowed band: the level changed too fast, or has lasted too long."
 _NO_CAUSE = (
@@ -173,12 +175,35 @@ def _draw_level(
     limits = _level_limits(np.concatenate([actual, middle]), low, high)
     # Nothing is drawn far outside the picture, for example a band without an end.
     low, high = (np.clip(bound, *limits) for bound in (low, high))
-    axis.fill_between(times, low, high, color="tab:green", alpha=0.18, linewidth=0, label="allowed")
-    axis.plot(times, middle, color="tab:blue", linewidth=1.0, label="expected")
-    axis.plot(times, actual, color="0.25", linewidth=0.7, label="actual")
+    drawn = _drawn(low, high)
+    band = times[drawn], low[drawn], high[drawn]
+    axis.fill_between(*band, color="tab:green", alpha=0.18, linewidth=0, label="allowed")
+    drawn = _drawn(middle)
+    axis.plot(times[drawn], middle[drawn], color="tab:blue", linewidth=1.0, label="expected")
+    drawn = _drawn(actual)
+    axis.plot(times[drawn], actual[drawn], color="0.25", linewidth=0.7, label="actual")
     _mark(axis, times, actual, marks)
     axis.set_ylim(*limits)
     axis.set_ylabel(f"{metric.name} [{unit}]")
+
+
+def _drawn(*lines: np.ndarray) -> np.ndarray:
+    """Places of the records that make lines (n,) look as all records do: of each of DRAWN_PARTS parts, the
+    lowest, the highest and a missing one.
+    """
+    count = len(lines[0])
+    size = -(-count // DRAWN_PARTS)
+    if size <= 3:
+        return np.arange(count)
+    places = [np.array([0, count - 1])]
+    for line in lines:
+        parts = np.pad(line, (0, -count % size), mode="edge").reshape(-1, size)
+        is_missing = np.isnan(parts)
+        lowest = np.where(is_missing, np.inf, parts).argmin(axis=1)
+        highest = np.where(is_missing, -np.inf, parts).argmax(axis=1)
+        begins = np.arange(0, parts.size, size)
+        places += [begins + lowest, begins + highest, begins + is_missing.argmax(axis=1)]
+    return np.unique(np.minimum(np.concatenate(places), count - 1))
 
 
 def level_unit(metric: Metric) -> tuple[str, float]:
@@ -209,7 +234,8 @@ def _draw_rmse(
 ) -> None:
     # Zero has no logarithm.
     rmse = np.where(rmse > 0, rmse, np.nan)
-    axis.plot(times, rmse, color="tab:purple", linewidth=0.8, label="window RMSE")
+    drawn = _drawn(rmse)
+    axis.plot(times[drawn], rmse[drawn], color="tab:purple", linewidth=0.8, label="window RMSE")
     if 0 < threshold <= FAR_ABOVE * np.max(rmse, initial=0.0, where=np.isfinite(rmse)):
         axis.axhline(threshold, color="black", linestyle="--", linewidth=0.8, label="threshold")
     _mark(axis, times, rmse, marks)
