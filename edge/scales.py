@@ -17,8 +17,9 @@ POINTS_PER_INCH = 72.0
 LABEL_POINTS, TITLE_POINTS = 7.0, 5.0
 # Width of a digit, and distance of two lines, as a share of the size of the font.
 DIGIT_SHARE, LINE_SHARE = 0.64, 1.4
-# Fewer decades than these have labels in between.
-FEW_DECADES = 2.0
+# A logarithmic axis has labels like 0.01, 0.02, 0.05 if its ends are less than this factor apart, and ones at
+# equal distances like 0.12, 0.14, 0.16 below the other.
+FEW_DECADES, NO_DECADE = 100.0, 5.0
 
 
 def label_times(*axes: Axes) -> None:
@@ -34,12 +35,14 @@ def label_times(*axes: Axes) -> None:
 
 
 def use_decades(axis: Axes) -> None:
-    """Make the y axis logarithmic, with labels like 0.01."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    """Make the y axis logarithmic, with labels like 0.01. Its limits are final."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
     axis.set_yscale("log")
     low, high = axis.get_ylim()
-    if high < low * 10**FEW_DECADES:
+    if high < NO_DECADE * low:
+        axis.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+    elif high < FEW_DECADES * low:
         axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.yaxis.set_minor_formatter(NullFormatter())
