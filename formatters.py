@@ -12,7 +12,6 @@ import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import lru_cache, partial
 from operator import itemgetter
-from typing import NamedTuple
 
 from nodes.metrics import BIT_RATE, COUNTER, FREE, GAUGE, METRICS, SECONDS, Metric
 from nodes.node import DEFAULT_NODE, Node, part_column
@@ -111,21 +110,20 @@ def format_record(
     the returned record keeps the previous sample: after a missed scrape the next rate spans two slots instead
     of being unknown as well.
     """
-    columns: dict[str, float] = {}
     current = dict(record)
-    for metric, parts, columns_of_parts, columns_of_whole in _columns_of(node.layout):
+    metrics, places = _layout_of(node.layout)
+    values: list[float] = []
+    for metric, parts in metrics:
         key = metric.measurements[0]
         points, last_points = record.get(key, ()), _tagged(metric, last_record.get(key))
         if metric.kind == SECONDS:
             points = current[key] = _with_percentages(metric, _tagged(metric, points), last_points)
         total = _total(metric, record, last_record, node) if metric.kind == FREE else NAN
         of_parts, whole = _quantities(metric, parts, points, last_points, total)
-        # A metric without a tag for its parts has none.
-        for values, columns_of_part in zip(of_parts, columns_of_parts, strict=False):
-            for column, place in columns_of_part:
-                columns[column] = values[place]
-        for column, place in columns_of_whole:
-            columns[column] = whole[place]
+        for one in of_parts:
+            values += one
+        values += whole
+    columns = {column: values[place] for column, place in places}
     handed_on = {**last_record, **current}
     for measurement in handed_on:
         if last_points := last_record.get(measurement):
@@ -171,31 +169,25 @@ def slot_records(samples: Record, interval_seconds: float) -> list[tuple[int, Re
 # --- from samples to quantities ------------------------------------------------------------------
 
 
-class _MetricColumns(NamedTuple):
-    """The columns of a metric, each with the place of its quantity in QUANTITIES.
-
-    of_parts: of each of its parts. of_whole: of all parts together.
-    """
-
-    metric: Metric
-    parts: tuple[str | None, ...]
-    of_parts: tuple[tuple[tuple[str, int], ...], ...]
-    of_whole: tuple[tuple[str, int], ...]
-
-
 @lru_cache(maxsize=256)
-def _columns_of(layout: Node) -> tuple[_MetricColumns, ...]:
-    """The columns of nodes with this layout, in the order of a dataset."""
-    found = []
+def _layout_of(
+    layout: Node,
+) -> tuple[tuple[tuple[Metric, tuple[str | None, ...]], ...], tuple[tuple[str, int], ...]]:
+    """Metrics with their parts, in the order of a dataset; and columns with the places of their values.
+
+    The values are the quantities of all metrics: those of each part, and then those of all parts together.
+    """
+    metrics, places, start = [], [], 0
     for metric in layout.metrics.in_datasets:
-        parts, place_of = layout.parts_of(metric), QUANTITIES[metric.kind].index
-        of_parts = tuple(
-            tuple((part_column(name, part), place_of(what)) for name, what in metric.part_columns.items())
-            for part in parts
-        )
-        of_whole = tuple((name, place_of(what)) for name, what in metric.columns.items())
-        found.append(_MetricColumns(metric, parts, of_parts, of_whole))
-    return tuple(found)
+        names, parts = QUANTITIES[metric.kind], layout.parts_of(metric)
+        metrics.append((metric, parts))
+        for part in parts if metric.part_tag else ():
+            for column, quantity in metric.part_columns.items():
+                places.append((part_column(column, part), start + names.index(quantity)))
+            start += len(names)
+        places += [(column, start + names.index(quantity)) for column, quantity in metric.columns.items()]
+        start += len(names)
+    return tuple(metrics), tuple(places)
 
 
 def _quantities(

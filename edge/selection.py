@@ -189,10 +189,9 @@ class Others:
 
     def note(self, names: Iterable[str], is_beside: bool, number: int) -> None:
         """Note the sources that wrote in the record with this number, beside the known source or alone."""
-        for name in sorted(names):
-            self._records[name] = self.beside(name) + is_beside, number
+        records = self._records | {name: (self.beside(name) + is_beside, number) for name in sorted(names)}
         oldest = number - WINDOW_RECORDS
-        self._records = {name: found for name, found in self._records.items() if found[1] > oldest}
+        self._records = {name: found for name, found in records.items() if found[1] > oldest}
         if len(self._records) > self._limit:
             # The most frequent ones are the likeliest to write again.
             kept = sorted(self._records.items(), key=lambda item: item[1], reverse=True)[: self._limit]
@@ -472,7 +471,7 @@ class Selection:
         for key, name in choice.watched.items():
             before = self._watched.get(key, name)
             if name != before:
-                self._former[key] = before
+                self._former = self._former | {key: before}
                 logger.warning(
                     "samples now come from %s instead of %s; pin '%s' in --node_file if that is wrong",
                     shown(name),
@@ -493,7 +492,7 @@ class Selection:
             is_beside = known in found or (known is None and len(marks) > 1)
             others.note(marks, is_beside, self._number)
         if self._holds_last:
-            self._last_levels |= {
+            self._last_levels = self._last_levels | {
                 name: choice.slot.series[name][self._watched.get(self._series[name].key, "")][tags].value
                 for name, tags in choice.chosen.items()
                 if name in self._holds_last
@@ -514,7 +513,7 @@ class Selection:
 
     def forget_levels(self) -> None:
         """Forget what levels were last: the next slots have nothing to do with the earlier ones."""
-        self._last_levels.clear()
+        self._last_levels = {}
 
     def forget_total_fault(self) -> None:
         """Clear the fault of the memory total: nothing keeps it out any more."""
@@ -646,7 +645,7 @@ class Selection:
     # --- over a restart --------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
-        """The state that `restore` takes, as JSON."""
+        """The state that `restore` takes, as JSON. What is in it stays as it is, whatever is kept later."""
         return {
             "watched": self._watched,
             "former": self._former,
