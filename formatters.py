@@ -115,9 +115,11 @@ def format_record(
     values: list[float] = []
     for metric, parts in metrics:
         key = metric.measurements[0]
-        points, last_points = record.get(key, ()), _tagged(metric, last_record.get(key))
+        points, last_points = record.get(key, ()), last_record.get(key)
+        if metric.tags:
+            last_points = _tagged(metric, last_points)
         if metric.kind == SECONDS:
-            points = current[key] = _with_percentages(metric, _tagged(metric, points), last_points)
+            points = current[key] = _with_percentages(metric, _tagged(metric, points), last_points or ())
         total = _total(metric, record, last_record, node) if metric.kind == FREE else NAN
         of_parts, whole = _quantities(metric, parts, points, last_points, total)
         for one in of_parts:
@@ -125,9 +127,10 @@ def format_record(
         values += whole
     columns = {column: values[place] for column, place in places}
     handed_on = {**last_record, **current}
-    for measurement in handed_on:
-        if last_points := last_record.get(measurement):
-            handed_on[measurement] = _merge(last_points, current.get(measurement, []))
+    for measurement, last_points in last_record.items():
+        points = current.get(measurement, [])
+        if [point | _UNTOLD for point in last_points] != [point | _UNTOLD for point in points]:
+            handed_on[measurement] = _merge(last_points, points)
     return columns, handed_on
 
 
@@ -284,25 +287,15 @@ def _tagged(metric: Metric, points: Collection[Point] | None) -> Collection[Poin
 
 def _merge(last_points: JsonArray, points: JsonArray) -> JsonArray:
     """The points of every series in either array, the newer one if both have the series."""
-    if len(points) == len(last_points) and all(map(_are_of_one_series, points, last_points)):
-        return points
     return list({series_tags(point): point for point in [*last_points, *points]}.values())
-
-
-def _are_of_one_series(point: Point, other: Point) -> bool:
-    return point | _UNTOLD == other | _UNTOLD
 
 
 def _by_part(points: Collection[Point] | None, tag: str | None) -> dict[str | None, Point]:
     """The newest point of each part, which has two series after its exporter gained a label; the part is None
     without a tag.
     """
-    points = points or ()
-    newest = {None if tag is None else point.get(tag): point for point in points}
-    if len(newest) == len(points):
-        return newest
-    newest = {}
-    for point in points:
+    newest: dict[str | None, Point] = {}
+    for point in points or ():
         part = None if tag is None else point.get(tag)
         before = newest.get(part)
         if before is None or before["time"] < point["time"]:
