@@ -144,8 +144,8 @@ def _content(verdict: Verdict) -> dict[str, Any]:
         "in_a_row": verdict.in_a_row,
         "recent": verdict.recent,
         "is_alert_up": verdict.is_alert_up,
-        "actual": _numbers(verdict.actual),
-        "predicted": _numbers(verdict.predicted),
+        "actual": _numbers(verdict.actual.tolist()),
+        "predicted": _numbers(verdict.predicted.tolist()),
     }
 
 
@@ -153,8 +153,8 @@ def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
     return dict(zip(values, _numbers(list(values.values())), strict=True))
 
 
-def _numbers(values: Sequence[float] | np.ndarray) -> list[float | None]:
-    return [round(float(value), DIGITS) if math.isfinite(value) else None for value in values]
+def _numbers(values: Sequence[float]) -> list[float | None]:
+    return [round(value, DIGITS) if math.isfinite(value) else None for value in map(float, values)]
 
 
 def _verdict(content: Any) -> Verdict:
