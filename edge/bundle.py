@@ -401,6 +401,8 @@ class Predictor:
         self._shape: tuple[int, ...] = ()
 
     def __call__(self, inputs: np.ndarray) -> np.ndarray:
+        if 0 < len(inputs) <= PREDICTED_AT_ONCE:
+            return self._predict(inputs)
         batches = range(0, len(inputs), PREDICTED_AT_ONCE)
         parts = [self._predict(inputs[i : i + PREDICTED_AT_ONCE]) for i in batches]
         return np.concatenate(parts) if parts else np.empty((0, inputs.shape[2]), dtype=np.float32)

@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -401,12 +401,23 @@ class Daemon:
         page.show(nodes, waiting, self._many.open_entries, fault)
 
     def _draw(self, alerts: dict[str, list[Alert]]) -> None:
-        drawings = []
-        for name, ended in alerts.items():
-            watch = self.nodes.watches[name]
-            read = partial(self.poll_log.verdicts, watch.bundle.identity, watch.picture_begins(ended), name)
-            folder = Path(self._settings.plot_dir) / name
-            drawings.append(pictures.Drawing(ended, read, watch.bundle, watch.thresholds, folder))
+        watches = self.nodes.watches
+        wanted = {
+            name: (watches[name].bundle.identity, watches[name].picture_begins(ended))
+            for name, ended in alerts.items()
+        }
+        # The process that draws reads the file once.
+        read = cache(partial(self.poll_log.verdicts_of, wanted))
+        drawings = [
+            pictures.Drawing(
+                ended,
+                lambda name=name: read()[name],
+                watches[name].bundle,
+                watches[name].thresholds,
+                Path(self._settings.plot_dir) / name,
+            )
+            for name, ended in alerts.items()
+        ]
         if drawings:
             pictures.draw_alerts(drawings)
 

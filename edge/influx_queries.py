@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # The tags of so many series are remembered: those of some thousand nodes.
 REMEMBERED_SERIES = 50_000
+# So are the statements for samples of some nodes that are asked alone.
+REMEMBERED_STATEMENTS = 500
 # Why a series may have samples that are not seen.
 KEPT_OUT = "InfluxDB holds text, or a field of two types, beside it, which may keep it out; DELETE it"
 # Stored types that make InfluxDB refuse the floats of exporters.
@@ -25,9 +27,18 @@ KEEPS_OUT = {**NO_NUMBERS, "integer": "whole numbers"}
 
 def statement_of(measurement: str, node: Node, span: str, limit: int) -> str:
     """A query for at most `limit` samples of each part, the oldest first, with all their tags."""
+    begin, end = _around_span(measurement, node)
+    return f"{begin}{span}{end} LIMIT {limit}"
+
+
+@functools.lru_cache(REMEMBERED_STATEMENTS)
+def _around_span(measurement: str, node: Node) -> tuple[str, str]:
+    """What a statement for samples has before its time, and after it."""
+    conditions = conditions_of(measurement, node, "")
     return (
         f'SELECT {field_of(measurement, node)} AS "value", *::tag FROM {measurement_of(measurement, node)}'
-        f" WHERE {conditions_of(measurement, node, span)}{by_part(measurement, node)} LIMIT {limit}"
+        " WHERE ",
+        f"{conditions}{by_part(measurement, node)}",
     )
 
 

@@ -6,7 +6,7 @@ node (a CPU, an interface); if there are more, the newest of each slot are asked
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import influx_utils
@@ -32,10 +32,10 @@ from edge.source import (
     LinesByKey,
     Question,
     Samples,
+    SamplesOf,
 )
 from edge.together import Together
 from nodes.node import Node
-from nodes.series import RECORD_SECONDS
 
 if TYPE_CHECKING:
     from influxdb import InfluxDBClient
@@ -87,24 +87,13 @@ class InfluxSource:
         return self._together.answer(questions)
 
     @influx_utils.answers()
-    def get_samples(
-        self,
-        node: Node,
-        start: int,
-        end: int,
-        interval_seconds: float = RECORD_SECONDS,
-        reads_later: bool = False,
-        known_tags: Mapping[str, dict[str, str]] | None = None,
-    ) -> Samples:
-        """The samples of a node from `start` to before `end` (ns), normally in one request.
-
-        reads_later: also those after `end`, unless there are too many. known_tags: measurement -> tags that
-        identify the node's series if there are too many series. Raises one of INFLUX_ERRORS.
-        """
-        interval_ns = int(interval_seconds * 1e9)
+    def get_samples(self, wanted: SamplesOf) -> Samples:
+        """The samples that are wanted of a node, normally in one request. Raises one of INFLUX_ERRORS."""
+        node, start, end = wanted.node, wanted.start, wanted.end
+        interval_ns = int(wanted.interval_seconds * 1e9)
         slots = range(start // interval_ns * interval_ns, end, interval_ns)
         limit = SAMPLES_PER_SLOT * max(len(slots), 1) + SAMPLES_BESIDE
-        span = f"time >= {start}" + ("" if reads_later else f" AND time < {end}")
+        span = f"time >= {start}" + ("" if wanted.reads_later else f" AND time < {end}")
         measurements = node.metrics.measurements
         statements = [statement_of(measurement, node, span, limit) for measurement in measurements]
         lines: LinesByKey = {}
@@ -123,7 +112,7 @@ class InfluxSource:
         for measurement in flooded:
             lines[measurement] = []
             # The known series are found by their tags, however many others there are.
-            choices = [tags for tags in ((known_tags or {}).get(measurement), {}) if tags is not None]
+            choices = [tags for tags in ((wanted.known_tags or {}).get(measurement), {}) if tags is not None]
             for tags in choices:
                 try:
                     lines[measurement] = _newest_of_slots(

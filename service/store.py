@@ -314,16 +314,18 @@ class Store:
             self._next_id += 1
         try:
             with self._database:
-                self._database.executemany(
-                    "INSERT INTO spool (id, database, point) VALUES (?, ?, ?)",
-                    [(row, *content) for row, content in self._unsaved.items()],
-                )
+                if self._unsaved:
+                    self._database.executemany(
+                        "INSERT INTO spool (id, database, point) VALUES (?, ?, ?)",
+                        [(row, *content) for row, content in self._unsaved.items()],
+                    )
                 self._write_states(states, changes)
                 self._clear()
                 excess = 0
                 if self._unsaved:
                     count = self._database.execute("SELECT count(*) FROM spool").fetchone()[0]
                     excess = max(count - self._limit, 0)
+                # Without any, this still shows whether the disk can be written.
                 self._database.execute(
                     "DELETE FROM spool WHERE id IN (SELECT id FROM spool ORDER BY id LIMIT ?)", (excess,)
                 )
@@ -356,22 +358,24 @@ class Store:
 
     def _clear(self) -> None:
         """Delete rows that were sent, and set aside those that are damaged, within a transaction."""
-        self._database.executemany("DELETE FROM spool WHERE id = ?", [(row,) for row in self._gone])
+        if self._gone:
+            self._database.executemany("DELETE FROM spool WHERE id = ?", [(row,) for row in self._gone])
+        if not self._aside:
+            return
         self._database.executemany(
             "INSERT INTO damaged (database, point, reason) SELECT database, point, ? FROM spool WHERE id = ?",
             [(reason, row) for row, reason in self._aside.items()],
         )
         self._database.executemany("DELETE FROM spool WHERE id = ?", [(row,) for row in self._aside])
-        if self._aside:
-            newest = f"SELECT id FROM damaged ORDER BY id DESC LIMIT {DAMAGED_ROWS}"
-            lost = self._database.execute(f"DELETE FROM damaged WHERE id NOT IN ({newest})").rowcount
-            if lost:
-                logger.error(
-                    "%s: its table 'damaged' is full; the %d oldest rows are deleted, %d are kept",
-                    self.path,
-                    lost,
-                    DAMAGED_ROWS,
-                )
+        newest = f"SELECT id FROM damaged ORDER BY id DESC LIMIT {DAMAGED_ROWS}"
+        lost = self._database.execute(f"DELETE FROM damaged WHERE id NOT IN ({newest})").rowcount
+        if lost:
+            logger.error(
+                "%s: its table 'damaged' is full; the %d oldest rows are deleted, %d are kept",
+                self.path,
+                lost,
+                DAMAGED_ROWS,
+            )
 
     def _cleared(self) -> None:
         self._gone.clear()

@@ -23,6 +23,7 @@ import lab.influxd
 from common.files import UserError
 from edge.samples import InfluxSource
 from edge.selection import Selection, in_slots
+from edge.source import SamplesOf
 from influx_utils import checkDatabase, describe_error, getLastRecords, initializeConnection, insertAnomalies
 from lab.influxd import Influxd, free_port
 from nodes.metrics import (
@@ -76,7 +77,7 @@ def get_samples(client: InfluxDBClient, node: Node, start: int, end: int | None 
     until = 2**62 if end is None else end
     return (
         source(client)
-        .get_samples(node, start, min(until, start + 3600 * SECOND), reads_later=end is None)
+        .get_samples(SamplesOf(node, start, min(until, start + 3600 * SECOND), reads_later=end is None))
         .points
     )
 

@@ -15,6 +15,7 @@ import formatters
 import influx_utils
 from edge.samples import InfluxSource
 from edge.selection import Selection, in_slots
+from edge.source import SamplesOf
 from influx_utils import checkDatabase, describe_error, initializeConnection, kind_of, run, write_points
 from influx_versions import NoDatabaseError
 from lab.influxd import Influxd
@@ -382,7 +383,11 @@ def test_what_telegraf_writes_is_read_as_what_prometheus_writes(database: Databa
         database.client.query("DROP SERIES FROM /.*/", method="POST")
         write()
         newest = source(database.client).newest_sample_time(DEFAULT_NODE)
-        found = source(database.client).get_samples(DEFAULT_NODE, newest - 700 * SECOND, newest + 1).lines
+        found = (
+            source(database.client)
+            .get_samples(SamplesOf(DEFAULT_NODE, newest - 700 * SECOND, newest + 1))
+            .lines
+        )
         selection = Selection(DEFAULT_NODE)
         frames.append([])
         for slot in in_slots(found, DEFAULT_NODE, 15 * SECOND):

@@ -312,6 +312,7 @@ def test_an_hour_is_caught_up_in_parts_none_twice_and_none_skipped(
     site: Callable[[Sequence[Node]], Site], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(polling, "RECORDS_AT_ONCE", 40)
+    monkeypatch.setattr(polling, "RECORDS_IN_POLL", 40)
     monkeypatch.setattr(together, "SAMPLES_AT_ONCE", 75)
     many = site([node(i) for i in range(2)])
     many.scrape(-221, -220)

@@ -22,6 +22,7 @@ import influx_utils
 from common.files import UserError
 from edge.datasets import loadDataset
 from edge.samples import InfluxSource
+from edge.source import SamplesOf
 from edge.thresholds import load_thresholds
 from influx_utils import INFLUX_ERRORS, describe_error, initializeConnection
 from lab import parts
@@ -251,7 +252,9 @@ def test_the_names_of_a_node_file_select_their_series_and_nothing_else(
         for cpu, value in ((tag, 1.0), ("another", 2.0))
     ]
     database.client.write_points(lines, protocol="line")
-    found = InfluxSource(database.client, "", database.name).get_samples(node, now - 1, now + 1).points
+    found = (
+        InfluxSource(database.client, "", database.name).get_samples(SamplesOf(node, now - 1, now + 1)).points
+    )
     assert [point["value"] for point in found[CPU_SECONDS]] == [1.0]
     assert {"name": database.name} in database.client.get_list_database()
 
