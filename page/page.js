@@ -82,7 +82,11 @@ function showState() {
   }
 }
 
-async function refresh() {
+// One question at a time: an older answer must not come after a newer one.
+let asking = Promise.resolve();
+const refresh = () => (asking = asking.then(ask));
+
+async function ask() {
   try {
     const answer = await fetch("now", { cache: "no-cache" });
     if (!answer.ok) throw new Error(String(answer.status));
