@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 FOLDER_NAME = "history"
-HISTORY_BYTES = 128_000_000
+HISTORY_BYTES = 120_000_000
 KEPT_SECONDS = 24 * 3600
 # A file is closed when it is so large, or so old.
 FILE_BYTES, FILE_SECONDS = 8_000_000, 3600
