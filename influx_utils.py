@@ -380,10 +380,36 @@ def write_points(client: InfluxDBClient, db_name: str, points: Sequence[dict[str
     be sent again, for example because the database was missing (1.x then creates it). Sending a stored point
     again changes nothing.
     """
+    return _written(client, db_name, lambda: client.write_points(list(points), database=db_name))
+
+
+def line_start(measurement: str, tags: Mapping[str, str]) -> str:
+    """What a line of InfluxDB's protocol begins with, before its fields: measurement and tags, escaped.
+
+    No tag ends in a backslash: InfluxDB refuses those.
+    """
+    from influxdb.line_protocol import make_lines
+
+    point = {
+        "measurement": measurement,
+        "tags": {tag: value.rstrip("\\") for tag, value in tags.items()},
+        "fields": {"x": 1.0},
+    }
+    return make_lines({"points": [point]}).removesuffix(" x=1.0\n")
+
+
+def write_lines(client: InfluxDBClient, db_name: str, lines: bytes) -> Refusal | None:
+    """As write_points, of lines of InfluxDB's protocol: each point as `line_start` begins it, with fields and
+    time (ns).
+    """
+    return _written(client, db_name, lambda: client.write(lines.decode(), {"db": db_name}, 204, "line"))
+
+
+def _written(client: InfluxDBClient, db_name: str, write: Callable[[], Any]) -> Refusal | None:
     try:
         with answers():
             # Times are ns where no precision is named; 3 does not know its name of 1.x.
-            client.write_points(list(points), database=db_name)
+            write()
     except InfluxDBClientError as error:
         if error.code == 404:
             _create_database(client, db_name)

@@ -12,7 +12,7 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,8 +22,10 @@ import influx_utils
 from common.files import UserError
 from edge import pictures
 from edge.delivery import REFUSED_RETRY_SECONDS, Delivery
+from edge.expected import EXPECTED, ROOM_BYTES, ROOM_BYTES_OF_MANY, Expectation, ExpectedDelivery
 from edge.exporter import FAILING, SILENT, STATUSES_OF_NODES, WITHOUT_MODEL, EdgeMetrics
 from edge.incidents import Alert
+from edge.levels import levels_of
 from edge.many_nodes import GatheredNotices, ManyNodes
 from edge.monitor import Judged
 from edge.poll_log import MOST_BYTES, MOST_BYTES_OF_MANY, Polled, PollLog
@@ -35,6 +37,7 @@ from edge.watched_nodes import WatchedNodes
 from nodes.fleet import Named
 from nodes.names import listed_names
 from service import loop
+from service.file_queue import FileQueue
 from service.log import ABOUT_NODE, Notices
 from service.store import Store, StoreError
 from service.systemd import Ending, notify_systemd
@@ -57,7 +60,8 @@ class Settings(WatchSettings):
     """How nodes are watched, and the daemon's own settings.
 
     server, database, measurement: where anomalies go; `server` is host:port. thresholds_file, model: of the
-    only node. nodes_dir: has a folder for each of many.
+    only node. stores_expected: whether what is expected in each record goes there, too. nodes_dir: has a
+    folder for each of many.
     """
 
     server: str
@@ -65,6 +69,7 @@ class Settings(WatchSettings):
     measurement: str
     plot_dir: str | None = None
     refused_retry_seconds: float = REFUSED_RETRY_SECONDS
+    stores_expected: bool = False
     nodes_dir: str = ""
 
 
@@ -115,6 +120,11 @@ class Daemon:
             ending=ending,
             retry_seconds=settings.refused_retry_seconds,
         )
+        self._expected = None
+        if settings.stores_expected and client is not None:
+            room = ROOM_BYTES if self._has_one else ROOM_BYTES_OF_MANY
+            queue = FileQueue(store.path.with_name(EXPECTED), room)
+            self._expected = ExpectedDelivery(client, settings.database, queue, exporter, self._notices)
         self.poll_log = PollLog(store.path.parent, MOST_BYTES if self._has_one else MOST_BYTES_OF_MANY)
         self._is_connected = False
         self._is_first_poll = True
@@ -278,7 +288,8 @@ class Daemon:
     def _send(self) -> bool:
         """Send the anomalies. Returns whether the server that stores them could be reached."""
         try:
-            self.delivery.send()
+            if self.delivery.send() and self._expected:
+                self._expected.send()
         except influx_utils.INFLUX_ERRORS as error:
             line = influx_utils.describe_error(error, self._settings.server, self._settings.database)
             self._note_away(self._store_name, line, influx_utils.kind_of(error))
@@ -315,6 +326,10 @@ class Daemon:
         # Published first: after a crash, a record published twice does no harm, a missing one is a gap.
         silence = silences.get("")
         self._publish(list(found.items()), silence and f"unknown: {silence}")
+        if self._expected:
+            self._expected.keep(
+                [one for name in found for one in self._expectations(name, found[name].judged)]
+            )
         changes = [change for one in found.values() for change in one.incidents]
         are_open = [name for name, watch in watches.items() if watch.incidents.is_open]
         lines = [] if self._has_one else self._many.observe(changes, len(watches), are_open)
@@ -332,11 +347,21 @@ class Daemon:
         for name, one in found.items():
             for judged in one.judged:
                 self._exporter.show(judged.verdict, judged.faults, name)
+            if one.judged and self._exporter.shows(name):
+                watch = watches[name]
+                levels = levels_of(watch.bundle, watch.thresholds, one.judged[-1].verdict)
+                self._exporter.show_levels(levels, name)
             if silences.get(name):
                 self._exporter.show_silence(watches[name].metrics, name)
         if self._settings.plot_dir:
             self._draw({name: one.alerts for name, one in found.items() if one.alerts})
         self._show_standing()
+
+    def _expectations(self, name: str, judged: Sequence[Judged]) -> Iterator[Expectation]:
+        """The records of a node that were judged, with what they were compared with."""
+        watch = self.nodes.watches[name]
+        for one in judged:
+            yield Expectation(name, watch.monitor.instance, watch.bundle, watch.thresholds, one.verdict)
 
     def _log(self, found: dict[str, Found], silences: dict[str, str | None], lines: list[str]) -> None:
         for name, one in found.items():
