@@ -41,6 +41,8 @@ _PART_BYTES = 1 << 16
 # urllib3 would look at each letter three times, for a millisecond of CPU.
 _LONG_CHARACTERS = 1_000
 _JSON = {"Accept": "application/json"}
+# The measurement of what is expected and allowed, of both halves.
+EXPECTED = "expected"
 CUT_SHORT = "it was cut short; raise max-row-limit in InfluxDB's configuration"
 # What a request may raise when the server is away, hangs, restarts or refuses.
 INFLUX_ERRORS = (InfluxDBClientError, InfluxDBServerError, requests.RequestException)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import influx_utils
 from commands.options import PORT_DETECTORS
-from commands.stores import port_source, port_store
+from commands.stores import expected_store, port_source, port_store
 from common.files import UnavailableError, UserError
 from parallel.cluster import Cluster
 from ports.samples import PORT_ANOMALIES
@@ -55,6 +55,7 @@ def run_ports_test(options: argparse.Namespace) -> None:
         until=options.until,
         cluster=Cluster(options.jobs, options.scheduler),
         plot_dir=options.plot_dir,
+        keeps_expected=options.store_expected,
     )
     ending, metrics = Ending(), exporter.PortMetrics()
     job = hourly.HourlyJob(
@@ -64,6 +65,7 @@ def run_ports_test(options: argparse.Namespace) -> None:
         # Samples in a folder are judged again on each run, from the end of the training.
         state_file=None if options.ports_dir else Path(options.state_dir) / "ports.json",
         calendar_file=options.calendar,
+        store_expected=expected_store(options),
         metrics=metrics,
         ending=ending,
     )

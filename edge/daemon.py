@@ -22,7 +22,7 @@ import influx_utils
 from common.files import UserError
 from edge import pictures
 from edge.delivery import REFUSED_RETRY_SECONDS, Delivery
-from edge.expected import EXPECTED, ROOM_BYTES, ROOM_BYTES_OF_MANY, Expectation, ExpectedDelivery
+from edge.expected import ROOM_BYTES, ROOM_BYTES_OF_MANY, Expectation, ExpectedDelivery
 from edge.exporter import FAILING, SILENT, STATUSES_OF_NODES, WITHOUT_MODEL, EdgeMetrics
 from edge.incidents import Alert
 from edge.levels import levels_of
@@ -124,7 +124,7 @@ class Daemon:
         self._expected = None
         if settings.stores_expected and client is not None:
             room = ROOM_BYTES if self._has_one else ROOM_BYTES_OF_MANY
-            queue = FileQueue(store.path.with_name(EXPECTED), room)
+            queue = FileQueue(store.path.with_name(influx_utils.EXPECTED), room)
             self._expected = ExpectedDelivery(client, settings.database, queue, exporter, self._notices)
         self.poll_log = PollLog(store.path.parent, MOST_BYTES if self._has_one else MOST_BYTES_OF_MANY)
         self._incident_log = IncidentLog(store.path.parent)

@@ -28,11 +28,10 @@ from service.log import Notices
 if TYPE_CHECKING:
     from influxdb import InfluxDBClient
 
-EXPECTED = "expected"
 # Room for the points that wait: about three days of one node, and one and a half hours of 1,000.
 ROOM_BYTES, ROOM_BYTES_OF_MANY = 64_000_000, 512_000_000
 # Points in one file, bytes in one request of several files, and the time for all requests of one poll.
-FILE_POINTS, REQUEST_BYTES, SENDING_SECONDS = 5000, 1_000_000, 3.0
+FILE_POINTS, REQUEST_BYTES, _SENDING_SECONDS = 5000, 1_000_000, 3.0
 # Nine digits, as a person never needs them all. Fields of a metric, in this order.
 _FIELDS = "%s actual=%.9g,low=%.9g,expected=%.9g,high=%.9g,rmse=%.9g,threshold=%.9g%s %d"
 _FIELD_NAMES = ("actual", "low", "expected", "high", "rmse", "threshold")
@@ -75,7 +74,8 @@ class ExpectedLines:
             tags = {"instance": one.instance} if one.instance is not None else {}
             tags |= {"node": one.node} if one.node else {}
             begun = [
-                influx_utils.line_start(EXPECTED, {**tags, "metric": name}) for name in (*metrics, OVERALL)
+                influx_utils.line_start(influx_utils.EXPECTED, {**tags, "metric": name})
+                for name in (*metrics, OVERALL)
             ]
             table = self._tables.setdefault(metrics, metrics)
             kept = self._starts[one.node] = (one.instance, metrics, table, begun)
@@ -167,7 +167,7 @@ class ExpectedDelivery:
 
     def send(self) -> None:
         """Send what waits, the oldest first. Raises one of INFLUX_ERRORS while InfluxDB is away."""
-        deadline = time.monotonic() + SENDING_SECONDS
+        deadline = time.monotonic() + _SENDING_SECONDS
         try:
             while (found := self._queue.oldest(REQUEST_BYTES)) and time.monotonic() < deadline:
                 refusal = influx_utils.write_lines(self._client, self._database, b"".join(found))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # What a node is without a new record, if its samples cannot be read, and if it cannot be watched yet.
 SILENT, FAILING, WITHOUT_MODEL = "silent", "failing", "without a model"
 # Gauge -> what it shows, in the order of edge.levels.Level.
-LEVELS = {
+LEVEL_GAUGES = {
     "level": "Level",
     "expected_low": "Lowest level that is allowed",
     "expected": "Level that is expected",
@@ -77,7 +77,7 @@ class EdgeMetrics(Exporter):
         # The level of the newest record, what is expected, and what is allowed.
         self.levels = tuple(
             gauge(name, f"{text} of the newest record, in the unit of the metric", *of_node, "metric")
-            for name, text in LEVELS.items()
+            for name, text in LEVEL_GAUGES.items()
         )
         self.threshold = gauge("threshold", "The threshold in force", *of_node, "metric")
         self.clock_offset = gauge(
@@ -143,7 +143,7 @@ class EdgeMetrics(Exporter):
                 self.rmse.labels(*self._of(node), name).set(math.nan)
             for name in metrics.stored.values():
                 self.values.labels(*self._of(node), name).set(math.nan)
-            self.show_levels(dict.fromkeys(metrics, (math.nan,) * len(LEVELS)), node)
+            self.show_levels(dict.fromkeys(metrics, (math.nan,) * len(LEVEL_GAUGES)), node)
 
     def show_thresholds(
         self, thresholds: dict[str, float], metrics: MetricTable = METRICS, node: str = ""

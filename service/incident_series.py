@@ -44,5 +44,5 @@ class IncidentSeries:
 
 
 def _safe(text: str) -> str:
-    """The text as a label: without halves of characters, which no page of metrics can hold, and not endless."""
+    """The text as a label: not endless, and without halves of characters, which cannot be sent."""
     return text[:_MOST_LETTERS].encode(errors="replace").decode()
