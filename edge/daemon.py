@@ -328,15 +328,15 @@ class Daemon:
         # Published first: after a crash, a record published twice does no harm, a missing one is a gap.
         silence = silences.get("")
         self._publish(list(found.items()), silence and f"unknown: {silence}")
-        if self._expected:
-            self._expected.keep(
-                [one for name in found for one in self._expectations(name, found[name].judged)]
-            )
         changes = [change for one in found.values() for change in one.incidents]
         are_open = [name for name, watch in watches.items() if watch.incidents.is_open]
         lines = [] if self._has_one else self._many.observe(changes, len(watches), are_open)
         entries = [entry for one in found.values() for entry in one.entries]
-        self._publish_incidents(entries if self._has_one else [*entries, *self._many.entries])
+        entries += [] if self._has_one else self._many.entries
+        self._publish_incidents(entries)
+        if self._expected:
+            records = [one for name in found for one in self._expectations(name, found[name].judged)]
+            self._expected.keep(records, entries)
         whole, changed = self.nodes.states()
         if not self._has_one:
             whole[MANY] = json.dumps(self._many.state())

@@ -4,19 +4,24 @@ A point of the measurement `expected` has the tags `metric`, `node` (of one of m
 of the record, and the fields `actual`, `low`, `expected` and `high` in the unit of the metric, `rmse` and
 `threshold`, and `anomaly` if the record is one because of this metric: 2 if it is an alert, or else 1. The
 metric `overall` has the last three only. What is unknown is left out.
+
+A point of the measurement `edge_incidents` is an incident, at the time when it opened. Its fields are texts:
+`id`, `state` (open or closed), `cause`, `why`, `began` and `last`. Once it closes, its point is written again.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 import influx_utils
 from common.alerts import ALERT
+from common.times import parse_time
 from edge.bundle import Bundle
 from edge.detector import Verdict
 from edge.exporter import EdgeMetrics
@@ -28,6 +33,7 @@ from service.log import Notices
 if TYPE_CHECKING:
     from influxdb import InfluxDBClient
 
+INCIDENTS_MEASUREMENT = "edge_incidents"
 # Room for the points that wait: about three days of one node, and one and a half hours of 1,000.
 ROOM_BYTES, ROOM_BYTES_OF_MANY = 64_000_000, 512_000_000
 # Points in one file, bytes in one request of several files, and the time for all requests of one poll.
@@ -114,6 +120,20 @@ def _known(names: Sequence[str], values: Sequence[float]) -> str:
     return ",".join(f"{name}={value:.9g}" for name, value in pairs if math.isfinite(value))
 
 
+def _incident_line(entry: Mapping[str, Any]) -> str:
+    start = influx_utils.line_start(INCIDENTS_MEASUREMENT, {"node": entry["node"]} if entry["node"] else {})
+    texts = {key: entry[key] for key in ("id", "cause", "why", "began", "last")}
+    texts["state"] = "closed" if entry["ended"] else "open"
+    fields = ",".join(f"{key}={_quoted(text)}" for key, text in texts.items())
+    return f"{start} {fields} {parse_time(entry['opened'])}"
+
+
+def _quoted(text: str) -> str:
+    """A text as the value of a field, on one line."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
+    return f'"{escaped}"'
+
+
 class ExpectedDelivery:
     """Keeps the points of records on the disk until InfluxDB has them, in a place of their own.
 
@@ -134,12 +154,12 @@ class ExpectedDelivery:
         self._lines = ExpectedLines()
         self._counted = 0
 
-    def keep(self, records: Sequence[Expectation]) -> None:
-        """Write the points of these records to the disk."""
+    def keep(self, records: Sequence[Expectation], entries: Iterable[Mapping[str, Any]] = ()) -> None:
+        """Write the points of these records to the disk, and of incidents that open or close."""
         lines: list[str] = []
         dropped = self._queue.dropped
         try:
-            for line in self._lines.of(records):
+            for line in itertools.chain(self._lines.of(records), map(_incident_line, entries)):
                 lines.append(line)
                 if len(lines) == FILE_POINTS:
                     self._add(lines)
