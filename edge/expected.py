@@ -6,7 +6,7 @@ of the record, and the fields `actual`, `low`, `expected` and `high` in the unit
 metric `overall` has the last three only. What is unknown is left out.
 
 A point of the measurement `edge_incidents` is an incident, at the time when it opened. Its fields are texts:
-`id`, `state` (open or closed), `cause`, `why`, `began` and `last`. Once it closes, its point is written again.
+`id`, `state` (open or closed), `cause`, `why`, `began` and `last`. It is written again when it closes.
 """
 
 from __future__ import annotations

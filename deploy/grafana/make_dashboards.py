@@ -368,7 +368,7 @@ def service_prometheus() -> dashboard.Dashboard:
         started(
             "find_anomalies (Prometheus)",
             "find-anomalies-service",
-            "The service's own metrics. It needs --metrics_port; of many nodes, it draws those of --metrics_node.",
+            "The service's own metrics. It needs --metrics_port, and --metrics_node for each of many nodes.",
             6,
         )
         # Without a label `node`, the value is empty, and an empty value finds what has no such label.
