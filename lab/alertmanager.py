@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import http.client
+import os
 import subprocess
 import time
 from pathlib import Path
 from typing import Self
 
 from lab.influxd import START_ATTEMPTS, START_SECONDS, free_port
-from lab.parts import environment, find
+from lab.parts import UNPACKED, environment, find
+
+# Debian's program reads its templates here.
+_TEMPLATES = Path("/usr/share/prometheus/alertmanager")
+
+
+def _program() -> list[str]:
+    """What starts it: where it is only unpacked, in a namespace in which its templates are in their place."""
+    program = find("prometheus-alertmanager")
+    if _TEMPLATES.exists():
+        return [program]
+    user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+    script = 'mount --bind "$0" /usr/share && exec "$@"'
+    share = str(UNPACKED / "usr/share")
+    return [find("unshare"), *user, "--mount", "--kill-child", "--fork", "sh", "-c", script, share, program]
 
 
 class Alertmanager:
@@ -38,12 +53,12 @@ class Alertmanager:
         config.write_text(self._config)
         for _ in range(START_ATTEMPTS):
             self.port = free_port(self.host)
-            arguments = [f"--config.file={config}", f"--storage.path={self.folder / 'data'}"]
+            arguments = [*_program(), f"--config.file={config}", f"--storage.path={self.folder / 'data'}"]
             # Alone: it looks for no others.
             arguments += [f"--web.listen-address={self.address}", "--cluster.listen-address="]
             with (self.folder / "log").open("ab") as log:
                 self._process = subprocess.Popen(
-                    [find("prometheus-alertmanager"), *arguments],
+                    arguments,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,

@@ -362,8 +362,14 @@ def ports_influxdb() -> dashboard.Dashboard:
 
 def service_prometheus() -> dashboard.Dashboard:
     """The service in Prometheus: what is open, and how it does; levels of nodes with series of their own."""
-    metric_values = {"query": "label_values(find_anomalies_level, metric)", "refId": "metric"}
-    node_values = {"query": "label_values(find_anomalies_level, node)", "refId": "node"}
+    services = {"query": "label_values(find_anomalies_polls_total, instance)", "refId": "service"}
+    of_service = 'instance="$service"'
+    nodes = {"query": f"label_values(find_anomalies_level{{{of_service}}}, node)", "refId": "node"}
+    metrics = {"query": f"label_values(find_anomalies_level{{{of_service}}}, metric)", "refId": "metric"}
+
+    def of(name: str, more: str = "") -> str:
+        return f"find_anomalies_{name}{{{of_service}{more}}}"
+
     found = (
         started(
             "find_anomalies (Prometheus)",
@@ -371,46 +377,22 @@ def service_prometheus() -> dashboard.Dashboard:
             "The service's own metrics. It needs --metrics_port, and --metrics_node for each of many nodes.",
             6,
         )
+        .with_variable(chosen("service", "Service", services, PROMETHEUS))
         # Without a label `node`, the value is empty, and an empty value finds what has no such label.
-        .with_variable(chosen("node", "Node", node_values, PROMETHEUS))
-        .with_variable(chosen("metric", "Metric", metric_values, PROMETHEUS, is_all=True))
+        .with_variable(chosen("node", "Node", nodes, PROMETHEUS))
+        .with_variable(chosen("metric", "Metric", metrics, PROMETHEUS, is_all=True))
     )
     for panel in (
-        figure("Open incidents", "find_anomalies_incident_open + 0", "Of one node each."),
-        figure(
-            "Newest record",
-            "find_anomalies_seconds_since_newest_record",
-            "How old the newest record is.",
-            "s",
-        ),
-        figure("Last good poll", "find_anomalies_seconds_since_last_good_poll", "How long ago it was.", "s"),
-        figure(
-            "Anomalies that wait", "find_anomalies_spool_depth", "Points that InfluxDB does not have yet."
-        ),
+        figure("Open incidents", of("incident_open"), "Of one node each."),
+        figure("Newest record", of("seconds_since_newest_record"), "How old the newest record is.", "s"),
+        figure("Last good poll", of("seconds_since_last_good_poll"), "How long ago it was.", "s"),
+        figure("Anomalies that wait", of("spool_depth"), "Points that InfluxDB does not have yet."),
     ):
         found.with_panel(panel)
-    found.with_panel(
-        rows(
-            "Open incidents",
-            PROMETHEUS,
-            prom_table("find_anomalies_open_incident or find_anomalies_ports_open_incident"),
-            "At most 20 of the edge and 20 of ports.",
-        ).with_transformation(
-            dashboard.DataTransformerConfig(
-                "organize",
-                {
-                    "excludeByName": dict.fromkeys(("Time", "Value", "__name__", "job", "instance"), True),
-                    "indexByName": {
-                        name: place
-                        for place, name in enumerate(("since", "node", "cause", "why", "incident"))
-                    },
-                },
-            )
-        )
-    )
-    nodes = lines("Nodes by status", PROMETHEUS, WIDE, "Of the newest record of each; only of many nodes.")
-    found.with_panel(nodes.with_target(prom("A", "find_anomalies_nodes", "{{status}}")))
-    of = '{node="$node", metric="$metric"}'
+    found.with_panel(open_incidents())
+    panel = lines("Nodes by status", PROMETHEUS, WIDE, "Of the newest record of each; only of many nodes.")
+    found.with_panel(panel.with_target(prom("A", of("nodes"), "{{status}}")))
+    of_metric = ', node="$node", metric="$metric"'
     words = "Black: measured, in the unit of the metric. Dashed: expected. Band: allowed."
     panel = lines("$metric", PROMETHEUS, HALF, words).unit("sishort")
     for ref_id, name, metric in (
@@ -419,29 +401,45 @@ def service_prometheus() -> dashboard.Dashboard:
         ("C", "high", "expected_high"),
         ("D", "low", "expected_low"),
     ):
-        panel.with_target(prom(ref_id, f"find_anomalies_{metric}{of}", name))
+        panel.with_target(prom(ref_id, of(metric, of_metric), name))
     found.with_panel(with_band(panel).repeat("metric").repeat_direction("h"))
-    error = lines("$metric: error", PROMETHEUS, HALF, "RMSE of the newest 30 records, and its threshold.")
-    error.with_target(prom("A", f"find_anomalies_rmse{of}", "RMSE"))
-    error.with_target(prom("B", f"find_anomalies_threshold{of}", "threshold"))
-    found.with_panel(with_error(error).repeat("metric").repeat_direction("h"))
-    rates = lines("Anomalies and alerts by cause", PROMETHEUS, HALF, "Records in five minutes.")
-    rates.with_target(prom("A", "increase(find_anomalies_anomalies_total[5m])", "{{cause}}: anomalies"))
-    rates.with_target(prom("B", "increase(find_anomalies_alerts_total[5m])", "{{cause}}: alerts"))
-    found.with_panel(rates)
-    polls = lines("Polls", PROMETHEUS, HALF, "Polls in five minutes: all, failed by kind, and skipped.")
-    polls.with_target(prom("A", "increase(find_anomalies_polls_total[5m])", "polls"))
-    polls.with_target(prom("B", "increase(find_anomalies_poll_failures_total[5m])", "failed: {{kind}}"))
-    polls.with_target(prom("C", "increase(find_anomalies_skipped_polls_total[5m])", "skipped"))
-    found.with_panel(polls)
-    waiting = lines(
+    panel = lines("$metric: error", PROMETHEUS, HALF, "RMSE of the newest 30 records, and its threshold.")
+    panel.with_target(prom("A", of("rmse", of_metric), "RMSE"))
+    panel.with_target(prom("B", of("threshold", of_metric), "threshold"))
+    found.with_panel(with_error(panel).repeat("metric").repeat_direction("h"))
+    panel = lines("Anomalies and alerts by cause", PROMETHEUS, HALF, "Records in five minutes.")
+    panel.with_target(prom("A", f"increase({of('anomalies_total')}[5m])", "{{cause}}: anomalies"))
+    panel.with_target(prom("B", f"increase({of('alerts_total')}[5m])", "{{cause}}: alerts"))
+    found.with_panel(panel)
+    panel = lines(
+        "Polls", PROMETHEUS, HALF, "Polls in five minutes: all, those that failed, and skipped ones."
+    )
+    panel.with_target(prom("A", f"increase({of('polls_total')}[5m])", "all"))
+    failed = f"sum(increase({of('poll_failures_total')}[5m])) or vector(0)"
+    panel.with_target(prom("B", failed, "failed"))
+    panel.with_target(prom("C", f"increase({of('skipped_polls_total')}[5m])", "skipped"))
+    found.with_panel(panel)
+    panel = lines(
         "What waits for InfluxDB", PROMETHEUS, WIDE, "Points of anomalies, and files of `expected`."
     )
-    waiting.with_target(prom("A", "find_anomalies_spool_depth", "anomalies"))
-    waiting.with_target(prom("B", "find_anomalies_spool_refused", "refused anomalies"))
-    waiting.with_target(prom("C", "find_anomalies_expected_waiting", "files of `expected`"))
-    found.with_panel(waiting)
+    panel.with_target(prom("A", of("spool_depth"), "anomalies"))
+    panel.with_target(prom("B", of("spool_refused"), "refused anomalies"))
+    panel.with_target(prom("C", of("expected_waiting"), "files of `expected`"))
+    found.with_panel(panel)
     return found.build()
+
+
+def open_incidents() -> table.Panel:
+    """The open incidents of all services, what a person needs first on the left."""
+    columns = ("since", "node", "cause", "why", "incident", "instance")
+    arrangement = {
+        "excludeByName": dict.fromkeys(("Time", "Value", "__name__", "job"), True),
+        "indexByName": {name: place for place, name in enumerate(columns)},
+    }
+    expression = "find_anomalies_open_incident or find_anomalies_ports_open_incident"
+    words = "Of all services: at most 20 of each."
+    panel = rows("Open incidents", PROMETHEUS, prom_table(expression), words)
+    return panel.with_transformation(dashboard.DataTransformerConfig("organize", arrangement))
 
 
 DASHBOARDS = {
