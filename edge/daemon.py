@@ -351,7 +351,7 @@ class Daemon:
         for name, one in found.items():
             for judged in one.judged:
                 self._exporter.show(judged.verdict, judged.faults, name)
-            if one.judged and self._exporter.shows(name):
+            if one.judged and self._exporter.is_served and self._exporter.shows(name):
                 watch = watches[name]
                 levels = levels_of(watch.bundle, watch.thresholds, one.judged[-1].verdict)
                 self._exporter.show_levels(levels, name)

@@ -143,7 +143,8 @@ class EdgeMetrics(Exporter):
                 self.rmse.labels(*self._of(node), name).set(math.nan)
             for name in metrics.stored.values():
                 self.values.labels(*self._of(node), name).set(math.nan)
-            self.show_levels(dict.fromkeys(metrics, (math.nan,) * len(LEVEL_GAUGES)), node)
+            if self.is_served:
+                self.show_levels(dict.fromkeys(metrics, (math.nan,) * len(LEVEL_GAUGES)), node)
 
     def show_thresholds(
         self, thresholds: dict[str, float], metrics: MetricTable = METRICS, node: str = ""

@@ -22,6 +22,8 @@ class Exporter:
         from prometheus_client import CollectorRegistry
 
         self.registry = registry or CollectorRegistry()
+        # Whether anybody can read them.
+        self.is_served = False
 
     def counter(self, name: str, text: str, *labels: str) -> Counter:
         """A counter with these labels."""
@@ -49,3 +51,4 @@ class Exporter:
                 f"cannot listen on {address}:{port} ({error.strerror or error}); name another"
                 " --metrics_port or --metrics_address"
             ) from None
+        self.is_served = True
