@@ -47,6 +47,7 @@ HOSTILE = 'edge "7"\\n\nb + 1%'
 FAST = {
     "group_wait: 20s": "group_wait: 1s",
     "group_interval: 1m": "group_interval: 2s",
+    "interval: 15s": "interval: 1s",
     "keep_firing_for: 2m": "keep_firing_for: 2s",
     "PAGE_HOST": "edge.example",
 }
@@ -157,7 +158,9 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
     manager_config = in_fast_motion(
         ALERTMANAGER.read_text(), "group_wait: 20s", "group_interval: 1m"
     ).replace("http://localhost:5001/alerts", webhook.url)
-    (folder / "alerts.yml").write_text(in_fast_motion(RULES.read_text(), "keep_firing_for: 2m", "PAGE_HOST"))
+    (folder / "alerts.yml").write_text(
+        in_fast_motion(RULES.read_text(), "keep_firing_for: 2m", "interval: 15s", "PAGE_HOST")
+    )
     with (
         Influxd(folder / "influxd") as influxd,
         connect(influxd) as client,
@@ -169,7 +172,7 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
         write_samples(client, lives(begin, 300))
         targets = json.dumps([address, *others.values()])
         config = (
-            "global: {scrape_interval: 1s, evaluation_interval: 1s}\n"
+            "global: {scrape_interval: 1s}\n"
             f"rule_files: [{folder / 'alerts.yml'}]\n"
             f"alerting: {{alertmanagers: [{{static_configs: [{{targets: ['{manager.address}']}}]}}]}}\n"
             f"scrape_configs: [{{job_name: find_anomalies, static_configs: [{{targets: {targets}}}]}}]\n"
