@@ -246,7 +246,8 @@ def edge_influxdb() -> dashboard.Dashboard:
         panel.with_target(influx(ref_id, drawn(field, of_metric), field))
     panel.with_target(influx("E", drawn("actual", f'{of_metric} AND "anomaly" = 1'), "anomaly"))
     panel.with_target(influx("F", drawn("actual", f'{of_metric} AND "anomaly" = 2'), "alert"))
-    found.with_panel(with_band(panel).repeat("metric").repeat_direction("h"))
+    found.with_row(builders.Row("$metric").repeat("metric"))
+    found.with_panel(with_band(panel))
     limits = lines(
         "$metric: error",
         INFLUXDB,
@@ -255,7 +256,8 @@ def edge_influxdb() -> dashboard.Dashboard:
     )
     limits.with_target(influx("A", drawn("rmse", of_metric), "RMSE"))
     limits.with_target(influx("B", drawn("threshold", of_metric), "threshold"))
-    found.with_panel(with_error(limits).repeat("metric").repeat_direction("h"))
+    found.with_panel(with_error(limits))
+    found.with_row(builders.Row("All metrics"))
     overall = lines(
         "All metrics together: error", INFLUXDB, WIDE, "RMSE of all metrics, and their threshold."
     )
@@ -337,10 +339,12 @@ def ports_influxdb() -> dashboard.Dashboard:
         panel.with_target(influx(ref_id, drawn(field, of_port), field))
     panel.with_target(influx("E", drawn("actual", f'{of_port} AND "anomaly" = 1', "max"), "anomaly"))
     panel.with_target(influx("F", drawn("actual", f'{of_port} AND "anomaly" = 2', "max"), "alert"))
-    found.with_panel(with_band(panel).interval("5m").repeat("direction").repeat_direction("v"))
+    found.with_row(builders.Row("$device:$port $direction").repeat("direction"))
+    found.with_panel(with_band(panel).interval("5m"))
     score = lines("$device:$port $direction: score", INFLUXDB, WIDE, "Above 1, a bucket is an anomaly.")
     score.with_target(influx("A", drawn("score", of_port, "max"), "score"))
-    found.with_panel(score.min(0).interval("5m").repeat("direction").repeat_direction("v"))
+    found.with_panel(score.min(0).interval("5m"))
+    found.with_row(builders.Row("Incidents and anomalies"))
     incidents = (
         'SELECT "state", "since", "until", "minutes", "ports", "traffic", "expected", "end", "scope"::tag,'
         ' "device"::tag, "port"::tag, "direction"::tag, "detector"::tag FROM "port_incidents"'
@@ -402,11 +406,13 @@ def service_prometheus() -> dashboard.Dashboard:
         ("D", "low", "expected_low"),
     ):
         panel.with_target(prom(ref_id, of(metric, of_metric), name))
-    found.with_panel(with_band(panel).repeat("metric").repeat_direction("h"))
+    found.with_row(builders.Row("$metric").repeat("metric"))
+    found.with_panel(with_band(panel))
     panel = lines("$metric: error", PROMETHEUS, HALF, "RMSE of the newest 30 records, and its threshold.")
     panel.with_target(prom("A", of("rmse", of_metric), "RMSE"))
     panel.with_target(prom("B", of("threshold", of_metric), "threshold"))
-    found.with_panel(with_error(panel).repeat("metric").repeat_direction("h"))
+    found.with_panel(with_error(panel))
+    found.with_row(builders.Row("Service"))
     panel = lines("Anomalies and alerts by cause", PROMETHEUS, HALF, "Records in five minutes.")
     panel.with_target(prom("A", f"increase({of('anomalies_total')}[5m])", "{{cause}}: anomalies"))
     panel.with_target(prom("B", f"increase({of('alerts_total')}[5m])", "{{cause}}: alerts"))
@@ -451,10 +457,14 @@ DASHBOARDS = {
 
 def made() -> dict[str, str]:
     """File -> its content."""
-    return {
-        name: json.dumps(make(), indent=1, cls=JSONEncoder, sort_keys=True) + "\n"
-        for name, make in DASHBOARDS.items()
-    }
+    found = {}
+    for name, make in DASHBOARDS.items():
+        content = make()
+        # The SDK leaves them to Grafana, which would choose others each time.
+        for number, panel in enumerate(content.panels, 1):
+            panel.id_val = number
+        found[name] = json.dumps(content, indent=1, cls=JSONEncoder, sort_keys=True) + "\n"
+    return found
 
 
 if __name__ == "__main__":

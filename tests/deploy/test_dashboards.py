@@ -22,7 +22,7 @@ from lab.influxd import Influxd
 from nodes.metrics import METRICS
 from nodes.series import record_time
 from tests.support.edge_daemon import ATTACKED, FIRST, INTERVAL, ROOT, Edge
-from tests.support.grafana import DASHBOARDS, FOLDER, Query, dashboard, filled, queries
+from tests.support.grafana import DASHBOARDS, FOLDER, Query, dashboard, filled, panels, queries
 from tests.support.influx import Database, connect
 from tests.support.port_series import change, moment, samples
 
@@ -45,8 +45,8 @@ def test_the_files_are_what_the_script_makes() -> None:
 def test_a_dashboard_reads_the_sources_that_are_provided_with_it(name: str) -> None:
     provided = (FOLDER / "provisioning/datasources/find_anomalies.yml").read_text()
     content = dashboard(name)
-    parts = [*content["panels"], *content["templating"]["list"], *content["annotations"].get("list", [])]
-    parts += [target for panel in content["panels"] for target in panel["targets"] if "datasource" in target]
+    parts = [*panels(content), *content["templating"]["list"], *content["annotations"].get("list", [])]
+    parts += [target for panel in panels(content) for target in panel["targets"] if "datasource" in target]
     sources = {(one["datasource"]["uid"], one["datasource"]["type"]) for one in parts}
     assert all(f"uid: {uid}\n    type: {kind}\n" in provided for uid, kind in sources)
     # A person copies the folder to where this says that it is.
@@ -56,7 +56,10 @@ def test_a_dashboard_reads_the_sources_that_are_provided_with_it(name: str) -> N
 
 @pytest.mark.parametrize("name", NAMES_OF_FILES)
 def test_panels_are_beside_one_another_and_a_band_ends_at_a_series_that_is_there(name: str) -> None:
-    for panel in dashboard(name)["panels"]:
+    content = dashboard(name)
+    numbers = [panel["id"] for panel in content["panels"]]
+    assert numbers == list(range(1, len(numbers) + 1))
+    for panel in panels(content):
         assert panel["gridPos"]["x"] + panel["gridPos"]["w"] <= 24
         shown = {one.get("alias") or one.get("legendFormat") for one in panel["targets"]}
         for one in panel["fieldConfig"]["overrides"]:

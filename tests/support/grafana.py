@@ -25,6 +25,11 @@ def dashboard(name: str) -> dict[str, Any]:
     return json.loads((DASHBOARDS / name).read_text())
 
 
+def panels(content: dict[str, Any]) -> list[dict[str, Any]]:
+    """The panels of a dashboard, without the titles of rows."""
+    return [one for one in content["panels"] if one["type"] != "row"]
+
+
 def queries(name: str) -> list[Query]:
     """All queries of a dashboard: of variables, of annotations, and of panels."""
     return list(_queries(dashboard(name)))
@@ -36,7 +41,7 @@ def _queries(content: dict[str, Any]) -> Iterator[Query]:
         yield Query("variable", one["name"], query if isinstance(query, str) else query["query"], True)
     for one in content.get("annotations", {}).get("list", ()):
         yield Query("annotation", one["name"], one["query"], True)
-    for panel in content["panels"]:
+    for panel in panels(content):
         for one in panel["targets"]:
             is_table = one.get("resultFormat") == "table" or one.get("format") == "table"
             text = one["query"] if "query" in one else one["expr"]
