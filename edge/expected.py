@@ -34,11 +34,11 @@ if TYPE_CHECKING:
     from influxdb import InfluxDBClient
 
 INCIDENTS_MEASUREMENT = "edge_incidents"
-# Room for the points that wait: about three days of one node, and one and a half hours of 1,000.
+# Room for the points that wait: more than two days of one node, and an hour and a half of 1,000.
 ROOM_BYTES, ROOM_BYTES_OF_MANY = 64_000_000, 512_000_000
 # Points in one file, bytes in one request of several files, and the time for all requests of one poll.
 FILE_POINTS, REQUEST_BYTES, _SENDING_SECONDS = 5000, 1_000_000, 3.0
-# Nine digits, as a person never needs them all. Fields of a metric, in this order.
+# Nine digits are more than is measured.
 _FIELDS = "%s actual=%.9g,low=%.9g,expected=%.9g,high=%.9g,rmse=%.9g,threshold=%.9g%s %d"
 _FIELD_NAMES = ("actual", "low", "expected", "high", "rmse", "threshold")
 
