@@ -14,13 +14,12 @@ from edge.prometheus_survey import PrometheusSurveyor
 from edge.samples import InfluxSource
 from edge.source import SampleSource
 from edge.survey import InfluxSurveyor
+from influx_client import InfluxClient
 from nodes.node import Node
 from nodes.survey import SURVEY_TIMEOUT_SECONDS, Surveyor
 from prometheus_utils import PROMETHEUS_SECONDS, Prometheus
 
 if TYPE_CHECKING:
-    from influxdb import InfluxDBClient
-
     from ports.prometheus_source import Stored
     from ports.sources import Source
 
@@ -64,7 +63,7 @@ def prometheus_client(options: argparse.Namespace, timeout_seconds: float = PROM
     )
 
 
-def anomaly_store(options: argparse.Namespace) -> tuple[str, InfluxDBClient | None]:
+def anomaly_store(options: argparse.Namespace) -> tuple[str, InfluxClient | None]:
     """The server that stores anomalies, as messages name it, and a client for it.
 
     None means that they are in the service's own metrics alone. Raises UserError if nobody could see them.
