@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ssl
 
 import influx_utils
 from common.files import UserError, is_there, read_file
@@ -40,6 +39,8 @@ def check_ca(filename: str, option: str) -> None:
     if not is_there(filename):
         raise UserError(f"{filename}: no such file; check {option}")
     read_file(filename, CA_BYTES)
+    import ssl
+
     try:
         ssl.create_default_context(cafile=filename)
     except OSError as error:

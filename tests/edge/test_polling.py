@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import influx_client
 import influx_utils
 from edge import influx_together, polling, together
 from edge.bundle import load_bundle
