@@ -555,6 +555,19 @@ def test_newest_sample_time_looks_at_the_whole_history_of_the_node_alone(
     assert newest_sample_time(database.own, node) == newest
 
 
+@pytest.mark.parametrize("name", HOSTILE_NAMES)
+def test_a_long_statement_is_sent_as_it_is(influxd: Influxd, database: Database, name: str) -> None:
+    write_samples(database.client, {RX_CPU: [ran_point(0, 5.0, instance=name)]})
+    with initializeConnection(influxd.host, influxd.port, "", "") as client:
+        checkDatabase(client, database.name)
+        asked = asked_by(client)
+        is_one = f"instance = {influx_utils.quote(name)}"
+        query = f"SELECT value FROM rx_cpu_time WHERE {is_one}" + f" AND {is_one}" * 99
+        ((series,),) = influx_utils.run(client, [query])
+    assert series["values"] == [[START, 5.0]]
+    assert asked == [f"/query?db={database.name}&epoch=ns"]
+
+
 # --- insertAnomalies -----------------------------------------------------------------------------
 
 OWN_TIME = START + 123_456_789
