@@ -1,4 +1,4 @@
-"""The only module that talks to InfluxDB.
+"""All that the program asks InfluxDB and writes there, and what the errors mean; influx_client.py sends it.
 
 Times are integer nanoseconds since 1970, UTC, in queries, answers and points.
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from functools import partial
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from commands.influx import check_ca, connect
@@ -73,6 +74,9 @@ def anomaly_store(options: argparse.Namespace) -> tuple[str, InfluxClient | None
     None means that they are in the service's own metrics alone. Raises UserError if nobody could see them.
     """
     if options.source == INFLUXDB or options.anomalies != METRICS_ALONE:
+        # It is loaded when the first point is written; that it is missing is said now.
+        if find_spec("influxdb") is None:
+            raise ModuleNotFoundError(name="influxdb")
         return connect(options, options.influx_measurement)
     if options.metrics_port is None and not options.once:
         raise UserError(
