@@ -88,9 +88,8 @@ class InfluxClient:
 
     def create_database(self, db_name: str) -> None:
         """Create a database; it may be there already. Raises InfluxClientError without code for a refusal."""
-        name = db_name.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-        settings = {"q": f'CREATE DATABASE "{name}"', "db": self.database}
-        for result in _decoded(self._request("POST", "query", settings)).get("results", []):
+        settings = {"q": f"CREATE DATABASE {identifier(db_name)}", "db": self.database}
+        for result in _decoded(self._request("POST", "query", settings, b"")).get("results", []):
             if "error" in result:
                 raise InfluxClientError(result["error"])
 
@@ -130,6 +129,12 @@ class InfluxClient:
         if answer.status != expected_status:
             raise InfluxClientError(_text(answer), answer.status)
         return answer
+
+
+def identifier(name: str) -> str:
+    """The name of a database, measurement, field or tag, quoted for InfluxQL."""
+    escaped = name.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'
 
 
 def _decoded(answer: WebAnswer) -> Any:

@@ -25,6 +25,7 @@ from influx_client import (
     InfluxClient,
     InfluxClientError,
     InfluxServerError,
+    identifier,
 )
 from influx_versions import LongTimeError, NoDatabaseError
 from nodes.metrics import METRICS
@@ -341,12 +342,6 @@ def one_of(tag: str, names: Sequence[str]) -> str:
     # The slash ends an expression.
     expression = "|".join(map(re.escape, names)).replace("/", "\\/")
     return f"{identifier(tag)}::tag =~ /^({expression})$/"
-
-
-def identifier(name: str) -> str:
-    """The name of a tag or measurement, quoted for InfluxQL."""
-    escaped = name.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-    return f'"{escaped}"'
 
 
 def quote(text: str) -> str:
