@@ -24,9 +24,8 @@ from edge.paths import (
     trainset,
 )
 from nodes.series import RECORD_SECONDS
-from ports.samples import PORT_ANOMALIES
 
-EDGE_ANOMALIES = "detected_anomalies"
+EDGE_ANOMALIES, PORT_ANOMALIES = "detected_anomalies", "detected_port_anomalies"
 # Where samples are read, and where anomalies go.
 INFLUXDB, PROMETHEUS, METRICS_ALONE = "influxdb", "prometheus", "metrics"
 # The first is the default. ports.detectors has them too, but is imported only when ports are watched.

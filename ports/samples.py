@@ -19,9 +19,8 @@ from ports.rivals import CELL_SECONDS, LIVE_SECONDS, cell_seconds, cells_of, des
 from service.systemd import notify_systemd
 
 POINTS_PER_WRITE = 5000
-# The measurements of bytes per sample, of the anomalies in them, and of incidents.
+# The measurements of bytes per sample, and of incidents.
 PORT_TRAFFIC = "port_traffic"
-PORT_ANOMALIES = "detected_port_anomalies"
 PORT_INCIDENTS = "port_incidents"
 _PORT_TAGS = ("device", "port", "direction")
 _PortKey = tuple[str, ...]
