@@ -21,7 +21,6 @@ import shutil
 import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -133,6 +132,8 @@ def save_bundle(
 
 def trained_by() -> dict[str, str]:
     """The versions of the packages that train."""
+    from importlib.metadata import version
+
     return {name: version(name) for name in ("tensorflow", "keras", "numpy")}
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import influx_utils
 from common.files import UserError
@@ -32,6 +32,7 @@ from edge.source import SampleSource
 from edge.timing import seconds_to_next_poll
 from edge.watch import Found, Watch, WatchSettings
 from edge.watched_nodes import WatchedNodes
+from influx_client import InfluxClient
 from nodes.fleet import Named
 from nodes.names import listed_names
 from service import loop
@@ -39,9 +40,6 @@ from service.incident_log import IncidentLog
 from service.log import ABOUT_NODE, Notices
 from service.store import Store, StoreError
 from service.systemd import Ending, notify_systemd
-
-if TYPE_CHECKING:
-    from influxdb import InfluxDBClient
 
 logger = logging.getLogger("find_anomalies")
 
@@ -81,7 +79,7 @@ class Daemon:
         self,
         settings: Settings,
         source: SampleSource,
-        client: InfluxDBClient | None,
+        client: InfluxClient | None,
         nodes: Sequence[Named],
         store: Store,
         exporter: EdgeMetrics,

@@ -20,7 +20,8 @@ from edge import network
 from edge.bundle import Predictor, bundle_paths, convert, link_bundle, trained_by
 from edge.changes import measure
 from edge.datasets import load_records
-from edge.evaluation import DEFAULT_PERCENTILE, load_attacks
+from edge.defaults import DEFAULT_PERCENTILE
+from edge.evaluation import load_attacks
 from edge.networks import NETWORK_BYTES, PartOfNetwork
 from edge.recording import outside
 from edge.sensitivity import describe_blind

@@ -25,7 +25,7 @@ from nodes.node import DEFAULT_NODE, Node, described_node
 from nodes.series import Record
 from nodes.survey import Surveyor
 from prometheus_utils import Prometheus
-from tests.support.influx import Database
+from tests.support.influx import Database, asked_by
 from tests.support.prometheus_writer import write_samples
 from tests.support.refusals import one_line
 
@@ -81,16 +81,10 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Prom
 def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Place:
     asked: list[str] = []
     if request.param == "influxdb":
-        client = request.getfixturevalue("database").client
-        send = client.request
-
-        def counted(url: str, *given: Any, **named: Any) -> Any:
-            asked.append(url)
-            return send(url, *given, **named)
-
-        monkeypatch.setattr(client, "request", counted)
-        write_samples(client, scraped(["gone"], ago_seconds=3 * 3600))
-        return Place(InfluxSurveyor(client, "db:8086", "metrics_db"), partial(write_samples, client), asked)
+        database = request.getfixturevalue("database")
+        write_samples(database.client, scraped(["gone"], ago_seconds=3 * 3600))
+        surveyor = InfluxSurveyor(database.own, "db:8086", "metrics_db")
+        return Place(surveyor, partial(write_samples, database.client), asked_by(database.own))
     server = request.getfixturevalue("servers")[request.param]
     api = Prometheus(server.url)
     ask = api._request
@@ -168,7 +162,7 @@ def test_tags_of_the_description_choose_among_exporters(place: Place) -> None:
 
 
 def influx(database: Database) -> InfluxSurveyor:
-    return InfluxSurveyor(database.client, "db:8086", "metrics_db")
+    return InfluxSurveyor(database.own, "db:8086", "metrics_db")
 
 
 def find(database: Database, *words: str, **settings: Any) -> list[str]:
