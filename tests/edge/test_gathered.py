@@ -31,3 +31,21 @@ def test_what_few_nodes_say_is_a_line_each_and_what_many_say_is_one(caplog: pyte
     notices["edge-2"].mended("silence", "records again")
     gathered.log()
     assert caplog.messages == ["edge-2: records again"]
+
+
+def test_lines_that_differ_in_numbers_and_names_of_nodes_are_the_same(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    gathered = GatheredNotices()
+    for number, name in enumerate(["milan", "rome", *names(4)]):
+        gathered.add(name, logging.ERROR, f"nodes/{name}/normal.csv has only {number}.5 sequences")
+        gathered.add(name, logging.WARNING, f"gap: cpu {number} is missing")
+        gathered.add(name, logging.WARNING, f"gap: cpu {number + 1} is missing")
+    gathered.add("rome", logging.ERROR, "rome/normal.csv: no such file")
+    gathered.log()
+    assert caplog.messages == [
+        "6 nodes (edge-1, edge-2, edge-3 and 3 more), such as edge-1: nodes/edge-1/normal.csv has only 2.5"
+        " sequences",
+        "6 nodes (edge-1, edge-2, edge-3 and 3 more), such as edge-1: gap: cpu 2 is missing",
+        "rome: rome/normal.csv: no such file",
+    ]
