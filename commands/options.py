@@ -928,7 +928,7 @@ OPTIONS = (
     Option(
         "jobs",
         "processes",
-        (TRAIN,),
+        (COLLECT, TRAIN),
         "how many processes to use for many nodes",
         default=_machine_cpus,
         kind=_JOBS,

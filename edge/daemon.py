@@ -23,8 +23,9 @@ from common.files import UserError
 from edge import pictures
 from edge.delivery import REFUSED_RETRY_SECONDS, Delivery
 from edge.exporter import FAILING, SILENT, STATUSES_OF_NODES, WITHOUT_MODEL, EdgeMetrics
+from edge.gathered import GatheredNotices
 from edge.incidents import Alert
-from edge.many_nodes import GatheredNotices, ManyNodes
+from edge.many_nodes import ManyNodes
 from edge.monitor import Judged
 from edge.poll_log import MOST_BYTES, MOST_BYTES_OF_MANY, Polled, PollLog
 from edge.polling import poll_all

@@ -236,6 +236,25 @@ def test_hosts_that_somebody_makes_up_end_nothing_and_crowd_out_no_known_node(
     assert [line.partition(":")[0] for line in caplog.messages] == ["0, a-004, a-005 and 194 more"]
 
 
+def test_a_host_that_is_gone_is_forgotten_so_that_what_was_said_takes_bounded_memory(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    for exporter in (NODE, RAN):
+        write_samples(database.client, scraped(["edge-1"], exporter))
+    finder = NodeFinder(influx(database), Pairing(DEFAULT_NODE, {}), NodePatterns(["all"]))
+    told = []
+    for is_there in (True, True, False, True):
+        if is_there:
+            write_samples(database.client, scraped(["evil/1"]))
+        else:
+            database.client.query(f"DROP SERIES FROM \"{MEMORY_FREE}\" WHERE instance = 'evil/1:9100'")
+        caplog.clear()
+        assert [one.name for one in finder.find()] == ["edge-1"]
+        told.append(len(caplog.messages))
+    assert told == [1, 0, 0, 1]
+
+
 def test_series_without_an_instance_and_a_field_named_so_make_no_node(database: Database) -> None:
     write_samples(database.client, scraped(["edge-1"]))
     at = time.time_ns() - SECOND

@@ -35,6 +35,7 @@ from ports.samples import Limits
 from ports.sources import Database as Source
 from ports.state import JobState, load_state
 from ports.training import TrainingSettings, train
+from tests.support.dask_cluster import dask_cluster
 from tests.support.influx import Database, asked_by
 from tests.support.port_series import DAY, START, change, moment, samples, write
 
@@ -42,17 +43,6 @@ ROOT = Path(__file__).resolve().parents[2]
 # Four weeks of training, and the Wednesday after them.
 TRAINED_UNTIL = "2023-02-01T00:00:00Z"
 FLOOD = ("2023-02-01T10:00", "2023-02-01T12:00")
-
-# A process of its own: what the job sends to a scheduler is loaded there, anew.
-CLUSTER = """
-import sys
-from dask.distributed import LocalCluster
-if __name__ == "__main__":
-    options = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "host": "127.0.0.1"}
-    with LocalCluster(**options, dashboard_address=None) as cluster:
-        print(cluster.scheduler_address, flush=True)
-        sys.stdin.read()
-"""
 
 Run = Callable[..., int]
 
@@ -821,19 +811,9 @@ def test_without_once_it_goes_on_until_it_is_ended(folder: Path, run: Run, tmp_p
 def test_two_workers_of_a_dask_cluster_give_the_same_models(folder: Path, run: Run, tmp_path: Path) -> None:
     write(folder, "1_2_out", *samples(31, seed=2))
     assert run("train", "--ports_dir", folder, "--until", "2023-02-01") == 0
-    with subprocess.Popen(
-        [sys.executable, "-c", CLUSTER],
-        cwd=tmp_path,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as cluster:
-        address = cluster.stdout.readline().strip()
+    with dask_cluster(2, tmp_path) as address:
         there = ("--ports_models", "there", "--scheduler", address)
-        code = run("train", "--ports_dir", folder, "--until", "2023-02-01", *there)
-        # The end of its input ends it.
-        cluster.stdin.close()
-    assert (code, cluster.returncode) == (0, 0)
+        assert run("train", "--ports_dir", folder, "--until", "2023-02-01", *there) == 0
     here, there = (sorted((tmp_path / name).iterdir()) for name in ("model/ports", "there"))
     assert [path.name for path in there] == ["1_1_out.profile.npz", "1_2_out.profile.npz"]
     for one, other in zip(here, there, strict=True):
