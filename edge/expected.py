@@ -26,12 +26,13 @@ from edge.bundle import Bundle
 from edge.detector import Verdict
 from edge.exporter import EdgeMetrics
 from edge.levels import levels_of_all
+from influx_client import line_start
 from nodes.metrics import OVERALL, MetricTable
 from service.file_queue import FileQueue
 from service.log import Notices
 
 if TYPE_CHECKING:
-    from influxdb import InfluxDBClient
+    from influx_client import InfluxClient
 
 INCIDENTS_MEASUREMENT = "edge_incidents"
 # Room for the points that wait: more than two days of one node, and an hour and a half of 1,000.
@@ -80,8 +81,7 @@ class ExpectedLines:
             tags = {"instance": one.instance} if one.instance is not None else {}
             tags |= {"node": one.node} if one.node else {}
             begun = [
-                influx_utils.line_start(influx_utils.EXPECTED, {**tags, "metric": name})
-                for name in (*metrics, OVERALL)
+                line_start(influx_utils.EXPECTED, {**tags, "metric": name}) for name in (*metrics, OVERALL)
             ]
             table = self._tables.setdefault(metrics, metrics)
             kept = self._starts[one.node] = (one.instance, metrics, table, begun)
@@ -121,7 +121,7 @@ def _known(names: Sequence[str], values: Sequence[float]) -> str:
 
 
 def _incident_line(entry: Mapping[str, Any]) -> str:
-    start = influx_utils.line_start(INCIDENTS_MEASUREMENT, {"node": entry["node"]} if entry["node"] else {})
+    start = line_start(INCIDENTS_MEASUREMENT, {"node": entry["node"]} if entry["node"] else {})
     texts = {key: entry[key] for key in ("id", "cause", "why", "began", "last")}
     texts["state"] = "closed" if entry["ended"] else "open"
     fields = ",".join(f"{key}={_quoted(text)}" for key, text in texts.items())
@@ -143,7 +143,7 @@ class ExpectedDelivery:
 
     def __init__(
         self,
-        client: InfluxDBClient,
+        client: InfluxClient,
         database: str,
         queue: FileQueue,
         exporter: EdgeMetrics,

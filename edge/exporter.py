@@ -37,8 +37,13 @@ class EdgeMetrics(Exporter):
     thousand; all others only count. None if there is one node, whose series have no such label.
     """
 
-    def __init__(self, registry: CollectorRegistry | None = None, nodes: Iterable[str] | None = None) -> None:
-        super().__init__(registry)
+    def __init__(
+        self,
+        registry: CollectorRegistry | None = None,
+        nodes: Iterable[str] | None = None,
+        is_read: bool = True,
+    ) -> None:
+        super().__init__(registry, is_read)
         self._nodes = None if nodes is None else NodePatterns(nodes)
         self._foreign: set[str] = set()
         self._drifting: set[str] = set()
@@ -143,7 +148,7 @@ class EdgeMetrics(Exporter):
                 self.rmse.labels(*self._of(node), name).set(math.nan)
             for name in metrics.stored.values():
                 self.values.labels(*self._of(node), name).set(math.nan)
-            if self.is_served:
+            if self.is_read:
                 self.show_levels(dict.fromkeys(metrics, (math.nan,) * len(LEVEL_GAUGES)), node)
 
     def show_thresholds(

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 
 import influx_utils
 from common.alerts import ALERT, ANOMALY
+from influx_client import line_start
 from ports.series import port_tags
 from ports.verdicts import Verdicts
 from service.systemd import notify_systemd
 
 if TYPE_CHECKING:
-    from influxdb import InfluxDBClient
+    from influx_client import InfluxClient
 
 _BYTES_PER_WRITE = 1_000_000
 _ANOMALY_FIELD = {ANOMALY: ",anomaly=1", ALERT: ",anomaly=2"}
@@ -29,7 +30,7 @@ def expected_lines(verdicts: Verdicts) -> bytes:
     """The points of these buckets, as lines of InfluxDB's protocol."""
     trained = verdicts.trained
     tags = {**port_tags(trained.series), "detector": trained.detector, "metric": "traffic"}
-    start = influx_utils.line_start(influx_utils.EXPECTED, tags)
+    start = line_start(influx_utils.EXPECTED, tags)
     scored = verdicts.scored
     named = {
         "actual": verdicts.buckets.traffic,
@@ -47,7 +48,7 @@ def expected_lines(verdicts: Verdicts) -> bytes:
     return "".join(lines).encode()
 
 
-def store_expected(client: InfluxDBClient, db_name: str, texts: Iterable[bytes]) -> str | None:
+def store_expected(client: InfluxClient, db_name: str, texts: Iterable[bytes]) -> str | None:
     """Write what expected_lines() made. Returns why InfluxDB refuses some for good, or None.
 
     Raises what influx_utils.write_lines raises; writing again changes nothing.

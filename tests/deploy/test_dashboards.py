@@ -23,7 +23,7 @@ from nodes.metrics import METRICS
 from nodes.series import record_time
 from tests.support.edge_daemon import ATTACKED, FIRST, INTERVAL, ROOT, Edge
 from tests.support.grafana import DASHBOARDS, FOLDER, Query, dashboard, filled, panels, queries
-from tests.support.influx import Database, connect
+from tests.support.influx import Database, connect, own
 from tests.support.port_series import change, moment, samples
 
 SECOND = 10**9
@@ -185,7 +185,7 @@ def test_a_node_is_chosen_by_its_name_whatever_is_in_it(database: Database, edge
         Expectation(name, f"10.0.0.{place}", BUNDLE, THRESHOLDS, verdict) for place, name in enumerate(names)
     ]
     text = "".join(f"{line}\n" for line in lines.of(records))
-    assert write_lines(database.client, database.name, text.encode()) is None
+    assert write_lines(own(database.client), database.name, text.encode()) is None
     choice, *_ = (query.text for query in queries("edge_influxdb.json") if query[:2] == ("variable", "node"))
     assert [row["value"] for row in database.client.query(choice).get_points()] == sorted(names)
     level = levels_of(BUNDLE, THRESHOLDS, verdict)["cpu"]

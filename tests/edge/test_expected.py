@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from influxdb.line_protocol import make_lines
 
 import influx_utils
 from edge import daemon
@@ -22,6 +23,7 @@ from edge.exporter import EdgeMetrics
 from edge.levels import levels_of
 from edge.paths import DEFAULT_MODEL
 from edge.thresholds import load_thresholds
+from influx_client import line_start
 from lab.influxd import Influxd
 from nodes.metrics import METRICS
 from service.file_queue import BLOCK_BYTES, FileQueue
@@ -145,6 +147,14 @@ def lines_of(verdict: Verdict, node: str = "edge 7") -> dict[str, str]:
     found = list(ExpectedLines().of([record]))
     assert all(line.startswith(start) for line in found)
     return {line.removeprefix(start).split(",")[0].split(" ")[0]: line for line in found}
+
+
+@pytest.mark.parametrize("name", ["edge-7", "10.0.0.7:9100", 'a "b", c=d', "x\\y\nz\\", "é 日"])
+def test_names_are_written_as_those_of_anomalies(name: str) -> None:
+    tags = {"node": name, "instance": f"{name}:9100", "metric": "cpu"}
+    sent = {tag: text.rstrip("\\") for tag, text in tags.items()}
+    point = {"measurement": "expected", "tags": sent, "fields": {"x": 1.0}}
+    assert f"{line_start('expected', tags)} x=1.0\n" == make_lines({"points": [point]})
 
 
 def test_a_line_has_the_levels_the_error_and_what_is_wrong() -> None:
