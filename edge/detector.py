@@ -57,6 +57,7 @@ class Verdict:
     in between do not count. recent: anomalies among the last WINDOW_RECORDS records; is_alert_up: whether an
     alert is up after this record; both as in Row.
     actual, predicted: (features,), as in Scores.
+    quiet: what keeps an anomaly from counting for an alert; empty if nothing does.
     """
 
     time: int
@@ -71,6 +72,12 @@ class Verdict:
     is_alert_up: bool = False
     actual: np.ndarray = field(default_factory=lambda: np.empty(0), compare=False, repr=False)
     predicted: np.ndarray = field(default_factory=lambda: np.empty(0), compare=False, repr=False)
+    quiet: str = ""
+
+    @property
+    def is_loud(self) -> bool:
+        """Whether the record is an anomaly that nothing keeps quiet."""
+        return self.is_anomaly and not self.quiet
 
     @property
     def is_anomaly(self) -> bool:
