@@ -20,7 +20,7 @@ run: .venv/.replay
 
 # What needs the machine for itself comes last: what else it does would be flagged in the lab's short run.
 test: quick
-	.venv/bin/python -m pytest -m alone -rs $(slowest)
+	.venv/bin/python -m pytest tests/lab -m alone -rs $(slowest)
 	@echo "make test took $$(($$(date +%s) - $(started))) s."
 
 # Tests and TensorFlow are compiled once and not by each of the workers, while the lab's programs are fetched.
