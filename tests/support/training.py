@@ -35,6 +35,8 @@ def quickly(patch: pytest.MonkeyPatch) -> None:
 def small(patch: pytest.MonkeyPatch) -> None:
     """Networks have one layer, and what they would miss is tried a few times only: a quarter of the time."""
     patch.setattr(network, "UNITS", (16,))
+    # To compile nine steps in a row takes longer than all steps here.
+    patch.setattr(network, "MANY_STEPS", 10**6)
     patch.setattr(changes, "TRIES", 4)
 
 
