@@ -8,11 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import influx_utils
-from commands.options import PORT_DETECTORS
-from commands.stores import port_source, port_store
+from commands.options import PORT_ANOMALIES, PORT_DETECTORS
+from commands.stores import expected_store, port_source, port_store
 from common.files import UnavailableError, UserError
 from parallel.cluster import Cluster
-from ports.samples import PORT_ANOMALIES
 from prometheus_utils import PrometheusError, describe_prometheus_error
 from service import loop
 from service.incident_log import IncidentLog
@@ -57,6 +56,7 @@ def run_ports_test(options: argparse.Namespace) -> None:
         until=options.until,
         cluster=Cluster(options.jobs, options.scheduler),
         plot_dir=options.plot_dir,
+        keeps_expected=options.store_expected,
     )
     ending, metrics = Ending(), exporter.PortMetrics()
 
@@ -74,6 +74,7 @@ def run_ports_test(options: argparse.Namespace) -> None:
         # Samples in a folder are judged again on each run, from the end of the training.
         state_file=None if options.ports_dir else Path(options.state_dir) / "ports.json",
         calendar_file=options.calendar,
+        store_expected=expected_store(options),
         metrics=metrics,
         ending=ending,
         page=shown,

@@ -6,16 +6,14 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import influx_utils
 from edge.exporter import EdgeMetrics
+from influx_client import InfluxClient, InfluxClientError
 from service.log import Notices
 from service.store import Batch, Store, StoreError
 from service.systemd import Ending
-
-if TYPE_CHECKING:
-    from influxdb import InfluxDBClient
 
 logger = logging.getLogger("find_anomalies")
 
@@ -36,7 +34,7 @@ class Delivery:
 
     def __init__(
         self,
-        client: InfluxDBClient | None,
+        client: InfluxClient | None,
         database: str,
         measurement: str,
         store: Store,
@@ -96,16 +94,21 @@ class Delivery:
             )
         return is_kept
 
-    def send(self) -> None:
-        """Send what InfluxDB does not have yet. Raises one of INFLUX_ERRORS while it is away."""
+    def send(self) -> bool:
+        """Send what InfluxDB does not have yet. Raises one of INFLUX_ERRORS while it is away.
+
+        Returns whether there was time for all.
+        """
         if self._client is None:
-            return
+            return True
+        is_all = True
         try:
-            self._send()
+            is_all = self._send()
         except StoreError as error:
             self._notices.fault("spool file", str(error))
         else:
             self._notices.mended("spool file", f"{self._store.path} can be read again")
+        return is_all
 
     def show(self) -> None:
         """Export how many points wait, and log damaged rows."""
@@ -124,10 +127,10 @@ class Delivery:
             self._exporter.spool_depth.set(self._store.depth)
             self._exporter.spool_refused.set(self._store.refused)
 
-    def _send(self) -> None:
+    def _send(self) -> bool:
         deadline = time.monotonic() + SENDING_SECONDS
         try:
-            self._deliver(self._store.oldest, deadline)
+            is_all = self._deliver(self._store.oldest, deadline)
             is_due = time.monotonic() >= self._retry_refused_at
             if is_due and self._deliver(self._next_refused, deadline):
                 self._retry_refused_at = time.monotonic() + self._retry_seconds
@@ -146,6 +149,7 @@ class Delivery:
                 "spool",
                 f"InfluxDB has all anomalies but the {self._store.dropped} oldest, which were dropped",
             )
+        return is_all
 
     def _next_refused(self, count: int) -> Batch | None:
         """Refused points, for the current --influx_measurement: naming another one is one of the remedies."""
@@ -176,7 +180,7 @@ class Delivery:
         """Write a batch. Raises one of INFLUX_ERRORS if it must be sent again before all others."""
         try:
             return influx_utils.write_points(self._client, batch.database, batch.points)
-        except influx_utils.InfluxDBClientError as error:
+        except InfluxClientError as error:
             # A database of a former --influx_db, to which the user has no right, must not hold up the rest.
             if batch.database == self._database or error.code != 403:
                 raise

@@ -23,6 +23,7 @@ from common.times import DAY_SECONDS, parse_time
 from edge import pictures
 from edge.bundle import Bundle, load_bundle
 from edge.datasets import SparseDatasetError, load_records
+from edge.defaults import DEFAULT_PERCENTILE
 from edge.detector import Verdict, detect
 from edge.paths import DEFAULT_MODEL, plots_prefix
 from edge.recording import outside
@@ -40,7 +41,6 @@ logger = logging.getLogger("find_anomalies")
 # Beside a dataset: its name -> the windows in which it was attacked.
 ATTACKS_FILE = "attacks.json"
 
-DEFAULT_PERCENTILE = 99.0
 _HEADINGS = {
     "records": "records",
     "unknown_records": "unknown",

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import influx_utils
 from edge.source import Line, LinesByKey, Tagged, labels_of, tagged
+from influx_client import InfluxClient
 from nodes.metrics import UNKNOWN_LEVEL
 from nodes.node import Node
 from nodes.series import NO_NUMBERS, pinned_tags
-
-if TYPE_CHECKING:
-    from influxdb import InfluxDBClient
 
 # The tags of so many series are remembered: those of some thousand nodes.
 REMEMBERED_SERIES = 50_000
@@ -87,7 +85,7 @@ def silent_keys(node: Node, lines: LinesByKey, slots: int, interval_ns: int) -> 
     ]
 
 
-def mixed_keys(client: InfluxDBClient, node: Node, keys: Sequence[str]) -> list[str]:
+def mixed_keys(client: InfluxClient, node: Node, keys: Sequence[str]) -> list[str]:
     """Those of these series in whose measurements there is text, or a field of two types."""
     sources = ", ".join(dict.fromkeys(measurement_of(key, node) for key in keys))
     (answer,) = influx_utils.run(client, [f"SHOW FIELD KEYS FROM {sources}"])
@@ -100,7 +98,7 @@ def mixed_keys(client: InfluxDBClient, node: Node, keys: Sequence[str]) -> list[
     return [key for key in keys if node.metrics.series[key].measurement in mixed]
 
 
-def wrong_types(client: InfluxDBClient, node: Node, keys: Iterable[str]) -> dict[str, str]:
+def wrong_types(client: InfluxClient, node: Node, keys: Iterable[str]) -> dict[str, str]:
     """Key of a series -> type of stored values that may keep numbers out; others are absent."""
     asked = {key: node.metrics.series[key] for key in keys}
     sources = ", ".join(dict.fromkeys(measurement_of(key, node) for key in asked))

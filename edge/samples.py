@@ -7,7 +7,7 @@ node (a CPU, an interface); if there are more, the newest of each slot are asked
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import influx_utils
 from edge import influx_queries
@@ -35,10 +35,8 @@ from edge.source import (
     SamplesOf,
 )
 from edge.together import Together
+from influx_client import AnswerTooLargeError, InfluxClient
 from nodes.node import Node
-
-if TYPE_CHECKING:
-    from influxdb import InfluxDBClient
 
 # A URL may be long, but not arbitrarily long.
 BATCH_CHARACTERS = 100_000
@@ -55,9 +53,9 @@ class InfluxSource:
     option = "--influx_db"
     deletion = "DELETE WHERE time > now()"
 
-    def __init__(self, client: InfluxDBClient, server: str, db_name: str) -> None:
+    def __init__(self, client: InfluxClient, server: str, db_name: str) -> None:
         self._client, self._server, self._db_name = client, server, db_name
-        self._together = Together(self, InfluxTogether(client).readers, influx_utils.AnswerTooLargeError)
+        self._together = Together(self, InfluxTogether(client).readers, AnswerTooLargeError)
         self.name = f"InfluxDB at {server}"
         self.place = f"{server}, database {db_name}"
         self.identity = {"server": server, "database": db_name}
@@ -100,7 +98,7 @@ class InfluxSource:
         flooded, unread, has_later = [], [], False
         try:
             answers = influx_utils.run(self._client, statements)
-        except influx_utils.AnswerTooLargeError:
+        except AnswerTooLargeError:
             flooded += measurements
             answers = []
         for measurement, answer in zip(measurements, answers, strict=False):
@@ -118,7 +116,7 @@ class InfluxSource:
                     lines[measurement] = _newest_of_slots(
                         self._client, measurement, node, slots, start, interval_ns, tags
                     )
-                except influx_utils.AnswerTooLargeError:
+                except AnswerTooLargeError:
                     continue
                 if lines[measurement]:
                     break
@@ -199,7 +197,7 @@ class InfluxSource:
 
 
 def _newest_of_slots(
-    client: InfluxDBClient,
+    client: InfluxClient,
     measurement: str,
     node: Node,
     slots: Sequence[int],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -50,9 +50,10 @@ class HourlyJob:
 
     open_source: lists the series. faults_of_server: turns what a server raises into an UnavailableError.
     state_file: keeps the time up to which each series was judged, and open incidents; without it, judging
-    starts at the end of training. calendar_file: windows without alerts, read again when it changes. clock:
-    seconds since 1970. monotonic: seconds that a correction of the clock does not change. page: shown to
-    browsers.
+    starts at the end of training. calendar_file: windows without alerts, read again when it changes.
+    store_expected: stores what was expected, if the settings keep it; returns why the server refuses some.
+    clock: seconds since 1970. monotonic: seconds that a correction of the clock does not change. page:
+    shown to browsers.
 
         job = HourlyJob(settings, lambda: Folder("data/ports"), contextlib.nullcontext)
         loop.run(job.turn, ending)    # two minutes past every hour
@@ -66,6 +67,7 @@ class HourlyJob:
         state_file: Path | None = None,
         calendar_file: str | None = None,
         metrics: PortMetrics | None = None,
+        store_expected: Callable[[Sequence[bytes]], str | None] | None = None,
         ending: Ending | None = None,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
@@ -74,6 +76,7 @@ class HourlyJob:
         self._settings = settings
         self._open_source, self._faults_of_server = open_source, faults_of_server
         self._state_file = state_file
+        self._store_expected = store_expected
         self._metrics, self._ending = metrics or PortMetrics(), ending or Ending()
         self._clock, self._monotonic = clock, monotonic
         self._page = page
@@ -125,6 +128,7 @@ class HourlyJob:
             with self._faults_of_server(), self._ending.deferred():
                 # If this is cut short, the next run writes the same points again, which changes nothing.
                 source.store(report.anomalies, [incident for _, incident in report.changes])
+                self._send_expected(report.expected)
                 if self._state_file:
                     save_state(report.state, self._state_file)
         except UnavailableError:
@@ -132,6 +136,16 @@ class HourlyJob:
             raise
         self._state = report.state
         return report
+
+    def _send_expected(self, texts: Sequence[bytes] | None) -> None:
+        """Store what was expected, after the anomalies; what the server refuses for good is dropped."""
+        if not texts or not self._store_expected:
+            return
+        if reason := self._store_expected(texts):
+            line = f"InfluxDB refuses points of `expected` ({reason}); they are dropped"
+            self._notices.fault("expected", line, subject="")
+        else:
+            self._notices.mended("expected", "InfluxDB takes the points of `expected` again")
 
     def _judge(self) -> tuple[Source, Report]:
         self._next_run = self._monotonic() + seconds_to_next(self._clock())
