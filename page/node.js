@@ -113,7 +113,7 @@ export class NodeDetail {
     }));
     const back = name ? [make("a", { class: "back", href: "#", title: "Back to all nodes (Esc)" }, "← All")] : [];
     const help = make("details", { class: "help" }, make("summary", {}, "How to read this"),
-      make("p", {}, "A record is an anomaly of a metric if two things are over the threshold: the RMSE over the last 30 records, and a quarter of the record's own error. A change that lasts is one, too. Ticks below an RMSE mark the records that the threshold shown flags, counted by exactly this rule."),
+      make("p", {}, "A record is an anomaly of a metric if two things are over the threshold: the RMSE over the last 30 records, and a quarter of the record's own error. A change that lasts is one, too. Ticks below an RMSE mark the records that are anomalies with the threshold shown, counted by exactly this rule."),
       make("p", {}, "Drag the threshold, or use the arrow keys on it, to try another one. This page changes nothing: copy the line into the thresholds file, and it takes effect at the next poll. Counts are of the time shown, whatever the threshold was then. The 4th anomaly in a row is an alert."));
     host.replaceChildren(make("div", { class: "bar" }, ...back, this.heading, this.status, spans), this.incident,
       legend(["actual", "actual"], ["expected", "expected"], ["band", "allowed"], ["anomaly", "anomaly"], ["alert", "alert"], ["unknown", "unknown"]), help, this.body);

@@ -75,8 +75,8 @@ export class Threshold {
     const then = flagged(this.evidence, this.shown).length;
     const of = `of ${count(this.known, "known record")}`;
     const text = this.value === null
-      ? `Threshold ${written(this.inForce)} in force: flags ${now} ${of}`
-      : `${written(this.value)} would flag ${then} ${of}; ${written(this.inForce)} in force flags ${now}`;
+      ? `Threshold ${written(this.inForce)} in force: ${now} ${of} are anomalies`
+      : `${written(this.value)} would make anomalies of ${then} ${of}; ${written(this.inForce)} in force makes ${now}`;
     this.said.textContent = text;
     this.tools.hidden = this.value === null;
     this.line.value = `"${this.key}": ${written(this.shown)}`;
