@@ -2,7 +2,7 @@
 
 import { Chart, logRange, rangeOf } from "./chart.js";
 import { Asked, legend } from "./detail.js";
-import { flagged, Threshold } from "./threshold.js";
+import { over, Threshold } from "./threshold.js";
 import { clock, count, figure, make, mark, scaleOf, withUnit } from "./words.js";
 
 const HOUR = 3600000;
@@ -75,7 +75,7 @@ class Metric {
     const { rmse, evidence, threshold } = this.data;
     const shown = this.threshold.value ?? threshold;
     this.errors.show({ times: this.node.times, from: this.from, to: this.to, step: this.step, lines: { actual: rmse },
-      line: shown, ticks: flagged(evidence, shown), unknown: this.unknown, range: logRange(rmse, threshold), isLog: true, divisor: 1 });
+      line: shown, ticks: over(evidence, shown), unknown: this.unknown, range: logRange(rmse, threshold), isLog: true, divisor: 1 });
     this.errors.canvas.setAttribute("aria-label", `RMSE of ${this.name} over the last 30 records, with the threshold`);
   }
 
@@ -94,7 +94,7 @@ class Metric {
 
   #error(place) {
     const isOver = (this.data.evidence[place] ?? 0) > this.threshold.shown;
-    return `${clock(this.node.times[place])}: RMSE ${figure(this.data.rmse[place])}${isOver ? ", flagged" : ""}`;
+    return `${clock(this.node.times[place])}: RMSE ${figure(this.data.rmse[place])}${isOver ? ", an anomaly" : ""}`;
   }
 }
 

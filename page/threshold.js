@@ -1,4 +1,4 @@
-// A threshold that can be dragged: how many of the records shown it would flag, and the line for the file.
+// A threshold that can be dragged: how many of the records shown would be anomalies, and the line for the file.
 
 import { count, make } from "./words.js";
 
@@ -11,7 +11,7 @@ export function written(value) {
 }
 
 // Places of the records that a threshold makes anomalies, by the rule of the detector.
-export function flagged(evidence, threshold) {
+export function over(evidence, threshold) {
   const places = [];
   for (let place = 0; place < evidence.length; place++) {
     if (evidence[place] !== null && evidence[place] > threshold) places.push(place);
@@ -71,8 +71,8 @@ export class Threshold {
   }
 
   #say() {
-    const now = flagged(this.evidence, this.inForce).length;
-    const then = flagged(this.evidence, this.shown).length;
+    const now = over(this.evidence, this.inForce).length;
+    const then = over(this.evidence, this.shown).length;
     const of = `of ${count(this.known, "known record")}`;
     const text = this.value === null
       ? `Threshold ${written(this.inForce)} in force: ${now} ${of} are anomalies`

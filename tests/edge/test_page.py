@@ -191,7 +191,7 @@ def test_a_threshold_that_is_tried_is_counted_by_the_rule_and_changes_nothing(
             buttons=1,
             clickCount=1,
         )
-    assert " would flag 0 of 10 known records" in browser.text(".said")
+    assert " would make anomalies of 0 of 10 known records" in browser.text(".said")
     assert (tmp_path / "history/00000001.rows").read_bytes() == before
 
 
