@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from common.public_holidays import parse_country
 from common.times import parse_time
 from edge.evaluation import DEFAULT_PERCENTILE
 from edge.paths import (
@@ -81,9 +82,6 @@ def _zone(text: str) -> str:
 
 
 def _country(text: str) -> str:
-    # Not needed for anything else, and neither small nor quick to import.
-    from ports.special_days import parse_country
-
     try:
         return parse_country(text)
     except ValueError as error:

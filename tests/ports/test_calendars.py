@@ -79,19 +79,24 @@ def test_the_example_of_the_docs_is_a_calendar(tmp_path: Path) -> None:
 
 
 TIMES = {"from": "2023-04-20", "until": "2023-04-21"}
+EITHER = 'must have either "from" and "until", or one of "weekly", "daily" and "holidays"'
 
 
 @pytest.mark.parametrize(
     ("window", "line"),
     [
         ([], 'must be an object with "from" and "until", or with "weekly"'),
-        ({}, 'must have either "from" and "until", or "weekly"'),
-        ({**TIMES, "weekly": "sun 02:00-04:00"}, 'must have either "from" and "until", or "weekly"'),
+        ({}, EITHER),
+        ({**TIMES, "weekly": "sun 02:00-04:00"}, EITHER),
+        ({"daily": "02:00-04:00", "weekly": "sun 02:00-04:00"}, EITHER),
         ({"from": "2023-04-20"}, '"until" is missing; it must be a time like 2023-01-31T22:00:00Z'),
         ({**TIMES, "until": "late"}, "\"until\" is 'late'; it must be a time like 2023-01-31T22:00:00Z"),
         ({**TIMES, "from": 5}, '"from" is 5; it must be a time like 2023-01-31T22:00:00Z'),
         ({**TIMES, "until": "2023-04-20"}, '"until" must be later than "from"'),
-        ({**TIMES, "to": 1}, "has an unknown key 'to'; use from, until, weekly, series"),
+        (
+            {**TIMES, "to": 1},
+            "has an unknown key 'to'; use from, until, weekly, daily, holidays, series, nodes",
+        ),
         ({"weekly": "sunday 02:00-04:00"}, None),
         ({"weekly": "sun 2:00-04:00"}, None),
         ({"weekly": "sun 24:00-04:00"}, None),
@@ -443,10 +448,7 @@ def test_the_hourly_job_reads_a_changed_calendar_and_keeps_the_last_good_one(
     window = {"new line": {"from": "2023-02-07T08:00", "until": "2023-02-20"}}
     # In a window no incident opens.
     assert (alerts(window), said()) == (0, [f"{calendar}: the calendar has changed"])
-    fault = (
-        f'{calendar}: \'a\': must have either "from" and "until", or "weekly".'
-        " Until then the last good calendar stays in force"
-    )
+    fault = f"{calendar}: 'a': {EITHER}. Until then the last good calendar stays in force"
     assert (alerts({"a": {}}), said()) == (0, [fault])
     assert (alerts(), said()) == (0, [])
     mended = [f"{calendar} can be read again", f"{calendar}: the calendar has changed"]
