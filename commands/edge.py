@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from commands.fleet import node_finder, refuse_several_nodes, wait_for_nodes
@@ -21,9 +22,9 @@ from edge.bundle import (
 )
 from edge.daemon import Daemon, Settings
 from edge.datasets import load_records
-from edge.detector import detect
+from edge.detector import Verdict, detect
 from edge.exporter import EdgeMetrics
-from edge.incidents import Alerts
+from edge.incidents import Alert, Incidents
 from edge.recording import outside
 from edge.scores import score_dataset, slot_times
 from edge.sensitivity import blind_metrics
@@ -33,6 +34,7 @@ from edge.thresholds import (
     load_thresholds,
     read_proposals,
 )
+from edge.why import deviations
 from nodes.fleet import Named
 from nodes.names import NodePatterns, shown_name
 from nodes.node import load_node
@@ -70,11 +72,20 @@ def run_replay(options: argparse.Namespace) -> None:
         pictures.plot_detection(bundle, thresholds, verdicts, attacks, options.plot, options.replay)
         logger.info("%s: picture of the dataset written", options.plot)
     if options.plot_dir:
-        alerts = Alerts(bundle.metrics)
-        ended = [alerts.observe(verdict) for verdict in verdicts]
-        for alert in filter(None, [*ended, alerts.up]):
+        for alert in _alerts_of(bundle, thresholds, verdicts):
             path = pictures.plot_alert(bundle, thresholds, alert, verdicts, options.plot_dir)
             logger.info("%s: picture of an alert written", path)
+
+
+def _alerts_of(bundle: Bundle, thresholds: dict[str, float], verdicts: Sequence[Verdict]) -> list[Alert]:
+    """The alerts of a dataset; the last one may still be up."""
+    incidents = Incidents(bundle.metrics)
+    ended = []
+    for verdict in verdicts:
+        found = deviations(bundle, thresholds, verdict) if verdict.is_loud else None
+        incidents.observe(verdict, thresholds, found)
+        ended.append(incidents.ended_alert)
+    return [alert for alert in [*ended, incidents.alert_up] if alert]
 
 
 def _warn_of_foreign_thresholds(

@@ -35,6 +35,7 @@ from edge.watched_nodes import WatchedNodes
 from nodes.fleet import Named
 from nodes.names import listed_names
 from service import loop
+from service.incident_log import IncidentLog
 from service.log import ABOUT_NODE, Notices
 from service.store import Store, StoreError
 from service.systemd import Ending, notify_systemd
@@ -116,6 +117,7 @@ class Daemon:
             retry_seconds=settings.refused_retry_seconds,
         )
         self.poll_log = PollLog(store.path.parent, MOST_BYTES if self._has_one else MOST_BYTES_OF_MANY)
+        self._incident_log = IncidentLog(store.path.parent)
         self._is_connected = False
         self._is_first_poll = True
         self._is_frozen = False
@@ -318,6 +320,8 @@ class Daemon:
         changes = [change for one in found.values() for change in one.incidents]
         are_open = [name for name, watch in watches.items() if watch.incidents.is_open]
         lines = [] if self._has_one else self._many.observe(changes, len(watches), are_open)
+        entries = [entry for one in found.values() for entry in one.entries]
+        self._publish_incidents(entries if self._has_one else [*entries, *self._many.entries])
         whole, changed = self.nodes.states()
         if not self._has_one:
             whole[MANY] = json.dumps(self._many.state())
@@ -388,19 +392,28 @@ class Daemon:
             monitor = watch.monitor
             judged = [Judged(each.verdict, monitor.explained(each.faults)) for each in one.judged]
             polled.append(Polled(name, judged, monitor.instance, watch.bundle.identity))
+        words = "pictures of alerts have gaps"
+        self._write("poll log", self.poll_log.path, words, lambda: self.poll_log.publish(polled, fault))
+
+    def _publish_incidents(self, entries: list[dict[str, Any]]) -> None:
+        words = "other programs do not know of new incidents"
+        self._write("incident log", self._incident_log.path, words, lambda: self._incident_log.add(entries))
+
+    def _write(self, topic: str, path: Path, harm: str, write: Callable[[], None]) -> None:
+        """Write what other programs read; a fault is logged, and the service goes on."""
         try:
-            self.poll_log.publish(polled, fault)
+            write()
         except OSError as error:
             if self._notices.has("place"):
                 # The whole folder is gone, which is logged already.
                 return
             self._notices.fault(
-                "poll log",
-                f"{self.poll_log.path}: cannot be written ({error.strerror}); free some space, or give the"
-                " service's user the right. Until then pictures of alerts have gaps",
+                topic,
+                f"{path}: cannot be written ({error.strerror}); free some space, or give the service's user"
+                f" the right. Until then {harm}",
             )
         else:
-            self._notices.mended("poll log", f"{self.poll_log.path} can be written again")
+            self._notices.mended(topic, f"{path} can be written again")
 
     def _show_standing(self) -> None:
         """Export how things stand, with or without a poll."""

@@ -1,4 +1,4 @@
-"""What verdicts add up to over time: alerts, incidents, drift, signs of another node's model.
+"""What verdicts add up to over time: alerts and incidents.
 
 Verdicts come every 15 s; an operator is told of each change once. All of it can survive a restart.
 """
@@ -6,22 +6,20 @@ Verdicts come every 15 s; an operator is told of each change once. All of it can
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from common.alerts import ALERT, ALERT_RECORDS, FEW_RECORDS, UNKNOWN, WINDOW_RECORDS
+from common.alerts import ALERT, ALERT_RECORDS, FEW_RECORDS, WINDOW_RECORDS
 from common.times import format_duration, format_time
 from common.values import mapping, number, text, whole
 from edge.detector import UNKNOWN_CAUSE, Verdict
+from edge.why import Deviation, describe, restored, state_of
 from nodes.metrics import METRICS, MetricTable
 
 # An alert's picture shows at most this many records, the newest (6 h of 15 s).
 ALERT_PICTURE_RECORDS = 1440
-# A model is not doubted before it has judged this many records; this share of them must be anomalies.
-FIRST_RECORDS = 10
-NEARLY_ALL = 0.9
 
 
 @dataclass(frozen=True)
@@ -29,7 +27,7 @@ class Alert:
     """An alert from beginning to end; times in ns.
 
     first_anomaly: the first of those that made it an alert. start: the first record that is an alert. end:
-    the record that ended it, or the newest one while it `is_open`.
+    the record that ended it, or the newest one while it `is_open`. why: that of its incident.
     """
 
     first_anomaly: int
@@ -37,6 +35,7 @@ class Alert:
     end: int
     is_open: bool
     causes: tuple[str, ...]
+    why: str = ""
 
     @property
     def filename(self) -> str:
@@ -49,7 +48,7 @@ class Alert:
         start, end, first = (_moment(time) for time in (self.start, self.end, self.first_anomaly))
         one_day = first.date() == end.date()
         form, day = ("%H:%M:%S", f" on {end:%Y-%m-%d}") if one_day else ("%Y-%m-%d %H:%M:%S", "")
-        cause = " | ".join(self.causes) or UNKNOWN_CAUSE
+        cause = self.why or " | ".join(self.causes) or UNKNOWN_CAUSE
         until = ", still up at" if self.is_open else " to"
         lasted = format_duration((end - start).total_seconds())
         return (
@@ -94,13 +93,13 @@ class Alerts:
     def observe(self, verdict: Verdict) -> Alert | None:
         """The alert that this verdict ends, if it does."""
         ended = None
-        if verdict.is_anomaly:
+        if verdict.is_loud:
             self._anomalies.append((verdict.time, verdict.causes))
             if not verdict.is_alert_up:
                 # The alert ended in slots without a record; this anomaly is not part of it.
                 ended = self._end()
         if self._up is not None:
-            causes = {*self._up.causes, *(verdict.causes if verdict.is_anomaly else ())}
+            causes = {*self._up.causes, *(verdict.causes if verdict.is_loud else ())}
             self._up = replace(self._up, end=verdict.time, causes=self._in_order(causes))
             return None if verdict.is_alert_up else self._end()
         if verdict.status == ALERT:
@@ -144,21 +143,105 @@ class Alerts:
         return tuple(name for name in self._metrics if name in found)
 
 
+@dataclass(frozen=True)
+class Incident:
+    """An incident of one node; times in ns.
+
+    node: its name, empty if it is the only one. began: its first anomaly. opened: the alert that opened it.
+    last: its newest anomaly so far. why: what a person needs first, as it was when it opened. found: metric
+    -> how far it was from what was expected. peaks: metric -> peak RMSE in multiples of its threshold.
+    is_open: whether it has not closed.
+    """
+
+    node: str
+    began: int
+    opened: int
+    last: int
+    causes: tuple[str, ...]
+    why: str = ""
+    found: Mapping[str, Deviation] = field(default_factory=dict)
+    peaks: Mapping[str, float] = field(default_factory=dict)
+    is_open: bool = True
+
+    @property
+    def id(self) -> str:
+        """Such as edge-7@20260306T120014Z, with the time of its first anomaly."""
+        return incident_id(self.node, self.began)
+
+    @property
+    def cause(self) -> str:
+        """The causes as one text, in the order of the table of metrics."""
+        return " | ".join(self.causes) or UNKNOWN_CAUSE
+
+    def entry(self, metrics: MetricTable) -> dict[str, Any]:
+        """The incident for other programs, as JSON."""
+        return {
+            "id": self.id,
+            "half": "edge",
+            "node": self.node,
+            "cause": self.cause,
+            "began": format_time(self.began),
+            "opened": format_time(self.opened),
+            "last": format_time(self.last),
+            "ended": None if self.is_open else format_time(self.last),
+            "why": self.why,
+            "metrics": {name: one.entry(metrics[name]) for name, one in self.found.items()},
+        }
+
+    def state(self) -> dict[str, Any]:
+        """The state that `restored` takes, as JSON."""
+        return {
+            "began": self.began,
+            "opened": self.opened,
+            "last": self.last,
+            "causes": list(self.causes),
+            "why": self.why,
+            "found": state_of(self.found),
+            "peaks": dict(self.peaks),
+        }
+
+    @classmethod
+    def restored(cls, node: str, state: Any, metrics: MetricTable) -> Incident:
+        """An open incident. Raises KeyError, TypeError or ValueError if the state is invalid."""
+        began = whole(mapping(state)["began"])
+        return cls(
+            node,
+            began,
+            # A state of an older version has neither these nor the reasons.
+            whole(state.get("opened", began)),
+            whole(state["last"]),
+            tuple(name for name in metrics if name in state["causes"]),
+            text(state.get("why", "")),
+            restored(state.get("found", {}), metrics),
+            {text(name): number(ratio) for name, ratio in mapping(state["peaks"]).items()},
+        )
+
+
+def incident_id(name: str, began: int) -> str:
+    """The id of the incident of a node, an empty one if it is the only one, that began then (ns)."""
+    moment = f"{_moment(began):%Y%m%dT%H%M%SZ}"
+    return f"{name}@{moment}" if name else moment
+
+
 class Incidents:
     """Takes verdicts one by one; reports once when an incident opens, and once when it closes.
 
     An incident opens with an alert; it began with the first of the anomalies that made it one. It closes once
     ALERT_RECORDS records in a row are not anomalies and no alert is up. So an attack that pauses for a record
-    is one incident, and so is one that comes and goes.
+    is one incident, and so is one that comes and goes. What is kept quiet is no anomaly here.
+
+    node: the name of the node, empty if it is the only one.
     """
 
-    def __init__(self, metrics: MetricTable = METRICS) -> None:
-        self._metrics = metrics
-        self._open: dict[str, Any] | None = None
+    def __init__(self, metrics: MetricTable = METRICS, node: str = "") -> None:
+        self._metrics, self._node = metrics, node
+        self._open: Incident | None = None
         self._quiet = 0
         self._alerts = Alerts(metrics)
-        # The causes of the incident that is open, or was last.
-        self.causes: tuple[str, ...] = ()
+        # Of the newest anomalies: time, and metric -> how far it was from what was expected.
+        self._found: deque[tuple[int, Mapping[str, Deviation]]] = deque(maxlen=WINDOW_RECORDS)
+        # The incident that is open, or was last.
+        self.newest: Incident | None = None
         # The alert that the newest verdict ended, if it did.
         self.ended_alert: Alert | None = None
 
@@ -167,28 +250,48 @@ class Incidents:
         """Whether an incident is open."""
         return self._open is not None
 
-    def observe(self, verdict: Verdict, thresholds: dict[str, float]) -> list[str]:
-        """The lines to log after this verdict: none, that an incident opens, or that it closes."""
-        self.ended_alert = self._alerts.observe(verdict)
+    def observe(
+        self,
+        verdict: Verdict,
+        thresholds: Mapping[str, float],
+        found: Mapping[str, Deviation] | None = None,
+    ) -> list[str]:
+        """The lines to log after this verdict: none, that an incident opens, or that it closes.
+
+        found: what an anomaly shows of each metric; nothing unless given.
+        """
+        ended = self._alerts.observe(verdict)
+        lines = self._observe(verdict, thresholds, found or {})
+        self.newest = self._open or self.newest
+        self.ended_alert = ended and self._explained(ended)
+        return lines
+
+    @property
+    def alert_up(self) -> Alert | None:
+        """The alert that is up, so far."""
+        return self._alerts.up and self._explained(self._alerts.up)
+
+    def _explained(self, alert: Alert) -> Alert:
+        """The alert with the reason of its incident."""
+        is_of_incident = self.newest is not None and alert.start >= self.newest.opened
+        return replace(alert, why=self.newest.why) if is_of_incident else alert
+
+    def _observe(
+        self, verdict: Verdict, thresholds: Mapping[str, float], found: Mapping[str, Deviation]
+    ) -> list[str]:
+        if verdict.is_loud:
+            self._found.append((verdict.time, found))
         if self._open is None:
             if verdict.status != ALERT:
                 return []
             self._quiet = 0
-            began, _ = self._alerts.made_of(verdict)
-            self._open = {"began": began, "causes": [], "peaks": {}}
-            self._note(verdict, thresholds)
-            is_row = verdict.in_a_row >= ALERT_RECORDS
-            why = (
-                f"{ALERT_RECORDS} anomalies in a row"
-                if is_row
-                else f"{verdict.recent} anomalies in the last {WINDOW_RECORDS} records"
-            )
-            return [f"{format_time(verdict.time)} incident opens: {self._causes()} ({why})"]
-        if verdict.is_anomaly:
+            self._open = self._opened(verdict, thresholds)
+            return [f"{format_time(verdict.time)} incident opens: {self._open.why} [{self._open.id}]"]
+        if verdict.is_loud:
             self._quiet = 0
-            self._note(verdict, thresholds)
+            self._open = self._with(self._open, verdict, thresholds, found)
             return []
-        causes = set(self._open["causes"])
+        causes = set(self._open.causes)
         if verdict.in_a_row and not (causes and verdict.unknown and causes.isdisjoint(verdict.unknown)):
             # What was wrong may continue unseen.
             return []
@@ -197,40 +300,60 @@ class Incidents:
         is_up = verdict.is_alert_up and (not verdict.in_a_row or verdict.recent >= FEW_RECORDS)
         return [] if self._quiet < ALERT_RECORDS or is_up else [self._close()]
 
-    def _note(self, anomaly: Verdict, thresholds: dict[str, float]) -> None:
-        """Remember the causes, and the peak RMSE of each in multiples of its threshold."""
-        incident = self._open
-        incident["last"] = anomaly.time
-        incident["causes"] = [
-            name for name in self._metrics if name in incident["causes"] or name in anomaly.causes
-        ]
-        self.causes = tuple(incident["causes"])
+    def _opened(self, alert: Verdict, thresholds: Mapping[str, float]) -> Incident:
+        """The incident that an alert opens, with what the anomalies showed that made it an alert."""
+        began, _ = self._alerts.made_of(alert)
+        incident = Incident(self._node, began, alert.time, alert.time, ())
+        for time, found in self._found:
+            if began <= time < alert.time:
+                incident = replace(incident, found=_joined(incident.found, found))
+        incident = self._with(incident, alert, thresholds, self._found[-1][1])
+        why = describe(incident.found, self._metrics, incident.causes, self._node, alert.time)
+        return replace(incident, why=why)
+
+    def _with(
+        self,
+        incident: Incident,
+        anomaly: Verdict,
+        thresholds: Mapping[str, float],
+        found: Mapping[str, Deviation],
+    ) -> Incident:
+        """The incident with one more anomaly."""
+        causes = {*incident.causes, *anomaly.causes}
+        peaks = dict(incident.peaks)
         for name, key in self._metrics.threshold_keys.items():
             if anomaly.blames(name):
-                ratio = anomaly.rmse[name] / max(thresholds[key], 1e-9)
-                incident["peaks"][name] = max(ratio, incident["peaks"].get(name, 0.0))
-
-    def _causes(self) -> str:
-        return " | ".join(self._open["causes"]) or UNKNOWN_CAUSE
+                peaks[name] = max(anomaly.rmse[name] / max(thresholds[key], 1e-9), peaks.get(name, 0.0))
+        return replace(
+            incident,
+            last=anomaly.time,
+            causes=tuple(name for name in self._metrics if name in causes),
+            found=_joined(incident.found, found),
+            peaks=peaks,
+        )
 
     def _close(self) -> str:
-        incident = self._open
-        lasted = format_duration((incident["last"] - incident["began"]) / 1e9)
+        closed = self.newest = replace(self._open, is_open=False)
+        lasted = format_duration((closed.last - closed.began) / 1e9)
         peaks = ", ".join(
-            f"{name} {incident['peaks'][name]:.1f}"
+            f"{name} {closed.peaks[name]:.1f}"
             for name in self._metrics.threshold_keys
-            if name in incident["peaks"]
-        )
-        line = (
-            f"{format_time(incident['last'])} incident closes: {self._causes()} for {lasted} since"
-            f" {format_time(incident['began'])}; peak RMSE / threshold: {peaks}"
+            if name in closed.peaks
         )
         self._open = None
-        return line
+        return (
+            f"{format_time(closed.last)} incident closes: {closed.cause} for {lasted} since"
+            f" {format_time(closed.began)}; peak RMSE / threshold: {peaks} [{closed.id}]"
+        )
 
     def state(self) -> dict[str, Any]:
         """The state that `restore` takes, as JSON."""
-        return {"open": self._open, "quiet": self._quiet, **self._alerts.state()}
+        return {
+            "open": self._open and self._open.state(),
+            "quiet": self._quiet,
+            "found": [[time, state_of(found)] for time, found in self._found],
+            **self._alerts.state(),
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue where another process stopped.
@@ -239,110 +362,18 @@ class Incidents:
         """
         incident = state["open"]
         if incident is not None:
-            incident = {
-                "began": whole(mapping(incident)["began"]),
-                "last": whole(incident["last"]),
-                "causes": [name for name in self._metrics if name in incident["causes"]],
-                "peaks": {name: number(ratio) for name, ratio in mapping(incident["peaks"]).items()},
-            }
+            incident = Incident.restored(self._node, incident, self._metrics)
         quiet = whole(state["quiet"])
+        found = [(whole(time), restored(one, self._metrics)) for time, one in state.get("found", ())]
         self._alerts.restore(state)
-        self._open, self._quiet = incident, quiet
-        self.causes = tuple(incident["causes"]) if incident else ()
+        self._found = deque(found, maxlen=WINDOW_RECORDS)
+        self._open = self.newest = incident
+        self._quiet = quiet
 
 
-class FirstRecords:
-    """Whether the first records that a model judges show that it was trained on another node.
-
-    They do if nearly all of them are anomalies of the memory: hosts differ in how much of it they use, while
-    most attacks leave it alone. FIRST_RECORDS are enough if another metric is wrong as well. If the memory
-    alone is wrong, it may be under attack: that takes a whole window of records.
-    """
-
-    def __init__(self, metrics: MetricTable = METRICS) -> None:
-        self._metrics = metrics
-        self._model: str | None = None
-        self._records = 0
-        self._blamed: dict[str, int] = {}
-
-    def observe(self, verdict: Verdict, model: str) -> list[str]:
-        """The metrics that show it, once for each model, by its identity; else none."""
-        if model != self._model:
-            self._model, self._records, self._blamed = model, 0, {}
-        if verdict.status == UNKNOWN or self._records >= WINDOW_RECORDS:
-            return []
-        self._records += 1
-        for name in verdict.causes:
-            self._blamed[name] = self._blamed.get(name, 0) + 1
-        if self._records < FIRST_RECORDS:
-            return []
-        strange = [name for name in self._metrics if self._blamed.get(name, 0) >= NEARLY_ALL * self._records]
-        steady = [name for name in strange if self._metrics[name].is_steady]
-        if not steady or (steady == strange and self._records < WINDOW_RECORDS):
-            return []
-        self._records = WINDOW_RECORDS
-        return strange
-
-    def state(self) -> dict[str, Any]:
-        """The state that `restore` takes, as JSON."""
-        return {"model": self._model, "records": self._records, "blamed": self._blamed}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Continue where another process stopped.
-
-        Raises KeyError, TypeError or ValueError if the state is invalid, and then changes nothing.
-        """
-        model = None if state["model"] is None else text(state["model"])
-        records = whole(state["records"])
-        blamed = {text(name): whole(count) for name, count in mapping(state["blamed"]).items()}
-        self._model, self._records, self._blamed = model, records, blamed
-
-
-class Drift:
-    """Which metrics were over their threshold for most of the last `records` records.
-
-    That is a changed normal rather than an attack. Drift ends once a metric was over in less than a quarter.
-    """
-
-    def __init__(self, records: int, metrics: MetricTable = METRICS) -> None:
-        self._records = records
-        self._metrics = metrics
-        # A bit for each record, the newest last.
-        self._over = dict.fromkeys(metrics.threshold_keys, 0)
-        self.drifting: list[str] = []
-
-    def observe(self, verdict: Verdict, thresholds: dict[str, float]) -> tuple[list[str], list[str]]:
-        """The metrics whose drift begins with this verdict, and those whose drift ends."""
-        begun, ended = [], []
-        for name, key in self._metrics.threshold_keys.items():
-            # An unknown record has an RMSE of NaN, which is over no threshold.
-            is_over = bool(verdict.rmse[name] > thresholds[key])
-            self._over[name] = self._newest(self._over[name] << 1 | is_over)
-            count = self._over[name].bit_count()
-            if name not in self.drifting and 2 * count > self._records:
-                begun.append(name)
-            elif name in self.drifting and 4 * count < self._records:
-                ended.append(name)
-        self.drifting = [
-            name for name in self._over if (name in self.drifting or name in begun) and name not in ended
-        ]
-        return begun, ended
-
-    def _newest(self, over: int) -> int:
-        return over & ((1 << self._records) - 1)
-
-    def state(self) -> dict[str, Any]:
-        """The state that `restore` takes, as JSON: a hexadecimal digit stands for four records."""
-        return {"drifting": self.drifting, "over": {name: f"{over:x}" for name, over in self._over.items()}}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Continue where another process stopped; only the newest part of a longer history counts.
-
-        Raises KeyError, TypeError or ValueError if the state is invalid, and then changes nothing.
-        """
-        over = {name: self._newest(int(text(bits), 16)) for name, bits in mapping(state["over"]).items()}
-        drifting = [text(name) for name in state["drifting"]]
-        if not {*over, *drifting} <= self._over.keys():
-            raise ValueError("not the name of a metric")
-        self._over |= over
-        self.drifting = drifting
+def _joined(earlier: Mapping[str, Deviation], later: Mapping[str, Deviation]) -> dict[str, Deviation]:
+    """What two anomalies, or several and one, show of each metric."""
+    return {
+        name: earlier[name].and_then(later[name]) if name in earlier and name in later else one
+        for name, one in {**later, **earlier}.items()
+    }

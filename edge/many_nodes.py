@@ -15,6 +15,7 @@ from typing import Any
 from common.times import format_duration, format_time
 from common.values import mapping, text, whole
 from edge.detector import UNKNOWN_CAUSE
+from edge.incidents import incident_id
 from nodes.metrics import METRICS
 from nodes.names import listed_names
 
@@ -27,23 +28,32 @@ SINGLE_LINES = 5
 NAMED_MEMBERS = 20
 # An attack that is weak here and strong there makes alerts of the 4th record, or of 8 within 30.
 SAME_MOMENT_SECONDS = 150
+# In place of the name of a node in the id of an incident of many.
+MANY_NAME = "many"
+_SETS = ("members", "open", "causes", "incidents")
 
 
 @dataclass(frozen=True)
 class IncidentChange:
-    """The incident of a node opens or closes: `line` says so. time: of the record that shows it (ns)."""
+    """The incident of a node opens or closes: `line` says so. time: of the record that shows it (ns).
+
+    id, why: of the incident.
+    """
 
     node: str
     time: int
     is_open: bool
     causes: tuple[str, ...]
     line: str
+    id: str = ""
+    why: str = ""
 
 
 @dataclass
 class OneIncident:
     """An incident of many nodes. began: when it opened (ns). members: its nodes. open: those still open.
-    told: how many were logged. last: its newest record.
+    told: how many were logged. last: its newest record. incidents: the ids of those of its nodes. why: of the
+    first of them.
     """
 
     began: int
@@ -52,37 +62,69 @@ class OneIncident:
     causes: set[str] = field(default_factory=set)
     told: int = 0
     last: int = 0
+    incidents: set[str] = field(default_factory=set)
+    why: str = ""
+
+    @property
+    def id(self) -> str:
+        """Its name, such as many@20260306T120014Z."""
+        return incident_id(MANY_NAME, self.began)
+
+    @property
+    def cause(self) -> str:
+        """The causes as one text, the documented ones first."""
+        documented = [name for name in METRICS if name in self.causes]
+        return " | ".join([*documented, *sorted(self.causes.difference(documented))]) or UNKNOWN_CAUSE
 
     def take(self, change: IncidentChange) -> None:
         """The incident of one of its nodes opens or closes."""
         self.members.add(change.node)
         (self.open.add if change.is_open else self.open.discard)(change.node)
         self.causes |= set(change.causes)
+        if change.id:
+            self.incidents.add(change.id)
+        self.why = self.why or change.why
         self.last = max(self.last, change.time)
 
     def news(self, nodes: int) -> list[str]:
         """The line to log: that it opens, has doubled or closes. nodes: how many are watched."""
-        documented = [name for name in METRICS if name in self.causes]
-        cause = " | ".join([*documented, *sorted(self.causes.difference(documented))]) or UNKNOWN_CAUSE
         names = listed_names(sorted(self.members), NAMED_MEMBERS)
         count = len(self.members)
         if not self.open:
             lasted = format_duration((self.last - self.began) / 1e9)
             return [
-                f"{format_time(self.last)} incident of {count} nodes closes: {cause} for {lasted} since"
-                f" {format_time(self.began)}: {names}"
+                f"{format_time(self.last)} incident of {count} nodes closes: {self.cause} for {lasted} since"
+                f" {format_time(self.began)}: {names} [{self.id}]"
             ]
         if self.told and count < 2 * self.told:
             return []
-        verb = "grows" if self.told else "opens"
+        verb, why = ("grows", "") if self.told else ("opens", f"; {self.why}" if self.why else "")
         self.told = count
-        return [f"{format_time(self.last)} incident of {count} of {nodes} nodes {verb}: {cause}: {names}"]
+        of = f"incident of {count} of {nodes} nodes"
+        return [f"{format_time(self.last)} {of} {verb}: {self.cause}: {names}{why} [{self.id}]"]
+
+    def entry(self) -> dict[str, Any]:
+        """The incident for other programs, as JSON."""
+        count = len(self.members) - 1
+        return {
+            "id": self.id,
+            "half": "edge",
+            "node": "",
+            "cause": self.cause,
+            "began": format_time(self.began),
+            "opened": format_time(self.began),
+            "last": format_time(self.last),
+            "ended": None if self.open else format_time(self.last),
+            "why": f"{self.why or self.cause}; likewise {count} more node{'s' * (count != 1)}",
+            "metrics": {},
+            "members": sorted(self.incidents),
+        }
 
     def state(self) -> dict[str, Any]:
         """Its state, as JSON."""
         return {
             **asdict(self),
-            **{key: sorted(getattr(self, key)) for key in ("members", "open", "causes")},
+            **{key: sorted(getattr(self, key)) for key in _SETS},
         }
 
 
@@ -92,6 +134,8 @@ class ManyNodes:
     def __init__(self) -> None:
         self._recent: dict[str, IncidentChange] = {}
         self._shared: list[OneIncident] = []
+        # What the newest lines say, for other programs.
+        self.entries: list[dict[str, Any]] = []
 
     @property
     def is_open(self) -> bool:
@@ -128,10 +172,13 @@ class ManyNodes:
             self._recent = {}
             alone = [one for one in alone if not one.is_open or one.node not in shared.members]
         lines = [f"{one.node}: {one.line}" for one in alone]
+        self.entries = []
         for shared in self._shared:
             # A node may be watched no more, or have lost its state.
             shared.open &= set(still_open)
-            lines += shared.news(nodes)
+            if news := shared.news(nodes):
+                lines += news
+                self.entries.append(shared.entry())
         self._shared = [shared for shared in self._shared if shared.open]
         return lines
 
@@ -170,13 +217,17 @@ class ManyNodes:
                 bool(one["is_open"]),
                 tuple(map(text, one["causes"])),
                 text(one["line"]),
+                # A state of an older version has no ids and reasons.
+                text(one.get("id", "")),
+                text(one.get("why", "")),
             )
             for one in state["recent"]
         ]
         shared = []
         for one in state["shared"]:
-            sets = {key: set(map(text, mapping(one)[key])) for key in ("members", "open", "causes")}
-            shared.append(OneIncident(**{key: whole(one[key]) for key in ("began", "told", "last")}, **sets))
+            sets = {key: set(map(text, mapping(one).get(key, ()))) for key in _SETS}
+            numbers = {key: whole(one[key]) for key in ("began", "told", "last")}
+            shared.append(OneIncident(**numbers, **sets, why=text(one.get("why", ""))))
         self._recent, self._shared = {one.node: one for one in recent}, shared
 
 

@@ -21,7 +21,8 @@ from common.files import UserError, replace_file
 from edge.bundle import Bundle
 from edge.detector import Verdict
 from edge.incidents import Alert
-from edge.scores import expected_levels, physical
+from edge.levels import expected_levels
+from edge.scores import physical
 from nodes.metrics import Metric
 
 if TYPE_CHECKING:

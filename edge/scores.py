@@ -1,9 +1,8 @@
-"""Scores: the RMSE of each metric over the window and of single records, and the levels thresholds allow."""
+"""Scores: the RMSE of each metric over the window and of single records."""
 
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -223,39 +222,6 @@ def in_physical(values: np.ndarray, lows: np.ndarray, widths: np.ndarray) -> np.
         linear = lows + values * widths
         level = np.maximum(np.exp(np.minimum(values, 0.0)) * (np.abs(lows) + zero) - zero, 0.0)
     return np.where((values < 0) & (lows > 0), np.maximum(linear, level), linear)
-
-
-def expected_levels(
-    bundle: Bundle, thresholds: dict[str, float], predicted: np.ndarray
-) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Metric -> the low, expected and high level, (n,) each, in its physical unit.
-
-    predicted: (n, features), normalised. A level between low and high keeps the record's own RMSE within
-    RECORD_FACTOR thresholds, if the metric's other features are as predicted: one of m features, off by
-    RECORD_FACTOR * threshold * sqrt(m), makes their root mean square RECORD_FACTOR * threshold.
-    """
-    margins = np.zeros(len(bundle.features))
-    levels = {metric.name: bundle.features.index(metric.level) for metric in bundle.metrics.rows}
-    for name, place in levels.items():
-        metric = bundle.metrics[name]
-        limit = RECORD_FACTOR * thresholds[metric.threshold_key]
-        margins[place] = limit * math.sqrt(len(metric.features))
-    lowest = np.zeros(len(bundle.features))
-    for name, place in levels.items():
-        if bundle.metrics[name].may_be_negative:
-            lowest[place] = -np.inf
-    # A threshold may be so high that the bound overflows.
-    with np.errstate(over="ignore"):
-        bounds = [
-            np.maximum(physical(bundle, values), lowest)
-            for values in (predicted - margins, predicted, predicted + margins)
-        ]
-    for name, place in levels.items():
-        least = bundle.metrics[name].least
-        low, expected, high = (bound[:, place] for bound in bounds)
-        bounds[0][:, place] = np.minimum(low, np.maximum(expected - least, lowest[place]))
-        bounds[2][:, place] = np.maximum(high, expected + least)
-    return {name: tuple(bound[:, place] for bound in bounds) for name, place in levels.items()}
 
 
 def score_dataset(bundle: Bundle, frame: pd.DataFrame) -> Scores:

@@ -17,7 +17,8 @@ from common.times import format_time
 from common.values import mapping, number
 from edge.bundle import Bundle, bundle_paths, describe_unwatched, load_bundle, warn_of_interval
 from edge.detector import Detector, Verdict, describe_unknown, describe_verdict
-from edge.incidents import Alert, Drift, FirstRecords, Incidents
+from edge.drift import Drift, FirstRecords
+from edge.incidents import Alert, Incidents
 from edge.many_nodes import IncidentChange
 from edge.monitor import Judged, Monitor
 from edge.networks import Networks
@@ -25,6 +26,7 @@ from edge.reader import PATIENCE_RECORDS
 from edge.sensitivity import describe_blind
 from edge.source import SampleSource
 from edge.thresholds import describe_foreign, load_thresholds, proposals_path, read_proposals
+from edge.why import deviations
 from nodes.metrics import MetricTable
 from nodes.node import Node
 from service.log import Notices
@@ -53,12 +55,14 @@ class WatchSettings:
 class Found:
     """What a poll found.
 
-    incidents: those that open and close. news: lines for the log. alerts: those that have ended. drifts: for
-    each record, the metrics whose drift begins, and those whose drift ends.
+    incidents: those that open and close. entries: the same for other programs. news: lines for the log.
+    alerts: those that have ended. drifts: for each record, the metrics whose drift begins, and those whose
+    drift ends.
     """
 
     judged: list[Judged]
     incidents: list[IncidentChange] = field(default_factory=list)
+    entries: list[dict[str, Any]] = field(default_factory=list)
     news: list[str] = field(default_factory=list)
     alerts: list[Alert] = field(default_factory=list)
     drifts: list[tuple[list[str], list[str]]] = field(default_factory=list)
@@ -130,7 +134,7 @@ class Watch:
             notices,
             settings.name,
         )
-        self.incidents = Incidents(metrics)
+        self.incidents = Incidents(metrics, settings.name)
         self._drift_records = max(1, round(settings.drift_seconds / settings.interval_seconds))
         self.drift = Drift(self._drift_records, metrics)
         self._first_records = FirstRecords(metrics)
@@ -237,11 +241,21 @@ class Watch:
         """What the verdicts of a poll add up to."""
         found = Found(judged)
         for verdict in found.verdicts:
-            for line in self.incidents.observe(verdict, self.thresholds):
-                change = IncidentChange(
-                    self._settings.name, verdict.time, self.incidents.is_open, self.incidents.causes, line
+            reasons = deviations(self.bundle, self.thresholds, verdict) if verdict.is_loud else None
+            for line in self.incidents.observe(verdict, self.thresholds, reasons):
+                incident = self.incidents.newest
+                found.incidents.append(
+                    IncidentChange(
+                        self._settings.name,
+                        verdict.time,
+                        incident.is_open,
+                        incident.causes,
+                        line,
+                        incident.id,
+                        incident.why,
+                    )
                 )
-                found.incidents.append(change)
+                found.entries.append(incident.entry(self.metrics))
             if self.incidents.ended_alert:
                 found.alerts.append(self.incidents.ended_alert)
             found.drifts.append(self.drift.observe(verdict, self.thresholds))
@@ -385,7 +399,8 @@ class Watch:
         """Continue where the previous process stopped; a state that is invalid in part is ignored whole."""
         if not state:
             return
-        incidents, first_records = Incidents(self.metrics), FirstRecords(self.metrics)
+        incidents = Incidents(self.metrics, self._settings.name)
+        first_records = FirstRecords(self.metrics)
         drift = Drift(self._drift_records, self.metrics)
         try:
             incidents.restore(mapping(state["incidents"]))

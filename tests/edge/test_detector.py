@@ -19,7 +19,8 @@ from common.files import UserError
 from edge.bundle import Bundle
 from edge.datasets import resample_records
 from edge.detector import Detector, Verdict, detect
-from edge.scores import Scores, expected_levels, normalised, physical, score
+from edge.levels import expected_levels
+from edge.scores import Scores, normalised, physical, score
 from edge.sequences import normalization_stats
 from edge.thresholds import (
     fill_thresholds,

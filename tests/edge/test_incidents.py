@@ -7,7 +7,8 @@ import pytest
 
 from common.alerts import UNKNOWN, Row
 from edge.detector import Verdict
-from edge.incidents import Drift, FirstRecords, Incidents
+from edge.drift import Drift, FirstRecords
+from edge.incidents import Incidents
 from tests.support.metrics import NAMES, THRESHOLD_KEYS
 
 SECOND = 10**9
@@ -36,10 +37,10 @@ def said(pattern: str) -> list[str]:
 
 def test_an_incident_is_said_once_when_it_opens_and_once_when_it_closes() -> None:
     assert said("nn" + "a" * 44 + "nnnnnnnn") == [
-        "2026-03-06T12:01:15Z incident opens: cpu (4 anomalies in a row)",
+        "2026-03-06T12:01:15Z incident opens: cpu [20260306T120030Z]",
         # From the first anomaly of the row on.
         "2026-03-06T12:11:15Z incident closes: cpu for 10 min 45 s since 2026-03-06T12:00:30Z;"
-        " peak RMSE / threshold: cpu 4.0",
+        " peak RMSE / threshold: cpu 4.0 [20260306T120030Z]",
     ]
 
 
@@ -69,9 +70,9 @@ def test_when_an_incident_opens_and_closes(pattern: str, lines: int) -> None:
 def test_an_incident_of_many_anomalies_began_with_the_first_of_them() -> None:
     # The first anomaly of all is too long ago to count.
     assert said("a" + "n" * 18 + "an" * 8 + "n" * 40) == [
-        "2026-03-06T12:08:15Z incident opens: cpu (8 anomalies in the last 30 records)",
+        "2026-03-06T12:08:15Z incident opens: cpu [20260306T120445Z]",
         "2026-03-06T12:08:15Z incident closes: cpu for 3 min 30 s since 2026-03-06T12:04:45Z;"
-        " peak RMSE / threshold: cpu 4.0",
+        " peak RMSE / threshold: cpu 4.0 [20260306T120445Z]",
     ]
 
 
@@ -89,7 +90,7 @@ def test_causes_come_in_a_fixed_order_with_their_peaks() -> None:
     lines = [line for v in [*one, *two[4:]] for line in incidents.observe(v, THRESHOLDS)]
     assert lines[-1].endswith(
         "incident closes: cpu | mem for 1 min 15 s since 2026-03-06T12:00:00Z;"
-        " peak RMSE / threshold: cpu 6.5, mem 2.0"
+        " peak RMSE / threshold: cpu 6.5, mem 2.0 [20260306T120000Z]"
     )
 
 
@@ -99,7 +100,7 @@ def test_without_a_metric_over_its_threshold_the_cause_is_unknown() -> None:
         line for v in verdicts("aaaannnn", {"overall": 1.5}) for line in incidents.observe(v, THRESHOLDS)
     ]
     assert "incident opens: unknown cause" in lines[0]
-    assert lines[1].endswith("peak RMSE / threshold: overall 3.0")
+    assert lines[1].endswith("peak RMSE / threshold: overall 3.0 [20260306T120000Z]")
 
 
 def test_an_incident_over_a_restart_is_one() -> None:

@@ -52,12 +52,13 @@ def test_fifty_at_once_are_one_line_and_one_when_the_last_is_over() -> None:
     many = ManyNodes()
     assert many.observe([opens(name, 0, "cpu", "net_up") for name in names(50)], 1000, EVERY) == [
         f"2026-03-06T12:00:00Z incident of 50 of 1000 nodes opens: cpu | net_up: {LISTED}"
+        " [many@20260306T120000Z]"
     ]
     assert many.is_open
     assert many.observe([closes(name, 600) for name in names(49)], 1000, EVERY) == []
     assert many.observe([closes("edge-50", 660, "cpu", "ue_down")], 1000, EVERY) == [
         "2026-03-06T12:11:00Z incident of 50 nodes closes: cpu | net_up | ue_down for 11 min since"
-        f" 2026-03-06T12:00:00Z: {LISTED}"
+        f" 2026-03-06T12:00:00Z: {LISTED} [many@20260306T120000Z]"
     ]
     assert not many.is_open
 
@@ -69,7 +70,10 @@ def test_those_that_follow_belong_to_it_and_are_said_when_they_double_it() -> No
         "edge-2: 0 opens",
     ]
     (line,) = many.observe([opens("edge-3", 15)], 100, EVERY)
-    assert line == ("2026-03-06T12:00:15Z incident of 3 of 100 nodes opens: cpu: edge-1, edge-2, edge-3")
+    assert line == (
+        "2026-03-06T12:00:15Z incident of 3 of 100 nodes opens: cpu: edge-1, edge-2, edge-3"
+        " [many@20260306T120015Z]"
+    )
     assert many.observe([opens("edge-4", 30), opens("edge-5", 30)], 100, EVERY) == []
     (line,) = many.observe([opens("edge-6", 45)], 100, EVERY)
     assert line.startswith("2026-03-06T12:00:45Z incident of 6 of 100 nodes grows: cpu: edge-1,")
@@ -84,7 +88,9 @@ def test_another_wave_is_another_incident_while_one_node_keeps_the_first_one_ope
     many.observe([closes(name, 60) for name in names(3)], 100, EVERY)
     assert many.is_open
     (line,) = many.observe([opens(f"edge-{number}", 900) for number in (11, 12, 13)], 100, EVERY)
-    assert line.endswith(" incident of 3 of 100 nodes opens: cpu: edge-11, edge-12, edge-13")
+    assert line.endswith(
+        " incident of 3 of 100 nodes opens: cpu: edge-11, edge-12, edge-13 [many@20260306T121500Z]"
+    )
     # The node that kept the first one open is watched no more.
     (line,) = many.observe([], 100, ["edge-11", "edge-12", "edge-13"])
     assert " incident of 4 nodes closes: cpu for " in line
