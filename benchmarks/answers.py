@@ -2,16 +2,15 @@
 
 python -m benchmarks.answers --seeds 3
 
-Each pattern is a load on a simulated node (simulators/edge.py) with the shipped model. Its incident is answered
-with `normal`; the next day the same node has the pattern again, as it was or otherwise, and the alerts that are
-left are counted.
+Each pattern is a load on a simulated node (simulators/edge.py) with the shipped model. Its incident is
+answered with `normal`; on later days the node has the pattern again, as it was or otherwise, and the alerts
+that are left are counted.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -49,9 +48,6 @@ PATTERNS = (
 )
 AS_BEFORE, TWICE, AT_OTHER_TIME, OTHER_METRIC = "the same", "twice as large", "other time", "other metric"
 VARIANTS = (AS_BEFORE, "jittered", TWICE, AT_OTHER_TIME, OTHER_METRIC)
-# What these do to the CPU has an end: twice as much is not possible.
-MOST = {"cpu": 50.0, "memory": 5.5}
-UNIT = {"cpu": "%", "memory": "%", "upload": "B/s"}
 
 
 def load_of(kind: str, size: float | None, start: float, minutes: float, times: float = 1.0) -> list[Attack]:
@@ -152,9 +148,7 @@ def main() -> None:
         rows = [row for row in rows if row]
         kind, size, hour, minutes = pattern
         name = f"{kind} {'' if size is None else f'{size:g} '}{hour}h {minutes} min"
-        cells = [
-            " ".join(f"{row[variant][0]}/{row[variant][1]}" for row in rows) for variant in VARIANTS
-        ]
+        cells = [" ".join(f"{row[variant][0]}/{row[variant][1]}" for row in rows) for variant in VARIANTS]
         print(f"{name:<28}" + "".join(f"{cell:>18}" for cell in cells), flush=True)
 
 

@@ -125,6 +125,8 @@ def run_test(options: argparse.Namespace) -> None:
         plot_dir=options.plot_dir,
         once=options.once,
         nodes_dir=options.nodes_dir,
+        answers_file=options.answers_file,
+        calendar=options.calendar,
     )
     check_watchdog(options.interval)
     ending = Ending()

@@ -33,6 +33,10 @@ ANSWERS_BYTES = 2_000_000
 # How often a file is read again because another program has just changed it.
 _TRIES = 5
 _LONGEST_TEXT = 200
+# It is normal so much earlier and later.
+MARGIN_MINUTES = 30
+# What is normal reaches this share further from the middle of what is expected than it did.
+MORE_SHARE = 0.25
 _KEYS = ("answer", "nodes", "from", "until", "metrics", "daily", "timezone", "by", "at")
 _OF_NORMAL = ("metrics", "daily", "timezone")
 
@@ -53,6 +57,14 @@ class LevelRange:
         """As it is in the file."""
         lasting = {"lasting": self.lasting.to_json()} if self.lasting else {}
         return {"from": self.low, "to": self.high, **lasting}
+
+
+def widened(low: float, high: float, expected: tuple[float, float]) -> LevelRange:
+    """LevelRange from what is usual to what was reached, and a quarter further from the middle of that."""
+    middle = (expected[0] + expected[1]) / 2
+    low, high = min(low, *expected), max(high, *expected)
+    low, high = low - MORE_SHARE * (middle - low), high + MORE_SHARE * (high - middle)
+    return LevelRange(float(f"{low:.6g}"), float(f"{high:.6g}"))
 
 
 @dataclass(frozen=True)
@@ -100,7 +112,7 @@ class Answer:
         return f"{_clock(start)}-{_clock(end)}"
 
 
-def daily_around(start: int, end: int, zone: str, margin_minutes: int = 30) -> tuple[int, int]:
+def daily_around(start: int, end: int, zone: str, margin_minutes: int = MARGIN_MINUTES) -> tuple[int, int]:
     """The time of day from `start` to `end` (ns), so much earlier and later; as `Answer.daily`."""
     lasted = -(-(end - start) // (60 * 10**9))
     first = int(local_minute(start, zone)) - margin_minutes

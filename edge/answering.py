@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from common.alerts import ALERT
-from common.answers import LevelRange
+from common.answers import LevelRange, widened
 from edge.detector import Verdict
-from edge.quiet import LASTING_RECORDS, NodeQuiet, lasting_ends, widened
+from edge.quiet import LASTING_RECORDS, NodeQuiet, lasting_ends
 
 
 def pattern_of(metrics: Mapping[str, Any], anomalies: Sequence[Verdict]) -> dict[str, LevelRange]:
@@ -54,7 +54,7 @@ def hidden_by(quiet: NodeQuiet, zone: str, verdicts: Iterable[Verdict]) -> Hidde
     for verdict in verdicts:
         if not verdict.is_loud or not verdict.levels:
             continue
-        causes = verdict.causes or tuple(verdict.levels)
+        causes = verdict.causes or (max(verdict.levels, key=lambda name: verdict.shares.get(name, 0.0)),)
         recent = dict.fromkeys(causes, np.empty(0))
         if quiet.covers(verdict.time, zone, causes, verdict.levels, recent):
             found.anomalies += 1

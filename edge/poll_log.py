@@ -95,8 +95,8 @@ class PollLog:
                 continue
             yield Poll(polled_at, fault, judged)
 
-    def verdicts(self, model: str, since: int = 0, node: str = "") -> Iterator[Verdict]:
-        """The verdicts of one model on a node's records from `since` (ns) on, in the order of their polls.
+    def verdicts(self, model: str | None, since: int = 0, node: str = "") -> Iterator[Verdict]:
+        """The verdicts of one model, or of any, on a node's records from `since` (ns) on, in the order of their polls.
 
         A record that was judged again after a crash comes once.
         """
@@ -105,8 +105,8 @@ class PollLog:
             for one in content.get("verdicts", ()):
                 with contextlib.suppress(AttributeError, KeyError, TypeError, ValueError):
                     moment = whole(one["time_ns"])
-                    is_of_node = one["model"] == model and one.get("node", "") == node
-                    if moment >= since and is_of_node and moment not in seen:
+                    is_its = model in (None, one["model"]) and one.get("node", "") == node
+                    if moment >= since and is_its and moment not in seen:
                         yield _verdict(one)
                         seen.add(moment)
 
@@ -126,6 +126,9 @@ def _content(verdict: Verdict) -> dict[str, Any]:
         "in_a_row": verdict.in_a_row,
         "recent": verdict.recent,
         "is_alert_up": verdict.is_alert_up,
+        # Of an anomaly alone.
+        **({"levels": _finite(verdict.levels)} if verdict.levels else {}),
+        **({"quiet": verdict.quiet} if verdict.quiet else {}),
         "actual": _numbers(verdict.actual),
         "predicted": _numbers(verdict.predicted),
     }
@@ -155,6 +158,8 @@ def _verdict(content: Any) -> Verdict:
         is_alert_up=bool(one["is_alert_up"]),
         actual=_array(one["actual"]),
         predicted=_array(one["predicted"]),
+        quiet=text(one.get("quiet", "")),
+        levels=_known(one.get("levels", {})),
     )
 
 

@@ -25,8 +25,6 @@ logger = logging.getLogger("find_anomalies")
 
 # Levels that last are those of most of so many records.
 LASTING_RECORDS = 20
-# What is normal reaches this share further from the middle of what is expected than it did.
-MORE = 0.25
 
 
 @dataclass(frozen=True)
@@ -86,14 +84,6 @@ def lasting_ends(recent: np.ndarray) -> tuple[float, float]:
     They are infinite and minus infinite, which is within all limits, if too few are known.
     """
     return -float(two_thirds(-recent)), float(two_thirds(recent))
-
-
-def widened(low: float, high: float, expected: tuple[float, float]) -> LevelRange:
-    """LevelRange from what is usual to what was reached, and a quarter further from the middle of that."""
-    middle = (expected[0] + expected[1]) / 2
-    low, high = min(low, *expected), max(high, *expected)
-    low, high = low - MORE * (middle - low), high + MORE * (high - middle)
-    return LevelRange(float(f"{low:.6g}"), float(f"{high:.6g}"))
 
 
 class Quiet:
