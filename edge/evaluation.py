@@ -263,8 +263,10 @@ def evaluate_datasets(
     metrics = bundle.metrics
     scores = {key: score_dataset(bundle, frame) for key, (_, frame) in datasets.items()}
     *attacked, normal = datasets
+    # Of the training set, training says so.
     answered = {
-        key: unlearnt.stretches(slot_times(bundle, frame), key) for key, (_, frame) in datasets.items()
+        key: unlearnt.stretches(slot_times(bundle, frame), "" if key == normal else key)
+        for key, (_, frame) in datasets.items()
     }
     learnt = _outside(scores[normal], bundle, datasets[normal][1], (*bundle.left_out, *answered[normal]))
     usable, labels = {}, {key: key for key in datasets}

@@ -96,7 +96,7 @@ class PollLog:
             yield Poll(polled_at, fault, judged)
 
     def verdicts(self, model: str | None, since: int = 0, node: str = "") -> Iterator[Verdict]:
-        """The verdicts of one model, or of any, on a node's records from `since` (ns) on, in the order of their polls.
+        """The verdicts of a model, or of any, on a node's records from `since` (ns) on, poll by poll.
 
         A record that was judged again after a crash comes once.
         """

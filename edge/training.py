@@ -64,10 +64,9 @@ def train(
     number of features of `metrics`. train_epochs: None for as many as enough_epochs() says. `val_split` of
     the records are held out, in stretches at several times of day. The curves of loss and accuracy are drawn
     into `plot_dir`. excluded: windows (start, end) in ns that are not learnt. learn_all: learn all else, also
-    what is unlike the rest. zone: of the days and hours in which the node has its habits. unlearnt: what people
-    answered, and a calendar, which are not learnt either. Raises UserError,
-    and keeps an earlier bundle, for records that cannot be learnt from and for a network that has learnt
-    nothing.
+    what is unlike the rest. zone: of the days and hours in which the node has its habits. unlearnt: what is
+    not learnt either, since people answered it or a calendar says so. Raises UserError, and keeps
+    an earlier bundle, for records that cannot be learnt from and for a network that has learnt nothing.
     """
     if n_features != len(metrics.features):
         raise UserError(f"n_features must be {len(metrics.features)}, not {n_features}")

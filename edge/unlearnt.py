@@ -56,10 +56,10 @@ class Unlearnt:
     def stretches(self, times: np.ndarray, what: str) -> Stretches:
         """When records at `times` (n,), in ns, are left out; logs one line for each reason.
 
-        what: they are left out of, such as `the training set`.
+        what: they are left out of, such as `the training set`; nothing is logged if it is empty.
         """
         kinds = self.kinds(times)
-        for why, spans in kinds.items():
+        for why, spans in kinds.items() if what else ():
             count = sum(int(((times >= start) & (times < end)).sum()) for start, end in spans)
             logger.info(
                 "left out of %s by %s, %d records in %d stretch%s",
