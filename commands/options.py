@@ -228,14 +228,14 @@ ANSWER = Mode(
     "answer",
     "--mode answer",
     "List incidents of the edge node, and say whether one was normal, an attack or maintenance",
-    "--mode answer --incident 20260306T120014Z --normal",
+    "--mode answer",
 )
 PORTS_ANSWER = Mode(
     "ports",
     "answer",
     "--target ports --mode answer",
     "List incidents of ports, and say whether one was normal, an attack or maintenance",
-    "--target ports --mode answer --maintenance --node sw1 --until 2h",
+    "--target ports --mode answer",
 )
 MODES = (TRAIN, LIVE, REPLAY, DESCRIBE, COLLECT, CHECK, ANSWER, PORTS_TRAIN, PORTS_TEST, PORTS_ANSWER)
 
@@ -565,9 +565,9 @@ OPTIONS = (
         kind=_zone,
         metavar="ZONE",
         default_text="this machine's",
-        needs="normal",
+        needs="incident, normal",
     ),
-    Option("yes", "answer", _ANSWERS, "do not ask before it is written", **_SWITCH, needs="normal"),
+    Option("yes", "answer", _ANSWERS, "do not ask first", **_SWITCH, needs="incident, normal"),
     Option(
         "plot",
         "files",

@@ -14,10 +14,16 @@ def describe_amount(unit: str, value: float) -> str:
 
 
 def describe_ends(unit: str, value: float, low: float, high: float) -> str:
-    """Two ends in the unit in which `value` is described: such as `5-9`."""
-    divisor, _ = _scale(unit, value)
-    ends = [_figure(end / divisor) for end in (low, high)]
-    return (" to " if low < 0 else "-").join(ends)
+    """Two ends in the unit in which `value` is described: such as `5-9`; in their own, if that is another."""
+    divisor, of_value = _scale(unit, value)
+    if math.isfinite(high) and (own := _scale(unit, high)) and own[0] > divisor:
+        divisor, of_value = own
+        return f"{_joined(low / divisor, high / divisor)} {of_value}"
+    return _joined(low / divisor, high / divisor)
+
+
+def _joined(low: float, high: float) -> str:
+    return (" to " if low < 0 else "-").join(map(_figure, (low, high)))
 
 
 def _scale(unit: str, value: float) -> tuple[float, str]:

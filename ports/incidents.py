@@ -24,8 +24,8 @@ from ports.preparation import NEXT_TO_NOTHING, PREPARATIONS
 from ports.series import LATEST, NAME, port_tags
 from ports.verdicts import Verdicts, traffic_seconds
 
-# How an incident ended: as usual again; kept quiet by an answer; with a new level of some traffic, of none, or of traffic where there
-# was none; unseen, because its series has no samples or no model any more.
+# How an incident ended: as usual again; with a new level of some traffic, of none, or of traffic where there
+# was none; unseen, because its series has no samples or no model any more; or an answer keeps it quiet.
 USUAL, UNSEEN, ANSWERED = "usual", "unknown", "answered"
 LEVELS = LEVEL, NO_TRAFFIC, TRAFFIC = "new level", "no traffic", "traffic"
 ENDS = (USUAL, *LEVELS, UNSEEN, ANSWERED)
@@ -45,9 +45,9 @@ class PortIncident:
     device, empty for all. opened: the end of the bucket with which it opened. since: the begin of its first
     anomaly. until: the end of its last one so far. score, traffic, expected: of the anomaly with the largest
     score, as in PortAnomaly. surplus_bytes: bytes of all its anomalies beyond what was expected, negative if
-    lost. ports: how many ports it is of. end: one of ENDS, None while it is open. low, high: what was expected
-    of the anomaly with the largest score. lowest, highest: traffic of all anomalies. seconds: of which traffic
-    is. These five are None if they are not known.
+    lost. ports: how many ports it is of. end: one of ENDS, None while it is open. low, high: what was
+    expected of the anomaly with the largest score. lowest, highest: traffic of all anomalies. seconds: of
+    which traffic is. These five are None if they are not known.
     """
 
     scope: str
@@ -70,7 +70,7 @@ class PortIncident:
 
     @property
     def id(self) -> str:
-        """Such as sw1_eth0_in@20260306T120000Z, with the time at which it began, or opened if it is of many."""
+        """Such as sw1_eth0_in@20260306T120000Z, with when it began; one of many ports with when it opened."""
         began = self.since if self.scope == OF_PORT else self.opened
         detector = "" if self.detector == DEFAULT_DETECTOR else f".{self.detector}"
         stamp = datetime.fromtimestamp(began, UTC).strftime("%Y%m%dT%H%M%SZ")
@@ -83,7 +83,7 @@ class PortIncident:
         many = "" if self.scope == OF_PORT else f", {self.ports} ports at once, most of all"
         lasted = format_duration(self.until - self.since)
         if not self.seconds:
-            return f"{subject}{many} {self.traffic:.3g} B (expected {self.expected:.3g}) for {lasted}"
+            return f"{subject}{many} {self.traffic:g} B (expected {self.expected:g}) for {lasted}"
         low, high = (self.expected if one is None else one for one in (self.low, self.high))
         traffic = self.traffic / self.seconds
         band = describe_ends("B/s", traffic, low / self.seconds, high / self.seconds)

@@ -434,15 +434,16 @@ def test_the_hourly_job_reads_a_changed_calendar_and_keeps_the_last_good_one(
 
     def incidents(day: int) -> list[str]:
         """What is said of the flood of a day: since when, and for how long."""
-        told = (
-            f"1_1_out, since 2023-02-{day:02d}T08:00:00Z",
-            f"1_1_out, for 8 h since 2023-02-{day:02d}T08:00:00Z",
-        )
-        return [f"incident opens: {told[0]}", f"incident closes: {told[1]}"]
+        name = f"1_1_out [1_1_out@202302{day:02d}T080000Z]"
+        return [
+            f"incident opens: {name}",
+            f"incident closes: {name.replace(' ', f', for 8 h since 2023-02-{day:02d}T08:00:00Z ')}",
+        ]
 
     def said() -> list[str]:
-        """Lines about incidents without the time before and the bytes after."""
-        return [re.sub(r"^\S+Z (incident .*?Z)[:;].*", r"\1", line) for line in said_of(caplog)]
+        """Lines about incidents without the time before and the bytes."""
+        amounts = r"^\S+Z (incident opens: \S+|incident closes: .*?Z)[ ;].*(\[.*\])$"
+        return [re.sub(amounts, r"\1 \2", line) for line in said_of(caplog)]
 
     assert (alerts(), said()) == (29, incidents(6))
     window = {"new line": {"from": "2023-02-07T08:00", "until": "2023-02-20"}}
