@@ -227,14 +227,14 @@ ANSWER = Mode(
     "edge",
     "answer",
     "--mode answer",
-    "List incidents of the edge node, and say whether one was normal, an attack or maintenance",
+    "List incidents of the edge node, and answer what they were",
     "--mode answer",
 )
 PORTS_ANSWER = Mode(
     "ports",
     "answer",
     "--target ports --mode answer",
-    "List incidents of ports, and say whether one was normal, an attack or maintenance",
+    "List incidents of ports, and answer what they were",
     "--target ports --mode answer",
 )
 MODES = (TRAIN, LIVE, REPLAY, DESCRIBE, COLLECT, CHECK, ANSWER, PORTS_TRAIN, PORTS_TEST, PORTS_ANSWER)

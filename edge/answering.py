@@ -30,7 +30,7 @@ def pattern_of(metrics: Mapping[str, Any], anomalies: Sequence[Verdict]) -> dict
 def _range(metric: Mapping[str, Any], levels: Sequence[float]) -> LevelRange:
     expected = (float(metric["expected"][0]), float(metric["expected"][1]))
     known = np.array([level for level in levels if np.isfinite(level)])
-    found = widened(min(metric["lowest"], *known), max(metric["highest"], *known), expected)
+    found = widened(min([metric["lowest"], *known]), max([metric["highest"], *known]), expected)
     if len(known) < LASTING_RECORDS:
         return found
     windows = np.lib.stride_tricks.sliding_window_view(known, LASTING_RECORDS)

@@ -130,7 +130,7 @@ def test_a_drop_has_lost_bytes(trained: Trained) -> None:
         " lost 1.08 kB; peak score 2.5: 10 B instead of 100 B [sw1_1%2F4_in@20230102T000000Z]"
     )
     assert describe_incident(*observed.changes[0]) == (
-        "2023-01-02T01:00:00Z incident opens: sw1_1%2F4_in 0.03 B/s (expected 0.17-0.5) for 1 h"
+        "2023-01-02T01:00:00Z incident opens: sw1_1%2F4_in 0.03 B/s (expected 0.17-0.67) for 1 h"
         " [sw1_1%2F4_in@20230102T000000Z]"
     )
 

@@ -108,7 +108,7 @@ def test_it_has_the_ports_bytes_and_the_peak_of_all_and_closes_with_the_last() -
     )
     assert describe_incident(opened.opened, opened) == (
         "2023-01-02T01:30:00Z incident opens: device a, 3 ports at once, most of all 50 B (expected 1000)"
-        " for 2 h [a@20230102T013000Z]"
+        " for 1 h 30 min [a@20230102T013000Z]"
     )
     assert opened.tags == {"scope": "device", "device": "a", "detector": "profile"}
 
