@@ -26,7 +26,7 @@ from common.answers import (
 )
 from common.files import UserError, shortened
 from common.times import DAY_SECONDS, format_duration, format_time, parse_time
-from common.units import describe_amount, describe_ends
+from common.units import describe_amount
 from edge.answering import Hidden, hidden_by, pattern_of
 from edge.poll_log import MOST_BYTES_OF_MANY, PollLog
 from edge.quiet import NodeQuiet
@@ -36,7 +36,7 @@ from service.incident_log import IncidentLog
 
 EDGE, PORTS = "edge", "ports"
 # How many incidents without an answer are listed, and how many ids a message names.
-LISTED, NAMED = 20, 3
+LISTED, NAMED_IDS = 20, 3
 SECOND_NS = 10**9
 
 Entries = Mapping[str, Mapping[str, Any]]
@@ -90,7 +90,7 @@ def _incident(place: str, entries: Entries, name: str) -> Mapping[str, Any]:
     """The entry of an incident. Raises UserError with the ids that are nearest to a wrong one."""
     if name in entries:
         return entries[name]
-    near = difflib.get_close_matches(name, entries, NAMED) or [*entries][-NAMED:]
+    near = difflib.get_close_matches(name, entries, NAMED_IDS) or [*entries][-NAMED_IDS:]
     known = f"did you mean {', '.join(near)}?" if near else "no incident has opened yet"
     raise UserError(f"{place}: has no incident {shortened(name)}; {known}")
 
@@ -209,10 +209,11 @@ def _confirm(options: argparse.Namespace) -> None:
 def _print_pattern(entry: Mapping[str, Any], answer: Answer, hidden: Hidden, entries: Entries) -> None:
     """Print what an answer keeps quiet from now on, and what it would have kept quiet."""
     print(f"{answer.id}: {entry['why']}")
-    print(f"normal keeps quiet, on {', '.join(answer.nodes)} each day from {answer.hours} ({answer.zone}):")
+    print(f"normal keeps quiet, on {', '.join(answer.nodes)} each day at {answer.hours} ({answer.zone}):")
     units = {name: str(metric["unit"]) for name, metric in entry["metrics"].items()}
     for name, limits in answer.metrics.items():
-        print(f"  {name} from {_levels(units[name], limits)}")
+        low, high = (describe_amount(units[name], end) for end in (limits.low, limits.high))
+        print(f"  {name} from {low} to {high}")
     start, end = answer.daily
     loads = (
         _largest(name, units[name], limits, 60 * (end - start)) for name, limits in answer.metrics.items()
@@ -225,14 +226,6 @@ def _print_pattern(entry: Mapping[str, Any], answer: Answer, hidden: Hidden, ent
     others = [one["id"] for one in entries.values() if one["id"] != answer.id and _would_hide(answer, one)]
     if others:
         print(f"it would also have kept quiet the incidents {', '.join(others)}")
-
-
-def _levels(unit: str, limits: LevelRange) -> str:
-    """Such as `4.1 to 60 %`."""
-    return (
-        f"{describe_ends(unit, limits.high, limits.low, limits.low).split('-')[0]} to"
-        f" {describe_amount(unit, limits.high)}"
-    )
 
 
 def _largest(name: str, unit: str, limits: LevelRange, seconds: float) -> str:

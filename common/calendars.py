@@ -196,5 +196,5 @@ def _country(value: Any) -> str:
     except AttributeError:
         said = shortened(repr(value))
     except ValueError as error:
-        raise ValueError(f'"holidays" is {error}') from None
+        raise ValueError(f'"holidays": {error}') from None
     raise ValueError(f'"holidays" is {said}; it must be a country like "IT" or "GB-ENG"')

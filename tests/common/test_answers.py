@@ -102,8 +102,7 @@ LEVELS = 'it must be like {"from": 5.1, "to": 60}, in the unit of the metric'
         ({**NORMAL, "metrics": {}}, f'"metrics" is {{}}; it must be like {METRICS}'),
         (
             {**NORMAL, "metrics": {"cpu": {"from": 1}}},
-            '\'cpu\' in "metrics" is {\'from\': 1}; it must be like {"from": 5.1, "to": 60}, in the unit of the'
-            " metric",
+            f"'cpu' in \"metrics\" is {{'from': 1}}; {LEVELS}",
         ),
         (
             {**NORMAL, "metrics": {"cpu": {"from": 1, "to": True}}},
