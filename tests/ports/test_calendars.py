@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import find_anomalies
+from common.answers import Answer, LevelRange, widened
 from common.calendars import Window
 from common.files import UserError
 from parallel.cluster import Cluster
@@ -25,12 +26,15 @@ from ports import models
 from ports.calendars import Calendar, concerns, load_calendar, touches
 from ports.comparison import ComparisonTask, Detection, compare_series
 from ports.hourly import HourlyJob
+from ports.incidents import PortIncident, Watched, observe
 from ports.judging import JudgingSettings
 from ports.models import Trained
+from ports.notices import describe_incident
 from ports.series import KnownAnomaly, Series
 from ports.sources import Folder
 from ports.training import TrainingSettings, fit_series
 from ports.verdicts import NO_WINDOWS, Verdicts, judge, statuses
+from service.incident_log import IncidentLog
 from tests.support.port_series import change, moment, samples, write
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -488,3 +492,104 @@ def test_evaluate_excuses_windows(calendar: Calendar, known: int, false_alerts: 
     # From 4 to 13 February.
     detection = Detection(known, known, known, false_alerts, pytest.approx(9 / 30.4))
     assert found.results["profile"].at_once == found.results["profile"].iterative == detection
+
+
+# --- answers -------------------------------------------------------------------------------------
+
+
+def answered(kind: str, start: str, end: str, *limits: float) -> Calendar:
+    """limits: of what is normal, in bytes per second; from 07:30 to 16:30."""
+    metrics = {"traffic": LevelRange(*limits)} if limits else {}
+    times = moment(start) * 10**9, moment(end) * 10**9
+    return Calendar((), (Answer("a", kind, ("1",), *times, metrics, (450, 990)),))
+
+
+def test_what_is_normal_is_quiet_on_each_day_and_more_of_it_is_not() -> None:
+    next_day = ("2023-02-08T08:00", "2023-02-08T16:00")
+    series = port((*WINDOW, 5.0), (*next_day, 10.0))
+    trained = train(series)
+    verdicts = judge(trained, series, trained.end)
+    (opened, closed) = (one for _, one in observe(verdicts, moment("2023-02-07"), Watched()).changes[:2])
+    entry = closed.entry()["metrics"]["traffic"]
+    is_inside = (verdicts.times > moment(WINDOW[0])) & (verdicts.times <= moment(WINDOW[1]))
+    peak = verdicts.buckets.traffic[is_inside]
+    # Bytes of samples of 5 minutes.
+    assert entry["highest"] == pytest.approx(peak.max() / 300, rel=1e-5)
+    assert (opened.id, entry["unit"]) == ("1_1_out@20230207T080000Z", "B/s")
+    limits = widened(entry["lowest"], entry["highest"], tuple(entry["expected"]))
+    calendar = answered("normal", *WINDOW, limits.low, limits.high)
+    quiet = judge(trained, series, trained.end, calendar)
+    assert counts(quiet, *WINDOW) == {"anomaly": 32}
+    assert counts(quiet, *next_day)["alert"] >= 26
+    said = [one for one in quiet.anomalies() if moment(WINDOW[0]) < one.time <= moment(WINDOW[1])]
+    assert {one.quiet for one in said} == {"answer a"}
+    assert json.loads(said[0].to_json())["quiet"] == "answer a"
+    # At another time of day it is not normal.
+    at_night = replace(calendar.answers[0], daily=(0, 60))
+    assert counts(judge(trained, series, trained.end, Calendar((), (at_night,))), *WINDOW)["alert"] == 29
+
+
+def test_a_maintenance_is_quiet_an_attack_is_not_and_neither_is_learnt() -> None:
+    series = port((*WINDOW, 5.0))
+    trained = train(series)
+    for kind, found in (("maintenance", {"anomaly": 32}), ("attack", {"anomaly": 3, "alert": 29})):
+        assert counts(judge(trained, series, trained.end, answered(kind, *WINDOW)), *WINDOW) == found
+    days = ("2023-01-16T09:00", "2023-01-18T11:00")
+    loud = port((*days, 9.0))
+    for kind in ("maintenance", "attack"):
+        with_answer = models.pack(train(loud, answered(kind, *days)))
+        assert with_answer == models.pack(train(loud, calendar_of(*days)))
+    normal = models.pack(train(loud, answered("normal", *days, 0.0, 1.0)))
+    assert normal == models.pack(train(loud, calendar_of(*days)))
+
+
+def test_an_open_incident_that_is_answered_closes_and_says_so() -> None:
+    series = port((*WINDOW, 5.0))
+    trained = train(series)
+    half = moment("2023-02-07T12:00")
+    first = observe(judge(trained, series.between(0, half), trained.end), trained.end, Watched())
+    assert first.watched.open is not None
+    calendar = answered("maintenance", "2023-02-07T12:00", "2023-02-07T20:00")
+    then = observe(judge(trained, series, trained.end, calendar), half, first.watched)
+    ((time, closed),) = then.changes
+    assert (time, closed.end) == (half + 4 * 900, "answered")
+    assert describe_incident(time, closed).endswith("; an answer keeps it quiet [1_1_out@20230207T080000Z]")
+    # What is stored and loaded again is the same.
+    assert PortIncident.restored(json.loads(json.dumps(asdict(closed)))).entry() == closed.entry()
+
+
+def test_the_hourly_job_publishes_incidents_and_reads_answers(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    series = port((*WINDOW, 5.0)).between(0, moment("2023-02-08"))
+    path = models.model_path(tmp_path / "models", "1_1_out", "profile")
+    path.parent.mkdir()
+    models.save(models.pack(train(series)), path)
+    write(tmp_path / "ports", "1_1_out", series.times, series.traffic)
+    answers = tmp_path / "answers.json"
+
+    def run(state: str) -> int:
+        HourlyJob(
+            JudgingSettings(str(tmp_path / "models"), ("profile",), None, Cluster(1)),
+            lambda: Folder(tmp_path / "ports"),
+            contextlib.nullcontext,
+            state_file=tmp_path / state / "ports.json",
+            answers_file=str(answers),
+        ).run_once()
+        return capfd.readouterr().out.count('"alert"')
+
+    assert run("first") == 29
+    (entry,) = IncidentLog(tmp_path / "first").read().values()
+    assert [entry[key] for key in ("id", "half", "node", "began", "ended")] == [
+        "1_1_out@20230207T080000Z",
+        "ports",
+        "1_1_out",
+        "2023-02-07T08:00:00Z",
+        "2023-02-07T16:00:00Z",
+    ]
+    files = [f"--state_dir={tmp_path / 'first'}", f"--answers_file={answers}", "--timezone=UTC"]
+    words = ["--target=ports", "--mode=answer", f"--incident={entry['id']}", "--normal", "--yes"]
+    assert find_anomalies.main([*words, *files]) == 0
+    capfd.readouterr()
+    assert run("second") == 0
+    assert IncidentLog(tmp_path / "second").read() == {}
