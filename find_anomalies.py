@@ -72,10 +72,14 @@ def __getattr__(name: str) -> Any:
 
 def command_of(mode: Mode) -> Callable[[argparse.Namespace], None]:
     """What runs a mode. Nothing else is imported, so that test mode starts sooner."""
-    if mode in (LIVE, REPLAY, CHECK):
-        from commands.edge import check_thresholds, run_replay, run_test
+    if mode is LIVE:
+        from commands.edge import run_test
 
-        return {LIVE: run_test, REPLAY: run_replay, CHECK: check_thresholds}[mode]
+        return run_test
+    if mode in (REPLAY, CHECK):
+        from commands.recorded import check_thresholds, run_replay
+
+        return {REPLAY: run_replay, CHECK: check_thresholds}[mode]
     if mode in (PORTS_TRAIN, PORTS_TEST):
         from commands.ports import run_ports_test, run_ports_train
 

@@ -9,18 +9,27 @@ array (None or empty for the first record, which has no rate). Unknown values ar
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from functools import lru_cache, partial
+from operator import itemgetter
 
 from nodes.metrics import BIT_RATE, COUNTER, FREE, GAUGE, METRICS, SECONDS, Metric
-from nodes.node import DEFAULT_NODE, Node
+from nodes.node import DEFAULT_NODE, Node, part_column
 from nodes.series import OWN_KEYS, JsonArray, Point, Record, record_time, series_tags, value_fault
 
 NAN = math.nan
 # What does not tell the series of a point.
 _UNTOLD = dict.fromkeys(OWN_KEYS)
-# Name of a quantity (nodes/metrics.py lists those of each kind of series) -> its value.
-Quantities = dict[str, float]
+_TIME = itemgetter("time")
+# Kind of series -> its quantities, which nodes/metrics.py describes, in the order of their values.
+QUANTITIES = {
+    SECONDS: ("percentage", "change"),
+    COUNTER: ("increase", "per_second"),
+    GAUGE: ("value", "change"),
+    BIT_RATE: ("bytes", "per_second"),
+    FREE: ("used", "percentage", "change"),
+}
+Values = tuple[float, ...]
 
 
 def formatCpuSecondsTotal(
@@ -35,9 +44,10 @@ def formatCpuSecondsTotal(
     Part of the documented interface; the program itself does not call it.
     """
     metric = METRICS["cpu"]
-    points = _with_percentages(metric, json_array, last_record)
-    cores, means = _quantities(metric, points, _tagged(metric, last_record), node)
-    return points, _values(*cores.values()), _values(means)
+    last_points = _tagged(metric, last_record)
+    points = _with_percentages(metric, _tagged(metric, json_array), last_points)
+    cores, means = _quantities(metric, node.parts_of(metric), points, last_points)
+    return points, _flat(cores), list(means)
 
 
 def formatMemoryFreeBytes(
@@ -51,8 +61,7 @@ def formatMemoryFreeBytes(
 
     Part of the documented interface; the program itself does not call it.
     """
-    used, percentage, rate = _values(_free(_find(json_array), _find(last_record), total_memory_bytes))
-    return used, percentage, rate
+    return _free(_find(json_array), _find(last_record), total_memory_bytes)
 
 
 def formatNetworkBytes(
@@ -66,8 +75,9 @@ def formatNetworkBytes(
     Part of the documented interface; the program itself does not call it.
     """
     # Both directions have the same formulas.
-    interfaces, sums = _quantities(METRICS["net_down"], json_array, last_record, node)
-    return _values(*interfaces.values()), _values(sums)
+    metric = METRICS["net_down"]
+    interfaces, sums = _quantities(metric, node.parts_of(metric), json_array, last_record)
+    return _flat(interfaces), list(sums)
 
 
 def format5gCpuPercentage(json_array: JsonArray, last_record: JsonArray | None) -> tuple[float, float]:
@@ -75,8 +85,7 @@ def format5gCpuPercentage(json_array: JsonArray, last_record: JsonArray | None) 
 
     Part of the documented interface; the program itself does not call it.
     """
-    percentage, rate = _values(_gauge(_find(json_array), _find(last_record)))
-    return percentage, rate
+    return _gauge(_find(json_array), _find(last_record))
 
 
 def format5gNetworkBytes(
@@ -87,8 +96,8 @@ def format5gNetworkBytes(
     Part of the documented interface; the program itself does not call it.
     """
     # Both directions have the same formulas.
-    _, cell = _quantities(METRICS["net_5g_down"], json_array, last_record, node)
-    total_bytes, rate = _values(cell)
+    metric = METRICS["net_5g_down"]
+    _, (total_bytes, rate) = _quantities(metric, node.parts_of(metric), json_array, last_record)
     return total_bytes, rate
 
 
@@ -101,25 +110,27 @@ def format_record(
     the returned record keeps the previous sample: after a missed scrape the next rate spans two slots instead
     of being unknown as well.
     """
-    columns: dict[str, float] = {}
     current = dict(record)
-    for metric in node.metrics.in_datasets:
-        key, *_ = metric.measurements
-        points, last_points = record.get(key, []), _tagged(metric, last_record.get(key))
+    metrics, places = _layout_of(node.layout)
+    values: list[float] = []
+    for metric, parts in metrics:
+        key = metric.measurements[0]
+        points, last_points = record.get(key, ()), last_record.get(key)
+        if metric.tags:
+            last_points = _tagged(metric, last_points)
         if metric.kind == SECONDS:
-            points = current[key] = _with_percentages(metric, points, last_points)
+            points = current[key] = _with_percentages(metric, _tagged(metric, points), last_points or ())
         total = _total(metric, record, last_record, node) if metric.kind == FREE else NAN
-        parts, whole = _quantities(metric, points, last_points, node, total)
-        part_columns = node.parts_with_columns[metric.name]
-        for part, found in parts.items():
-            for column, quantity in part_columns[part]:
-                columns[column] = found[quantity]
-        for column, quantity in metric.columns.items():
-            columns[column] = whole[quantity]
+        of_parts, whole = _quantities(metric, parts, points, last_points, total)
+        for one in of_parts:
+            values += one
+        values += whole
+    columns = {column: values[place] for column, place in places}
     handed_on = {**last_record, **current}
-    for measurement in handed_on:
-        if last_points := last_record.get(measurement):
-            handed_on[measurement] = _merge(last_points, current.get(measurement, []))
+    for measurement, last_points in last_record.items():
+        points = current.get(measurement, [])
+        if [point | _UNTOLD for point in last_points] != [point | _UNTOLD for point in points]:
+            handed_on[measurement] = _merge(last_points, points)
     return columns, handed_on
 
 
@@ -161,63 +172,83 @@ def slot_records(samples: Record, interval_seconds: float) -> list[tuple[int, Re
 # --- from samples to quantities ------------------------------------------------------------------
 
 
+@lru_cache(maxsize=256)
+def _layout_of(
+    layout: Node,
+) -> tuple[tuple[tuple[Metric, tuple[str | None, ...]], ...], tuple[tuple[str, int], ...]]:
+    """Metrics with their parts, in the order of a dataset; and columns with the places of their values.
+
+    The values are the quantities of all metrics: those of each part, and then those of all parts together.
+    """
+    metrics, places, start = [], [], 0
+    for metric in layout.metrics.in_datasets:
+        names, parts = QUANTITIES[metric.kind], layout.parts_of(metric)
+        metrics.append((metric, parts))
+        for part in parts if metric.part_tag else ():
+            for column, quantity in metric.part_columns.items():
+                places.append((part_column(column, part), start + names.index(quantity)))
+            start += len(names)
+        places += [(column, start + names.index(quantity)) for column, quantity in metric.columns.items()]
+        start += len(names)
+    return tuple(metrics), tuple(places)
+
+
 def _quantities(
     metric: Metric,
-    points: JsonArray | None,
-    last_points: JsonArray | None,
-    node: Node,
+    parts: Sequence[str | None],
+    points: Collection[Point] | None,
+    last_points: Collection[Point] | None,
     total: float = NAN,
-) -> tuple[dict[str, Quantities], Quantities]:
-    """The quantities of a metric: by part of the node, and of all parts together.
+) -> tuple[list[Values], Values]:
+    """The values of a metric: of each of these parts of the node, and of all parts together.
 
     The first is empty without parts. total: the total amount, for series of the kind `free`.
     """
     of_kind = partial(_free, total=total) if metric.kind == FREE else _KINDS[metric.kind]
     tag = metric.part_tag
-    newest, last = _by_part(points, tag), _by_part(last_points, tag)
     if tag is None:
-        return {}, of_kind(newest.get(None), last.get(None))
-    parts = {part: of_kind(newest.get(part), last.get(part)) for part in node.parts_of(metric)}
-    every = list(parts.values())
-    return parts, {quantity: metric.pooled([one[quantity] for one in every]) for quantity in every[0]}
+        return [], of_kind(_find(points), _find(last_points))
+    newest, last = _by_part(points, tag), _by_part(last_points, tag)
+    of_parts = [of_kind(newest.get(part), last.get(part)) for part in parts]
+    return of_parts, tuple(map(metric.pooled, zip(*of_parts, strict=True)))
 
 
-def _values(*quantities: Quantities) -> list[float]:
-    """The values in the order in which the documented functions return them, which is that of each kind."""
-    return [value for one in quantities for value in one.values()]
+def _flat(of_parts: Iterable[Values]) -> list[float]:
+    return [value for values in of_parts for value in values]
 
 
-def _seconds(point: Point | None, last_point: Point | None) -> Quantities:
-    """Quantities of points that have a `percentage`."""
+def _seconds(point: Point | None, last_point: Point | None) -> Values:
+    """Of points that have a `percentage`."""
     percentage = _get(point, "percentage")
-    return {"percentage": percentage, "change": percentage - _get(last_point, "percentage")}
+    return percentage, percentage - _get(last_point, "percentage")
 
 
-def _counter(point: Point | None, last_point: Point | None) -> Quantities:
+def _counter(point: Point | None, last_point: Point | None) -> Values:
     increase, seconds = _increase(point, last_point)
-    return {"increase": increase, "per_second": increase / seconds}
+    return increase, increase / seconds
 
 
-def _gauge(point: Point | None, last_point: Point | None) -> Quantities:
-    return {"value": _get(point, "value"), "change": _change(point, last_point)}
+def _gauge(point: Point | None, last_point: Point | None) -> Values:
+    return _get(point, "value"), _change(point, last_point)
 
 
-def _bit_rate(point: Point | None, last_point: Point | None) -> Quantities:
+def _bit_rate(point: Point | None, last_point: Point | None) -> Values:
     seconds = _elapsed_seconds(point, last_point)
     total_bytes = _get(point, "value") / 8.0 * seconds
-    return {"bytes": total_bytes, "per_second": total_bytes / seconds}
+    return total_bytes, total_bytes / seconds
 
 
-def _free(point: Point | None, last_point: Point | None, total: float) -> Quantities:
-    if total <= 0 or _get(point, "value") > total:
-        return {"used": NAN, "percentage": NAN, "change": NAN}
-    used = total - _get(point, "value")
+def _free(point: Point | None, last_point: Point | None, total: float) -> Values:
+    free = _get(point, "value")
+    if total <= 0 or free > total:
+        return NAN, NAN, NAN
+    used = total - free
     last_used = total - _get(last_point, "value")
     change = 100.0 * (0.0 - _change(point, last_point)) / last_used if last_used else NAN
-    return {"used": used, "percentage": 100.0 * used / total, "change": change}
+    return used, 100.0 * used / total, change
 
 
-_KINDS: dict[str, Callable[[Point | None, Point | None], Quantities]] = {
+_KINDS: dict[str, Callable[[Point | None, Point | None], Values]] = {
     SECONDS: _seconds,
     COUNTER: _counter,
     GAUGE: _gauge,
@@ -233,20 +264,20 @@ def _total(metric: Metric, record: Record, last_record: Record, node: Node) -> f
     return node.total_memory_bytes if math.isnan(total) and not metric.key else total
 
 
-def _with_percentages(metric: Metric, points: JsonArray, last_points: JsonArray | None) -> JsonArray:
-    """The metric's points, each with its `percentage`: the busy share of the time since the last point."""
+def _with_percentages(metric: Metric, points: Collection[Point], last_points: Collection[Point]) -> JsonArray:
+    """Points, each with its `percentage`: the busy share of the time since the last point."""
     tag = metric.part_tag
-    last, found = _by_part(_tagged(metric, last_points), tag), []
-    for point in _tagged(metric, points):
+    last, found = _by_part(last_points, tag), []
+    for point in points:
         increase, seconds = _increase(point, last.get(point.get(tag) if tag else None))
         found.append({**point, "percentage": 100.0 * (increase / seconds)})
     return found
 
 
-def _tagged(metric: Metric, points: JsonArray | None) -> JsonArray:
+def _tagged(metric: Metric, points: Collection[Point] | None) -> Collection[Point]:
     """The points with the metric's tags; points of a query for one value of a tag come without that tag."""
     if not metric.tags:
-        return points or []
+        return points or ()
     tags = metric.tags.items()
     return [point for point in points or () if all(point.get(tag, name) == name for tag, name in tags)]
 
@@ -256,30 +287,25 @@ def _tagged(metric: Metric, points: JsonArray | None) -> JsonArray:
 
 def _merge(last_points: JsonArray, points: JsonArray) -> JsonArray:
     """The points of every series in either array, the newer one if both have the series."""
-    if len(points) == len(last_points) and all(map(_are_of_one_series, points, last_points)):
-        return points
     return list({series_tags(point): point for point in [*last_points, *points]}.values())
 
 
-def _are_of_one_series(point: Point, other: Point) -> bool:
-    return {**point, **_UNTOLD} == {**other, **_UNTOLD}
-
-
-def _by_part(points: JsonArray | None, tag: str | None) -> dict[str | None, Point]:
+def _by_part(points: Collection[Point] | None, tag: str | None) -> dict[str | None, Point]:
     """The newest point of each part, which has two series after its exporter gained a label; the part is None
     without a tag.
     """
     newest: dict[str | None, Point] = {}
     for point in points or ():
         part = None if tag is None else point.get(tag)
-        if part not in newest or newest[part]["time"] < point["time"]:
+        before = newest.get(part)
+        if before is None or before["time"] < point["time"]:
             newest[part] = point
     return newest
 
 
-def _find(json_array: JsonArray | None) -> Point | None:
-    """The newest point."""
-    return _by_part(json_array, None).get(None)
+def _find(points: Collection[Point] | None) -> Point | None:
+    """The newest point; of equally new ones, the first."""
+    return max(points, key=_TIME) if points else None
 
 
 def _get(point: Point | None, key: str) -> float:
@@ -288,23 +314,23 @@ def _get(point: Point | None, key: str) -> float:
 
 def _elapsed_seconds(point: Point | None, last_point: Point | None) -> float:
     """Seconds between two samples; NaN if one is missing or time did not advance."""
-    if point is None or last_point is None or point["time"] <= last_point["time"]:
+    if point is None or last_point is None or (elapsed := point["time"] - last_point["time"]) <= 0:
         return NAN
-    return (point["time"] - last_point["time"]) / 1e9
+    return elapsed / 1e9
 
 
 def _change(point: Point | None, last_point: Point | None) -> float:
     """Change of a gauge between two samples; NaN if the second is the first one repeated."""
-    if math.isnan(_elapsed_seconds(point, last_point)):
+    if point is None or last_point is None or point["time"] <= last_point["time"]:
         return NAN
-    return _get(point, "value") - _get(last_point, "value")
+    return float(point["value"]) - float(last_point["value"])
 
 
 def _increase(point: Point | None, last_point: Point | None) -> tuple[float, float]:
     """Increase of a counter, and the seconds that it took; both are NaN without one. After a reset it counts
     from zero, like increase() of Prometheus.
     """
-    if point is None or last_point is None or point["time"] <= last_point["time"]:
+    if point is None or last_point is None or (elapsed := point["time"] - last_point["time"]) <= 0:
         return NAN, NAN
-    value, last_value = _get(point, "value"), _get(last_point, "value")
-    return value if value < last_value else value - last_value, _elapsed_seconds(point, last_point)
+    value, last_value = float(point["value"]), float(last_point["value"])
+    return value if value < last_value else value - last_value, elapsed / 1e9

@@ -1,4 +1,4 @@
-"""The only module that talks to InfluxDB.
+"""All that the program asks InfluxDB and writes there, and what the errors mean; influx_client.py sends it.
 
 Times are integer nanoseconds since 1970, UTC, in queries, answers and points.
 """
@@ -11,20 +11,22 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from time import monotonic, time_ns
+from time import time_ns
 from typing import Any, TypeVar
-from urllib.parse import urlencode
-from weakref import WeakSet
 
 import numpy as np
-import requests
-from influxdb import InfluxDBClient
-from influxdb.exceptions import InfluxDBClientError, InfluxDBServerError
-from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 import influx_versions
 from common.files import UserError
 from common.times import DAY_SECONDS
+from common.web import TIMEOUT, TLS, WebConnection, WebError
+from influx_client import (
+    NOT_INFLUXDB,
+    InfluxClient,
+    InfluxClientError,
+    InfluxServerError,
+    identifier,
+)
 from influx_versions import LongTimeError, NoDatabaseError
 from nodes.metrics import METRICS
 from nodes.series import Record, series_tags
@@ -33,17 +35,11 @@ logger = logging.getLogger(__name__)
 
 # A hung server must not block a poll for ever. One attempt is enough: the next poll is the retry.
 TIMEOUT_SECONDS = 4.0
-ATTEMPTS = 1
-# A normal answer has some kilobytes; an hour of samples taken each second has some megabytes.
-MAX_ANSWER_BYTES = 16 << 20
-_PART_BYTES = 1 << 16
-# Longer statements are sent to 1.x as the content of a request, which it takes: in an address, requests and
-# urllib3 would look at each letter three times, for a millisecond of CPU.
+# Longer statements are sent to 1.x as the content of a request: what stands between may limit an address.
 _LONG_CHARACTERS = 1_000
-_JSON = {"Accept": "application/json"}
 CUT_SHORT = "it was cut short; raise max-row-limit in InfluxDB's configuration"
 # What a request may raise when the server is away, hangs, restarts or refuses.
-INFLUX_ERRORS = (InfluxDBClientError, InfluxDBServerError, requests.RequestException)
+INFLUX_ERRORS = (InfluxClientError, InfluxServerError, WebError)
 # A name, an IPv4 address, or an IPv6 address in brackets.
 _HOST = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?|\[[0-9A-Fa-f:.]+(%\w+)?\]")
 # What InfluxDB answers about points that it refuses.
@@ -60,52 +56,8 @@ PIECES_BACK = 14
 # What such a server lists databases by.
 _NAME_COLUMNS = ("name", "iox::database")
 _T = TypeVar("_T")
-# Clients of servers that have refused several statements a request, or to read a long time.
-_ASKED_SINGLY: WeakSet[InfluxDBClient] = WeakSet()
-_READ_IN_PIECES: WeakSet[InfluxDBClient] = WeakSet()
-# What the client raises for an answer that is not from InfluxDB.
+# What is raised for an answer that is not from InfluxDB.
 _ODD_ANSWER = (AttributeError, KeyError, IndexError, TypeError, ValueError)
-
-
-class AnswerTooLargeError(InfluxDBServerError):
-    """An answer has more than MAX_ANSWER_BYTES: too much was asked for, or somebody wrote too much."""
-
-
-class _BoundedSession(requests.Session):
-    """Reads answers of at most MAX_ANSWER_BYTES, each completely within `timeout_seconds` of its start."""
-
-    def __init__(self, timeout_seconds: float) -> None:
-        super().__init__()
-        self._timeout_seconds = timeout_seconds
-        self.server_version: str | None = None
-        # An answer that is not compressed cannot grow when it is read, and can be read as it arrives.
-        self.headers["Accept-Encoding"] = "identity"
-
-    def send(self, request: requests.PreparedRequest, **settings: Any) -> requests.Response:
-        """As in requests. Raises AnswerTooLargeError, or requests.Timeout if an answer does not end."""
-        response = super().send(request, **(settings | {"stream": True}))
-        deadline = monotonic() + self._timeout_seconds
-        content = bytearray()
-        try:
-            # Read what has arrived, without waiting for a full buffer: a server may send a byte now and then.
-            while part := response.raw.read1(_PART_BYTES):
-                content += part
-                if len(content) > MAX_ANSWER_BYTES:
-                    raise AnswerTooLargeError(f"more than {MAX_ANSWER_BYTES >> 20} MB")
-                if monotonic() > deadline:
-                    raise requests.ReadTimeout("the answer did not end")
-        except ReadTimeoutError as error:
-            raise requests.ReadTimeout(error) from None
-        except HTTPError as error:
-            raise requests.exceptions.ChunkedEncodingError(error) from None
-        finally:
-            # A connection with unread data cannot be used for the next request.
-            response.close()
-        # This is what requests itself does after it has read the body, so that nothing reads it again.
-        response._content = bytes(content)
-        response._content_consumed = True
-        self.server_version = response.headers.get(influx_versions.VERSION_HEADER, self.server_version)
-        return response
 
 
 def initializeConnection(
@@ -116,35 +68,22 @@ def initializeConnection(
     is_encrypted: bool = False,
     ca_file: str | None = None,
     timeout_seconds: float | None = None,
-) -> InfluxDBClient:
+) -> InfluxClient:
     """A client with a time limit that talks to the server directly, without any proxy.
 
     timeout_seconds: time limit of an answer, by default TIMEOUT_SECONDS. is_encrypted: use TLS, and only with
-    a server whose certificate is signed by an authority in `ca_file` (PEM), or by a public one without it.
-    Nothing is sent yet: the first request shows whether the server is there.
+    a server whose certificate is signed by an authority in `ca_file` (PEM), without it by one that this
+    machine trusts. Nothing is sent yet: the first request shows whether the server is there.
     """
     if not _HOST.fullmatch(influx_host):
         # The value is not shown: if it is not a name, it may contain a password.
         raise UserError(
             "--influx_host must be a host name or an address; give that alone, without anything else"
         )
-    timeout_seconds = timeout_seconds or TIMEOUT_SECONDS
-    session = _BoundedSession(timeout_seconds)
-    # Even with empty `proxies`, requests would use HTTP_PROXY and .netrc from the environment.
-    session.trust_env = False
-    return InfluxDBClient(
-        host=influx_host,
-        port=influx_port,
-        # Bytes, since requests would encode text as latin-1.
-        username=influx_user.encode(),
-        password=influx_pass.encode(),
-        timeout=timeout_seconds,
-        retries=ATTEMPTS,
-        proxies={},
-        ssl=is_encrypted,
-        verify_ssl=ca_file or True,
-        session=session,
+    connection = WebConnection(
+        influx_host, int(influx_port), is_encrypted, ca_file, timeout_seconds or TIMEOUT_SECONDS
     )
+    return InfluxClient(connection, influx_user, influx_pass)
 
 
 def check_names(db_name: str, measurement: str) -> None:
@@ -157,7 +96,7 @@ def check_names(db_name: str, measurement: str) -> None:
         )
 
 
-def checkDatabase(client: InfluxDBClient, db_name: str) -> None:
+def checkDatabase(client: InfluxClient, db_name: str) -> None:
     """Select the database for all further requests, creating it if it does not exist.
 
     A user without the right to list databases may still use one that exists. A refusal to list or create
@@ -169,13 +108,13 @@ def checkDatabase(client: InfluxDBClient, db_name: str) -> None:
         try:
             _create_database(client, db_name)
             logger.info("created the database %s", db_name)
-        except InfluxDBClientError as error:
+        except InfluxClientError as error:
             if error.code != 403:
                 raise
     client.switch_database(db_name)
 
 
-def database_names(client: InfluxDBClient) -> set[str] | None:
+def database_names(client: InfluxClient) -> set[str] | None:
     """The names of all databases; None if the server does not list them for this user."""
     try:
         with answers():
@@ -186,22 +125,21 @@ def database_names(client: InfluxDBClient) -> set[str] | None:
                 place = [column in _NAME_COLUMNS for column in series["columns"]].index(True)
                 names.update(row[place] for row in series["values"])
             return names
-    except InfluxDBClientError as error:
+    except InfluxClientError as error:
         # A refusal of the statement, not of the request, has no code.
         if error.code not in (403, None):
             raise
         return None
 
 
-def _create_database(client: InfluxDBClient, db_name: str) -> None:
+def _create_database(client: InfluxClient, db_name: str) -> None:
     """Create a database in InfluxDB 1.x. Raises NoDatabaseError if it is another version."""
     try:
         with answers():
             client.create_database(db_name)
-    except InfluxDBClientError as error:
-        header = getattr(client._session, "server_version", None)
-        version = influx_versions.version_of(str(error), header)
-        if error.code in (401, 403) or version == 1 and header:
+    except InfluxClientError as error:
+        version = influx_versions.version_of(str(error), client.server_version)
+        if error.code in (401, 403) or version == 1 and client.server_version:
             raise
         # Only 3 refuses it in words of which nothing is known.
         raise NoDatabaseError(str(error), version if version > 1 else 3, db_name) from None
@@ -212,24 +150,21 @@ def answers() -> Iterator[None]:
     """Turn an answer that is not from InfluxDB, but from a proxy or another program, into a server error."""
     try:
         yield
-    except requests.exceptions.JSONDecodeError:
-        raise InfluxDBServerError("not an answer of InfluxDB") from None
-    except requests.RequestException:
-        # Some of these are also a ValueError.
-        raise
     except _ODD_ANSWER:
-        raise InfluxDBServerError("not an answer of InfluxDB") from None
+        raise InfluxServerError(NOT_INFLUXDB) from None
 
 
 def describe_error(error: Exception, server: str, db_name: str) -> str:
     """One line for the user: what went wrong with InfluxDB at `server` (host:port), and what to do."""
     server = f"InfluxDB at {server}"
-    if isinstance(error, requests.Timeout):
-        return f"{server} did not answer within {TIMEOUT_SECONDS:g} s; check the server"
-    if isinstance(error, requests.exceptions.SSLError):
-        reason = _one_line(_innermost(error))
-        return f"{server} did not prove its identity by TLS ({reason}); check --influx_ssl and --influx_ca"
-    if isinstance(error, requests.RequestException):
+    if isinstance(error, WebError):
+        if error.kind == TIMEOUT:
+            return f"{server} did not answer within {TIMEOUT_SECONDS:g} s; check the server"
+        if error.kind == TLS:
+            reason = _one_line(error)
+            return (
+                f"{server} did not prove its identity by TLS ({reason}); check --influx_ssl and --influx_ca"
+            )
         return f"{server} cannot be reached; check --influx_host, --influx_port and that it runs"
     code = getattr(error, "code", None)
     reason = _one_line(error)
@@ -257,20 +192,11 @@ def describe_error(error: Exception, server: str, db_name: str) -> str:
 
 def kind_of(error: Exception) -> str:
     """One word for a label: unreachable, timeout, credentials, rights, database or error."""
-    if isinstance(error, requests.Timeout):
-        return "timeout"
-    if isinstance(error, requests.RequestException):
-        return "unreachable"
+    if isinstance(error, WebError):
+        return "timeout" if error.kind == TIMEOUT else "unreachable"
     if influx_versions.is_no_database(str(error)) or isinstance(error, NoDatabaseError):
         return "database"
     return {401: "credentials", 403: "rights"}.get(getattr(error, "code", None), "error")
-
-
-def _innermost(error: BaseException) -> BaseException:
-    """The original reason, which libraries have wrapped in their own errors."""
-    while isinstance(inner := getattr(error, "reason", None) or next(iter(error.args), None), BaseException):
-        error = inner
-    return error
 
 
 def _one_line(error: Exception) -> str:
@@ -278,7 +204,7 @@ def _one_line(error: Exception) -> str:
 
 
 def getLastRecords(
-    client: InfluxDBClient, queries: Sequence[str], measurements: Sequence[str]
+    client: InfluxClient, queries: Sequence[str], measurements: Sequence[str]
 ) -> tuple[Record, int | None]:
     """Run all queries in one request and keep the newest point of every series.
 
@@ -297,7 +223,7 @@ def getLastRecords(
 
 
 def insertAnomalies(
-    client: InfluxDBClient,
+    client: InfluxClient,
     influx_measurement: str,
     timestamps: Sequence[int],
     anomaly_np: np.ndarray,
@@ -319,7 +245,7 @@ def insertAnomalies(
         if (point := anomaly_point(influx_measurement, timestamp, values, tag_msg, severity, instance))
     ]
     if points:
-        client.write_points(points)
+        client.write(points)
 
 
 def anomaly_point(
@@ -373,7 +299,7 @@ class Refusal:
         return self.reason.removeprefix("partial write: ").startswith("unable to parse")
 
 
-def write_points(client: InfluxDBClient, db_name: str, points: Sequence[dict[str, Any]]) -> Refusal | None:
+def write_points(client: InfluxClient, db_name: str, points: Sequence[dict[str, Any]]) -> Refusal | None:
     """Write points, oldest first. Returns why InfluxDB refuses some of them, None if it accepts all.
 
     If it refuses one point, the others may be stored or not. Raises one of INFLUX_ERRORS if the points must
@@ -382,9 +308,8 @@ def write_points(client: InfluxDBClient, db_name: str, points: Sequence[dict[str
     """
     try:
         with answers():
-            # Times are ns where no precision is named; 3 does not know its name of 1.x.
-            client.write_points(list(points), database=db_name)
-    except InfluxDBClientError as error:
+            client.write(points, db_name)
+    except InfluxClientError as error:
         if error.code == 404:
             _create_database(client, db_name)
         if error.code not in (400, 413, 422):
@@ -393,9 +318,8 @@ def write_points(client: InfluxDBClient, db_name: str, points: Sequence[dict[str
     return None
 
 
-def _refusal(error: InfluxDBClientError) -> Refusal:
-    # The client puts the answer, which is JSON, after the code.
-    answer, count = influx_versions.refused_points(str(error.content))
+def _refusal(error: InfluxClientError) -> Refusal:
+    answer, count = influx_versions.refused_points(error.content)
     dropped, conflict = _DROPPED.search(answer), _TYPE_CONFLICT.search(answer)
     reason = re.sub(r"\s+", " ", answer).strip()[:200]
     return Refusal(
@@ -420,19 +344,13 @@ def one_of(tag: str, names: Sequence[str]) -> str:
     return f"{identifier(tag)}::tag =~ /^({expression})$/"
 
 
-def identifier(name: str) -> str:
-    """The name of a tag or measurement, quoted for InfluxQL."""
-    escaped = name.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-    return f'"{escaped}"'
-
-
 def quote(text: str) -> str:
     """A text, quoted for InfluxQL."""
     escaped = text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n")
     return f"'{escaped}'"
 
 
-def run(client: InfluxDBClient, statements: Sequence[str]) -> list[list[dict[str, Any]]]:
+def run(client: InfluxClient, statements: Sequence[str]) -> list[list[dict[str, Any]]]:
     """Run InfluxQL statements in one request; returns the series of each statement.
 
     A series is a dict of `name`, `tags`, `columns` and `values`. Raises one of INFLUX_ERRORS, which include
@@ -442,75 +360,65 @@ def run(client: InfluxDBClient, statements: Sequence[str]) -> list[list[dict[str
     for result in results(client, statements):
         # A complete answer of more than 10,000 rows is "partial" as well, but no query asks for so many.
         if is_cut(result):
-            raise InfluxDBServerError(CUT_SHORT)
+            raise InfluxServerError(CUT_SHORT)
         found.append(result["series"])
     return found
 
 
-def results(client: InfluxDBClient, statements: Sequence[str]) -> list[dict[str, Any]]:
+def results(client: InfluxClient, statements: Sequence[str]) -> list[dict[str, Any]]:
     """The checked result of each statement; every result has `series`.
 
     A server that takes only one statement a request is asked for each from then on.
     """
     if len(statements) == 1:
         return _ask(client, statements)
-    if client in _ASKED_SINGLY:
+    if client.takes_one_statement:
         return [result for statement in statements for result in _ask(client, [statement])]
     try:
         return _ask(client, statements)
-    except (InfluxDBClientError, InfluxDBServerError) as error:
+    except (InfluxClientError, InfluxServerError) as error:
         if getattr(error, "code", None) == 414:
             half = len(statements) // 2
             return [*results(client, statements[:half]), *results(client, statements[half:])]
         if not influx_versions.wants_single_statements(error):
             raise
-    _ASKED_SINGLY.add(client)
+    client.takes_one_statement = True
     return results(client, statements)
 
 
-def _ask(client: InfluxDBClient, statements: Sequence[str]) -> list[dict[str, Any]]:
+def _ask(client: InfluxClient, statements: Sequence[str]) -> list[dict[str, Any]]:
     """The checked results of one request."""
     with answers(), _told(client):
-        # JSON, since one text that is not UTF-8 makes a whole answer in the client's own format unreadable.
-        settings = {"db": client._database, "epoch": "ns", "q": ";".join(statements)}
-        is_1 = (getattr(client._session, "server_version", None) or "").startswith("1.")
-        if is_1 and len(settings["q"]) > _LONG_CHARACTERS:
-            response = client.request(
-                "query",
-                method="POST",
-                data=urlencode(settings),
-                headers=_JSON | {"Content-Type": "application/x-www-form-urlencoded"},
-            )
-        else:
-            response = client.request("query", params=settings, headers=_JSON)
-        if client in _ASKED_SINGLY and not response.content:
+        text = ";".join(statements)
+        is_1 = (client.server_version or "").startswith("1.")
+        answer = client.query(text, is_form=is_1 and len(text) > _LONG_CHARACTERS)
+        if client.takes_one_statement and answer is None:
             # What such a server answers if there are no rows.
             return [{"series": []}]
-        found = [{"series": [], **result} for result in response.json()["results"]]
+        found = [{"series": [], **result} for result in answer["results"]]
         # The first failure also ends the other statements, and their errors say only that.
         if errors := [result["error"] for result in found if "error" in result]:
             if "not executed" in errors[0] and len(statements) > 1:
                 # InfluxDB gives the reason that concerns all statements only if one is sent alone.
                 _ask(client, statements[:1])
-            raise InfluxDBClientError(errors[0])
+            raise InfluxClientError(errors[0])
         for series in (series for result in found for series in result["series"]):
             width = len(series["columns"])
             # A series without rows has no `values`.
             if any(len(row) != width for row in series.setdefault("values", [])):
                 raise ValueError("a row that is not whole")
     if len(found) != len(statements):
-        raise InfluxDBServerError(CUT_SHORT if any(map(is_cut, found)) else "not an answer of InfluxDB")
+        raise InfluxServerError(CUT_SHORT if any(map(is_cut, found)) else NOT_INFLUXDB)
     return found
 
 
 @contextlib.contextmanager
-def _told(client: InfluxDBClient) -> Iterator[None]:
+def _told(client: InfluxClient) -> Iterator[None]:
     """Raise a refusal that only InfluxDB 2 or 3 knows, or that needs another remedy there, as its class."""
     try:
         yield
-    except (InfluxDBClientError, InfluxDBServerError) as error:
-        header = getattr(client._session, "server_version", None)
-        if (told := influx_versions.told(error, header)) is error:
+    except (InfluxClientError, InfluxServerError) as error:
+        if (told := influx_versions.told(error, client.server_version)) is error:
             raise
         raise told from None
 
@@ -520,17 +428,17 @@ def is_cut(result: dict[str, Any]) -> bool:
     return any(part.get("partial") for part in (result, *result["series"]))
 
 
-def run_newest(client: InfluxDBClient, queries: Callable[[str], Sequence[str]]) -> list[list[dict[str, Any]]]:
+def run_newest(client: InfluxClient, queries: Callable[[str], Sequence[str]]) -> list[list[dict[str, Any]]]:
     """As run, of statements that ask for the newest rows, however old these are.
 
     queries: from a condition of the time to the statements. InfluxDB 3 Core is asked for two days, and then
     for the two days before, until there is a row.
     """
-    if client not in _READ_IN_PIECES:
+    if not client.reads_in_pieces:
         try:
             return run(client, queries("time > 0"))
         except LongTimeError:
-            _READ_IN_PIECES.add(client)
+            client.reads_in_pieces = True
     piece_ns = PIECE_SECONDS * 10**9
     end = time_ns()
     found = run(client, queries(f"time > {end - piece_ns}"))
@@ -542,21 +450,21 @@ def run_newest(client: InfluxDBClient, queries: Callable[[str], Sequence[str]]) 
     return found
 
 
-def in_pieces(client: InfluxDBClient, start: int, end: int, read: Callable[[int, int], _T]) -> list[_T]:
+def in_pieces(client: InfluxClient, start: int, end: int, read: Callable[[int, int], _T]) -> list[_T]:
     """What `read` returns of the time after `start` and up to `end` (seconds): of all at once, or, where
     InfluxDB 3 Core refuses that, of pieces of two days, the newest first.
     """
-    if client not in _READ_IN_PIECES:
+    if not client.reads_in_pieces:
         try:
             return [read(start, end)]
         except LongTimeError:
-            _READ_IN_PIECES.add(client)
+            client.reads_in_pieces = True
     ends = range(end, start, -PIECE_SECONDS) or (end,)
     return [read(max(until - PIECE_SECONDS, start), until) for until in ends]
 
 
 def _run(
-    client: InfluxDBClient, queries: Sequence[str], measurements: Sequence[str]
+    client: InfluxClient, queries: Sequence[str], measurements: Sequence[str]
 ) -> dict[str, list[dict[str, Any]]]:
     """Answers of all queries, one request: measurement -> points with `time`, `value` and their tags."""
     points: dict[str, list[dict[str, Any]]] = {}

@@ -8,10 +8,8 @@ from __future__ import annotations
 import json
 import re
 
-from influxdb.exceptions import InfluxDBClientError, InfluxDBServerError
+from influx_client import InfluxClientError, InfluxServerError
 
-# 2 says which version it is in this header of every answer, 3 in none.
-VERSION_HEADER = "X-Influxdb-Version"
 _CREATION = {
     1: "create it for Prometheus (CREATE DATABASE {0})",
     2: (
@@ -27,7 +25,7 @@ _FILE_LIMIT = re.compile(r"exceed(ing the|ed) file limit")
 _SINGLE_STATEMENT = re.compile(r"only one influxql statement", re.IGNORECASE)
 
 
-class NoDatabaseError(InfluxDBClientError):
+class NoDatabaseError(InfluxClientError):
     """The database is not there. version: 1, 2 or 3; a database is created differently in each."""
 
     def __init__(self, words: str, version: int, database: str | None = None) -> None:
@@ -35,14 +33,14 @@ class NoDatabaseError(InfluxDBClientError):
         self.version, self.database = version, database
 
 
-class LongTimeError(InfluxDBClientError):
+class LongTimeError(InfluxClientError):
     """InfluxDB 3 Core refuses a query because it concerns too long a time.
 
     It reads 432 files at most, by default one for each 10 minutes: 72 hours.
     """
 
 
-def told(error: InfluxDBClientError | InfluxDBServerError, header: str | None = None) -> Exception:
+def told(error: InfluxClientError | InfluxServerError, header: str | None = None) -> Exception:
     """The same error as one of the classes above, if it is one of them. header: of the server's answers."""
     words = str(error)
     if _FILE_LIMIT.search(words):

@@ -6,23 +6,19 @@ Times are integer nanoseconds since 1970, UTC; both servers keep milliseconds.
 from __future__ import annotations
 
 import base64
-import http.client
 import json
 import re
-import ssl
-import weakref
 from collections.abc import Iterable, Mapping, Sequence
-from time import monotonic
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from common.files import UserError
+from common.web import ANSWER_TOO_LARGE, WebConnection, WebError
 
 # A hung server must not block a poll for ever. The next poll is the retry.
 PROMETHEUS_SECONDS = 4.0
 # A normal answer has some kilobytes.
 LARGEST_ANSWER_BYTES = 16 << 20
-_PART_BYTES = 1 << 16
 _MS = 10**6
 _HOST = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?|[0-9A-Fa-f:.]+(%\w+)?")
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?|[+-]?Inf|NaN", re.ASCII)
@@ -89,17 +85,10 @@ class Prometheus:
         if not is_whole or not _HOST.fullmatch(parts.hostname or "") or not _is_path(parts.path):
             raise UserError(_BAD_URL)
         self._path = parts.path.rstrip("/")
-        self._timeout_seconds = timeout_seconds
         # As messages name it.
         self.url = f"{parts.scheme}://{parts.netloc}{self._path}"
-        if parts.scheme == "https":
-            context = ssl.create_default_context(cafile=ca_file)
-            self._connection: http.client.HTTPConnection = http.client.HTTPSConnection(
-                parts.hostname, port, timeout=timeout_seconds, context=context
-            )
-        else:
-            self._connection = http.client.HTTPConnection(parts.hostname, port, timeout=timeout_seconds)
-        weakref.finalize(self, self._connection.close)
+        is_encrypted = parts.scheme == "https"
+        self._connection = WebConnection(parts.hostname, port, is_encrypted, ca_file, timeout_seconds)
         self._headers = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"}
         if user or password:
             secret = base64.b64encode(f"{user}:{password}".encode()).decode()
@@ -168,51 +157,16 @@ class Prometheus:
 
     def _request(self, path: str, body: bytes | None, most_bytes: int) -> tuple[int, bytes]:
         """Status and content of an answer that is read within the time limit."""
-        was_open = self._connection.sock is not None
+        method, target = "GET" if body is None else "POST", f"{self._path}/api/v1/{path}"
         try:
-            try:
-                return self._exchange(path, body, most_bytes)
-            except (http.client.RemoteDisconnected, ConnectionError):
-                # The server may have closed a connection that was not used for a while.
-                if not was_open:
-                    raise
-                self._connection.close()
-                return self._exchange(path, body, most_bytes)
-        except TimeoutError:
-            raise PrometheusError("timeout", f"{self._timeout_seconds:g} s") from None
-        except ssl.SSLError as error:
-            raise PrometheusError("tls", getattr(error, "verify_message", "") or f"{error}") from None
-        except (OSError, http.client.HTTPException) as error:
-            raise PrometheusError("unreachable", f"{error}") from None
-
-    def _exchange(self, path: str, body: bytes | None, most_bytes: int) -> tuple[int, bytes]:
-        connection, is_done = self._connection, False
-        deadline = monotonic() + self._timeout_seconds
-        try:
-            if connection.sock is not None:
-                connection.sock.settimeout(self._timeout_seconds)
-            target = f"{self._path}/api/v1/{path}"
-            connection.request("GET" if body is None else "POST", target, body, self._headers)
-            response = connection.getresponse()
-            content = bytearray()
-            left = response.length
-            # Read what has arrived, without waiting for a full buffer: a server may send a byte now and then.
-            while left != 0 and (part := response.read1(_PART_BYTES if left is None else left)):
-                content += part
-                left = None if left is None else left - len(part)
-                if len(content) > most_bytes:
-                    raise TooMuchError("error", f"more than {most_bytes >> 10} KB")
-                if monotonic() > deadline:
-                    raise TimeoutError
-            if left:
-                raise http.client.IncompleteRead(bytes(content))
-            response.close()
-            is_done = True
-        finally:
-            # A connection with unread data cannot be used for the next request.
-            if not is_done:
-                connection.close()
-        return response.status, bytes(content)
+            answer = self._connection.ask(method, target, body, self._headers, most_bytes)
+        except WebError as error:
+            if error.kind == ANSWER_TOO_LARGE:
+                raise TooMuchError("error", f"{error}") from None
+            # Of a certificate, the words that say what is wrong with it.
+            reason = getattr(error.__cause__, "verify_message", "") or f"{error}"
+            raise PrometheusError(error.kind, reason) from None
+        return answer.status, answer.content
 
 
 def _is_path(path: str) -> bool:

@@ -26,8 +26,8 @@ from common.alerts import ALERT_RECORDS
 from edge.bundle import Bundle, load_bundle
 from edge.changes import FOUND_SHARE, TRIES, with_change
 from edge.datasets import load_records
+from edge.defaults import DEFAULT_PERCENTILE
 from edge.detector import Verdict, detect
-from edge.evaluation import DEFAULT_PERCENTILE
 from edge.network import SEED
 from edge.paths import DEFAULT_MODEL
 from edge.recording import outside

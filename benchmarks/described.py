@@ -30,7 +30,7 @@ SKAB_DATABASE = "skab"
 def write(server: Influxd, recording: Recording) -> None:
     """Write the sensors of a recording, one measurement for each."""
     client = influx_utils.initializeConnection(server.host, server.port, "", "")
-    client.drop_database(SKAB_DATABASE)
+    client.query(f"DROP DATABASE {SKAB_DATABASE}", is_form=True)
     client.create_database(SKAB_DATABASE)
     times = recording.frame.index.as_unit("ns").asi8.tolist()
     for name in recording.metrics:
@@ -38,7 +38,8 @@ def write(server: Influxd, recording: Recording) -> None:
             {"measurement": name, "time": time, "fields": {"value": value}, "tags": {"instance": "bench"}}
             for time, value in zip(times, recording.frame[name].tolist(), strict=True)
         ]
-        client.write_points(points, time_precision="n", database=SKAB_DATABASE, batch_size=5000)
+        for first in range(0, len(points), 5000):
+            client.write(points[first : first + 5000], SKAB_DATABASE)
 
 
 def run(folder: Path, *arguments: str) -> str:

@@ -109,7 +109,9 @@ class SimulatedFleet:
 def stored(place: Influxd) -> list[tuple[str, int, str]]:
     """Node, time and severity of the points in the database; a point twice would be here twice."""
     client = influx_utils.initializeConnection(place.host, place.port, "", "")
-    points = client.query(f'SELECT * FROM "{MEASUREMENT}"', epoch="ns", database="edge").get_points()
+    client.switch_database("edge")
+    ((found,),) = influx_utils.run(client, [f'SELECT * FROM "{MEASUREMENT}"'])
+    points = [dict(zip(found["columns"], row, strict=True)) for row in found["values"]]
     return [(point["node"], point["time"], point["severity"]) for point in points]
 
 

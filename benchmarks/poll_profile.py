@@ -23,7 +23,7 @@ POLLS, SKIPPED = 60, 5
 POLL_PARTS = {
     "predict": [("edge.bundle", "Predictor.__call__")],
     "judge, but for that": [("edge.polling", "_judge")],
-    "ask InfluxDB: HTTP client": [("influxdb", "InfluxDBClient.request")],
+    "ask InfluxDB: HTTP client": [("common.web", "WebConnection.ask")],
     "read its answer": [("edge.samples", "InfluxSource.answer")],
     "choose samples, make columns": [("edge.polling", "_Poll.read")],
     "publish": [("edge.poll_log", "PollLog.publish")],

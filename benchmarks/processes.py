@@ -14,6 +14,8 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from influxdb import InfluxDBClient
+
 import influx_utils
 from lab.influxd import Influxd
 from nodes.series import Record, series_tags
@@ -78,7 +80,7 @@ def live(place: Influxd, samples: Record, names: Sequence[str] | None = None) ->
     """
     lines = sorted(_lines(samples))
     times = [time_ns for time_ns, *_ in lines]
-    client = influx_utils.initializeConnection(place.host, place.port, "", "", timeout_seconds=60.0)
+    client = InfluxDBClient(place.host, place.port, timeout=60.0, retries=1)
     written = 0
     ended = threading.Event()
 

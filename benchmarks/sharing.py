@@ -40,6 +40,8 @@ ATTACK_SECONDS = 720.0
 FIT_STEPS = 720
 # A node that is new has so many hours of its own, and is judged until it has so many.
 FIRST_HOURS = ((1, 6), (6, 24), (24, 72))
+# Its thresholds are so many times those that its records propose.
+FACTORS = (1.0, 1.5, 2.0, 2.5, 3.0, 5.0)
 # It is new on a Monday at eight.
 NEW_START = NORMAL_START + 7 * DAY_SECONDS + 8 * 3600.0
 # Points of CPU and RAM, and multiples of the traffic at rest.
@@ -198,15 +200,25 @@ class Subject:
         return cls(node, whole.iloc[:own], attacks, attacked.iloc[own:end], whole.iloc[own:end])
 
 
-def judge(subject: Subject, own: TrainingSet, predict: Forecast, tally: Tally) -> None:
-    """Judge the records of a node by a network and its own statistics, habits and thresholds."""
+def judge(subject: Subject, own: TrainingSet, predict: Forecast, *tallies: tuple[float, Tally]) -> None:
+    """Judge the records of a node by a network and its own statistics, habits and thresholds.
+
+    tallies: each with how many times the thresholds are that the node's records propose.
+    """
     bundle = bundle_of(own, predict)
-    thresholds = learnt_thresholds(bundle, subject.recording)
+    proposed = learnt_thresholds(bundle, subject.recording)
+    attacked, normal = (score_dataset(bundle, frame) for frame in (subject.attacked, subject.normal))
+    errors = metric_square_errors(own.targets[own.split :], predict(own.inputs[own.split :]), own.metrics)
+    for factor, tally in tallies:
+        thresholds = {key: factor * value for key, value in proposed.items()}
+        _count_found(subject, detect(thresholds, subject.attacked, attacked), tally)
+        summary = summarise(detect(thresholds, subject.normal, normal), ())
+        tally.anomalies.append(summary["false_anomalies_per_day"])
+        tally.alerts.append(summary["false_alerts_per_day"])
+        tally.rmse.append(float(np.sqrt(errors.mean(axis=0)[-1])))
 
-    def verdicts(frame: pd.DataFrame) -> list[Verdict]:
-        return detect(thresholds, frame, score_dataset(bundle, frame))
 
-    judged = verdicts(subject.attacked)
+def _count_found(subject: Subject, judged: Sequence[Verdict], tally: Tally) -> None:
     times = np.array([one.time for one in judged]) / 1e9
     flagged = np.array([one.is_anomaly for one in judged])
     alerted = np.array([one.status == ALERT for one in judged])
@@ -218,11 +230,6 @@ def judge(subject: Subject, own: TrainingSet, predict: Forecast, tally: Tally) -
         tally.found[size] += bool(alerted[inside].any() and not was_up)
         tally.records += int(inside.sum())
         tally.flagged += int(flagged[inside].sum())
-    summary = summarise(verdicts(subject.normal), ())
-    tally.anomalies.append(summary["false_anomalies_per_day"])
-    tally.alerts.append(summary["false_alerts_per_day"])
-    errors = metric_square_errors(own.targets[own.split :], predict(own.inputs[own.split :]), own.metrics)
-    tally.rmse.append(float(np.sqrt(errors.mean(axis=0)[-1])))
 
 
 def mean_of(own: TrainingSet) -> Forecast:
@@ -268,7 +275,7 @@ def study_seed(seed: int, tallies: dict[str, Tally], seconds: dict[str, list[flo
             **shared,
         }
         for way, predict in ways.items():
-            judge(subject, own, predict, tallies.setdefault(f"{group}: {way}", Tally()))
+            judge(subject, own, predict, (1.0, tallies.setdefault(f"{group}: {way}", Tally())))
         for hours, until in FIRST_HOURS if group == "left out" else ():
             new = Subject.new(subject.node, hours, until)
             first = prepared(new.recording)
@@ -279,17 +286,28 @@ def study_seed(seed: int, tallies: dict[str, Tally], seconds: dict[str, list[flo
             if longer:
                 ways["one each"] = fit(f"one each, {hours} h", [first])
             for way, predict in ways.items():
-                judge(new, first, predict, tallies.setdefault(f"new, {hours:2} h: {way}", Tally()))
+                of_factors = [
+                    (factor, tallies.setdefault(f"new, {hours:2} h, x {factor}: {way}", Tally()))
+                    for factor in FACTORS
+                ]
+                judge(new, first, predict, *of_factors)
         print(subject.node.name, subject.node.kind, group, flush=True)
 
 
-def show(tallies: dict[str, Tally], seconds: dict[str, list[float]]) -> dict[str, Any]:
-    """Print the table, and return it."""
-    rows = {name: tally.row() for name, tally in sorted(tallies.items())}
-    names = list(next(iter(rows.values())))
-    print("".ljust(50), *(name.rjust(10) for name in names))
-    for name, row in rows.items():
-        print(name.ljust(50), *(str(row[key]).rjust(10) for key in names))
+def show(by_seed: Sequence[dict[str, Tally]], seconds: dict[str, list[float]]) -> dict[str, Any]:
+    """Print the table, and return it: of each cell the mean of the seeds, and its least and most."""
+    found: dict[str, list[dict[str, float]]] = {}
+    for tallies in by_seed:
+        for name, tally in tallies.items():
+            found.setdefault(name, []).append(tally.row())
+    rows = {
+        name: {key: [row[key] for row in of_seeds] for key in of_seeds[0]}
+        for name, of_seeds in sorted(found.items())
+    }
+    print("".ljust(44), *(key.rjust(22) for key in next(iter(rows.values()))))
+    for name, cells in rows.items():
+        texts = (f"{np.mean(of):.3g} ({min(of):.3g} to {max(of):.3g})" for of in cells.values())
+        print(name.ljust(44), *(text.rjust(22) for text in texts))
     costs = {what: [round(sum(of), 1), len(of)] for what, of in seconds.items()}
     print("CPU seconds of training, and how many networks:", costs)
     return {"rows": rows, "seconds": costs}
@@ -298,14 +316,15 @@ def show(tallies: dict[str, Tally], seconds: dict[str, list[float]]) -> dict[str
 def main() -> None:
     """Run the study and print its table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sharing", description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--longer", action="store_true", help="also what takes long and changes little")
     options = parser.parse_args()
-    tallies: dict[str, Tally] = {}
+    by_seed: list[dict[str, Tally]] = []
     seconds: dict[str, list[float]] = {}
     for seed in options.seeds:
-        study_seed(seed, tallies, seconds, options.longer)
-        saveDictJson(show(tallies, seconds), "plots/sharing.json")
+        by_seed.append({})
+        study_seed(seed, by_seed[-1], seconds, options.longer)
+        saveDictJson(show(by_seed, seconds), "plots/sharing.json")
 
 
 if __name__ == "__main__":

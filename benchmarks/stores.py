@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from influxdb import InfluxDBClient
+
 import influx_utils
 from common.files import saveDictJson
 from edge.bundle import load_bundle
@@ -67,10 +69,11 @@ def _with_influx(folder: Path) -> dict[str, float]:
     with Influxd(folder) as server:
         client = influx_utils.initializeConnection(server.host, server.port, "", "")
         influx_utils.checkDatabase(client, "edge")
+        writer = InfluxDBClient(server.host, server.port)
 
         def write(samples: Record) -> None:
             batch = [(name, point) for name, points in samples.items() for point in points]
-            client.request(
+            writer.request(
                 "api/v1/prom/write",
                 method="POST",
                 params={"db": "edge"},

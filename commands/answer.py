@@ -168,7 +168,7 @@ def _write_normal(options: argparse.Namespace, half: str, entry: Mapping[str, An
     for one in members or [entry]:
         start, end = _span(half, one)
         polls = PollLog(options.state_dir, MOST_BYTES_OF_MANY)
-        verdicts = list(polls.verdicts(None, 0, str(one["node"]))) if half == EDGE else []
+        verdicts = polls.verdicts(None, 0, str(one["node"])) if half == EDGE else []
         until = end if one["ended"] else time.time_ns()
         anomalies = [verdict for verdict in verdicts if verdict.is_loud and start <= verdict.time <= until]
         last = max((verdict.time for verdict in anomalies), default=end)

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import ssl
-from typing import TYPE_CHECKING
 
 import influx_utils
 from common.files import UserError, is_there, read_file
-
-if TYPE_CHECKING:
-    from influxdb import InfluxDBClient
+from influx_client import InfluxClient
 
 # The certificates of all public authorities together have a quarter of a MB.
 CA_BYTES = 10_000_000
@@ -18,7 +14,7 @@ CA_BYTES = 10_000_000
 
 def connect(
     options: argparse.Namespace, measurement: str, timeout_seconds: float | None = None
-) -> tuple[str, InfluxDBClient]:
+) -> tuple[str, InfluxClient]:
     """The server as messages name it (host:port), and a client for it, with a time limit of an answer."""
     influx_utils.check_names(options.influx_db, measurement)
     if options.influx_ca:
@@ -43,6 +39,8 @@ def check_ca(filename: str, option: str) -> None:
     if not is_there(filename):
         raise UserError(f"{filename}: no such file; check {option}")
     read_file(filename, CA_BYTES)
+    import ssl
+
     try:
         ssl.create_default_context(cafile=filename)
     except OSError as error:

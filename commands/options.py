@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 
 from common.public_holidays import parse_country
 from common.times import parse_time
-from edge.evaluation import DEFAULT_PERCENTILE
+from edge.defaults import DEFAULT_EPOCHS, DEFAULT_PERCENTILE, ENOUGH_STEPS
 from edge.paths import (
     DEFAULT_MODEL,
     cpu_testset,
@@ -25,11 +25,9 @@ from edge.paths import (
     plots_prefix,
     trainset,
 )
-from edge.training import DEFAULT_EPOCHS, ENOUGH_STEPS
 from nodes.series import RECORD_SECONDS
-from ports.samples import PORT_ANOMALIES
 
-EDGE_ANOMALIES = "detected_anomalies"
+EDGE_ANOMALIES, PORT_ANOMALIES = "detected_anomalies", "detected_port_anomalies"
 # Where samples are read, and where anomalies go.
 INFLUXDB, PROMETHEUS, METRICS_ALONE = "influxdb", "prometheus", "metrics"
 # The first is the default. ports.detectors has them too, but is imported only when ports are watched.
@@ -1060,7 +1058,7 @@ OPTIONS = (
     Option(
         "jobs",
         "processes",
-        (TRAIN,),
+        (COLLECT, TRAIN),
         "how many processes to use for many nodes",
         default=_machine_cpus,
         kind=_JOBS,

@@ -8,13 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import influx_utils
-from commands.options import PORT_DETECTORS
+from commands.options import PORT_ANOMALIES, PORT_DETECTORS
 from commands.stores import port_source, port_store
 from common.answers import load_answers
 from common.calendars import load_windows
 from common.files import UnavailableError, UserError
 from parallel.cluster import Cluster
-from ports.samples import PORT_ANOMALIES
 from prometheus_utils import PrometheusError, describe_prometheus_error
 from service import loop
 from service.systemd import Ending

@@ -4,30 +4,30 @@ from __future__ import annotations
 
 import argparse
 from functools import partial
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from commands.influx import check_ca, connect
 from commands.options import EDGE_ANOMALIES, INFLUXDB, METRICS_ALONE, PROMETHEUS
 from common.files import UserError
-from edge.prometheus_samples import PrometheusSource, check_node
-from edge.prometheus_survey import PrometheusSurveyor
 from edge.samples import InfluxSource
 from edge.source import SampleSource
 from edge.survey import InfluxSurveyor
+from influx_client import InfluxClient
 from nodes.node import Node
 from nodes.survey import SURVEY_TIMEOUT_SECONDS, Surveyor
-from prometheus_utils import PROMETHEUS_SECONDS, Prometheus
 
 if TYPE_CHECKING:
-    from influxdb import InfluxDBClient
-
     from ports.prometheus_source import Stored
     from ports.sources import Source
+    from prometheus_utils import Prometheus
 
 
 def edge_source(options: argparse.Namespace, *nodes: Node) -> SampleSource:
     """Where the samples of nodes are read. Raises UserError for options that cannot be used."""
     if options.source == PROMETHEUS:
+        from edge.prometheus_samples import PrometheusSource, check_node
+
         for node in nodes:
             check_node(node)
         return PrometheusSource(prometheus_client(options))
@@ -43,14 +43,18 @@ def surveyor(options: argparse.Namespace, timeout_seconds: float | None = None) 
     """
     timeout_seconds = timeout_seconds or SURVEY_TIMEOUT_SECONDS
     if options.source == PROMETHEUS:
+        from edge.prometheus_survey import PrometheusSurveyor
+
         return PrometheusSurveyor(prometheus_client(options, timeout_seconds))
     server, client = connect(options, EDGE_ANOMALIES, timeout_seconds)
     client.switch_database(options.influx_db)
     return InfluxSurveyor(client, server, options.influx_db, timeout_seconds)
 
 
-def prometheus_client(options: argparse.Namespace, timeout_seconds: float = PROMETHEUS_SECONDS) -> Prometheus:
+def prometheus_client(options: argparse.Namespace, timeout_seconds: float | None = None) -> Prometheus:
     """A client of Prometheus. Raises UserError for options that cannot be used."""
+    from prometheus_utils import PROMETHEUS_SECONDS, Prometheus
+
     if options.prometheus_ca:
         if not options.prometheus_url.startswith("https:"):
             raise UserError("--prometheus_ca is for TLS; --prometheus_url must then begin with https://")
@@ -60,16 +64,19 @@ def prometheus_client(options: argparse.Namespace, timeout_seconds: float = PROM
         options.prometheus_user,
         options.prometheus_pass,
         options.prometheus_ca,
-        timeout_seconds,
+        timeout_seconds or PROMETHEUS_SECONDS,
     )
 
 
-def anomaly_store(options: argparse.Namespace) -> tuple[str, InfluxDBClient | None]:
+def anomaly_store(options: argparse.Namespace) -> tuple[str, InfluxClient | None]:
     """The server that stores anomalies, as messages name it, and a client for it.
 
     None means that they are in the service's own metrics alone. Raises UserError if nobody could see them.
     """
     if options.source == INFLUXDB or options.anomalies != METRICS_ALONE:
+        # It is loaded when the first point is written; that it is missing is said now.
+        if find_spec("influxdb") is None:
+            raise ModuleNotFoundError(name="influxdb")
         return connect(options, options.influx_measurement)
     if options.metrics_port is None and not options.once:
         raise UserError(

@@ -8,13 +8,15 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from commands.collect import collect_first, collect_nodes
+from commands.collect import collect_first
+from commands.collect_nodes import collect_nodes
 from commands.fleet import nodes_with_folder, selected_nodes
 from common.answers import Answer, load_answers
 from common.calendars import Window, load_windows
 from common.files import UserError, is_there
 from edge import evaluation, sharing
 from edge.bundle import bundle_paths, check_model_name, load_bundle
+from edge.gathered import GatheredNotices
 from edge.paths import cpu_testset, iperf_testset, plots_prefix
 from edge.sensitivity import describe_blind
 from edge.sequences import N_STEPS
@@ -126,7 +128,7 @@ def train_nodes(options: argparse.Namespace, nodes: Sequence[Named]) -> None:
     All nodes teach a network; those that are named get the one of the other nodes, if there is one. A node
     that cannot be trained keeps what it has. Raises UserError in the end, if there is any.
     """
-    faults = collect_nodes(options, nodes, is_new=True) if options.since else {}
+    faults = collect_nodes(options, nodes, adds=True) if options.since else {}
     names = [one.name for one in nodes]
     answers, windows = _answers(options)
     tasks = [
@@ -144,15 +146,16 @@ def train_nodes(options: argparse.Namespace, nodes: Sequence[Named]) -> None:
     ]
     there = [] if ALL_NODES in options.node else networks_there(options.nodes_dir, names, options.interval)
     cluster = Cluster(options.jobs, options.scheduler)
-    networks = set()
+    networks, gathered = set(), GatheredNotices()
     for outcome in sharing.train_nodes(tasks, cluster, options.epochs, there):
         for level, line in outcome.notes:
-            logger.log(level, "%s: %s", outcome.name, line)
+            gathered.add(outcome.name, level, line)
         if outcome.fault:
             faults[outcome.name] = outcome.fault
-            logger.error("%s: %s", outcome.name, outcome.fault)
+            gathered.add(outcome.name, logging.ERROR, outcome.fault)
         else:
             networks.add(outcome.network)
+    gathered.log()
     share = ""
     if networks:
         is_one = len(networks) == 1

@@ -17,11 +17,11 @@ import hashlib
 import json
 import logging
 import os
+import shlex
 import shutil
 import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -133,6 +133,8 @@ def save_bundle(
 
 def trained_by() -> dict[str, str]:
     """The versions of the packages that train."""
+    from importlib.metadata import version
+
     return {name: version(name) for name in ("tensorflow", "keras", "numpy")}
 
 
@@ -219,19 +221,20 @@ def load_bundle(
     metrics: MetricTable = METRICS,
     n_steps: int = N_STEPS,
     networks: Networks | None = None,
+    node: str = "",
 ) -> Bundle:
     """Load what test mode needs, refusing files that do not belong together.
 
     metrics: those of the node that is judged; the bundle has them without those that never changed in the
-    training set. networks: remembers the networks of bundles that share them. Raises UserError for a missing
-    or unusable file, for a checksum
-    that differs from the identity's, and for a network that cannot be run or was trained for other metrics,
-    features or steps.
+    training set. networks: remembers the networks of bundles that share them. node: its name, for the remedy;
+    empty for the only one. Raises UserError for a missing or unusable file, for a checksum that differs from
+    the identity's, and for a network that cannot be run or was trained for other metrics, features or steps.
     """
     paths = bundle_paths(model_filename)
+    training = f"--mode train --node {shlex.quote(node)}" if node else f"--mode train --model {paths.model}"
     for path in (paths.identity, paths.litert, paths.stats):
         if not is_there(path):
-            raise UserError(f"{path}: no such file; --mode train --model {paths.model} writes it")
+            raise UserError(f"{path}: no such file; {training} writes it")
     identity, stats = loadDictJson(paths.identity), loadDictJson(paths.stats)
     try:
         sums = identity["sha256"]
@@ -255,8 +258,7 @@ def load_bundle(
         )
     except (AttributeError, KeyError, TypeError, ValueError):
         raise UserError(
-            f"{paths.identity}: is not the identity of a trained model; --mode train --model {paths.model}"
-            " writes it"
+            f"{paths.identity}: is not the identity of a trained model; {training} writes it"
         ) from None
     wanted = {name: one for name, one in metrics.description.items() if name not in constant}
     if difference := _difference(trained_metrics, wanted):
@@ -275,7 +277,7 @@ def load_bundle(
     # The edge node may have only the LiteRT twin.
     if is_there(paths.model):
         found["model"] = networks.sha256(paths.model)
-    remedy = f"restore all files of one training, or train again with --mode train --model {paths.model}"
+    remedy = f"restore all files of one training, or train again with {training}"
     for part, checksum in found.items():
         if checksum != expected[part]:
             raise UserError(f"{getattr(paths, part)}: does not belong to {paths.identity}; {remedy}")
@@ -401,6 +403,8 @@ class Predictor:
         self._shape: tuple[int, ...] = ()
 
     def __call__(self, inputs: np.ndarray) -> np.ndarray:
+        if 0 < len(inputs) <= PREDICTED_AT_ONCE:
+            return self._predict(inputs)
         batches = range(0, len(inputs), PREDICTED_AT_ONCE)
         parts = [self._predict(inputs[i : i + PREDICTED_AT_ONCE]) for i in batches]
         return np.concatenate(parts) if parts else np.empty((0, inputs.shape[2]), dtype=np.float32)

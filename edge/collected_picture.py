@@ -10,7 +10,8 @@ import numpy as np
 
 from common.files import replace_file
 from common.times import format_time
-from edge.pictures import add_legend, label_times, level_unit
+from edge.pictures import add_legend, level_unit
+from edge.scales import label_times
 from nodes.metrics import Metric
 from nodes.node import Node
 

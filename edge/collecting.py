@@ -20,7 +20,7 @@ from common.files import UserError
 from common.times import format_time
 from edge.datasets import LATE_FACTOR, read_columns
 from edge.selection import Choice, Selection, in_slots
-from edge.source import SampleSource
+from edge.source import SamplesOf, SampleSource
 from nodes.node import Node, getColumnNames
 from nodes.series import Point, Record, monitored_series
 
@@ -192,9 +192,8 @@ class Collector:
         chunks = [(begin, min(begin + chunk_ns, end)) for begin in range(start, end, chunk_ns)]
         for begin, until in progress(chunks):
             known_tags = self._selection.known_tags()
-            found = self._source.get_samples(
-                self._node, begin, until, self._interval_seconds, known_tags=known_tags
-            )
+            wanted = SamplesOf(self._node, begin, until, self._interval_seconds, known_tags=known_tags)
+            found = self._source.get_samples(wanted)
             self.flooded.update(dict.fromkeys(found.flooded))
             slots = in_slots(found.lines, self._node, self._interval_ns)
             # A history of two nodes cannot be told apart.

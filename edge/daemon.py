@@ -14,17 +14,18 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import influx_utils
 from common.files import UserError
 from edge import pictures
 from edge.delivery import REFUSED_RETRY_SECONDS, Delivery
 from edge.exporter import FAILING, SILENT, STATUSES_OF_NODES, WITHOUT_MODEL, EdgeMetrics
+from edge.gathered import GatheredNotices
 from edge.incidents import Alert
-from edge.many_nodes import GatheredNotices, ManyNodes
+from edge.many_nodes import ManyNodes
 from edge.monitor import Judged
 from edge.poll_log import MOST_BYTES, MOST_BYTES_OF_MANY, Polled, PollLog
 from edge.polling import poll_all
@@ -33,6 +34,7 @@ from edge.source import SampleSource
 from edge.timing import seconds_to_next_poll
 from edge.watch import Found, Watch, WatchSettings
 from edge.watched_nodes import WatchedNodes
+from influx_client import InfluxClient
 from nodes.fleet import Named
 from nodes.names import listed_names
 from service import loop
@@ -40,9 +42,6 @@ from service.incident_log import IncidentLog
 from service.log import ABOUT_NODE, Notices
 from service.store import Store, StoreError
 from service.systemd import Ending, notify_systemd
-
-if TYPE_CHECKING:
-    from influxdb import InfluxDBClient
 
 logger = logging.getLogger("find_anomalies")
 
@@ -84,7 +83,7 @@ class Daemon:
         self,
         settings: Settings,
         source: SampleSource,
-        client: InfluxDBClient | None,
+        client: InfluxClient | None,
         nodes: Sequence[Named],
         store: Store,
         exporter: EdgeMetrics,
@@ -382,12 +381,23 @@ class Daemon:
             self._notices.mended("waiting", "all nodes are watched")
 
     def _draw(self, alerts: dict[str, list[Alert]]) -> None:
-        drawings = []
-        for name, ended in alerts.items():
-            watch = self.nodes.watches[name]
-            read = partial(self.poll_log.verdicts, watch.bundle.identity, watch.picture_begins(ended), name)
-            folder = Path(self._settings.plot_dir) / name
-            drawings.append(pictures.Drawing(ended, read, watch.bundle, watch.thresholds, folder))
+        watches = self.nodes.watches
+        wanted = {
+            name: (watches[name].bundle.identity, watches[name].picture_begins(ended))
+            for name, ended in alerts.items()
+        }
+        # The process that draws reads the file once.
+        read = cache(partial(self.poll_log.verdicts_of, wanted))
+        drawings = [
+            pictures.Drawing(
+                ended,
+                lambda name=name: read()[name],
+                watches[name].bundle,
+                watches[name].thresholds,
+                Path(self._settings.plot_dir) / name,
+            )
+            for name, ended in alerts.items()
+        ]
         if drawings:
             pictures.draw_alerts(drawings)
 

@@ -6,16 +6,14 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import influx_utils
 from edge.exporter import EdgeMetrics
+from influx_client import InfluxClient, InfluxClientError
 from service.log import Notices
 from service.store import Batch, Store, StoreError
 from service.systemd import Ending
-
-if TYPE_CHECKING:
-    from influxdb import InfluxDBClient
 
 logger = logging.getLogger("find_anomalies")
 
@@ -36,7 +34,7 @@ class Delivery:
 
     def __init__(
         self,
-        client: InfluxDBClient | None,
+        client: InfluxClient | None,
         database: str,
         measurement: str,
         store: Store,
@@ -176,7 +174,7 @@ class Delivery:
         """Write a batch. Raises one of INFLUX_ERRORS if it must be sent again before all others."""
         try:
             return influx_utils.write_points(self._client, batch.database, batch.points)
-        except influx_utils.InfluxDBClientError as error:
+        except InfluxClientError as error:
             # A database of a former --influx_db, to which the user has no right, must not hold up the rest.
             if batch.database == self._database or error.code != 403:
                 raise

@@ -29,8 +29,13 @@ class EdgeMetrics(Exporter):
     thousand; all others only count. None if there is one node, whose series have no such label.
     """
 
-    def __init__(self, registry: CollectorRegistry | None = None, nodes: Iterable[str] | None = None) -> None:
-        super().__init__(registry)
+    def __init__(
+        self,
+        registry: CollectorRegistry | None = None,
+        nodes: Iterable[str] | None = None,
+        is_read: bool = True,
+    ) -> None:
+        super().__init__(registry, is_read)
         self._nodes = None if nodes is None else NodePatterns(nodes)
         self._foreign: set[str] = set()
         self._drifting: set[str] = set()

@@ -188,10 +188,17 @@ def reached(
     ordered.sort(axis=-1)
     counts = ~np.isnan(windows) if at_most is None else windows <= at_most
     # Few, so that a byte holds their number.
-    known = np.add.reduce(counts, axis=0, dtype=np.int8).astype(int)
-    place = np.maximum(known - -(-records * known // duration), 0)
+    known = np.add.reduce(counts, axis=0, dtype=np.int8)
+    place = _places(duration, records)[known]
     result = ordered[np.arange(len(ordered)), place.ravel()].reshape(place.shape)
     return np.where(known >= (-(-2 * duration // 3) if fewest is None else fewest), result, -np.inf)
+
+
+@functools.lru_cache(maxsize=64)
+def _places(duration: int, records: int) -> np.ndarray:
+    """The place of the level that `reached` looks for among the known ones, for each number of these."""
+    known = np.arange(duration + 1)
+    return np.maximum(known - -(-records * known // duration), 0)
 
 
 def local_days(times: np.ndarray, zone: str) -> tuple[np.ndarray, np.ndarray]:

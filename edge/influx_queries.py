@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import influx_utils
 from edge.source import Line, LinesByKey, Tagged, labels_of, tagged
+from influx_client import InfluxClient
 from nodes.metrics import UNKNOWN_LEVEL
 from nodes.node import Node
 from nodes.series import NO_NUMBERS, pinned_tags
 
-if TYPE_CHECKING:
-    from influxdb import InfluxDBClient
-
 # The tags of so many series are remembered: those of some thousand nodes.
 REMEMBERED_SERIES = 50_000
+# So are the statements for samples of some nodes that are asked alone.
+REMEMBERED_STATEMENTS = 500
 # Why a series may have samples that are not seen.
 KEPT_OUT = "InfluxDB holds text, or a field of two types, beside it, which may keep it out; DELETE it"
 # Stored types that make InfluxDB refuse the floats of exporters.
@@ -25,9 +25,18 @@ KEEPS_OUT = {**NO_NUMBERS, "integer": "whole numbers"}
 
 def statement_of(measurement: str, node: Node, span: str, limit: int) -> str:
     """A query for at most `limit` samples of each part, the oldest first, with all their tags."""
+    begin, end = _around_span(measurement, node)
+    return f"{begin}{span}{end} LIMIT {limit}"
+
+
+@functools.lru_cache(REMEMBERED_STATEMENTS)
+def _around_span(measurement: str, node: Node) -> tuple[str, str]:
+    """What a statement for samples has before its time, and after it."""
+    conditions = conditions_of(measurement, node, "")
     return (
         f'SELECT {field_of(measurement, node)} AS "value", *::tag FROM {measurement_of(measurement, node)}'
-        f" WHERE {conditions_of(measurement, node, span)}{by_part(measurement, node)} LIMIT {limit}"
+        " WHERE ",
+        f"{conditions}{by_part(measurement, node)}",
     )
 
 
@@ -76,7 +85,7 @@ def silent_keys(node: Node, lines: LinesByKey, slots: int, interval_ns: int) -> 
     ]
 
 
-def mixed_keys(client: InfluxDBClient, node: Node, keys: Sequence[str]) -> list[str]:
+def mixed_keys(client: InfluxClient, node: Node, keys: Sequence[str]) -> list[str]:
     """Those of these series in whose measurements there is text, or a field of two types."""
     sources = ", ".join(dict.fromkeys(measurement_of(key, node) for key in keys))
     (answer,) = influx_utils.run(client, [f"SHOW FIELD KEYS FROM {sources}"])
@@ -89,7 +98,7 @@ def mixed_keys(client: InfluxDBClient, node: Node, keys: Sequence[str]) -> list[
     return [key for key in keys if node.metrics.series[key].measurement in mixed]
 
 
-def wrong_types(client: InfluxDBClient, node: Node, keys: Iterable[str]) -> dict[str, str]:
+def wrong_types(client: InfluxClient, node: Node, keys: Iterable[str]) -> dict[str, str]:
     """Key of a series -> type of stored values that may keep numbers out; others are absent."""
     asked = {key: node.metrics.series[key] for key in keys}
     sources = ", ".join(dict.fromkeys(measurement_of(key, node) for key in asked))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import influx_utils
 from common.times import DAY_SECONDS
@@ -24,11 +24,9 @@ from edge.source import (
     WrongTypesOf,
 )
 from edge.together import ALONE, Owners, Readers, has_flood, most_samples, slots_of
+from influx_client import AnswerTooLargeError, InfluxClient
 from influx_versions import LongTimeError
 from nodes.node import Node
-
-if TYPE_CHECKING:
-    from influxdb import InfluxDBClient
 
 # A statement gives at most so many rows: of more, InfluxDB says that they are not complete.
 MOST_ROWS = 10_000
@@ -42,7 +40,7 @@ NEWEST_SECONDS = (3600, *range(7 * DAY_SECONDS, 371 * DAY_SECONDS, 28 * DAY_SECO
 class InfluxTogether:
     """Reads the samples of many nodes from InfluxDB; each `readers` answers one kind of questions."""
 
-    def __init__(self, client: InfluxDBClient) -> None:
+    def __init__(self, client: InfluxClient) -> None:
         self._client = client
         readers: Readers = {
             SamplesOf: self._samples,
@@ -107,7 +105,7 @@ class InfluxTogether:
                 ]
                 if sum(len(series["values"]) for series in answer) >= MOST_ROWS:
                     if not flooded:
-                        raise influx_utils.AnswerTooLargeError(f"more than {MOST_ROWS} samples of {key}")
+                        raise AnswerTooLargeError(f"more than {MOST_ROWS} samples of {key}")
                     # Those of the others come without those of the flood.
                     again.append(key)
                 for place in flooded:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -50,14 +51,19 @@ class JointHabits:
     rooms: np.ndarray
     rmse: np.ndarray
 
+    @cached_property
+    def places(self) -> np.ndarray:
+        """Positions of the levels among the features: (levels,)."""
+        return np.array(self.each[0].places)
+
     def usual(self, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """What is usual for each level at `times`, and how much it varies: (n, levels) each."""
         if not self.is_by_hour.any():
             return self.by_hour[0], self.spread[0]
-        if len(self.each) == 1:
-            _, seconds = local_days(times, self.each[0].zone)
-        else:
+        if len(self.each) == len(times):
             seconds = local_seconds(times, [one.zone for one in self.each])
+        else:
+            _, seconds = local_days(times, self.each[0].zone)
         before, after, share = hours_around(seconds)
         node = np.arange(len(self.each))
         usual, spread = (
@@ -93,7 +99,7 @@ class JointHabits:
         range, (n or 1, features). A level that drifts leaves the range that a short recording showed, which
         is not wrong. After a gap, nothing tells a drift from a jump, and the range follows at once.
         """
-        places = list(self.each[0].places)
+        places = self.places
         levels = values[:, places]
         drifting = past.windows("levels", np.where(is_excused[:, places], np.nan, levels), DURATIONS[-1])
         is_outside = (levels < lowest[:, places]) | (levels > highest[:, places])
@@ -129,7 +135,7 @@ class JointHabits:
         Records that are more than twice as far from the middle as two of the three newest ones belong to a
         change that has ended, and do not count: the error ends soon after it.
         """
-        levels = values[:, list(self.each[0].places)]
+        levels = values[:, self.places]
         beyond = past.windows("beyond", self._beyond(times, levels, metrics), DURATIONS[-1])
         now = reached(beyond[-_NOW_RECORDS:], _NOW_LEAST)
         # What is now in the middle, or on its other side, has not lasted.

@@ -47,8 +47,9 @@ class KeptState:
         """The parts that are not as they were last time, likewise; empty if all are."""
         changed = []
         for name, part in parts_of(state).items():
-            # Most objects are made anew for a state; those that are not are never changed.
-            if part is self._parts.get(name):
+            # Most objects are made anew for a state; those that are not are never changed. What a selection
+            # holds is never changed either, but replaced.
+            if part is self._parts.get(name) or (name == "selection" and part == self._parts.get(name)):
                 continue
             text = json.dumps(part)
             if name.startswith(_ROW):

@@ -1,4 +1,4 @@
-"""What many nodes have to say at once is said once: incidents that open together, and equal faults.
+"""Incidents of many nodes that open together are one incident.
 
 An incident of many nodes opens when the incidents of at least LEAST_NODES nodes, and of at least one node in
 a hundred, have opened within SAME_MOMENT_SECONDS. What opens in the SAME_MOMENT_SECONDS after that belongs to
@@ -7,8 +7,7 @@ it. It closes with the last of its nodes. Until it opens, each incident is logge
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -19,11 +18,7 @@ from edge.incidents import incident_id
 from nodes.metrics import METRICS
 from nodes.names import listed_names
 
-logger = logging.getLogger("find_anomalies")
-
 LEAST_NODES = 3
-# More nodes than this that have the same to say are one line.
-SINGLE_LINES = 5
 # A line about an incident names at most so many nodes.
 NAMED_MEMBERS = 20
 # An attack that is weak here and strong there makes alerts of the 4th record, or of 8 within 30.
@@ -229,33 +224,3 @@ class ManyNodes:
             numbers = {key: whole(one[key]) for key in ("began", "told", "last")}
             shared.append(OneIncident(**numbers, **sets, why=text(one.get("why", ""))))
         self._recent, self._shared = {one.node: one for one in recent}, shared
-
-
-class GatheredNotices:
-    """Logs what many nodes have to say in one poll: a line for each, or one line if many say the same.
-
-    gathered = GatheredNotices()
-    notices = Notices(gathered.of("edge-7"))
-    gathered.log()    # at the end of the poll
-    """
-
-    def __init__(self) -> None:
-        self._lines: dict[tuple[str, int], list[tuple[str, str]]] = {}
-
-    def of(self, node: str) -> Callable[[str, int, str], None]:
-        """Takes what the notices of one node would log."""
-        return lambda topic, level, message: self._lines.setdefault((topic, level), []).append(
-            (node, message)
-        )
-
-    def log(self) -> None:
-        """Log what was gathered since the last time."""
-        lines, self._lines = self._lines, {}
-        for (_, level), found in lines.items():
-            if len(found) > SINGLE_LINES:
-                (first, message), *_ = sorted(found)
-                names = listed_names(sorted({node for node, _ in found}))
-                logger.log(level, "%d nodes (%s), such as %s: %s", len(found), names, first, message)
-                continue
-            for node, message in found:
-                logger.log(level, "%s: %s", node, message)

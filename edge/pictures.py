@@ -22,6 +22,7 @@ from edge.bundle import Bundle
 from edge.detector import Verdict
 from edge.incidents import Alert
 from edge.levels import expected_levels
+from edge.scales import draw_scales, label_times, use_decades
 from edge.scores import physical
 from nodes.metrics import Metric
 
@@ -33,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 # A threshold this many times above all RMSEs is not drawn, or the RMSEs would be one flat line.
 FAR_ABOVE = 1000.0
+# A line of many records is drawn from so many parts of them: an axis is half as many pixels wide.
+DRAWN_PARTS = 1200
 # Footnotes of an alert's picture.
 _DOT_INSIDE = "A dot inside the allowed band: the level changed too fast, or has lasted too long."
 _NO_CAUSE = (
@@ -80,10 +83,12 @@ def draw_detection(
     figure = Figure(figsize=(13, 15))
     # A layout engine would draw everything twice to find these numbers.
     figure.subplots_adjust(left=0.07, right=0.985, bottom=0.04, top=0.94, hspace=0.15, wspace=0.16)
-    axes = figure.subplots(len(bundle.metrics.threshold_keys), 2, sharex=True)
+    axes = figure.subplots(len(bundle.metrics.threshold_keys), 2)
     axes[-1, 0].remove()
     verdicts = _with_gaps(verdicts)
     times = _times(verdicts)
+    spans = np.array(attacks, dtype="datetime64[ns]").reshape(-1, 2)
+    _let_show(figure.axes, np.concatenate([times, spans.ravel()]), 0.05)
     levels = _levels(bundle, thresholds, verdicts)
     keys = bundle.metrics.threshold_keys
     marks = _marks(verdicts, keys)
@@ -93,12 +98,13 @@ def draw_detection(
             _draw_level(axes[row, 0], bundle.metrics[name], times, *levels[name], marks[name])
         _draw_rmse(axes[row, 1], name, times, rmse[:, row], thresholds[key], marks[name])
     for axis in figure.axes:
-        for start, end in np.array(attacks, dtype="datetime64[ns]").reshape(-1, 2):
+        for start, end in spans:
             axis.axvspan(start, end, color="tab:red", alpha=0.12, linewidth=0, label="attack")
         axis.spines[["top", "right"]].set_visible(False)
     # The last level axis was removed, so the one above it has the labels of its column.
-    label_times(axes[-2, 0], axes[-1, 1])
-    _draw_ticks(figure, [*axes[:-2, 0], *axes[:-1, 1]], axes[:, 1])
+    lowest = axes[-2, 0], axes[-1, 1]
+    label_times(*lowest)
+    draw_scales(figure, figure.axes, lowest)
     add_legend(figure)
     figure.suptitle(title, x=0.07, y=0.99, ha="left", va="top", wrap=True)
     return figure
@@ -115,6 +121,19 @@ def _with_gaps(verdicts: Sequence[Verdict]) -> list[Verdict]:
         empty = Verdict(before.time + 1, UNKNOWN, (), (), rmse, {}, actual=nothing, predicted=nothing)
         filled.insert(index + 1, empty)
     return filled
+
+
+def _let_show(axes: Iterable[Axes], moments: np.ndarray, margin: float) -> None:
+    """Let the axes show all these moments (n,), with a margin that is a share of their span."""
+    from matplotlib.dates import date2num
+
+    first, last = date2num(moments.min()), date2num(moments.max())
+    # If there is one moment only, a minute.
+    room = margin * ((last - first) or 1 / 1440)
+    for axis in axes:
+        # If each axis found its limits by itself, all would do so for each thing that is drawn.
+        axis.xaxis_date()
+        axis.set_xlim(first - room, last + room)
 
 
 def _times(verdicts: Sequence[Verdict]) -> np.ndarray:
@@ -156,12 +175,35 @@ def _draw_level(
     limits = _level_limits(np.concatenate([actual, middle]), low, high)
     # Nothing is drawn far outside the picture, for example a band without an end.
     low, high = (np.clip(bound, *limits) for bound in (low, high))
-    axis.fill_between(times, low, high, color="tab:green", alpha=0.18, linewidth=0, label="allowed")
-    axis.plot(times, middle, color="tab:blue", linewidth=1.0, label="expected")
-    axis.plot(times, actual, color="0.25", linewidth=0.7, label="actual")
+    drawn = _drawn(low, high)
+    band = times[drawn], low[drawn], high[drawn]
+    axis.fill_between(*band, color="tab:green", alpha=0.18, linewidth=0, label="allowed")
+    drawn = _drawn(middle)
+    axis.plot(times[drawn], middle[drawn], color="tab:blue", linewidth=1.0, label="expected")
+    drawn = _drawn(actual)
+    axis.plot(times[drawn], actual[drawn], color="0.25", linewidth=0.7, label="actual")
     _mark(axis, times, actual, marks)
     axis.set_ylim(*limits)
     axis.set_ylabel(f"{metric.name} [{unit}]")
+
+
+def _drawn(*lines: np.ndarray) -> np.ndarray:
+    """Places of the records that make lines (n,) look as all records do: of each of DRAWN_PARTS parts, the
+    lowest, the highest and a missing one.
+    """
+    count = len(lines[0])
+    size = -(-count // DRAWN_PARTS)
+    if size <= 3:
+        return np.arange(count)
+    places = [np.array([0, count - 1])]
+    for line in lines:
+        parts = np.pad(line, (0, -count % size), mode="edge").reshape(-1, size)
+        is_missing = np.isnan(parts)
+        lowest = np.where(is_missing, np.inf, parts).argmin(axis=1)
+        highest = np.where(is_missing, -np.inf, parts).argmax(axis=1)
+        begins = np.arange(0, parts.size, size)
+        places += [begins + lowest, begins + highest, begins + is_missing.argmax(axis=1)]
+    return np.unique(np.minimum(np.concatenate(places), count - 1))
 
 
 def level_unit(metric: Metric) -> tuple[str, float]:
@@ -190,16 +232,14 @@ def _draw_rmse(
     threshold: float,
     marks: dict[str, np.ndarray],
 ) -> None:
-    from matplotlib.ticker import NullFormatter
-
     # Zero has no logarithm.
     rmse = np.where(rmse > 0, rmse, np.nan)
-    axis.plot(times, rmse, color="tab:purple", linewidth=0.8, label="window RMSE")
+    drawn = _drawn(rmse)
+    axis.plot(times[drawn], rmse[drawn], color="tab:purple", linewidth=0.8, label="window RMSE")
     if 0 < threshold <= FAR_ABOVE * np.max(rmse, initial=0.0, where=np.isfinite(rmse)):
         axis.axhline(threshold, color="black", linestyle="--", linewidth=0.8, label="threshold")
     _mark(axis, times, rmse, marks)
-    axis.set_yscale("log")
-    axis.yaxis.set_minor_formatter(NullFormatter())
+    use_decades(axis)
     axis.set_ylabel(f"{name} RMSE")
 
 
@@ -207,59 +247,6 @@ def _mark(axis: Axes, times: np.ndarray, level: np.ndarray, marks: dict[str, np.
     for (label, marked), color in zip(marks.items(), ("gold", "red"), strict=True):
         if marked.any():
             axis.scatter(times[marked], level[marked], s=9, color=color, zorder=3, label=label)
-
-
-def label_times(*axes: Axes) -> None:
-    """Let the axes show dates and times, in UTC."""
-    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
-
-    locator = AutoDateLocator()
-    for axis in axes:
-        axis.xaxis.set_major_locator(locator)
-        axis.xaxis.set_major_formatter(ConciseDateFormatter(locator))
-        axis.tick_params(labelbottom=True)
-        axis.set_xlabel("time [UTC]")
-
-
-def _draw_ticks(figure: Figure, unlabelled: Sequence[Axes], logarithmic: Sequence[Axes]) -> None:
-    """Draw, as one line each, the ticks of time axes without labels and the small ones of logarithmic axes.
-
-    Where each axis makes its own, they take half of the time of a picture.
-    """
-    from matplotlib import rcParams
-    from matplotlib.lines import Line2D
-    from matplotlib.markers import TICKDOWN, TICKLEFT
-    from matplotlib.ticker import NullLocator
-
-    def draw(points: list[np.ndarray], marker: Any, kind: str) -> None:
-        if points:
-            # As a share of the figure, so that it may be saved in any resolution.
-            places = figure.transFigure.inverted().transform(np.concatenate(points))
-            size, width = rcParams[f"{kind}.size"], rcParams[f"{kind}.width"]
-            style = {"linestyle": "", "color": rcParams["xtick.color"], "zorder": 2.01}
-            figure.add_artist(
-                Line2D(*places.T, marker=marker, markersize=size, markeredgewidth=width, **style)
-            )
-
-    times, minors = [], []
-    for axis in unlabelled:
-        places = axis.xaxis.get_majorticklocs()
-        left, right = axis.get_xlim()
-        places = places[(places >= left) & (places <= right)]
-        below = np.full(len(places), axis.bbox.y0)
-        times.append(np.column_stack([axis.transData.transform([(x, 1) for x in places])[:, 0], below]))
-        axis.xaxis.set_visible(False)
-    for axis in logarithmic:
-        places = axis.yaxis.get_minorticklocs()
-        low, high = axis.get_ylim()
-        places = places[(places >= low) & (places <= high)]
-        axis.yaxis.set_minor_locator(NullLocator())
-        if len(places):
-            left = np.full(len(places), axis.bbox.x0)
-            heights = axis.transData.transform([(0, y) for y in places])[:, 1]
-            minors.append(np.column_stack([left, heights]))
-    draw(times, TICKDOWN, "xtick.major")
-    draw(minors, TICKLEFT, "ytick.minor")
 
 
 def add_legend(figure: Figure, top: float = 0.972) -> None:
@@ -327,7 +314,7 @@ def draw_alert(
 
     figure = Figure(figsize=(13, 9))
     figure.subplots_adjust(left=0.075, right=0.975, bottom=0.095, top=0.89, hspace=0.14, wspace=0.17)
-    axes = figure.subplots(-(-len(bundle.metrics) // 2), 2, sharex=True)
+    axes = figure.subplots(-(-len(bundle.metrics) // 2), 2)
     verdicts = _with_gaps(records)
     times = _times(verdicts)
     is_during = np.array([verdict.time >= alert.first_anomaly for verdict in verdicts])
@@ -337,6 +324,7 @@ def draw_alert(
     used = axes.flat[: len(bundle.metrics)]
     for unused in axes.flat[len(used) :]:
         unused.remove()
+    _let_show(used, np.concatenate([times, span]), 0.01)
     levels = _levels(bundle, thresholds, verdicts)
     marked_by = _marks(verdicts, bundle.metrics)
     for axis, (name, metric) in zip(used, bundle.metrics.items(), strict=True):
@@ -347,7 +335,6 @@ def draw_alert(
         label = "this alert" if is_cause or not alert.causes else "_"
         axis.axvspan(*span, color="tab:red", alpha=0.15 if is_cause else 0.05, linewidth=0, label=label)
         _draw_level(axis, metric, times, level, expected, marks)
-        axis.margins(x=0.01)
         axis.spines[["top", "right"]].set_visible(False)
         if is_cause:
             axis.yaxis.label.set(color="red", weight="bold")
@@ -355,7 +342,7 @@ def draw_alert(
         is_dot_inside |= bool(is_inside.any())
     # The lowest axis of each column.
     label_times(*used[-2:])
-    _draw_ticks(figure, used[:-2], [])
+    draw_scales(figure, used, used[-2:])
     add_legend(figure, 0.95)
     figure.suptitle(alert.title, x=0.075, y=0.985, ha="left", va="top", wrap=True)
     notes = [_NO_CAUSE] * (not alert.causes) + [_DOT_INSIDE] * is_dot_inside

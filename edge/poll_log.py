@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from common.alerts import NORMAL
 from common.times import format_time, parse_time
 from common.values import mapping, number, text, whole
 from edge.detector import Verdict
+from edge.life_before import LifeBefore
 from edge.monitor import Judged
 from service.json_lines import JsonLines
 
@@ -62,6 +62,8 @@ class PollLog:
     ) -> None:
         self._lines = JsonLines(Path(folder) / POLLS_NAME, most_bytes)
         self._clock = clock
+        # Of each node of many.
+        self._lives: dict[str, LifeBefore] = {}
 
     @property
     def path(self) -> Path:
@@ -71,7 +73,8 @@ class PollLog:
     def publish(self, polled: Sequence[Polled], fault: str | None = None) -> None:
         """Write one poll. Raises OSError if that fails.
 
-        Of many nodes, normal records are left out.
+        Of many nodes, normal records are left out, but for those around an alert. Those before it have only
+        what its picture needs.
         """
         verdicts = []
         for node in polled:
@@ -79,10 +82,17 @@ class PollLog:
             if node.name:
                 about["node"] = node.name
             for one in node.judged:
-                if not node.name or one.verdict.status != NORMAL:
-                    verdicts.append({**_content(one.verdict), **about, "faults": one.faults})
+                for verdict in self._chosen(node, one.verdict):
+                    faults = one.faults if verdict is one.verdict else {}
+                    verdicts.append({**_content(verdict), **about, "faults": faults})
         now = format_time(int(self._clock() * 1e9))
         self._lines.add({"polled_at": now, "fault": fault, "verdicts": verdicts})
+
+    def _chosen(self, node: Polled, verdict: Verdict) -> list[Verdict]:
+        """What is published now that this record was judged."""
+        if not node.name:
+            return [verdict]
+        return self._lives.setdefault(node.name, LifeBefore()).observe(verdict, node.model)
 
     def read(self) -> Iterator[Poll]:
         """All polls, the oldest first; damaged ones are left out."""
@@ -95,20 +105,28 @@ class PollLog:
                 continue
             yield Poll(polled_at, fault, judged)
 
-    def verdicts(self, model: str | None, since: int = 0, node: str = "") -> Iterator[Verdict]:
-        """The verdicts of a model, or of any, on a node's records from `since` (ns) on, poll by poll.
+    def verdicts(self, model: str | None, since: int = 0, node: str = "") -> list[Verdict]:
+        """The verdicts of one model, or of any, on a node's records from `since` (ns) on, in order of time.
 
         A record that was judged again after a crash comes once.
         """
-        seen: set[int] = set()
+        return self.verdicts_of({node: (model, since)})[node]
+
+    def verdicts_of(self, wanted: Mapping[str, tuple[str | None, int]]) -> dict[str, list[Verdict]]:
+        """The same of several nodes, for which the file is read once: name -> its verdicts.
+
+        wanted: name -> the model, and since when.
+        """
+        found: dict[str, dict[int, Verdict]] = {name: {} for name in wanted}
         for content in self._lines.read():
             for one in content.get("verdicts", ()):
                 with contextlib.suppress(AttributeError, KeyError, TypeError, ValueError):
-                    moment = whole(one["time_ns"])
-                    is_its = model in (None, one["model"]) and one.get("node", "") == node
-                    if moment >= since and is_its and moment not in seen:
-                        yield _verdict(one)
-                        seen.add(moment)
+                    moment, name = whole(one["time_ns"]), one.get("node", "")
+                    if name in wanted and moment not in found[name]:
+                        model, since = wanted[name]
+                        if model in (None, one["model"]) and moment >= since:
+                            found[name][moment] = _verdict(one)
+        return {name: [some[moment] for moment in sorted(some)] for name, some in found.items()}
 
 
 def _content(verdict: Verdict) -> dict[str, Any]:
@@ -129,8 +147,8 @@ def _content(verdict: Verdict) -> dict[str, Any]:
         # Of an anomaly alone.
         **({"levels": _finite(verdict.levels)} if verdict.levels else {}),
         **({"quiet": verdict.quiet} if verdict.quiet else {}),
-        "actual": _numbers(verdict.actual),
-        "predicted": _numbers(verdict.predicted),
+        "actual": _numbers(verdict.actual.tolist()),
+        "predicted": _numbers(verdict.predicted.tolist()),
     }
 
 
@@ -138,8 +156,8 @@ def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
     return dict(zip(values, _numbers(list(values.values())), strict=True))
 
 
-def _numbers(values: Sequence[float] | np.ndarray) -> list[float | None]:
-    return [round(float(value), DIGITS) if math.isfinite(value) else None for value in values]
+def _numbers(values: Sequence[float]) -> list[float | None]:
+    return [round(value, DIGITS) if math.isfinite(value) else None for value in map(float, values)]
 
 
 def _verdict(content: Any) -> Verdict:

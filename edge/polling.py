@@ -18,6 +18,8 @@ from service.log import ABOUT_NODE
 
 # So many records are held at once, before they are judged.
 RECORDS_AT_ONCE = 6000
+# A poll that catches up reads about so many: each poll costs by itself, and their verdicts are held together.
+RECORDS_IN_POLL = 12_000
 # A node that has much to catch up on gets at least so many records in a poll.
 LEAST_CHUNK_RECORDS = 4
 # So many nodes may ask in a poll which names there are. Each has several such questions.
@@ -36,7 +38,7 @@ def poll_all(
     UserError. Once the server is away, it is every other node's error, and nothing is sent any more.
     """
     behind = sum(one.reader.expected_records() > LEAST_CHUNK_RECORDS for one in monitors)
-    chunk_records = min(CHUNK_RECORDS, max(RECORDS_AT_ONCE // max(behind, 1), LEAST_CHUNK_RECORDS))
+    chunk_records = min(CHUNK_RECORDS, max(RECORDS_IN_POLL // max(behind, 1), LEAST_CHUNK_RECORDS))
     poll = _Poll(source, tell_alive)
     for part in _parts(monitors, chunk_records):
         with _no_collector():

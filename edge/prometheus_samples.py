@@ -22,12 +22,13 @@ from edge.source import (
     LinesByKey,
     Question,
     Samples,
+    SamplesOf,
     labels_of,
     tagged,
 )
 from edge.together import Together
 from nodes.node import Node
-from nodes.series import RECORD_SECONDS, pinned_tags
+from nodes.series import pinned_tags
 from prometheus_utils import Matchers, Prometheus, PrometheusError, TooMuchError, range_text, selector
 
 _SECOND = 10**9
@@ -81,23 +82,14 @@ class PrometheusSource:
         """The answers to questions of many nodes, as in SampleSource."""
         return self._together.answer(questions)
 
-    def get_samples(
-        self,
-        node: Node,
-        start: int,
-        end: int,
-        interval_seconds: float = RECORD_SECONDS,
-        reads_later: bool = False,
-        known_tags: Mapping[str, dict[str, str]] | None = None,
-    ) -> Samples:
-        """The samples of a node from `start` to before `end` (ns), in one request for each kind of labels.
-
-        reads_later: also those of two days after `end`, unless there are too many. known_tags: key of a
-        series -> tags that identify the node's series if there are too many. Raises PrometheusError.
+    def get_samples(self, wanted: SamplesOf) -> Samples:
+        """The samples that are wanted of a node, in one request for each kind of labels; the later ones of
+        two days after its end. Raises PrometheusError.
         """
-        interval_ns = int(interval_seconds * 1e9)
+        node, start, end = wanted.node, wanted.start, wanted.end
+        interval_ns = int(wanted.interval_seconds * 1e9)
         slots = range(start // interval_ns * interval_ns, end, interval_ns)
-        until = end + LATER_NS if reads_later else end
+        until = end + LATER_NS if wanted.reads_later else end
         lines: LinesByKey = {key: [] for key in node.metrics.series}
         flooded, unread = [], []
         for matchers, keys in _groups(node, node.metrics.series).items():
@@ -116,12 +108,12 @@ class PrometheusSource:
                     flooded.append(key)
         for key in flooded:
             # The known series are found by their tags, however many others there are.
-            choices = [tags for tags in ((known_tags or {}).get(key), {}) if tags is not None]
+            choices = [tags for tags in ((wanted.known_tags or {}).get(key), {}) if tags is not None]
             found = (self._newest_of_slots(key, node, slots, start, interval_ns, tags) for tags in choices)
             lines[key] = next(filter(None, found), [])
             if not lines[key]:
                 unread.append(key)
-        has_later = reads_later and bool(flooded)
+        has_later = wanted.reads_later and bool(flooded)
         doubtful = dict.fromkeys(unread, TOO_MANY)
         return Samples(lines, tuple(flooded), tuple(unread), has_later, doubtful)
 

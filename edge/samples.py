@@ -6,8 +6,8 @@ node (a CPU, an interface); if there are more, the newest of each slot are asked
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import influx_utils
 from edge import influx_queries
@@ -32,13 +32,11 @@ from edge.source import (
     LinesByKey,
     Question,
     Samples,
+    SamplesOf,
 )
 from edge.together import Together
+from influx_client import AnswerTooLargeError, InfluxClient
 from nodes.node import Node
-from nodes.series import RECORD_SECONDS
-
-if TYPE_CHECKING:
-    from influxdb import InfluxDBClient
 
 # A URL may be long, but not arbitrarily long.
 BATCH_CHARACTERS = 100_000
@@ -55,9 +53,9 @@ class InfluxSource:
     option = "--influx_db"
     deletion = "DELETE WHERE time > now()"
 
-    def __init__(self, client: InfluxDBClient, server: str, db_name: str) -> None:
+    def __init__(self, client: InfluxClient, server: str, db_name: str) -> None:
         self._client, self._server, self._db_name = client, server, db_name
-        self._together = Together(self, InfluxTogether(client).readers, influx_utils.AnswerTooLargeError)
+        self._together = Together(self, InfluxTogether(client).readers, AnswerTooLargeError)
         self.name = f"InfluxDB at {server}"
         self.place = f"{server}, database {db_name}"
         self.identity = {"server": server, "database": db_name}
@@ -87,31 +85,20 @@ class InfluxSource:
         return self._together.answer(questions)
 
     @influx_utils.answers()
-    def get_samples(
-        self,
-        node: Node,
-        start: int,
-        end: int,
-        interval_seconds: float = RECORD_SECONDS,
-        reads_later: bool = False,
-        known_tags: Mapping[str, dict[str, str]] | None = None,
-    ) -> Samples:
-        """The samples of a node from `start` to before `end` (ns), normally in one request.
-
-        reads_later: also those after `end`, unless there are too many. known_tags: measurement -> tags that
-        identify the node's series if there are too many series. Raises one of INFLUX_ERRORS.
-        """
-        interval_ns = int(interval_seconds * 1e9)
+    def get_samples(self, wanted: SamplesOf) -> Samples:
+        """The samples that are wanted of a node, normally in one request. Raises one of INFLUX_ERRORS."""
+        node, start, end = wanted.node, wanted.start, wanted.end
+        interval_ns = int(wanted.interval_seconds * 1e9)
         slots = range(start // interval_ns * interval_ns, end, interval_ns)
         limit = SAMPLES_PER_SLOT * max(len(slots), 1) + SAMPLES_BESIDE
-        span = f"time >= {start}" + ("" if reads_later else f" AND time < {end}")
+        span = f"time >= {start}" + ("" if wanted.reads_later else f" AND time < {end}")
         measurements = node.metrics.measurements
         statements = [statement_of(measurement, node, span, limit) for measurement in measurements]
         lines: LinesByKey = {}
         flooded, unread, has_later = [], [], False
         try:
             answers = influx_utils.run(self._client, statements)
-        except influx_utils.AnswerTooLargeError:
+        except AnswerTooLargeError:
             flooded += measurements
             answers = []
         for measurement, answer in zip(measurements, answers, strict=False):
@@ -123,13 +110,13 @@ class InfluxSource:
         for measurement in flooded:
             lines[measurement] = []
             # The known series are found by their tags, however many others there are.
-            choices = [tags for tags in ((known_tags or {}).get(measurement), {}) if tags is not None]
+            choices = [tags for tags in ((wanted.known_tags or {}).get(measurement), {}) if tags is not None]
             for tags in choices:
                 try:
                     lines[measurement] = _newest_of_slots(
                         self._client, measurement, node, slots, start, interval_ns, tags
                     )
-                except influx_utils.AnswerTooLargeError:
+                except AnswerTooLargeError:
                     continue
                 if lines[measurement]:
                     break
@@ -210,7 +197,7 @@ class InfluxSource:
 
 
 def _newest_of_slots(
-    client: InfluxDBClient,
+    client: InfluxClient,
     measurement: str,
     node: Node,
     slots: Sequence[int],

@@ -162,8 +162,8 @@ def _predictions(
     shown = past.windows("inputs", np.concatenate([usable, actual], axis=1), steps)[:-1]
     rows = past.predicted(len(actual), steps)
     predicted = np.full(actual.shape, np.nan)
-    means = np.broadcast_to(bundles.means, actual.shape)
-    predicted[rows] = bundles.predict(_bridge(shown[:, rows, :features], means[rows]).swapaxes(0, 1), rows)
+    means = bundles.means if len(bundles.means) == 1 else bundles.means[rows]
+    predicted[rows] = bundles.predict(_bridge(shown[:, rows, :features], means).swapaxes(0, 1), rows)
     return predicted, ~np.isnan(shown[:, :, features:]).all(axis=0)
 
 
@@ -236,10 +236,10 @@ def slot_times(bundle: Bundle, frame: pd.DataFrame) -> np.ndarray:
 
 
 def _bridge(inputs: np.ndarray, means: np.ndarray) -> np.ndarray:
-    """Fill the gaps in (steps, n, features) forward, then backward, then with the means (n, features)."""
+    """Fill the gaps in (steps, n, features) forward, then backward, then with means (n or 1, features)."""
+    if not np.isnan(inputs).any():
+        return inputs
     filled = inputs.copy()
-    if not np.isnan(filled).any():
-        return filled
     steps = len(filled)
     for step, neighbour in [(i, i - 1) for i in range(1, steps)] + [
         (i, i + 1) for i in range(steps - 2, -1, -1)

@@ -7,6 +7,7 @@ unknown. Foreign samples can make a metric unknown, but never normal.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
 import sys
@@ -188,10 +189,9 @@ class Others:
 
     def note(self, names: Iterable[str], is_beside: bool, number: int) -> None:
         """Note the sources that wrote in the record with this number, beside the known source or alone."""
-        for name in sorted(names):
-            self._records[name] = self.beside(name) + is_beside, number
+        records = self._records | {name: (self.beside(name) + is_beside, number) for name in sorted(names)}
         oldest = number - WINDOW_RECORDS
-        self._records = {name: found for name, found in self._records.items() if found[1] > oldest}
+        self._records = {name: found for name, found in records.items() if found[1] > oldest}
         if len(self._records) > self._limit:
             # The most frequent ones are the likeliest to write again.
             kept = sorted(self._records.items(), key=lambda item: item[1], reverse=True)[: self._limit]
@@ -216,27 +216,50 @@ class Others:
         self._crowded_in = None if crowded_in is None else whole(crowded_in)
 
 
+class _Series(NamedTuple):
+    """A series of the node, as in monitored_series. key: of a node file, that pins its exporter."""
+
+    name: str
+    measurement: str
+    exporter: str
+    key: str
+    part_tag: str | None
+    part: str | None
+
+    def point(self, time: int, value: Any, instance: str | None) -> Point:
+        """A sample of it."""
+        point: Point = {"time": time, "value": value}
+        if instance:
+            point["instance"] = instance
+        if self.part_tag is not None:
+            point[self.part_tag] = self.part
+        return point
+
+
+@functools.lru_cache(maxsize=256)
+def _series_of(layout: Node) -> dict[str, _Series]:
+    """The series of the nodes with this layout, by name."""
+    found = {}
+    for name, (measurement, part) in monitored_series(layout).items():
+        metric = layout.metrics.measurements[measurement]
+        key = metric.exporter + INSTANCE_KEY
+        found[name] = _Series(name, measurement, metric.exporter, key, metric.part_tag, part)
+    return found
+
+
 class Selection:
     """Chooses the samples of one node, and remembers which instances and series they come from.
 
     choice = selection.choose(slot)    # changes nothing, so the slot can be chosen again
     selection.keep(choice)             # the slot is done; later choices build on this one
+
+    Nearly always each series comes alone, from where it came before: then there is nothing to decide.
     """
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._series_of_node = monitored_series(node)
-        # Series name -> exporter, and the key of a node file that pins it.
-        self._exporter_of = {
-            name: node.metrics.measurements[measurement].exporter
-            for name, (measurement, _) in self._series_of_node.items()
-        }
-        # Series name -> the tag that tells its part, and the part.
-        self._part_of = {
-            name: (node.metrics.part_tag(measurement), part)
-            for name, (measurement, part) in self._series_of_node.items()
-        }
-        self._key_of = {name: exporter + INSTANCE_KEY for name, exporter in self._exporter_of.items()}
+        # Alike nodes share them.
+        self._series = _series_of(node.layout)
         self._keys = tuple(exporter + INSTANCE_KEY for exporter in node.metrics.exporters)
         self._pinned = {
             exporter + INSTANCE_KEY: name
@@ -251,11 +274,11 @@ class Selection:
         # What known_tags returns, while that stays as it is.
         self._known_tags: dict[str, dict[str, str]] | None = None
         self._other_instances = {key: Others(OTHER_INSTANCES) for key in self._keys}
-        self._other_series = {name: Others(OTHER_SERIES) for name in self._series_of_node}
+        self._other_series = {name: Others(OTHER_SERIES) for name in self._series}
         self._holds_last = {
             name
-            for name, (measurement, _) in self._series_of_node.items()
-            if node.metrics.measurements[measurement].silence == LAST_LEVEL
+            for name, one in self._series.items()
+            if node.metrics.measurements[one.measurement].silence == LAST_LEVEL
         }
         self._last_levels: dict[str, float] = {}
         self._silent_since: dict[str, int] = {}
@@ -270,6 +293,8 @@ class Selection:
         self._memory_total: float | None = None
         self._total_fault: str | None = None
         self.ever_seen: set[str] = set()
+        # Whether each series is known, and no other source nor any silence is remembered.
+        self._is_steady = False
 
     @property
     def watched(self) -> dict[str, str]:
@@ -285,8 +310,8 @@ class Selection:
     def _find_known_tags(self) -> dict[str, dict[str, str]]:
         known: dict[str, dict[str, str]] = {}
         for name, tags in self._chosen.items():
-            measurement, _ = self._series_of_node[name]
-            own = {**dict(tags), "instance": self._watched[self._key_of[name]]}
+            measurement = self._series[name].measurement
+            own = {**dict(tags), "instance": self._watched[self._series[name].key]}
             own.pop(self._node.metrics.part_tag(measurement) or "", None)
             common = known.get(measurement, own)
             known[measurement] = {tag: value for tag, value in own.items() if common.get(tag) == value}
@@ -320,7 +345,7 @@ class Selection:
         """
         found = {}
         for name, instances in slot.series.items():
-            watched, known = self._watched.get(self._key_of[name]), self._chosen.get(name)
+            watched, known = self._watched.get(self._series[name].key), self._chosen.get(name)
             newest = None
             for instance, series in instances.items():
                 if watched is None or instance == watched:
@@ -334,6 +359,33 @@ class Selection:
 
     def choose(self, slot: Slot, doubtful: Mapping[str, str] | None = None) -> Choice:
         """Choose the node's record in this slot. doubtful: as in Samples."""
+        if (record := self._known_record(slot)) is not None:
+            faults: dict[str, str] = {}
+            self._check_memory(record, faults)
+            return Choice(slot, _newest(record, slot), record, faults, self._watched, {}, self._chosen)
+        return self._choose(slot, doubtful or {})
+
+    def _known_record(self, slot: Slot) -> Record | None:
+        """The record, if all series have one usable sample each, from where they came before; else None."""
+        if not self._is_steady:
+            return None
+        record: Record = {}
+        for name, one in self._series.items():
+            instances, instance = slot.series.get(name, ()), self._watched[one.key]
+            found = instances[instance] if len(instances) == 1 and instance in instances else ()
+            if len(found) != 1:
+                return None
+            ((tags, sample),) = found.items()
+            if sample.fault is not None or tags != self._chosen[name]:
+                return None
+            point = one.point(sample.time, sample.value, instance)
+            if one.measurement in record:
+                record[one.measurement].append(point)
+            else:
+                record[one.measurement] = [point]
+        return record
+
+    def _choose(self, slot: Slot, doubtful: Mapping[str, str]) -> Choice:
         watched, heirs = dict(self._watched), dict(self._heirs)
         several: dict[str, str] = {}
         for key, names in self._instances(slot).items():
@@ -352,8 +404,8 @@ class Selection:
         faults: dict[str, str] = {}
         chosen: dict[str, Tags] = {}
         silent: list[str] = []
-        for name, (measurement, _) in self._series_of_node.items():
-            key = self._key_of[name]
+        for name, one in self._series.items():
+            key, measurement = one.key, one.measurement
             instances = slot.series.get(name, {})
             instance = watched.get(key, "")
             found = instances.get(instance, {})
@@ -363,7 +415,7 @@ class Selection:
             tags, fault = self._choose_series(name, found)
             if fault is None and tags is None:
                 metric = self._node.metrics.measurements[measurement]
-                doubt = (doubtful or {}).get(measurement)
+                doubt = doubtful.get(measurement)
                 if not instances and metric.silence != UNKNOWN_LEVEL and not doubt:
                     silent.append(name)
                 elif measurement == metric.measurements[0] or metric.key:
@@ -374,21 +426,10 @@ class Selection:
             else:
                 chosen[name] = tags
                 sample = found[tags]
-                point = self._point(name, sample.time, sample.value, instance)
-                record.setdefault(measurement, []).append(point)
+                record.setdefault(measurement, []).append(one.point(sample.time, sample.value, instance))
         told = self._note_silence(silent, record, faults, watched)
         self._check_memory(record, faults)
-        times = [point["time"] for points in record.values() for point in points]
-        return Choice(slot, max(times, default=slot.start), record, faults, watched, heirs, chosen, told)
-
-    def _point(self, name: str, time: int, value: Any, instance: str | None) -> Point:
-        point: Point = {"time": time, "value": value}
-        if instance:
-            point["instance"] = instance
-        tag, part = self._part_of[name]
-        if tag is not None:
-            point[tag] = part
-        return point
+        return Choice(slot, _newest(record, slot), record, faults, watched, heirs, chosen, told)
 
     def _note_silence(
         self, silent: Sequence[str], record: Record, faults: dict[str, str], watched: Mapping[str, str]
@@ -405,23 +446,32 @@ class Selection:
             newest[exporter] = max(newest.get(exporter, 0), *(point["time"] for point in points))
         levels = {name: self._last_levels.get(name) if name in self._holds_last else 0.0 for name in silent}
         told = tuple(
-            name for name in silent if self._exporter_of[name] in newest and levels[name] is not None
+            name for name in silent if self._series[name].exporter in newest and levels[name] is not None
         )
         for name in silent:
             if name not in told:
                 faults[name] = NO_SAMPLE
                 continue
-            exporter, key = self._exporter_of[name], self._key_of[name]
-            point = self._point(name, newest[exporter], levels[name], watched.get(key))
-            record.setdefault(self._series_of_node[name][0], []).append(point)
+            one = self._series[name]
+            point = one.point(newest[one.exporter], levels[name], watched.get(one.key))
+            record.setdefault(one.measurement, []).append(point)
         return told
 
     def keep(self, choice: Choice) -> None:
         """Remember what was chosen for this slot."""
+        self._number += 1
+        if not (self._is_steady and choice.chosen is self._chosen and choice.watched is self._watched):
+            self._keep_sources(choice)
+        for point in choice.record.get(self._total, ()):
+            self._memory_total, self._total_fault = float(point["value"]), None
+        self._total_fault = choice.faults.get(self._total, self._total_fault)
+
+    def _keep_sources(self, choice: Choice) -> None:
+        """Remember where the samples came from, and what else there was."""
         for key, name in choice.watched.items():
             before = self._watched.get(key, name)
             if name != before:
-                self._former[key] = before
+                self._former = self._former | {key: before}
                 logger.warning(
                     "samples now come from %s instead of %s; pin '%s' in --node_file if that is wrong",
                     shown(name),
@@ -429,12 +479,11 @@ class Selection:
                     key,
                 )
                 self._known_tags = None
-        self._number += 1
         self._watched, self._heirs = choice.watched, choice.heirs
         for key, names in self._instances(choice.slot).items():
             self._note_instances(key, names)
         for name, instances in choice.slot.series.items():
-            found = instances.get(self._watched.get(self._key_of[name], ""), {})
+            found = instances.get(self._watched.get(self._series[name].key, ""), {})
             known = choice.chosen.get(name, self._chosen.get(name))
             others = self._other_series[name]
             if others.is_empty and (not found or len(found) == 1 and known in found):
@@ -443,8 +492,8 @@ class Selection:
             is_beside = known in found or (known is None and len(marks) > 1)
             others.note(marks, is_beside, self._number)
         if self._holds_last:
-            self._last_levels |= {
-                name: choice.slot.series[name][self._watched.get(self._key_of[name], "")][tags].value
+            self._last_levels = self._last_levels | {
+                name: choice.slot.series[name][self._watched.get(self._series[name].key, "")][tags].value
                 for name, tags in choice.chosen.items()
                 if name in self._holds_last
             }
@@ -452,15 +501,19 @@ class Selection:
             self._note_silence_of_a_day(choice)
         if any(self._chosen.get(name) != tags for name, tags in choice.chosen.items()):
             self._known_tags = None
-        self._chosen |= choice.chosen
+        # Choices may have the one before.
+        self._chosen = self._chosen | choice.chosen
         self.ever_seen |= choice.chosen.keys()
-        for point in choice.record.get(self._total, []):
-            self._memory_total, self._total_fault = float(point["value"]), None
-        self._total_fault = choice.faults.get(self._total, self._total_fault)
+        others = (*self._other_instances.values(), *self._other_series.values())
+        self._is_steady = (
+            choice.chosen.keys() == self._series.keys()
+            and not (self._heirs or self._former or self._holds_last or self._silent_since)
+            and all(one.is_empty for one in others)
+        )
 
     def forget_levels(self) -> None:
         """Forget what levels were last: the next slots have nothing to do with the earlier ones."""
-        self._last_levels.clear()
+        self._last_levels = {}
 
     def forget_total_fault(self) -> None:
         """Clear the fault of the memory total: nothing keeps it out any more."""
@@ -486,7 +539,7 @@ class Selection:
         """Key of a node file -> the instances of its exporter that have samples in a slot."""
         found: dict[str, set[str]] = {key: set() for key in self._keys}
         for name, instances in slot.series.items():
-            found[self._key_of[name]].update(instances)
+            found[self._series[name].key].update(instances)
         return found
 
     def _look_for_heir(
@@ -550,8 +603,8 @@ class Selection:
                 return known, None
         elif len(found) <= 1 and not (found and others.has_rivals()):
             return next(iter(found), None), None
-        metric = self._node.metrics.measurements[self._series_of_node[name][0]]
-        remedy = f"pin one in '{self._exporter_of[name]}{TAGS_KEY}' of --node_file"
+        metric = self._node.metrics.measurements[self._series[name].measurement]
+        remedy = f"pin one in '{metric.exporter}{TAGS_KEY}' of --node_file"
         if metric.key:
             remedy = f"select one by 'tags' of {metric.name} in --node_file, or name their tag in 'over'"
         # The same two are named in each record: the known one, and the one most often beside it.
@@ -592,7 +645,7 @@ class Selection:
     # --- over a restart --------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
-        """The state that `restore` takes, as JSON."""
+        """The state that `restore` takes, as JSON. What is in it stays as it is, whatever is kept later."""
         return {
             "watched": self._watched,
             "former": self._former,
@@ -632,6 +685,12 @@ class Selection:
             text(name): number(level) for name, level in mapping(state.get("last_levels", {})).items()
         }
         self._watched = {**watched, **self._pinned}
+        self._is_steady = False
+
+
+def _newest(record: Record, slot: Slot) -> int:
+    """Time of the newest sample in a record (ns); the start of the slot if it has none."""
+    return max((point["time"] for points in record.values() for point in points), default=slot.start)
 
 
 def _differences(*series: Tags) -> list[str]:

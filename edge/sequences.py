@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -98,10 +99,18 @@ def metric_square_errors(
     value gives NaN.
     """
     squares = (np.asarray(y_predict, dtype=float) - np.asarray(y_actual, dtype=float)) ** 2
+    places, starts, counts = _pools(metrics)
+    sums = np.add.reduceat(squares[:, places], starts, axis=1)
+    of_all = np.add.reduce(squares, axis=1, keepdims=True) / squares.shape[1]
+    return np.concatenate([sums / counts, of_all], axis=1)
+
+
+@functools.lru_cache(maxsize=16)
+def _pools(metrics: MetricTable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The places of the features, metric by metric; where each metric starts in them; how many each has."""
     places = list(metrics.feature_places.values())
     counts = [len(some) for some in places]
-    sums = np.add.reduceat(squares[:, sum(places, [])], np.cumsum([0, *counts[:-1]]), axis=1)
-    return np.concatenate([sums / counts, squares.mean(axis=1, keepdims=True)], axis=1)
+    return np.array(sum(places, [])), np.cumsum([0, *counts[:-1]]), np.array(counts)
 
 
 def printPredictionErrors(

@@ -6,10 +6,8 @@ metrics teach the next one. A node that is new gets a network that is there, and
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,7 +18,9 @@ from edge import network
 from edge.bundle import Predictor, bundle_paths, convert, link_bundle, trained_by
 from edge.changes import measure
 from edge.datasets import load_records
-from edge.evaluation import DEFAULT_PERCENTILE, load_attacks
+from edge.defaults import DEFAULT_PERCENTILE
+from edge.evaluation import load_attacks
+from edge.gathered import taking_notes
 from edge.networks import NETWORK_BYTES, PartOfNetwork
 from edge.recording import outside
 from edge.sensitivity import describe_blind
@@ -50,7 +50,6 @@ SHARED_SEQUENCES = 17_280
 NODE_TRIES = 10
 # Thresholds from less than a day are so many times higher: half as many false alerts, for few attacks missed.
 FIRST_DAY_FACTOR = 2.0
-_TURN = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -156,10 +155,10 @@ def _taught(
 
 def lesson_of(task: NodeTask) -> Outcome:
     """What a node teaches: some of its sequences, from all of its recording."""
-    with _noted(task) as (notes, faults):
+    with taking_notes(_reworded(task)) as (notes, faults):
         prepared = _prepared(task)
     if faults:
-        return Outcome(task.name, tuple(notes), fault=faults[0])
+        return Outcome(task.name, tuple(notes), fault=_reworded(task)(str(faults[0])))
     count, held = len(prepared.inputs), len(prepared.inputs) - prepared.split
     share = min(task.sequences / count, 1.0)
     places = np.concatenate(
@@ -184,6 +183,7 @@ def _teach(lessons: Sequence[Lesson], model_filename: Path, epochs: int | None) 
     )
     split = sum(one.split for one in lessons)
     metrics = lessons[0].metrics
+    logger.info("fitting a network to %d sequences of %d nodes", len(inputs), len(lessons))
     model, _ = fitted(inputs, targets, enough_epochs(split) if epochs is None else epochs, split, 1)
     check_learnt(forecast_rmse(lambda given: network.predict(model, given), inputs, targets, split, metrics))
     paths = bundle_paths(model_filename)
@@ -210,13 +210,13 @@ def finish(task: NodeTask) -> Outcome:
     """Write the bundle and the thresholds of a node that has the shared network of its task."""
     lacking: list[str] = []
     checksum = ""
-    with _noted(task) as (notes, faults):
+    with taking_notes(_reworded(task)) as (notes, faults):
         prepared = _prepared(task)
         lacking = task.shared.lacks(prepared.metrics)
         if not lacking:
             check_thresholds_files(task.files.thresholds, prepared.metrics)
             checksum = _write(task, prepared)
-    fault = faults[0] if faults else ""
+    fault = _reworded(task)(str(faults[0])) if faults else ""
     if lacking:
         fault = f"the network has not learnt {', '.join(lacking)}; train with --node all"
     return Outcome(task.name, tuple(notes), checksum, fault, tuple(lacking))
@@ -265,32 +265,6 @@ def _prepared(task: NodeTask) -> TrainingSet:
     )
 
 
-@contextlib.contextmanager
-def _noted(task: NodeTask) -> Iterator[tuple[list[tuple[int, str]], list[str]]]:
-    """Collect what is logged inside the `with`, as level and line, and the UserError that ends it.
-
-    A worker has no log of its own. The threads of one take turns, so that each note is of the right node. A
-    node's training set is not that of --trainset.
-    """
-    notes: list[tuple[int, str]] = []
-    faults: list[str] = []
-
-    def line(text: str) -> str:
-        return text.replace("the training set (--trainset)", str(task.files.trainset))
-
-    class Notes(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            notes.append((record.levelno, line(record.getMessage())))
-
-    root = logging.getLogger()
-    with _TURN:
-        handlers, level = root.handlers, root.level
-        root.handlers = [Notes()]
-        root.setLevel(logging.INFO)
-        try:
-            yield notes, faults
-        except UserError as error:
-            faults.append(line(str(error)))
-        finally:
-            root.handlers = handlers
-            root.setLevel(level)
+def _reworded(task: NodeTask) -> Callable[[str], str]:
+    """A node's training set is not that of --trainset."""
+    return lambda text: text.replace("the training set (--trainset)", str(task.files.trainset))

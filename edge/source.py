@@ -82,7 +82,11 @@ def labels_of(tags: Iterable[tuple[str, str | None]]) -> dict[str, str]:
 
 @dataclass(frozen=True, eq=False)
 class SamplesOf:
-    """Samples of a node from `start` to before `end` (ns); the answer and the rest as in get_samples."""
+    """Samples of a node from `start` to before `end` (ns).
+
+    reads_later: also those after `end`, unless there are too many. known_tags: measurement -> tags that
+    identify the node's series if there are too many series.
+    """
 
     node: Node
     start: int
@@ -93,9 +97,7 @@ class SamplesOf:
 
     def ask(self, source: SampleSource) -> Samples:
         """The answer to this question alone."""
-        return source.get_samples(
-            self.node, self.start, self.end, self.interval_seconds, self.reads_later, self.known_tags
-        )
+        return source.get_samples(self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,20 +228,8 @@ class SampleSource(Protocol):
         """Whether an error is one of the server as a whole, so that no other question has to be asked."""
         ...
 
-    def get_samples(
-        self,
-        node: Node,
-        start: int,
-        end: int,
-        interval_seconds: float = RECORD_SECONDS,
-        reads_later: bool = False,
-        known_tags: Mapping[str, dict[str, str]] | None = None,
-    ) -> Samples:
-        """The samples of a node from `start` to before `end` (ns), normally in one request.
-
-        reads_later: also those after `end`, unless there are too many. known_tags: measurement -> tags that
-        identify the node's series if there are too many series.
-        """
+    def get_samples(self, wanted: SamplesOf) -> Samples:
+        """The samples that are wanted of a node, normally in one request."""
         ...
 
     def newest_samples(self, node: Node) -> LinesByKey:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from time import time_ns
-from typing import TYPE_CHECKING, Any
-
-import requests
+from typing import Any
 
 import influx_utils
 from common.values import is_number
 from edge.source import LISTED_NAMES
+from influx_client import InfluxClient
 from influx_utils import identifier
 from nodes.metrics import RawSeries
 from nodes.survey import (
@@ -26,9 +25,6 @@ from nodes.survey import (
     in_order,
 )
 
-if TYPE_CHECKING:
-    from influxdb import InfluxDBClient
-
 
 class InfluxSurveyor:
     """Looks into a database of InfluxDB; a Surveyor.
@@ -41,7 +37,7 @@ class InfluxSurveyor:
 
     def __init__(
         self,
-        client: InfluxDBClient,
+        client: InfluxClient,
         server: str,
         db_name: str,
         timeout_seconds: float = SURVEY_TIMEOUT_SECONDS,
@@ -52,7 +48,7 @@ class InfluxSurveyor:
 
     def describe_error(self, error: Exception) -> str:
         """One line for the user: what went wrong, and what to do."""
-        if isinstance(error, requests.Timeout):
+        if influx_utils.kind_of(error) == "timeout":
             return f"{self.place} did not answer within {self._timeout_seconds:g} s; check the server"
         return influx_utils.describe_error(error, self._server, self._db_name)
 

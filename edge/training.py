@@ -14,6 +14,7 @@ from common.files import UserError
 from edge import network
 from edge.bundle import Bundle, Predictor, convert, save_bundle
 from edge.changes import measure
+from edge.defaults import DEFAULT_EPOCHS, ENOUGH_STEPS
 from edge.paths import DEFAULT_MODEL, plots_prefix
 from edge.pictures import plotAccLoss, plotMetric
 from edge.recording import outside
@@ -30,10 +31,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("find_anomalies")
 
-DEFAULT_EPOCHS = 10
-# The optimiser's steps that a network needs to learn. A third of a day of records gives them in the default
-# epochs. On recordings of 400 records, more steps predict held-out records no better.
-ENOUGH_STEPS = 1000
 # A network that has learnt nothing has the error of the training mean; more than this share of it is refused.
 LEARNT_SHARE = 0.95
 # Fewer held-out sequences than this say little, so all sequences are used to judge the network.

@@ -154,7 +154,8 @@ class Watch:
         return self._bundle.content
 
     def _load_bundle(self) -> Bundle:
-        bundle = load_bundle(self._settings.model, self._described, networks=self._networks)
+        settings = self._settings
+        bundle = load_bundle(settings.model, self._described, networks=self._networks, node=settings.name)
         if self.metrics is not None and tuple(bundle.metrics) != tuple(self.metrics):
             raise UserError(
                 f"{self._settings.model}: is for {', '.join(bundle.metrics)}, not {', '.join(self.metrics)};"

@@ -11,8 +11,8 @@ from typing import Any
 
 from common.files import UserError, is_there
 from edge.bundle import bundle_paths
+from edge.gathered import GatheredNotices
 from edge.kept import WHOLE_POLLS, KeptState, state_of
-from edge.many_nodes import GatheredNotices
 from edge.networks import Networks
 from edge.shared_network import node_files
 from edge.source import SampleSource

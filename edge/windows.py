@@ -85,6 +85,11 @@ class Newest:
     def windows(self, name: str, rows: np.ndarray, records: int) -> np.ndarray:
         """As in Past."""
         unknown = np.full((records - 1, rows.shape[1]), np.nan)
+        if len(self._memories) == 1:
+            (memory,) = self._memories
+            window = np.concatenate([memory.rows.get(name, unknown), rows])
+            memory.rows[name] = window[1:]
+            return window[:, None]
         windows = np.empty((len(rows), records, rows.shape[1]))
         windows[:, :-1] = [memory.rows.get(name, unknown) for memory in self._memories]
         windows[:, -1] = rows

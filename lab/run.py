@@ -22,6 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import influx_utils
 from commands.options import environment_names
 from common.alerts import ALERT_RECORDS, WINDOW_RECORDS
 from common.files import UserError
@@ -136,8 +137,12 @@ def _learn(edge: Edge, program: Program, interval_seconds: float, plan: Plan) ->
 
 
 def _has_all(edge: Edge) -> bool:
-    stored = {row["name"] for row in edge.client.get_list_measurements()}
-    return set(METRICS.measurements) <= stored
+    return set(METRICS.measurements) <= set(_measurements(edge))
+
+
+def _measurements(edge: Edge) -> list[str]:
+    (answer,) = influx_utils.run(edge.client, ["SHOW MEASUREMENTS"])
+    return sorted(name for series in answer for (name,) in series["values"])
 
 
 def _attack(edge: Edge, interval_seconds: float, plan: Plan, rng: random.Random) -> list[Attacked]:
@@ -155,10 +160,10 @@ def _attack(edge: Edge, interval_seconds: float, plan: Plan, rng: random.Random)
 
 def _look(edge: Edge) -> dict[str, Any]:
     """What InfluxDB holds."""
-    counted = edge.client.query("SELECT count(cpu_usage) FROM detected_anomalies").get_points()
+    (counted,) = influx_utils.run(edge.client, ["SELECT count(cpu_usage) FROM detected_anomalies"])
     return {
-        "anomalies_stored": next((int(point["count"]) for point in counted), 0),
-        "measurements": sorted(row["name"] for row in edge.client.get_list_measurements()),
+        "anomalies_stored": counted[0]["values"][0][1] if counted else 0,
+        "measurements": _measurements(edge),
     }
 
 

@@ -102,11 +102,11 @@ class NodeFinder:
             logger.warning("%s", refused[name])
         if len(new) > HOST_LINES:
             logger.warning("%s", f"{len(new) - HOST_LINES:,} more hosts are no nodes for such reasons")
-        self._told.update(new)
         if any(name not in self._told for name in left_out):
             logger.warning(
                 "%s",
                 f"{listed_names(left_out)}: not watched, since one process watches at most {MOST_NODES:,}"
                 " nodes; give each of several processes a part of them with --node (docs/fleet.md)",
             )
-            self._told.update(left_out)
+        # Those that are gone are forgotten: whoever can write metrics can make up hosts without end.
+        self._told = {*refused, *left_out}

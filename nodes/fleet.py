@@ -39,6 +39,7 @@ def read_nodes_file(filename: str | Path, start: Node) -> dict[str, Node]:
     """
     load = cache(load_node)
     nodes: dict[str, Node] = {}
+    readers: dict[Node, str] = {}
     # What is computed from a table of metrics is computed once for all nodes that have it.
     tables = {start.metrics: start.metrics}
     for name, given in loadDictJson(filename, NODES_BYTES).items():
@@ -53,8 +54,22 @@ def read_nodes_file(filename: str | Path, start: Node) -> dict[str, Node]:
         if file is not None and (not isinstance(file, str) or not file):
             raise UserError(f"{where}: 'node_file' must be the name of a file")
         node = described_node(where, given, load(Path(filename).parent / file) if file else start)
-        nodes[name] = replace(node, metrics=tables.setdefault(node.metrics, node.metrics))
+        nodes[name] = node = replace(node, metrics=tables.setdefault(node.metrics, node.metrics))
+        reader = replace(node, total_memory_bytes=0.0)
+        if _is_fixed(node, start) and readers.setdefault(reader, name) != name:
+            raise UserError(
+                f"{where}: has the same exporters as {shown_name(readers[reader])}; remove one of them, or"
+                " correct its instances"
+            )
     return nodes
+
+
+def _is_fixed(node: Node, start: Node) -> bool:
+    """Whether a file says which series of all exporters are those of the node."""
+    return all(
+        node.instance_of(exporter) is not None or node.tags_of(exporter) != start.tags_of(exporter)
+        for exporter in node.metrics.exporters
+    )
 
 
 def instance_series(node: Node, exporter: str) -> RawSeries:

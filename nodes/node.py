@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +60,19 @@ class Node:
         return documented[exporter] if exporter in documented else dict(self.tags).get(exporter, ())
 
     @cached_property
+    def layout(self) -> Node:
+        """The node with its metrics and parts alone. It is the same object for alike nodes, so that what
+        follows from these is computed once for all of them.
+        """
+        return _layout(self.metrics, self.cpus, self.interfaces, self.cell_id)
+
+    @property
     def monitored(self) -> dict[str, tuple[str, str | None]]:
         """Name of every series of the node -> its key and part. Series with parts come first."""
+        return self.layout._monitored
+
+    @cached_property
+    def _monitored(self) -> dict[str, tuple[str, str | None]]:
         metrics = self.metrics.measurements
         return {
             series_name(key, metric.part_tag, part): (key, part)
@@ -70,24 +80,14 @@ class Node:
             for part in self.parts_of(metric)
         }
 
-    @cached_property
+    @property
     def names_of_series(self) -> dict[tuple[str, str | None], str]:
         """Key and part of every series of the node -> its name."""
-        return {series: name for name, series in self.monitored.items()}
+        return self.layout._names_of_series
 
     @cached_property
-    def parts_with_columns(self) -> dict[str, dict[str | None, tuple[tuple[str, str], ...]]]:
-        """Name of a metric -> its parts -> the columns of each, with the quantity that a column holds."""
-        return {
-            metric.name: {
-                part: tuple(
-                    (sys.intern(part_column(column, part)), quantity)
-                    for column, quantity in metric.part_columns.items()
-                )
-                for part in self.parts_of(metric)
-            }
-            for metric in self.metrics.rows
-        }
+    def _names_of_series(self) -> dict[tuple[str, str | None], str]:
+        return {series: name for name, series in self.monitored.items()}
 
     @cached_property
     def most_parts(self) -> int:
@@ -112,6 +112,11 @@ class Node:
         if self.metrics != METRICS:
             told["metrics"] = self.metrics.description
         return json.loads(json.dumps({key: value for key, value in told.items() if value != ()}))
+
+
+@lru_cache(maxsize=256)
+def _layout(metrics: MetricTable, cpus: tuple[str, ...], interfaces: tuple[str, ...], cell_id: str) -> Node:
+    return Node(cpus, interfaces, cell_id, metrics=metrics)
 
 
 DEFAULT_NODE = Node()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from common.files import UnavailableError, UserError
 from common.times import last_midnight
+from parallel.progress import ProgressLines
 from parallel.project import pack_project
 from service.systemd import notify_systemd
 
@@ -50,10 +51,10 @@ def in_parallel(
     what: str,
     unit: str = "series",
 ) -> Iterator[Result]:
-    """Yield the results in any order, with a progress bar. This process iterates over the tasks.
+    """Yield the results in any order, with a progress bar; where nobody sees that, with a line now and then.
 
-    Each result feeds the watchdog, because hundreds of tasks take minutes. Raises UserError for a worker
-    that was killed, and for a cluster that cannot be used.
+    This process iterates over the tasks. Each result feeds the watchdog, because hundreds of tasks take
+    minutes. Raises UserError for a worker that was killed, and for a cluster that cannot be used.
     """
     from concurrent.futures.process import BrokenProcessPool
 
@@ -69,12 +70,15 @@ def in_parallel(
     tasks = iter(tasks)
     # Where nobody watches, as under systemd, a bar is noise.
     bar = tqdm(total=count, desc=what, unit=unit, disable=None)
+    progress = ProgressLines(what, count)
     with _backend(cluster, function.__module__.partition(".")[0]), bar, logging_redirect_tqdm():
         while chunk := list(itertools.islice(tasks, CHUNK_TASKS)):
             run = Parallel(n_jobs=cluster.jobs, return_as="generator_unordered")
             try:
                 for result in run(delayed(function)(task) for task in chunk):
                     bar.update()
+                    if bar.disable:
+                        progress.step()
                     notify_systemd("WATCHDOG=1")
                     yield result
             except BrokenProcessPool:

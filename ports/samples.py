@@ -9,19 +9,18 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from influxdb import InfluxDBClient
 
 import influx_utils
 from common.files import UserError
 from common.times import format_time
+from influx_client import AnswerTooLargeError, InfluxClient
 from nodes.series import NO_NUMBERS
 from ports.rivals import CELL_SECONDS, LIVE_SECONDS, cell_seconds, cells_of, describe_rivals, side_by_side
 from service.systemd import notify_systemd
 
 POINTS_PER_WRITE = 5000
-# The measurements of bytes per sample, of the anomalies in them, and of incidents.
+# The measurements of bytes per sample, and of incidents.
 PORT_TRAFFIC = "port_traffic"
-PORT_ANOMALIES = "detected_port_anomalies"
 PORT_INCIDENTS = "port_incidents"
 _PORT_TAGS = ("device", "port", "direction")
 _PortKey = tuple[str, ...]
@@ -60,7 +59,7 @@ class Port:
 
 
 @influx_utils.answers()
-def list_ports(client: InfluxDBClient, start: int, end: int, limits: Limits = DEFAULT_LIMITS) -> list[Port]:
+def list_ports(client: InfluxClient, start: int, end: int, limits: Limits = DEFAULT_LIMITS) -> list[Port]:
     """All ports that have a value between `start` and `end` (seconds since 1970).
 
     It takes a few requests with answers of bounded size, however many ports there are. A label that is added
@@ -72,7 +71,7 @@ def list_ports(client: InfluxDBClient, start: int, end: int, limits: Limits = DE
     return list({key: port for found in reversed(pieces) for key, port in found.items()}.values())
 
 
-def _ports_of(client: InfluxDBClient, limits: Limits, start: int, end: int) -> dict[_PortKey, Port]:
+def _ports_of(client: InfluxClient, limits: Limits, start: int, end: int) -> dict[_PortKey, Port]:
     """list_ports of a time that the server reads at once."""
     span = f"time > {start}s AND time <= {end}s"
     are_short = " AND ".join(f'"{tag}"::tag =~ {_SHORT}' for tag in _PORT_TAGS)
@@ -101,12 +100,12 @@ def _ports_of(client: InfluxDBClient, limits: Limits, start: int, end: int) -> d
 
 
 @influx_utils.answers()
-def count_unlisted_ports(client: InfluxDBClient, start: int, end: int) -> int:
+def count_unlisted_ports(client: InfluxClient, start: int, end: int) -> int:
     """How many ports list_ports leaves out because their tags are too long, at least."""
     return max(influx_utils.in_pieces(client, start, end, partial(_count_unlisted, client)), default=0)
 
 
-def _count_unlisted(client: InfluxDBClient, start: int, end: int) -> int:
+def _count_unlisted(client: InfluxClient, start: int, end: int) -> int:
     is_long = " OR ".join(f'"{tag}"::tag !~ {_SHORT}' for tag in _PORT_TAGS)
     tags = ", ".join(f'"{tag}"' for tag in _PORT_TAGS)
     ports = (
@@ -118,7 +117,7 @@ def _count_unlisted(client: InfluxDBClient, start: int, end: int) -> int:
 
 
 def _series_times(
-    client: InfluxDBClient, selector: str, conditions: str, limits: Limits
+    client: InfluxClient, selector: str, conditions: str, limits: Limits
 ) -> dict[_PortKey, list[int]]:
     """Port -> the times (ns) of the point that `selector` picks in each of its series, ascending.
 
@@ -142,7 +141,7 @@ def _series_page(selector: str, conditions: str, limits: Limits, offset: int = 0
     return f"SELECT {tags} FROM ({selected}) LIMIT {limits.page_ports} OFFSET {offset}"
 
 
-def _rivals(client: InfluxDBClient, port: _PortKey, newest: int) -> list[dict[str, str]]:
+def _rivals(client: InfluxClient, port: _PortKey, newest: int) -> list[dict[str, str]]:
     """The tags of a port's first two live series; empty if they are too long to be read."""
     where = _port_condition(dict(zip(_PORT_TAGS, port, strict=True)))
     since = newest - LIVE_SECONDS * 10**9
@@ -152,13 +151,13 @@ def _rivals(client: InfluxDBClient, port: _PortKey, newest: int) -> list[dict[st
     )
     try:
         (answer,) = influx_utils.run(client, [query])
-    except influx_utils.AnswerTooLargeError:
+    except AnswerTooLargeError:
         return []
     return [series["tags"] for series in answer[:2]] if len(answer) > 1 else []
 
 
 def insert_port_points(
-    client: InfluxDBClient,
+    client: InfluxClient,
     db_name: str,
     found: Sequence[tuple[str, int, dict[str, str], Mapping[str, float | str]]],
 ) -> str | None:
@@ -191,7 +190,7 @@ def insert_port_points(
 
 @influx_utils.answers()
 def get_port_samples(
-    client: InfluxDBClient,
+    client: InfluxClient,
     tags: dict[str, str],
     start: int,
     end: int,
@@ -221,7 +220,7 @@ def get_port_samples(
 
 
 def _samples_of(
-    client: InfluxDBClient, tags: dict[str, str], start: int, end: int, limits: Limits
+    client: InfluxClient, tags: dict[str, str], start: int, end: int, limits: Limits
 ) -> tuple[np.ndarray, np.ndarray]:
     """get_port_samples of a time that the server reads at once."""
     is_port = _port_condition(tags)
@@ -258,7 +257,7 @@ def _samples_of(
     return times, traffic
 
 
-def _shared_cells(client: InfluxDBClient, conditions: str, limits: Limits) -> tuple[int, list[int]]:
+def _shared_cells(client: InfluxClient, conditions: str, limits: Limits) -> tuple[int, list[int]]:
     """Length of a cell in seconds; and the cells, counted from 1970, in which several series have samples."""
     series = _series_times(client, 'last("value"::float)', conditions, limits)
     if all(len(times) == 1 for times in series.values()):
@@ -277,7 +276,7 @@ def _shared_cells(client: InfluxDBClient, conditions: str, limits: Limits) -> tu
     return seconds, found
 
 
-def _cell_seconds(client: InfluxDBClient, conditions: str) -> int:
+def _cell_seconds(client: InfluxClient, conditions: str) -> int:
     """The usual distance between samples of that series of a port in which it is the shortest."""
     distances = f'SELECT elapsed("value"::float, 1s) AS "n" FROM "{PORT_TRAFFIC}" WHERE {conditions}'
     usual = f'SELECT median("n"::integer) AS "n" FROM ({distances} GROUP BY *) GROUP BY *'
@@ -289,13 +288,13 @@ def _port_condition(tags: dict[str, str]) -> str:
     return " AND ".join(influx_utils.any_of(tag, [name]) for tag, name in tags.items())
 
 
-def _port_rows(client: InfluxDBClient, query: str) -> tuple[list[list[Any]], bool]:
+def _port_rows(client: InfluxClient, query: str) -> tuple[list[list[Any]], bool]:
     """As _answers, of one statement."""
     (answer,) = _answers(client, [query])
     return answer
 
 
-def _answers(client: InfluxDBClient, queries: Sequence[str]) -> list[tuple[list[list[Any]], bool]]:
+def _answers(client: InfluxClient, queries: Sequence[str]) -> list[tuple[list[list[Any]], bool]]:
     """The rows of each statement, and whether InfluxDB has more of them. A request feeds the watchdog."""
     answers = influx_utils.results(client, queries)
     notify_systemd("WATCHDOG=1")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from common.files import UnavailableError, UserError
 from common.times import DAY_SECONDS, format_time
+from influx_client import InfluxClient
 from ports.faults import some_of
 from ports.incidents import PortIncident
 from ports.samples import (
@@ -35,15 +36,10 @@ from ports.series import (
 )
 from ports.verdicts import PortAnomaly
 
-if TYPE_CHECKING:
-    from influxdb import InfluxDBClient
-
-
 # A port without a sample for this long no longer exists.
 LISTED_SECONDS = 28 * DAY_SECONDS
 # A file's name has at most 255 bytes, and a model's file also has the detector in its name.
 MAX_NAME_BYTES = 200
-
 
 # What a worker process gets for a series: a file to read, the samples, or why there are none.
 Loaded = Path | Series | UserError
@@ -129,7 +125,7 @@ class Database:
 
     def __init__(
         self,
-        client: InfluxDBClient,
+        client: InfluxClient,
         db_name: str,
         measurement: str,
         until: int | None = None,
@@ -187,7 +183,7 @@ class Database:
 
 
 def store_points(
-    client: InfluxDBClient,
+    client: InfluxClient,
     db_name: str,
     measurement: str,
     anomalies: Sequence[PortAnomaly],

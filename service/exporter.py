@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from common.files import UserError
 
@@ -16,21 +16,29 @@ class Exporter:
     exporter = Exporter()
     polls = exporter.counter("polls", "Polls started")    # find_anomalies_polls_total
     exporter.serve("127.0.0.1", 9099)                     # http://127.0.0.1:9099/metrics
+
+    is_read: whether anybody will read them; without that, they count nothing and load no package.
     """
 
-    def __init__(self, registry: CollectorRegistry | None = None) -> None:
-        from prometheus_client import CollectorRegistry
+    def __init__(self, registry: CollectorRegistry | None = None, is_read: bool = True) -> None:
+        self._is_read = is_read
+        if is_read:
+            from prometheus_client import CollectorRegistry
 
-        self.registry = registry or CollectorRegistry()
+            self.registry = registry or CollectorRegistry()
 
-    def counter(self, name: str, text: str, *labels: str) -> Counter:
+    def counter(self, name: str, text: str, *labels: str) -> Counter | _Unread:
         """A counter with these labels."""
+        if not self._is_read:
+            return _Unread()
         from prometheus_client import Counter
 
         return Counter(f"find_anomalies_{name}", text, labels, registry=self.registry)
 
-    def gauge(self, name: str, text: str, *labels: str) -> Gauge:
+    def gauge(self, name: str, text: str, *labels: str) -> Gauge | _Unread:
         """A gauge with these labels."""
+        if not self._is_read:
+            return _Unread()
         from prometheus_client import Gauge
 
         return Gauge(f"find_anomalies_{name}", text, labels, registry=self.registry)
@@ -49,3 +57,15 @@ class Exporter:
                 f"cannot listen on {address}:{port} ({error.strerror or error}); name another"
                 " --metrics_port or --metrics_address"
             ) from None
+
+
+class _Unread:
+    """In place of a metric that nobody reads."""
+
+    def labels(self, *_values: str) -> _Unread:
+        return self
+
+    def _nothing(self, *_values: Any) -> None:
+        pass
+
+    inc = set = set_function = remove = clear = _nothing

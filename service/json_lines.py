@@ -15,6 +15,7 @@ from common.files import is_there, read_file
 
 # The last line is written before the file is known to be full.
 _LONGEST_LINE = 1 << 20
+_ENCODER = json.JSONEncoder(allow_nan=False)
 
 
 class JsonLines:
@@ -47,7 +48,7 @@ class JsonLines:
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise OSError(None, "not a regular file")
-            line = json.dumps(content, allow_nan=False).encode() + b"\n"
+            line = _ENCODER.encode(content).encode() + b"\n"
             if (written := os.write(descriptor, line)) < len(line):
                 # The disk is full. Half a line would take the next one with it.
                 os.ftruncate(descriptor, os.fstat(descriptor).st_size - written)

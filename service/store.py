@@ -45,6 +45,19 @@ INSERT INTO state SELECT '', 0, content FROM state_before;
 DROP TABLE state_before;
 COMMIT;
 """
+# The nodes with the most points give the first ones, each its oldest; what is damaged has no node.
+_DROP = """
+DELETE FROM spool WHERE id IN (
+    SELECT id FROM (
+        SELECT id, row_number() OVER (
+            PARTITION BY CASE WHEN json_valid(point) THEN json_extract(point, '$.tags.node') END
+            ORDER BY id DESC
+        ) AS place FROM spool
+    ) ORDER BY place DESC, id LIMIT ?
+)
+"""
+# To choose them reads the whole spool, so at least this share of it is dropped at once.
+_DROPPED_SHARE = 0.01
 # As bytes, since SQLite raises for a text that is not UTF-8. Cut, since a damaged row may be huge.
 _ROW = "id, substr(CAST(database AS BLOB), 1, 1000), substr(CAST(point AS BLOB), 1, 65537)"
 _NAME_LETTERS = 255
@@ -112,7 +125,8 @@ class Batch:
 
 
 class Store:
-    """The spool, oldest first, and the state; only the newest `limit` points are kept.
+    """The spool, oldest first, and the state; at most `limit` points are kept: of each node its newest, and
+    of each node as many as of any other that has more.
 
     Points that cannot be written to the disk stay in memory until they can, or have been sent. Points that
     InfluxDB refuses stay in the spool but do not delay others: `oldest` skips them, `oldest_refused` returns
@@ -314,19 +328,23 @@ class Store:
             self._next_id += 1
         try:
             with self._database:
-                self._database.executemany(
-                    "INSERT INTO spool (id, database, point) VALUES (?, ?, ?)",
-                    [(row, *content) for row, content in self._unsaved.items()],
-                )
+                if self._unsaved:
+                    self._database.executemany(
+                        "INSERT INTO spool (id, database, point) VALUES (?, ?, ?)",
+                        [(row, *content) for row, content in self._unsaved.items()],
+                    )
                 self._write_states(states, changes)
                 self._clear()
                 excess = 0
                 if self._unsaved:
                     count = self._database.execute("SELECT count(*) FROM spool").fetchone()[0]
                     excess = max(count - self._limit, 0)
-                self._database.execute(
-                    "DELETE FROM spool WHERE id IN (SELECT id FROM spool ORDER BY id LIMIT ?)", (excess,)
-                )
+                if excess:
+                    excess = max(excess, int(_DROPPED_SHARE * self._limit))
+                    self._database.execute(_DROP, (excess,))
+                else:
+                    # This, too, shows whether the disk can be written.
+                    self._database.execute("DELETE FROM spool WHERE 0")
         except sqlite3.Error as error:
             excess = max(len(self._unsaved) - self._limit, 0)
             for row in list(self._unsaved)[:excess]:
@@ -356,22 +374,24 @@ class Store:
 
     def _clear(self) -> None:
         """Delete rows that were sent, and set aside those that are damaged, within a transaction."""
-        self._database.executemany("DELETE FROM spool WHERE id = ?", [(row,) for row in self._gone])
+        if self._gone:
+            self._database.executemany("DELETE FROM spool WHERE id = ?", [(row,) for row in self._gone])
+        if not self._aside:
+            return
         self._database.executemany(
             "INSERT INTO damaged (database, point, reason) SELECT database, point, ? FROM spool WHERE id = ?",
             [(reason, row) for row, reason in self._aside.items()],
         )
         self._database.executemany("DELETE FROM spool WHERE id = ?", [(row,) for row in self._aside])
-        if self._aside:
-            newest = f"SELECT id FROM damaged ORDER BY id DESC LIMIT {DAMAGED_ROWS}"
-            lost = self._database.execute(f"DELETE FROM damaged WHERE id NOT IN ({newest})").rowcount
-            if lost:
-                logger.error(
-                    "%s: its table 'damaged' is full; the %d oldest rows are deleted, %d are kept",
-                    self.path,
-                    lost,
-                    DAMAGED_ROWS,
-                )
+        newest = f"SELECT id FROM damaged ORDER BY id DESC LIMIT {DAMAGED_ROWS}"
+        lost = self._database.execute(f"DELETE FROM damaged WHERE id NOT IN ({newest})").rowcount
+        if lost:
+            logger.error(
+                "%s: its table 'damaged' is full; the %d oldest rows are deleted, %d are kept",
+                self.path,
+                lost,
+                DAMAGED_ROWS,
+            )
 
     def _cleared(self) -> None:
         self._gone.clear()

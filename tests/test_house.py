@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Arrows run down: a module imports modules of its own room and of lower floors alone.
 FLOORS = (
     ("common",),
+    ("influx_client",),
     ("nodes", "service", "influx_versions"),
     ("influx_utils", "prometheus_utils", "formatters", "parallel"),
     ("edge", "ports"),

@@ -15,14 +15,16 @@ import numpy as np
 import pytest
 import requests
 from influxdb import InfluxDBClient
-from influxdb.exceptions import InfluxDBClientError
 
 import formatters
 import influx_utils
 import lab.influxd
 from common.files import UserError
+from common.web import TIMEOUT, WebError
 from edge.samples import InfluxSource
 from edge.selection import Selection, in_slots
+from edge.source import SamplesOf
+from influx_client import InfluxClient, InfluxClientError
 from influx_utils import checkDatabase, describe_error, getLastRecords, initializeConnection, insertAnomalies
 from lab.influxd import Influxd, free_port
 from nodes.metrics import (
@@ -38,7 +40,7 @@ from nodes.metrics import (
 )
 from nodes.node import DEFAULT_NODE, Node, load_node
 from nodes.series import Point, Record
-from tests.support.influx import Database, connect
+from tests.support.influx import Database, asked_by, connect, own
 from tests.support.metrics import MEASUREMENTS, lines_of
 from tests.support.prometheus_writer import write_samples
 
@@ -61,22 +63,22 @@ HOSTILE_NAMES = [
 ]
 
 
-def source(client: InfluxDBClient) -> InfluxSource:
+def source(client: InfluxClient) -> InfluxSource:
     """What reads the client's own database."""
-    return InfluxSource(client, "localhost:8086", client._database)
+    return InfluxSource(client, "localhost:8086", client.database)
 
 
-def newest_sample_time(client: InfluxDBClient, node: Node) -> int | None:
+def newest_sample_time(client: InfluxClient, node: Node) -> int | None:
     """Time of the newest sample (ns)."""
     return source(client).newest_sample_time(node)
 
 
-def get_samples(client: InfluxDBClient, node: Node, start: int, end: int | None = None) -> Record:
+def get_samples(client: InfluxClient, node: Node, start: int, end: int | None = None) -> Record:
     """The points alone."""
     until = 2**62 if end is None else end
     return (
         source(client)
-        .get_samples(node, start, min(until, start + 3600 * SECOND), reads_later=end is None)
+        .get_samples(SamplesOf(node, start, min(until, start + 3600 * SECOND), reads_later=end is None))
         .points
     )
 
@@ -93,17 +95,6 @@ def ran_point(seconds: float, value: float, **labels: str) -> Point:
 
 def at(seconds: float) -> int:
     return START + round(seconds * 1000) * 1_000_000
-
-
-def counting_client(server: Influxd, db_name: str) -> tuple[InfluxDBClient, list[str]]:
-    """A client, and the list of the paths that it has asked for so far."""
-    paths: list[str] = []
-    session = requests.Session()
-    session.trust_env = False
-    session.hooks["response"].append(
-        lambda answer, **_: paths.append(answer.request.path_url.partition("?")[0])
-    )
-    return connect(server, session=session, database=db_name), paths
 
 
 def stored(client: InfluxDBClient, measurement: str) -> list[dict[str, Any]]:
@@ -128,7 +119,8 @@ def test_initializeConnection_goes_past_the_proxy_of_the_environment(
     with pytest.raises(requests.exceptions.ProxyError):
         requests.get(f"http://{influxd.host}:{influxd.port}/ping", timeout=30)
     with initializeConnection(influxd.host, influxd.port, "", "") as client:
-        assert client.ping().startswith("1.")
+        assert influx_utils.database_names(client) is not None
+        assert client.server_version.startswith("1.")
 
 
 def test_initializeConnection_gives_up_after_one_attempt_of_the_timeout(
@@ -140,9 +132,10 @@ def test_initializeConnection_gives_up_after_one_attempt_of_the_timeout(
         started = time.monotonic()
         with (
             initializeConnection(host, port, "", "") as client,
-            pytest.raises(requests.exceptions.ReadTimeout),
+            pytest.raises(WebError) as silence,
         ):
-            client.ping()
+            client.query("SHOW DATABASES")
+        assert silence.value.kind == TIMEOUT
         assert 0.2 <= time.monotonic() - started < 4
         silent.setblocking(False)
         silent.accept()[0].close()
@@ -151,7 +144,7 @@ def test_initializeConnection_gives_up_after_one_attempt_of_the_timeout(
 
 
 def test_a_hung_server_holds_a_poll_for_less_than_the_time_between_polls() -> None:
-    assert 0 < influx_utils.TIMEOUT_SECONDS * influx_utils.ATTEMPTS <= 10
+    assert 0 < influx_utils.TIMEOUT_SECONDS <= 10
 
 
 def test_initializeConnection_sends_nothing() -> None:
@@ -165,12 +158,13 @@ def test_initializeConnection_sends_nothing() -> None:
 @pytest.mark.parametrize("name", ["metrics_{}", 'my "5g" database {}', "it's; {}"])
 def test_checkDatabase_creates_and_selects(influxd: Influxd, name: str) -> None:
     name = name.format(uuid.uuid4().hex)
-    with connect(influxd) as client:
-        checkDatabase(client, name)
+    with connect(influxd, database=name) as client, own(client) as ours:
+        ours.database = None
+        checkDatabase(ours, name)
         try:
             assert {"name": name} in client.get_list_database()
             write_samples(client, {RX_CPU: [ran_point(0, 13.7)]})
-            assert newest_sample_time(client, DEFAULT_NODE) == START
+            assert newest_sample_time(ours, DEFAULT_NODE) == START
         finally:
             client.drop_database(name)
 
@@ -181,7 +175,7 @@ def test_checkDatabase_selects_an_existing_one_and_leaves_it_as_it_was(
     database.client.create_retention_policy("month", "30d", "1", database.name, default=False)
     write_samples(database.client, {RX_CPU: [ran_point(0, 13.7)]})
     before = database.client.get_list_database(), database.client.get_list_retention_policies()
-    with connect(influxd) as client:
+    with initializeConnection(influxd.host, influxd.port, "", "") as client:
         checkDatabase(client, database.name)
         assert newest_sample_time(client, DEFAULT_NODE) == START
     assert (database.client.get_list_database(), database.client.get_list_retention_policies()) == before
@@ -209,18 +203,19 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Influxd]:
 
 def test_checkDatabase_needs_no_right_to_create_for_an_existing_database(guarded: Influxd) -> None:
     with initializeConnection(guarded.host, guarded.port, "edge", "edge-pw") as client:
-        with pytest.raises(InfluxDBClientError) as refusal:
+        with pytest.raises(InfluxClientError) as refusal:
             client.create_database("another")
         assert refusal.value.code == 403
         checkDatabase(client, "metrics_db")
         insertAnomalies(client, "kept", [START], np.ones((1, 8)), "cpu")
+    with connect(guarded, username="edge", password="edge-pw", database="metrics_db") as client:
         assert [point["time"] for point in stored(client, "kept")] == [START]
 
 
 def test_checkDatabase_leaves_it_to_the_first_query_to_say_that_a_right_is_missing(guarded: Influxd) -> None:
     with initializeConnection(guarded.host, guarded.port, "edge", "edge-pw") as client:
         checkDatabase(client, "another")
-        with pytest.raises(InfluxDBClientError) as refusal:
+        with pytest.raises(InfluxClientError) as refusal:
             newest_sample_time(client, DEFAULT_NODE)
     assert refusal.value.code == 403
     assert "another" in str(refusal.value)
@@ -229,7 +224,7 @@ def test_checkDatabase_leaves_it_to_the_first_query_to_say_that_a_right_is_missi
 def test_checkDatabase_of_a_wrong_password_raises(guarded: Influxd) -> None:
     with (
         initializeConnection(guarded.host, guarded.port, "edge", "wrong") as client,
-        pytest.raises(InfluxDBClientError) as refusal,
+        pytest.raises(InfluxClientError) as refusal,
     ):
         checkDatabase(client, "metrics_db")
     assert refusal.value.code == 401
@@ -255,9 +250,8 @@ def test_getLastRecords_keeps_the_newest_point_of_every_series_in_one_request(
         f'SELECT "value" FROM "node_memory_MemFree_bytes"{order}',
         f'SELECT "value" FROM "tx_cpu_time" GROUP BY "instance"{order}',
     ]
-    client, paths = counting_client(influxd, database.name)
-    with client:
-        data, timestamp = getLastRecords(client, queries, [CPU_SECONDS, MEMORY_FREE, TX_CPU])
+    asked = asked_by(database.own)
+    data, timestamp = getLastRecords(database.own, queries, [CPU_SECONDS, MEMORY_FREE, TX_CPU])
     assert {name: sorted(points, key=str) for name, points in data.items()} == {
         CPU_SECONDS: [
             {"time": at(16.25), "value": 11.0, "cpu": "0"},
@@ -267,12 +261,12 @@ def test_getLastRecords_keeps_the_newest_point_of_every_series_in_one_request(
         TX_CPU: [],
     }
     assert timestamp == START + 31_125_000_000
-    assert paths == ["/query"]
+    assert [path.partition("?")[0] for path in asked] == ["/query"]
 
 
 def test_getLastRecords_takes_a_single_query(database: Database) -> None:
     write_samples(database.client, {RX_CPU: [ran_point(0, 13.7), ran_point(15, 13.9)]})
-    assert getLastRecords(database.client, ['SELECT "value" FROM "rx_cpu_time"'], [RX_CPU]) == (
+    assert getLastRecords(database.own, ['SELECT "value" FROM "rx_cpu_time"'], [RX_CPU]) == (
         {RX_CPU: [{"time": at(15), "value": 13.9}]},
         at(15),
     )
@@ -280,14 +274,14 @@ def test_getLastRecords_takes_a_single_query(database: Database) -> None:
 
 def test_getLastRecords_of_an_empty_database_is_empty_and_has_no_timestamp(database: Database) -> None:
     queries = ['SELECT "value" FROM "rx_cpu_time"', 'SELECT "value" FROM "tx_cpu_time"']
-    assert getLastRecords(database.client, queries, [RX_CPU, TX_CPU]) == ({RX_CPU: [], TX_CPU: []}, None)
+    assert getLastRecords(database.own, queries, [RX_CPU, TX_CPU]) == ({RX_CPU: [], TX_CPU: []}, None)
 
 
 def test_getLastRecords_goes_by_time_not_by_arrival(database: Database) -> None:
     for seconds, value in [(30, 13.3), (0, 13.1), (15, 13.2)]:
         write_samples(database.client, {RX_CPU: [ran_point(seconds, value)]})
     queries = ['SELECT "value" FROM "rx_cpu_time"']
-    assert getLastRecords(database.client, queries, [RX_CPU]) == (
+    assert getLastRecords(database.own, queries, [RX_CPU]) == (
         {RX_CPU: [{"time": at(30), "value": 13.3}]},
         at(30),
     )
@@ -313,7 +307,7 @@ def test_get_samples_takes_from_start_to_before_end(
 ) -> None:
     points = [ran_point(-0.001, 1.0), ran_point(0, 2.0), ran_point(14.999, 3.0), ran_point(15, 4.0)]
     write_samples(database.client, {RX_CPU: points})
-    samples = get_samples(database.client, DEFAULT_NODE, start, *([] if end is None else [end]))
+    samples = get_samples(database.own, DEFAULT_NODE, start, *([] if end is None else [end]))
     assert [point["value"] for point in samples[RX_CPU]] == values
 
 
@@ -358,9 +352,8 @@ def test_get_samples_gives_all_series_of_the_node_and_no_others_in_one_request(
         "node_memory_Cached_bytes": [node_point(10, 9.0)],
     }
     write_samples(database.client, others)
-    client, paths = counting_client(influxd, database.name)
-    with client:
-        samples = get_samples(client, DEFAULT_NODE, START)
+    asked = asked_by(database.own)
+    samples = get_samples(database.own, DEFAULT_NODE, START)
     assert samples == {
         name: [
             {"time": moment, "value": value, "job": "lab", "__name__": name, **tags, **mode.get(name, {})}
@@ -369,11 +362,11 @@ def test_get_samples_gives_all_series_of_the_node_and_no_others_in_one_request(
         ]
         for name, series in wanted.items()
     }
-    assert paths == ["/query"]
+    assert [path.partition("?")[0] for path in asked] == ["/query"]
 
 
 def test_get_samples_of_an_empty_database_has_every_measurement_empty(database: Database) -> None:
-    assert get_samples(database.client, DEFAULT_NODE, START) == {name: [] for name in MEASUREMENTS}
+    assert get_samples(database.own, DEFAULT_NODE, START) == {name: [] for name in MEASUREMENTS}
 
 
 def test_a_label_added_later_starts_a_series_that_wins_over_the_old_one(database: Database) -> None:
@@ -392,7 +385,7 @@ def test_a_label_added_later_starts_a_series_that_wins_over_the_old_one(database
     series = database.client.query('SHOW SERIES FROM "rx_cpu_time"')
     assert len(list(series.get_points())) == 2
     node = Node(cpus=("0",))
-    slots = formatters.slot_records(get_samples(database.client, node, START), 15)
+    slots = formatters.slot_records(get_samples(database.own, node, START), 15)
     first, second = formatters.format_records(slots, node)
     assert (first["time"], first["cpu_rx_percentage"]) == (at(10), 14.0)
     assert (second["time"], second["cpu_rx_percentage"], second["cpu_rx_rate"]) == (at(16), 15.5, 1.5)
@@ -418,7 +411,7 @@ def test_two_instances_of_a_kind_are_refused_until_one_is_pinned(
     }
     write_samples(database.client, everything)
     write_samples(database.client, {measurement: [make_point(1, 3.0, **labels, instance="edge:9101")]})
-    slots = in_slots(lines_of(get_samples(database.client, DEFAULT_NODE, START)), DEFAULT_NODE, 15 * SECOND)
+    slots = in_slots(lines_of(get_samples(database.own, DEFAULT_NODE, START)), DEFAULT_NODE, 15 * SECOND)
     with pytest.raises(UserError) as refusal:
         Selection(DEFAULT_NODE).refuse_several(slots)
     assert str(refusal.value) == (
@@ -431,7 +424,7 @@ def test_two_instances_of_a_kind_are_refused_until_one_is_pinned(
     node_file = tmp_path / "node.json"
     node_file.write_text(json.dumps({key: "edge:9101"}))
     node = load_node(node_file)
-    samples = get_samples(database.client, node, START)
+    samples = get_samples(database.own, node, START)
     Selection(node).refuse_several(in_slots(lines_of(samples), node, 15 * SECOND))
     values = {name: [point["value"] for point in points] for name, points in samples.items() if points}
     other = TX_CPU if key == "node_instance" else MEMORY_FREE
@@ -441,7 +434,7 @@ def test_two_instances_of_a_kind_are_refused_until_one_is_pinned(
 def test_an_instance_outside_the_asked_span_is_not_refused(database: Database) -> None:
     points = [ran_point(0, 1.0, instance="gnb:1"), ran_point(15, 2.0, instance="gnb:2")]
     write_samples(database.client, {RX_CPU: points})
-    samples = get_samples(database.client, DEFAULT_NODE, at(15))
+    samples = get_samples(database.own, DEFAULT_NODE, at(15))
     assert [point["instance"] for point in samples[RX_CPU]] == ["gnb:2"]
 
 
@@ -457,7 +450,7 @@ def test_node_exporter_and_RAN_exporter_may_have_the_same_instance_or_each_its_o
     )
     for node_name, ran_name in [("a", "a"), ("a", "b"), ("b", "a")]:
         node = Node(node_instance=node_name, ran_instance=ran_name)
-        samples = get_samples(database.client, node, START)
+        samples = get_samples(database.own, node, START)
         assert [point["instance"] for point in samples[MEMORY_FREE]] == [node_name]
         assert [point["instance"] for point in samples[RX_CPU]] == [ran_name]
 
@@ -490,9 +483,9 @@ def samples_named(name: str, value: float) -> Record:
 def test_names_of_a_node_file_are_never_InfluxQL(database: Database, tmp_path: Path, name: str) -> None:
     write_samples(database.client, samples_named("edge:9100", 1.0))
     node = hostile_node(tmp_path, name)
-    assert get_samples(database.client, node, START) == {name: [] for name in MEASUREMENTS}
-    assert newest_sample_time(database.client, node) is None
-    kept = get_samples(database.client, Node(ran_instance="edge:9100"), START)
+    assert get_samples(database.own, node, START) == {name: [] for name in MEASUREMENTS}
+    assert newest_sample_time(database.own, node) is None
+    kept = get_samples(database.own, Node(ran_instance="edge:9100"), START)
     assert [point["value"] for point in kept[RX_CPU]] == [1.0]
 
 
@@ -501,7 +494,7 @@ def test_series_of_any_name_are_found(database: Database, tmp_path: Path, name: 
     write_samples(database.client, samples_named("edge:9100", 1.0))
     write_samples(database.client, samples_named(name, 2.0))
     node = hostile_node(tmp_path, name)
-    samples = get_samples(database.client, node, START)
+    samples = get_samples(database.own, node, START)
     others = ("__name__", "job", "mode")
     assert {
         measurement: [{key: point[key] for key in point if key not in others} for point in points]
@@ -513,7 +506,7 @@ def test_series_of_any_name_are_found(database: Database, tmp_path: Path, name: 
         RX_CPU: [{"time": START, "value": 2.0, "instance": name}],
         DOWNLINK: [{"time": START, "value": 2.0, "instance": name, "cellId": name}],
     }
-    assert newest_sample_time(database.client, node) == START
+    assert newest_sample_time(database.own, node) == START
 
 
 def test_an_answer_that_the_server_cuts_short_is_refused(
@@ -521,15 +514,15 @@ def test_an_answer_that_the_server_cuts_short_is_refused(
 ) -> None:
     # The last section of the configuration is [http].
     monkeypatch.setattr(lab.influxd, "CONFIG", lab.influxd.CONFIG + "max-row-limit = 10\n")
-    with Influxd(tmp_path) as server, connect(server, database="db") as client:
+    with Influxd(tmp_path) as server, connect(server, database="db") as client, own(client) as ours:
         client.create_database("db")
         last = MEASUREMENTS[-1]
         write_samples(client, {last: [ran_point(i, 1.0, cellId="2") for i in range(20)]})
         with pytest.raises((UserError, *influx_utils.INFLUX_ERRORS), match="max-row-limit"):
-            get_samples(client, DEFAULT_NODE, START)
+            get_samples(ours, DEFAULT_NODE, START)
         write_samples(client, {MEMORY_FREE: [node_point(i, 1.0) for i in range(20)]})
         with pytest.raises((UserError, *influx_utils.INFLUX_ERRORS), match="max-row-limit"):
-            get_samples(client, DEFAULT_NODE, START)
+            get_samples(ours, DEFAULT_NODE, START)
 
 
 # --- newest_sample_time ---------------------------------------------------------------------------
@@ -560,7 +553,20 @@ def test_newest_sample_time_looks_at_the_whole_history_of_the_node_alone(
     database: Database, samples: Record, node: Node, newest: int | None
 ) -> None:
     write_samples(database.client, samples)
-    assert newest_sample_time(database.client, node) == newest
+    assert newest_sample_time(database.own, node) == newest
+
+
+@pytest.mark.parametrize("name", HOSTILE_NAMES)
+def test_a_long_statement_is_sent_as_it_is(influxd: Influxd, database: Database, name: str) -> None:
+    write_samples(database.client, {RX_CPU: [ran_point(0, 5.0, instance=name)]})
+    with initializeConnection(influxd.host, influxd.port, "", "") as client:
+        checkDatabase(client, database.name)
+        asked = asked_by(client)
+        is_one = f"instance = {influx_utils.quote(name)}"
+        query = f"SELECT value FROM rx_cpu_time WHERE {is_one}" + f" AND {is_one}" * 99
+        ((series,),) = influx_utils.run(client, [query])
+    assert series["values"] == [[START, 5.0]]
+    assert asked == [f"/query?db={database.name}&epoch=ns"]
 
 
 # --- insertAnomalies -----------------------------------------------------------------------------
@@ -595,18 +601,17 @@ def test_an_anomaly_is_one_point_at_its_own_time_however_often_it_is_written(
     database: Database, cause: str, options: dict[str, str], tags: dict[str, str]
 ) -> None:
     for _ in range(2):
-        insertAnomalies(database.client, "detected_anomalies", [OWN_TIME], EIGHT, cause, **options)
+        insertAnomalies(database.own, "detected_anomalies", [OWN_TIME], EIGHT, cause, **options)
         assert stored(database.client, "detected_anomalies") == [{"time": OWN_TIME, **tags, **EIGHT_FIELDS}]
     keys = database.client.query('SHOW TAG KEYS FROM "detected_anomalies"').get_points()
     assert {key["tagKey"] for key in keys} == set(tags)
 
 
 def test_all_anomalies_of_a_call_are_stored_in_one_request(influxd: Influxd, database: Database) -> None:
-    client, paths = counting_client(influxd, database.name)
+    asked = asked_by(database.own)
     times = [START, at(15.25), at(30)]
-    with client:
-        insertAnomalies(client, "attacks of today", times, EIGHT * [[1], [2], [3]], "mem")
-    assert paths == ["/write"]
+    insertAnomalies(database.own, "attacks of today", times, EIGHT * [[1], [2], [3]], "mem")
+    assert [path.partition("?")[0] for path in asked] == ["/write"]
     tags = {"possible_cause": "mem", "severity": "anomaly"}
     assert stored(database.client, "attacks of today") == [
         {
@@ -620,8 +625,8 @@ def test_all_anomalies_of_a_call_are_stored_in_one_request(influxd: Influxd, dat
 
 @pytest.mark.parametrize("kind", [np.int64, object])
 def test_whole_numbers_are_stored_as_floats(database: Database, kind: type) -> None:
-    insertAnomalies(database.client, "anomalies", [START], np.array([range(8)], dtype=kind), "cpu")
-    insertAnomalies(database.client, "anomalies", [at(15)], EIGHT, "cpu")
+    insertAnomalies(database.own, "anomalies", [START], np.array([range(8)], dtype=kind), "cpu")
+    insertAnomalies(database.own, "anomalies", [at(15)], EIGHT, "cpu")
     keys = list(database.client.query('SHOW FIELD KEYS FROM "anomalies"').get_points())
     assert keys == [{"fieldKey": name, "fieldType": "float"} for name in sorted(EIGHT_FIELDS)]
     assert len(stored(database.client, "anomalies")) == 2
@@ -637,7 +642,7 @@ def test_values_that_are_not_finite_are_left_out_and_the_rest_is_stored(
             [NAN] * 7 + [4.0],
         ]
     )
-    insertAnomalies(database.client, "anomalies", [START, at(15), at(30)], values, "cpu")
+    insertAnomalies(database.own, "anomalies", [START, at(15), at(30)], values, "cpu")
     tags = {"possible_cause": "cpu", "severity": "anomaly"}
     assert stored(database.client, "anomalies") == [
         {
@@ -650,15 +655,14 @@ def test_values_that_are_not_finite_are_left_out_and_the_rest_is_stored(
         },
         {"time": at(30), **tags, "net_up_5g_usage": 4.0},
     ]
-    client, paths = counting_client(influxd, database.name)
-    with client:
-        insertAnomalies(client, "anomalies", [at(45)], np.full((1, 8), NAN), "cpu")
-    assert paths == []
+    asked = asked_by(database.own)
+    insertAnomalies(database.own, "anomalies", [at(45)], np.full((1, 8), NAN), "cpu")
+    assert asked == []
 
 
 @pytest.mark.parametrize("instance", ["it's 1, a=b", 'a "quoted" name', "Gerät/5G", "'; DROP MEASUREMENT x"])
 def test_the_instance_of_an_anomaly_is_stored_as_it_is(database: Database, instance: str) -> None:
-    insertAnomalies(database.client, "anomalies", [START], EIGHT, "cpu | mem", instance=instance)
+    insertAnomalies(database.own, "anomalies", [START], EIGHT, "cpu | mem", instance=instance)
     (point,) = stored(database.client, "anomalies")
     assert (point["instance"], point["possible_cause"]) == (instance, "cpu | mem")
 
@@ -667,7 +671,7 @@ def test_the_instance_of_an_anomaly_is_stored_as_it_is(database: Database, insta
 def test_an_anomaly_is_stored_even_where_InfluxDB_cannot_hold_its_instance(
     database: Database, instance: str
 ) -> None:
-    insertAnomalies(database.client, "anomalies", [START], EIGHT, "cpu", instance=instance)
+    insertAnomalies(database.own, "anomalies", [START], EIGHT, "cpu", instance=instance)
     (point,) = stored(database.client, "anomalies")
     assert {name: point[name] for name in EIGHT_FIELDS} == EIGHT_FIELDS
 
@@ -675,17 +679,17 @@ def test_an_anomaly_is_stored_even_where_InfluxDB_cannot_hold_its_instance(
 # --- describe_error ------------------------------------------------------------------------------
 
 
-def failure(client: InfluxDBClient, action) -> Exception:
+def failure(client: InfluxClient, action) -> Exception:
     with client, pytest.raises(influx_utils.INFLUX_ERRORS) as raised:
         action(client)
     return raised.value
 
 
-def query(client: InfluxDBClient) -> None:
+def query(client: InfluxClient) -> None:
     newest_sample_time(client, DEFAULT_NODE)
 
 
-def write(client: InfluxDBClient) -> None:
+def write(client: InfluxClient) -> None:
     insertAnomalies(client, "anomalies", [START], EIGHT, "cpu")
 
 
@@ -745,7 +749,7 @@ def test_any_other_refusal_is_one_line_with_the_words_of_the_server(database: Da
         [{"measurement": "anomalies", "time": START, "fields": {"cpu_usage": "text"}}]
     )
     with pytest.raises(influx_utils.INFLUX_ERRORS) as raised:
-        write(database.client)
+        write(database.own)
     line = describe_error(raised.value, "edge:8086", database.name)
     assert line.startswith("InfluxDB at edge:8086 ")
     assert "field type conflict" in line

@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from influxdb import InfluxDBClient
 
 import formatters
 import influx_utils
 from edge.samples import InfluxSource
 from edge.selection import Selection, in_slots
+from edge.source import SamplesOf
+from influx_client import InfluxClient, InfluxClientError
 from influx_utils import checkDatabase, describe_error, initializeConnection, kind_of, run, write_points
 from influx_versions import NoDatabaseError
 from lab.influxd import Influxd
@@ -24,7 +25,7 @@ from ports.samples import get_port_samples, list_ports
 from ports.sources import Database as PortDatabase
 from simulators.edge import simulate
 from tests.support.edge_daemon import FIRST, Edge, said
-from tests.support.influx import Database
+from tests.support.influx import Database, asked_by
 from tests.support.later_influx import (
     FIRST_INFLUXDB_3,
     INFLUXDB_2,
@@ -53,7 +54,7 @@ IN_3 = (
     " (influxdb3 create database metrics_db)"
 )
 
-Start = Callable[..., tuple[LaterInflux, InfluxDBClient]]
+Start = Callable[..., tuple[LaterInflux, InfluxClient]]
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ def start(influxd: Influxd) -> Iterator[Start]:
 
     def begin(
         behaviour: Behaviour, *databases: str, user: str = "any", password: str = TOKEN
-    ) -> tuple[LaterInflux, InfluxDBClient]:
+    ) -> tuple[LaterInflux, InfluxClient]:
         servers.append(LaterInflux(influxd.port, behaviour, *databases))
         client = initializeConnection("127.0.0.1", servers[-1].port, user, password)
         client.switch_database(databases[0] if databases else "metrics_db")
@@ -74,8 +75,8 @@ def start(influxd: Influxd) -> Iterator[Start]:
         server.close()
 
 
-def source(client: InfluxDBClient) -> InfluxSource:
-    return InfluxSource(client, "edge:8086", client._database)
+def source(client: InfluxClient) -> InfluxSource:
+    return InfluxSource(client, "edge:8086", client.database)
 
 
 def failure(action: Callable[[], object]) -> Exception:
@@ -99,7 +100,7 @@ def test_a_token_is_the_password_of_any_user(
 ) -> None:
     server, client = start(behaviour, database.name, user=user)
     checkDatabase(client, database.name)
-    assert client._database == database.name
+    assert client.database == database.name
     assert server.asked == [["SHOW DATABASES"]]
 
 
@@ -119,9 +120,7 @@ def test_a_wrong_token_is_said_in_one_line(start: Start, behaviour: Behaviour) -
 
 def test_a_right_that_a_token_lacks_is_said_in_one_line() -> None:
     # What 2 answers to a write that the token does not allow.
-    error = influx_utils.InfluxDBClientError(
-        '{"code":"forbidden","message":"insufficient permissions for write"}', 403
-    )
+    error = InfluxClientError('{"code":"forbidden","message":"insufficient permissions for write"}', 403)
     assert kind_of(error) == "rights"
     assert describe_error(error, "edge:8086", "metrics_db") == (
         f"{SERVER}: the token has no right to the database metrics_db; let it read and write there"
@@ -155,14 +154,13 @@ def test_where_no_databases_are_listed_the_first_query_shows_whether_it_is_there
 
 
 def test_InfluxDB_1_is_asked_as_often_as_before(influxd: Influxd, database: Database) -> None:
-    paths = []
     client = initializeConnection(influxd.host, influxd.port, "", "")
-    client._session.hooks["response"].append(lambda answer, **_: paths.append(answer.request.path_url))
+    paths = asked_by(client)
     checkDatabase(client, database.name)
     source(client).newest_sample_time(DEFAULT_NODE)
     assert write_points(client, database.name, [point(1.0)]) is None
     assert [path.partition("?")[0] for path in paths] == ["/query", "/query", "/write"]
-    assert client._session.server_version.startswith("1.")
+    assert client.server_version.startswith("1.")
 
 
 # --- statements ----------------------------------------------------------------------------------
@@ -210,8 +208,8 @@ def test_the_newest_sample_is_looked_for_in_pieces_of_two_days(
     database: Database, start: Start, behaviour: Behaviour, days: int, pieces: int
 ) -> None:
     write_samples(database.client, life(int(time.time()) - days * DAY - 700))
-    expected = source(database.client).newest_sample_time(DEFAULT_NODE)
-    newest = source(database.client).newest_samples(DEFAULT_NODE)
+    expected = source(database.own).newest_sample_time(DEFAULT_NODE)
+    newest = source(database.own).newest_samples(DEFAULT_NODE)
     server, client = start(behaviour, database.name)
     assert source(client).newest_sample_time(DEFAULT_NODE) == (expected if days < 28 else None)
     server.asked.clear()
@@ -248,10 +246,10 @@ def test_four_weeks_of_ports_are_read_in_pieces(database: Database, start: Start
     server, client = start(INFLUXDB_3, database.name)
     span = end - 28 * DAY, end
     key = lambda port: port.tags["port"]  # noqa: E731
-    assert sorted(list_ports(client, *span), key=key) == sorted(list_ports(database.client, *span), key=key)
+    assert sorted(list_ports(client, *span), key=key) == sorted(list_ports(database.own, *span), key=key)
     tags = {"device": "core", "port": "1", "direction": "in"}
     for found, whole in zip(
-        get_port_samples(client, tags, *span), get_port_samples(database.client, tags, *span), strict=True
+        get_port_samples(client, tags, *span), get_port_samples(database.own, tags, *span), strict=True
     ):
         assert found.tolist() == whole.tolist()
     found_there = PortDatabase(client, database.name, "anomalies", end)
@@ -320,7 +318,7 @@ def test_points_that_are_too_old_are_known_in_the_words_of_2(database: Database,
         " dropped because it violates a Retention Policy Lower Bound at 2025-05-20T19:06:17Z dropped=4 for"
         ' database: 41d9d8 for retention policy: autogen"}'
     )
-    newer = influx_utils._refusal(influx_utils.InfluxDBClientError(words, 422))
+    newer = influx_utils._refusal(InfluxClientError(words, 422))
     assert (newer.is_too_old, newer.points) == (True, 4)
 
 
@@ -381,8 +379,10 @@ def test_what_telegraf_writes_is_read_as_what_prometheus_writes(database: Databa
     ):
         database.client.query("DROP SERIES FROM /.*/", method="POST")
         write()
-        newest = source(database.client).newest_sample_time(DEFAULT_NODE)
-        found = source(database.client).get_samples(DEFAULT_NODE, newest - 700 * SECOND, newest + 1).lines
+        newest = source(database.own).newest_sample_time(DEFAULT_NODE)
+        found = (
+            source(database.own).get_samples(SamplesOf(DEFAULT_NODE, newest - 700 * SECOND, newest + 1)).lines
+        )
         selection = Selection(DEFAULT_NODE)
         frames.append([])
         for slot in in_slots(found, DEFAULT_NODE, 15 * SECOND):

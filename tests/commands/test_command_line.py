@@ -21,6 +21,7 @@ import pytest
 
 from lab.influxd import Influxd, free_port
 from nodes.metrics import MEMORY_FREE, RX_CPU, getAnomalyColumns, getFeatures
+from service.store import FILE_NAME
 from simulators.edge import Attack, simulate
 from tests.support.influx import Database, connect
 from tests.support.program import Done, run_here
@@ -1120,6 +1121,13 @@ def test_a_folder_that_cannot_hold_pictures_is_refused_at_once(source: list[str]
         assert outcome(run("--mode", "test", *source, "--plot_dir", tmp_path / folder)) == fault(
             f"{tmp_path / folder}: pictures cannot be written there ({reason}); name another --plot_dir"
         )
+
+
+def test_that_no_point_could_be_written_is_said_before_the_first_poll(tmp_path: Path) -> None:
+    # Where a state is, the server is not asked how many nodes there are.
+    (tmp_path / FILE_NAME).touch()
+    done = run("--mode", "test", "--state_dir", tmp_path, absent=["influxdb"])
+    assert outcome(done) == fault("influxdb is not installed; pip install -r requirements.txt")
 
 
 def test_pictures_of_alerts_without_matplotlib_are_refused_at_once(tmp_path: Path) -> None:

@@ -171,6 +171,7 @@ def test_names_and_defaults_are_the_documented_ones() -> None:
         "stretch": [],
         "add": False,
         "leave_out": None,
+        "jobs": os.cpu_count(),
     }
     assert values[CHECK] == judges | {"trainset": "data/normal.csv"}
     assert values[PORTS_TRAIN] == for_ports | prometheus | influx | {

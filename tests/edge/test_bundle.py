@@ -207,6 +207,11 @@ def test_a_missing_file_is_named(name: str, bundle_copy: Path) -> None:
         UserError, match=refusal(f"{path}: no such file; --mode train --model {bundle_copy} writes it")
     ):
         load_bundle(bundle_copy)
+    # --model is refused with --node.
+    with pytest.raises(
+        UserError, match=refusal(f"{path}: no such file; --mode train --node 'a b' writes it")
+    ):
+        load_bundle(bundle_copy, node="a b")
 
 
 NO_IDENTITY = (

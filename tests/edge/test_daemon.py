@@ -169,8 +169,10 @@ def test_an_attack_that_comes_and_goes_is_one_incident_also_over_restarts(
     assert Counter(severity for _, severity, _ in expected) == {"anomaly": 7, "alert": 7}
     incidents = [line for line in said(caplog) if "incident" in line]
     assert len(incidents) == 2
-    assert incidents[0].endswith("incident opens: cpu (8 anomalies in the last 30 records)")
+    assert "incident opens: cpu 99 % (expected " in incidents[0]
     assert f" since {format_time(expected[0][0])};" in incidents[1]
+    # Both end with the same id.
+    assert len({line.partition(" [")[2] for line in incidents}) == 1
 
 
 def test_a_state_of_the_version_before_is_taken_up(edge: Edge, caplog: pytest.LogCaptureFixture) -> None:

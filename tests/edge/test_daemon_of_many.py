@@ -26,6 +26,7 @@ from lab.influxd import Influxd
 from nodes.fleet import Named
 from nodes.metrics import RX_CPU
 from nodes.series import Record, record_time
+from service.incident_log import IncidentLog
 from service.store import Store
 from service.systemd import Ending
 from simulators.edge import Attack
@@ -162,6 +163,15 @@ def test_an_attack_on_three_is_one_incident_and_stored_of_each(
     assert len(incidents) == 2
     assert " incident of 3 of 6 nodes opens: cpu: node-0000, node-0001, node-0002" in incidents[0]
     assert " incident of 3 nodes closes: cpu for " in incidents[1]
+    *ours, together = IncidentLog(edges.folder / "state").read().values()
+    assert [entry["node"] for entry in ours] == ["node-0000", "node-0001", "node-0002"]
+    assert together["members"] == [entry["id"] for entry in ours]
+    assert together["id"].startswith("many@") and f" [{together['id']}]" in incidents[0]
+    # That of the node whose record came first.
+    first = together["why"].removesuffix("; likewise 2 more nodes")
+    assert first in [entry["why"] for entry in ours]
+    assert f"; {first} [" in incidents[0]
+    assert all(entry["ended"] for entry in (*ours, together))
     # One line a poll, whatever comes of it.
     polls = [line for line in said(caplog, logging.INFO) if line.startswith("6 nodes: ")]
     assert len(polls) == SLOTS - FIRST

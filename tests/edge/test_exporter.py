@@ -72,6 +72,14 @@ def test_what_serves_nothing_loads_no_http_server() -> None:
     assert done.stdout == b"set()\n"
 
 
+def test_what_nobody_reads_is_not_counted() -> None:
+    metrics = EdgeMetrics(nodes=["a"], is_read=False)
+    metrics.polls.inc()
+    metrics.show_drift({"cpu"}, node="a")
+    metrics.show_nodes({}, 1)
+    assert not hasattr(metrics, "registry")
+
+
 def test_the_age_of_the_last_good_poll_grows_until_the_next() -> None:
     metrics = EdgeMetrics()
     port = free_port("127.0.0.1")

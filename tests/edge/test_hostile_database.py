@@ -116,7 +116,7 @@ def test_a_flood_before_the_start_costs_no_record(tmp_path: Path) -> None:
 def test_more_series_than_can_be_read_cost_their_own_metric_alone(
     edge: Watched, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("influx_utils.MAX_ANSWER_BYTES", 60_000)
+    monkeypatch.setattr("influx_client.MAX_ANSWER_BYTES", 60_000)
     for slot in range(FIRST, SLOTS):
         edge.feed(slot)
         if slot in (17, 18, 19):

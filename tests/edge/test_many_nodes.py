@@ -1,14 +1,12 @@
-"""What many nodes have to say at once: one incident, one line of equal faults."""
+"""Incidents of many nodes at once are one."""
 
 from __future__ import annotations
 
 import json
-import logging
 
 import pytest
 
-from edge.many_nodes import GatheredNotices, IncidentChange, ManyNodes
-from service.log import Notices
+from edge.many_nodes import IncidentChange, ManyNodes
 
 SECOND = 10**9
 # 2026-03-06T12:00:00Z
@@ -121,25 +119,3 @@ def test_it_goes_on_after_a_restart_and_refuses_what_is_no_state() -> None:
             third.restore(damage)
     changes = [closes(name, 60) for name in names(3)]
     assert third.observe(changes, 100, EVERY) == first.observe(changes, 100, EVERY)
-
-
-def test_what_few_nodes_say_is_a_line_each_and_what_many_say_is_one(caplog: pytest.LogCaptureFixture) -> None:
-    gathered = GatheredNotices()
-    notices = {name: Notices(gathered.of(name)) for name in names(6)}
-    for name, each in notices.items():
-        each.fault("silence", f"no record ({name})", logging.WARNING)
-        if name < "edge-3":
-            each.fault("model", "damaged")
-    assert caplog.messages == []
-    gathered.log()
-    assert caplog.messages == [
-        "6 nodes (edge-1, edge-2, edge-3 and 3 more), such as edge-1: no record (edge-1)",
-        "edge-1: damaged",
-        "edge-2: damaged",
-    ]
-    caplog.clear()
-    gathered.log()
-    notices["edge-1"].fault("silence", "no record (edge-1)", logging.WARNING)
-    notices["edge-2"].mended("silence", "records again")
-    gathered.log()
-    assert caplog.messages == ["edge-2: records again"]

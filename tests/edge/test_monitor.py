@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import requests
 from influxdb import InfluxDBClient
 
 from common.alerts import ALERT, ANOMALY, NORMAL, UNKNOWN
@@ -41,7 +40,7 @@ from nodes.metrics import (
 )
 from nodes.node import DEFAULT_NODE, Node
 from nodes.series import Record
-from tests.support.influx import Database, connect
+from tests.support.influx import Database, asked_by, connect, own
 from tests.support.metrics import NODE_MEASUREMENTS, RAN_MEASUREMENTS
 from tests.support.prometheus_writer import write_samples
 
@@ -100,7 +99,7 @@ class Edge:
         interval: float = INTERVAL,
         node: Node = DEFAULT_NODE,
     ) -> None:
-        self.client = client
+        self.client, self.own = client, own(client)
         self.interval = interval
         self.begin = self.now = time.time() // interval * interval - NOW_SLOT * interval
         self.judge = Judge(lambda time: self.slot(time) in anomalies)
@@ -109,7 +108,7 @@ class Edge:
 
     def restart(self, catch_up_seconds: float = CATCH_UP_SECONDS) -> None:
         """Another process takes the place of this one, with nothing but what it is given."""
-        source = InfluxSource(self.client, "localhost:8086", "edge")
+        source = InfluxSource(self.own, "localhost:8086", "edge")
         self.monitor = Monitor(
             source, self.node, self.judge, self.interval, catch_up_seconds, clock=lambda: self.now
         )
@@ -177,17 +176,13 @@ def edge(database: Database) -> Edge:
 # --- what is judged, and when --------------------------------------------------------------------
 
 
-def test_a_poll_is_one_request(influxd: Influxd, database: Database) -> None:
-    requested: list[str] = []
-    session = requests.Session()
-    session.trust_env = False
-    with connect(influxd, session=session, database=database.name) as client:
-        edge = Edge(client)
-        edge.scrape(*range(4))
-        session.hooks["response"].append(lambda answer, **_: requested.append(answer.request.url))
-        for polls, slots in enumerate([2, 4, 4.4, 9], start=1):
-            edge.poll(slots)
-            assert len(requested) == polls
+def test_a_poll_is_one_request(database: Database) -> None:
+    edge = Edge(database.client)
+    edge.scrape(*range(4))
+    requested = asked_by(edge.own)
+    for polls, slots in enumerate([2, 4, 4.4, 9], start=1):
+        edge.poll(slots)
+        assert len(requested) == polls
     assert edge.judged == [0, 1, 2, 3]
 
 

@@ -579,3 +579,18 @@ def test_a_folder_that_cannot_be_made_is_refused_in_one_line(below: str, reason:
     with pytest.raises(UserError, match=f"^{re.escape(expected)}$"):
         make_plot_dir(folder)
     assert (tmp_path / "plots").read_text() == "a file"
+
+
+def test_a_line_of_many_records_is_drawn_from_its_peaks_and_gaps() -> None:
+    # 6,000 records in parts of five: a peak, a dip and a missing record in three of them.
+    actual = np.full(6_000, 0.5)
+    actual[[1_004, 2_506, 4_503]] = 0.75, 0.25, NAN
+    axis = axes_of(drawn_verdicts("n" * 6_000, actual))["net_up [kB/s]"]
+    drawn = line(axis, "actual")
+    assert len(drawn.get_xdata()) == 1_204
+    values = np.asarray(drawn.get_ydata())
+    # 100 to 500 B/s: 0.5 is 300.
+    assert sorted(set(values[~np.isnan(values)])) == pytest.approx([0.2, 0.3, 0.4])
+    seconds = (np.asarray(drawn.get_xdata()) - np.datetime64(START, "ns")) // np.timedelta64(15, "s")
+    assert [int(seconds[np.nanargmax(values)]), int(seconds[np.nanargmin(values)])] == [1_004, 2_506]
+    assert seconds[np.isnan(values)].tolist() == [4_503]

@@ -93,8 +93,8 @@ def test_verdicts_of_another_model_or_from_before_are_left_out(tmp_path: Path) -
 
 def test_of_many_nodes_what_is_not_normal_is_there_under_its_name(tmp_path: Path) -> None:
     log = PollLog(tmp_path)
-    normal = dataclasses.replace(VERDICT, status="normal", causes=(), unknown=())
-    other = dataclasses.replace(VERDICT, time=TIME + SECOND)
+    normal = dataclasses.replace(VERDICT, status="normal", causes=(), unknown=(), is_alert_up=False)
+    other = dataclasses.replace(VERDICT, time=TIME + SECOND, status="anomaly", is_alert_up=False)
     log.publish(
         [
             Polled("edge-1", [Judged(normal, {}), Judged(other, {})], "edge-1:9100", "model"),
@@ -107,3 +107,40 @@ def test_of_many_nodes_what_is_not_normal_is_there_under_its_name(tmp_path: Path
     assert list(log.verdicts("model", node="edge-3")) == list(log.verdicts("model")) == []
     (poll,) = log.read()
     assert [one.verdict.time for one in poll.judged] == [TIME + SECOND, TIME]
+
+
+def test_verdicts_of_several_nodes_are_read_at_once_and_in_order_of_time(tmp_path: Path) -> None:
+    log = PollLog(tmp_path)
+    for node, seconds in (("edge-1", 15), ("edge-2", 15), ("edge-1", 0), ("edge-2", 0), ("edge-1", 15)):
+        verdict = dataclasses.replace(VERDICT, time=TIME + seconds * SECOND)
+        log.publish([Polled(node, [Judged(verdict, {})], None, f"model of {node}")])
+    wanted = {"edge-1": ("model of edge-1", 0), "edge-2": ("model of edge-2", TIME + 1), "edge-3": ("", 0)}
+    found = log.verdicts_of(wanted)
+    assert {name: [one.time - TIME for one in verdicts] for name, verdicts in found.items()} == {
+        "edge-1": [0, 15 * SECOND],
+        "edge-2": [15 * SECOND],
+        "edge-3": [],
+    }
+
+
+def test_an_alert_of_one_node_of_many_is_published_with_the_ordinary_life_before_it(tmp_path: Path) -> None:
+    log = PollLog(tmp_path)
+    # A false anomaly, an alert of six records with a normal one in it, and the end.
+    pattern = "n" * 50 + "a" + "n" * 10 + "aaa!N!" + "nn"
+    statuses = {"n": "normal", "N": "normal", "a": "anomaly", "!": "alert"}
+    for place, letter in enumerate(pattern):
+        verdict = dataclasses.replace(
+            VERDICT,
+            time=TIME + place * SECOND,
+            status=statuses[letter],
+            causes=("cpu",) if letter in "a!" else (),
+            is_alert_up=letter in "!N",
+            actual=np.array([float(place), math.nan]),
+        )
+        log.publish([Polled("edge-1", [Judged(verdict, FAULTS)], "edge-1:9100", "model")])
+    (found,) = log.verdicts_of({"edge-1": ("model", 0)}).values()
+    # The window before the alert: 30 normal records, without the anomaly, which was there already.
+    assert [(one.time - TIME) // SECOND for one in found] == list(range(30, 68))
+    assert [one.status for one in found] == [statuses[letter] for letter in pattern[30:68]]
+    assert [one.actual[0] for one in found] == list(range(30, 68))
+    assert all(np.isnan(one.actual[1]) and list(one.predicted) == [0.25, 0.125] for one in found)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 
+import influx_client
 import influx_utils
 from edge import influx_together, polling, together
 from edge.bundle import load_bundle
@@ -22,6 +22,7 @@ from edge.prometheus_samples import PrometheusSource
 from edge.samples import InfluxSource
 from edge.source import CountOf, NewestTimeOf, SampleSource, WrongTypesOf
 from edge.thresholds import load_thresholds
+from influx_client import InfluxClientError
 from lab.influxd import Influxd
 from lab.prometheus import PrometheusServer
 from lab.remote_write import remote_write
@@ -39,7 +40,7 @@ from nodes.metrics import (
 from nodes.node import Node
 from nodes.series import Record
 from prometheus_utils import Prometheus
-from tests.support.influx import Database
+from tests.support.influx import Database, asked_by, connect
 from tests.support.prometheus_writer import write_samples
 
 SECOND = 10**9
@@ -154,10 +155,8 @@ def node(number: int, **settings: Any) -> Node:
 
 def influx_source(database: Database) -> tuple[InfluxSource, list[str]]:
     """A source, and the list of what it has asked for."""
-    asked: list[str] = []
-    client = database.client
-    client._session.hooks["response"].append(lambda answer, **_: asked.append(answer.request.url))
-    return InfluxSource(client, "localhost:8086", database.name), asked
+    asked = asked_by(database.own)
+    return InfluxSource(database.own, "localhost:8086", database.name), asked
 
 
 @pytest.fixture
@@ -290,7 +289,7 @@ def test_answers_that_are_too_large_are_asked_for_in_halves(
     many = site([node(i) for i in range(24)])
     many.scrape(8, 9)
     many.poll_both(10 + LATER)
-    monkeypatch.setattr(influx_utils, "MAX_ANSWER_BYTES", most_bytes)
+    monkeypatch.setattr(influx_client, "MAX_ANSWER_BYTES", most_bytes)
     many.scrape(10)
     assert [len(found) for found in many.poll_both(11 + LATER)] == [1] * 24
 
@@ -312,6 +311,7 @@ def test_an_hour_is_caught_up_in_parts_none_twice_and_none_skipped(
     site: Callable[[Sequence[Node]], Site], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(polling, "RECORDS_AT_ONCE", 40)
+    monkeypatch.setattr(polling, "RECORDS_IN_POLL", 40)
     monkeypatch.setattr(together, "SAMPLES_AT_ONCE", 75)
     many = site([node(i) for i in range(2)])
     many.scrape(-221, -220)
@@ -335,11 +335,13 @@ def test_a_server_that_is_killed_and_comes_back_costs_no_record_and_one_request(
     with Influxd(tmp_path) as server:
         client = influx_utils.initializeConnection(server.host, server.port, "", "")
         influx_utils.checkDatabase(client, "edge")
-        asked: list[Any] = []
-        send = client._session.send
-        client._session.send = lambda *one, **more: (asked.append(one), send(*one, **more))[1]
+        asked = asked_by(client)
         source = InfluxSource(client, "localhost:8086", "edge")
-        many = Site(source, functools.partial(write_samples, client), [node(i) for i in range(40)])
+        many = Site(
+            source,
+            functools.partial(write_samples, connect(server, database="edge")),
+            [node(i) for i in range(40)],
+        )
         many.scrape(8, 9)
         many.poll(10 + LATER)
         many.scrape(10)
@@ -347,7 +349,7 @@ def test_a_server_that_is_killed_and_comes_back_costs_no_record_and_one_request(
         for _ in range(2):
             asked.clear()
             found = many.poll(11 + LATER)
-            assert all(isinstance(one, requests.ConnectionError) for one in found)
+            assert {source.kind_of(one) for one in found} == {"unreachable"}
             assert len(found) == 40 and len(asked) == 1
         server.start()
         many.scrape(11)
@@ -397,4 +399,4 @@ def test_what_is_refused_of_one_node_is_answered_for_all_others(database: Databa
 
 
 def refused() -> None:
-    raise influx_utils.InfluxDBClientError("this is refused")
+    raise InfluxClientError("this is refused")

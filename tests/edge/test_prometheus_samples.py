@@ -17,6 +17,7 @@ import requests
 from common.files import UserError
 from edge import prometheus_samples
 from edge.prometheus_samples import PrometheusSource, check_node
+from edge.source import SamplesOf
 from lab.prometheus import PrometheusServer
 from lab.remote_write import HEADERS, _field, _snappy, _varint, remote_write
 from nodes.metrics import CPU_SECONDS, MEMORY_FREE, METRICS, RX_CPU
@@ -64,7 +65,7 @@ class Place:
         return PrometheusSource(self.client)
 
     def values(self, start: float, end: float, key: str = RX_CPU) -> list[tuple[int, float]]:
-        points = self.source.get_samples(self.node, at(start), at(end)).points[key]
+        points = self.source.get_samples(SamplesOf(self.node, at(start), at(end))).points[key]
         return sorted((point["time"], point["value"]) for point in points)
 
 
@@ -99,7 +100,7 @@ def test_all_series_of_the_node_are_found_and_no_others(place: Place) -> None:
     wanted = [host(n, 10.0 + n, cpu=str(n), mode="user") for n in (0, 1)]
     others = [host(2, 1.0, cpu="7", mode="user"), host(3, 1.0, cpu="0", mode="idle")]
     place.write({CPU_SECONDS: [*wanted, *others], MEMORY_FREE: [host(4, 7e9)], "unasked": [host(5, 1.0)]})
-    points = place.source.get_samples(place.node, START, at(15)).points
+    points = place.source.get_samples(SamplesOf(place.node, START, at(15))).points
     points[CPU_SECONDS].sort(key=lambda point: point["time"])
     assert points == {
         **{key: [] for key in METRICS.series},
@@ -119,12 +120,12 @@ def test_names_in_labels_are_quoted(place: Place) -> None:
         place.write({RX_CPU: [ran(number, float(number), instance=name)]})
     for number, name in enumerate(names):
         node = replace(place.node, ran_instance=name)
-        points = place.source.get_samples(node, START, at(15)).points[RX_CPU]
+        points = place.source.get_samples(SamplesOf(node, START, at(15))).points[RX_CPU]
         assert [point["value"] for point in points] == [float(number)]
     parts = replace(place.node, interfaces=tuple(names))
     received = "node_network_receive_bytes_total"
     place.write({received: [host(0, 1.0, device=name) for name in [*names, "it's | (xy)"]]})
-    found = place.source.get_samples(parts, START, at(15)).points[received]
+    found = place.source.get_samples(SamplesOf(parts, START, at(15))).points[received]
     assert sorted(point["device"] for point in found) == sorted(names)
 
 
@@ -144,7 +145,7 @@ def test_old_and_later_samples_are_found(place: Place) -> None:
     place.write({RX_CPU: [ran(-20 * day, 1.0)]})
     assert place.source.newest_sample_time(place.node) == at(-20 * day)
     place.write({RX_CPU: [ran(day, 2.0)]})
-    found = place.source.get_samples(place.node, START, at(300), reads_later=True)
+    found = place.source.get_samples(SamplesOf(place.node, START, at(300), reads_later=True))
     assert [point["time"] for point in found.points[RX_CPU]] == [at(day)]
     newest = place.source.newest_samples(place.node)
     assert [time for line in newest[RX_CPU] for time, _ in line.samples] == [at(day)]
@@ -170,17 +171,17 @@ def test_the_known_series_is_found_among_more_than_can_be_read(place: Place) -> 
     own = ran(1, 42.0)
     place.write({RX_CPU: [own, *(ran(2, 1.0, pod=f"{n:0200}") for n in range(500))]})
     known = {RX_CPU: {"instance": "gnb:9099", "job": "ran", "pod": "", "mark": place.mark}}
-    found = place.source.get_samples(place.node, START, at(15), known_tags=known)
+    found = place.source.get_samples(SamplesOf(place.node, START, at(15), known_tags=known))
     assert (found.flooded, found.unread) == ((RX_CPU,), ())
     assert [point["value"] for point in found.points[RX_CPU]] == [42.0]
     # Without knowing it, the newest of each is read.
-    assert len(place.source.get_samples(place.node, START, at(15)).points[RX_CPU]) == 501
+    assert len(place.source.get_samples(SamplesOf(place.node, START, at(15))).points[RX_CPU]) == 501
 
 
 @pytest.mark.usefixtures("small_answers")
 def test_a_thousand_samples_in_a_slot_are_thinned_out(place: Place) -> None:
     place.write({RX_CPU: [ran(n / 100, float(n)) for n in range(4500)]})
-    found = place.source.get_samples(place.node, START, at(45))
+    found = place.source.get_samples(SamplesOf(place.node, START, at(45)))
     assert found.flooded == (RX_CPU,)
     assert sorted(point["value"] for point in found.points[RX_CPU]) == [1499.0, 2999.0, 4499.0]
 
@@ -189,7 +190,7 @@ def test_more_series_than_are_kept_are_not_read(place: Place, monkeypatch: pytes
     monkeypatch.setattr(prometheus_samples, "LABEL_BYTES", 1 << 10)
     monkeypatch.setattr(prometheus_samples, "MOST_POINTS", 100)
     place.write({RX_CPU: [ran(2, 1.0, pod=f"{n:0200}") for n in range(101)], MEMORY_FREE: [host(1, 7e9)]})
-    found = place.source.get_samples(place.node, START, at(15), reads_later=True)
+    found = place.source.get_samples(SamplesOf(place.node, START, at(15), reads_later=True))
     assert (found.flooded, found.unread, found.has_later) == ((RX_CPU,), (RX_CPU,), True)
     assert (found.points[RX_CPU], len(found.points[MEMORY_FREE])) == ([], 1)
 
@@ -198,7 +199,7 @@ def test_a_limit_of_the_server_is_a_flood(tmp_path: Path) -> None:
     with PrometheusServer(tmp_path, "prometheus", ["--query.max-samples=50"]) as server:
         remote_write(server.url, {RX_CPU: [ran(n, float(n)) for n in range(60)]})
         client = Prometheus(server.url)
-        found = PrometheusSource(client).get_samples(DEFAULT_NODE, START, at(60))
+        found = PrometheusSource(client).get_samples(SamplesOf(DEFAULT_NODE, START, at(60)))
         client.close()
         assert found.flooded == (RX_CPU,)
         assert sorted(point["value"] for point in found.points[RX_CPU]) == [14.0, 29.0, 44.0, 59.0]
@@ -232,7 +233,7 @@ def test_a_foreign_native_histogram_hides_no_sample(tmp_path: Path) -> None:
         client = Prometheus(server.url)
         (there,) = client.query(f'{RX_CPU}{{job="other"}}[1m]', at(30))
         assert set(there) == {"metric", "histograms"}
-        found = PrometheusSource(client).get_samples(DEFAULT_NODE, START, at(60)).points[RX_CPU]
+        found = PrometheusSource(client).get_samples(SamplesOf(DEFAULT_NODE, START, at(60))).points[RX_CPU]
         assert [(point["time"], point["value"]) for point in found] == [(at(5), 3.0)]
         client.close()
 

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from edge.thresholds import load_thresholds, read_proposals
 from nodes.metrics import METRICS
 from parallel.cluster import Cluster
 from simulators.fleet import fleet
+from tests.support.dask_cluster import dask_cluster
 
 pytestmark = pytest.mark.long
 
@@ -172,6 +174,31 @@ def test_a_node_with_an_hour_of_records_gets_the_network_that_is_there(folder: P
     files.thresholds.write_text(json.dumps({**given, "mem_threshold": 0.7}))
     train_new(folder, NEW)
     assert json.loads(files.thresholds.read_text()) == {**given, "mem_threshold": 0.7}
+
+
+def test_a_worker_of_a_dask_cluster_trains_a_node_as_this_process_does(folder: Path, tmp_path: Path) -> None:
+    for place in ("here", "there"):
+        shutil.copytree(folder / NEW, tmp_path / place / NEW, ignore=shutil.ignore_patterns("model*", "thr*"))
+    networks = networks_there(folder, [NEW], 15.0)
+    (here,) = train_nodes([task(tmp_path / "here", NEW)], Cluster(1), None, networks)
+    with dask_cluster(1, tmp_path) as address:
+        (there,) = train_nodes([task(tmp_path / "there", NEW)], Cluster(1, address), None, networks)
+    assert (here.fault, there.fault) == ("", "")
+    # What its log would have said comes back, with the paths of its own files.
+    reworded = [(level, line.replace("/here/", "/there/")) for level, line in here.notes]
+    assert list(there.notes) == reworded
+    assert reworded
+    for name in ("model.json", "model_normalization_stats.json", "thresholds.json"):
+        written, expected = (tmp_path / place / NEW / name for place in ("there", "here"))
+        assert written.read_bytes() == expected.read_bytes()
+
+
+def test_a_mistake_of_ours_is_a_fault_of_one_node(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharing, "prepare", None)
+    (found,) = train_nodes([task(folder, NEW)], Cluster(1), None, networks_there(folder, [NEW], 15.0))
+    assert found.fault == (
+        "it cannot be read or learnt (TypeError(\"'NoneType' object is not callable\")); report this line"
+    )
 
 
 def test_a_network_for_records_further_apart_does_not_count(folder: Path) -> None:

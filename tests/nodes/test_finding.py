@@ -25,7 +25,7 @@ from nodes.node import DEFAULT_NODE, Node, described_node
 from nodes.series import Record
 from nodes.survey import Surveyor
 from prometheus_utils import Prometheus
-from tests.support.influx import Database
+from tests.support.influx import Database, asked_by
 from tests.support.prometheus_writer import write_samples
 from tests.support.refusals import one_line
 
@@ -81,16 +81,10 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Prom
 def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Place:
     asked: list[str] = []
     if request.param == "influxdb":
-        client = request.getfixturevalue("database").client
-        send = client.request
-
-        def counted(url: str, *given: Any, **named: Any) -> Any:
-            asked.append(url)
-            return send(url, *given, **named)
-
-        monkeypatch.setattr(client, "request", counted)
-        write_samples(client, scraped(["gone"], ago_seconds=3 * 3600))
-        return Place(InfluxSurveyor(client, "db:8086", "metrics_db"), partial(write_samples, client), asked)
+        database = request.getfixturevalue("database")
+        write_samples(database.client, scraped(["gone"], ago_seconds=3 * 3600))
+        surveyor = InfluxSurveyor(database.own, "db:8086", "metrics_db")
+        return Place(surveyor, partial(write_samples, database.client), asked_by(database.own))
     server = request.getfixturevalue("servers")[request.param]
     api = Prometheus(server.url)
     ask = api._request
@@ -168,7 +162,7 @@ def test_tags_of_the_description_choose_among_exporters(place: Place) -> None:
 
 
 def influx(database: Database) -> InfluxSurveyor:
-    return InfluxSurveyor(database.client, "db:8086", "metrics_db")
+    return InfluxSurveyor(database.own, "db:8086", "metrics_db")
 
 
 def find(database: Database, *words: str, **settings: Any) -> list[str]:
@@ -240,6 +234,25 @@ def test_hosts_that_somebody_makes_up_end_nothing_and_crowd_out_no_known_node(
     write_samples(database.client, scraped(["0"]))
     assert [one.name for one in finder.find()] == first
     assert [line.partition(":")[0] for line in caplog.messages] == ["0, a-004, a-005 and 194 more"]
+
+
+def test_a_host_that_is_gone_is_forgotten_so_that_what_was_said_takes_bounded_memory(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    for exporter in (NODE, RAN):
+        write_samples(database.client, scraped(["edge-1"], exporter))
+    finder = NodeFinder(influx(database), Pairing(DEFAULT_NODE, {}), NodePatterns(["all"]))
+    told = []
+    for is_there in (True, True, False, True):
+        if is_there:
+            write_samples(database.client, scraped(["evil/1"]))
+        else:
+            database.client.query(f"DROP SERIES FROM \"{MEMORY_FREE}\" WHERE instance = 'evil/1:9100'")
+        caplog.clear()
+        assert [one.name for one in finder.find()] == ["edge-1"]
+        told.append(len(caplog.messages))
+    assert told == [1, 0, 0, 1]
 
 
 def test_series_without_an_instance_and_a_field_named_so_make_no_node(database: Database) -> None:

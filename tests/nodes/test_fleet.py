@@ -302,6 +302,14 @@ def test_a_node_that_tags_tell_apart_needs_no_instance(tmp_path: Path) -> None:
     assert fleet.lacking == {}
 
 
+EXPORTERS = {"node_instance": "edge-1:9100", "ran_instance": "edge-1:3333"}
+
+
+def test_two_cells_of_one_host_and_nodes_without_instances_are_not_one_node(tmp_path: Path) -> None:
+    content = {"a": EXPORTERS, "b": {"cell_id": 3, **EXPORTERS}, "c": {}, "d": {}}
+    assert list(read(tmp_path, content)) == ["a", "b", "c", "d"]
+
+
 @pytest.mark.parametrize(
     ("content", "fault"),
     [
@@ -329,6 +337,10 @@ def test_a_node_that_tags_tell_apart_needs_no_instance(tmp_path: Path) -> None:
             {"a": {"off": ["disk"]}},
             "a: 'off' has 'disk', which is no metric of this node; the metrics are cpu, cpu_rx, cpu_tx,"
             " net_down, net_up, net_5g_down, net_5g_up, mem",
+        ),
+        (
+            {"a": EXPORTERS, "b": {"total_memory_bytes": 5, **EXPORTERS}},
+            "b: has the same exporters as a; remove one of them, or correct its instances",
         ),
     ],
 )

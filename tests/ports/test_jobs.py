@@ -14,17 +14,17 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote_plus
 
 import numpy as np
 import pytest
-import requests
 from influxdb import InfluxDBClient
 
 import find_anomalies
 from commands.options import PORT_DETECTORS
 from common.files import UnavailableError, UserError
 from common.times import last_midnight
-from lab.influxd import Influxd, free_port
+from lab.influxd import free_port
 from parallel.cluster import Cluster, in_parallel
 from parallel.project import pack_project
 from ports import detectors, models
@@ -35,24 +35,14 @@ from ports.samples import Limits
 from ports.sources import Database as Source
 from ports.state import JobState, load_state
 from ports.training import TrainingSettings, train
-from tests.support.influx import Database, connect
+from tests.support.dask_cluster import dask_cluster
+from tests.support.influx import Database, asked_by
 from tests.support.port_series import DAY, START, change, moment, samples, write
 
 ROOT = Path(__file__).resolve().parents[2]
 # Four weeks of training, and the Wednesday after them.
 TRAINED_UNTIL = "2023-02-01T00:00:00Z"
 FLOOD = ("2023-02-01T10:00", "2023-02-01T12:00")
-
-# A process of its own: what the job sends to a scheduler is loaded there, anew.
-CLUSTER = """
-import sys
-from dask.distributed import LocalCluster
-if __name__ == "__main__":
-    options = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "host": "127.0.0.1"}
-    with LocalCluster(**options, dashboard_address=None) as cluster:
-        print(cluster.scheduler_address, flush=True)
-        sys.stdin.read()
-"""
 
 Run = Callable[..., int]
 
@@ -682,7 +672,7 @@ def test_the_content_of_one_port_costs_no_other_its_model(
     lines = [f"{site}={name} value=1 {time}" for name in ("a", "b") for time in times[-30:]]
     database.client.write_points(lines, protocol="line", time_precision="s")
     until = moment("2023-02-20")
-    source = Source(database.client, database.name, "found", until, Limits(port_samples=50_000))
+    source = Source(database.own, database.name, "found", until, Limits(port_samples=50_000))
     failed = train(
         source, TrainingSettings(("profile",), "default", 15, "UTC", 28, until), Cluster(1), "model/ports"
     )
@@ -764,21 +754,8 @@ def test_without_a_server_or_without_ports_one_line_says_so(
     )
 
 
-class Counted(requests.Session):
-    """Keeps the queries that are sent."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.trust_env = False
-        self.queries: list[str] = []
-
-    def request(self, method: str, url: str, **settings: Any) -> requests.Response:
-        self.queries.append(str((settings.get("params") or {}).get("q")))
-        return super().request(method, url, **settings)
-
-
 def test_twenty_thousand_ports_without_a_model_are_one_line_and_nothing_of_them_is_read(
-    database: Database, influxd: Influxd, run: Run, caplog: pytest.LogCaptureFixture
+    database: Database, run: Run, caplog: pytest.LogCaptureFixture
 ) -> None:
     times, traffic = samples(31)
     store(database.client, "1", times, traffic)
@@ -793,13 +770,12 @@ def test_twenty_thousand_ports_without_a_model_are_one_line_and_nothing_of_them_
         " fake_0_in, fake_10000_in, fake_10001_in and 19997 more;"
     )
     assert errors_of(caplog) == []
-    session = Counted()
-    with connect(influxd, session=session, database=database.name) as client:
-        until = moment("2023-02-02")
-        source = Source(client, database.name, "found", until)
-        settings = JudgingSettings("model/ports", ("profile",), until, Cluster(1))
-        assert judge_new(source, settings, JobState()).count == 20_001
-    of_one_port = [query for query in session.queries if '"device"::tag = ' in query]
+    asked = asked_by(database.own)
+    until = moment("2023-02-02")
+    source = Source(database.own, database.name, "found", until)
+    settings = JudgingSettings("model/ports", ("profile",), until, Cluster(1))
+    assert judge_new(source, settings, JobState()).count == 20_001
+    of_one_port = [query for query in map(unquote_plus, asked) if '"device"::tag = ' in query]
     assert of_one_port
     assert all("core_1" in query for query in of_one_port)
 
@@ -837,19 +813,9 @@ def test_without_once_it_goes_on_until_it_is_ended(folder: Path, run: Run, tmp_p
 def test_two_workers_of_a_dask_cluster_give_the_same_models(folder: Path, run: Run, tmp_path: Path) -> None:
     write(folder, "1_2_out", *samples(31, seed=2))
     assert run("train", "--ports_dir", folder, "--until", "2023-02-01") == 0
-    with subprocess.Popen(
-        [sys.executable, "-c", CLUSTER],
-        cwd=tmp_path,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as cluster:
-        address = cluster.stdout.readline().strip()
+    with dask_cluster(2, tmp_path) as address:
         there = ("--ports_models", "there", "--scheduler", address)
-        code = run("train", "--ports_dir", folder, "--until", "2023-02-01", *there)
-        # The end of its input ends it.
-        cluster.stdin.close()
-    assert (code, cluster.returncode) == (0, 0)
+        assert run("train", "--ports_dir", folder, "--until", "2023-02-01", *there) == 0
     here, there = (sorted((tmp_path / name).iterdir()) for name in ("model/ports", "there"))
     assert [path.name for path in there] == ["1_1_out.profile.npz", "1_2_out.profile.npz"]
     for one, other in zip(here, there, strict=True):

@@ -33,7 +33,7 @@ def store(
 
 def listed(database: Database, limits: Limits = DEFAULT_LIMITS) -> dict[str, Port]:
     """The ports of device core by their tag `port`."""
-    ports = list_ports(database.client, START - DAY, START + 28 * DAY, limits)
+    ports = list_ports(database.own, START - DAY, START + 28 * DAY, limits)
     return {port.tags["port"]: port for port in ports}
 
 
@@ -43,7 +43,7 @@ def listed(database: Database, limits: Limits = DEFAULT_LIMITS) -> dict[str, Por
 def test_a_port_sampled_each_minute_is_read_whole(database: Database) -> None:
     expected = {START + 60 * (minute + 1): float(minute) for minute in range(30 * 1440)}
     store(database, {time: str(value) for time, value in expected.items()})
-    times, traffic = get_port_samples(database.client, TAGS, START, START + 30 * DAY)
+    times, traffic = get_port_samples(database.own, TAGS, START, START + 30 * DAY)
     assert dict(zip(times.tolist(), traffic.tolist(), strict=True)) == expected
     assert (np.diff(times) > 0).all()
 
@@ -51,7 +51,7 @@ def test_a_port_sampled_each_minute_is_read_whole(database: Database) -> None:
 @pytest.mark.parametrize("count", [1, 9_999, 10_000, 10_001, 20_000])
 def test_no_sample_is_lost_where_a_page_ends(database: Database, count: int) -> None:
     store(database, {START + second: f"{second}.5" for second in range(1, count + 1)})
-    times, traffic = get_port_samples(database.client, TAGS, START, START + DAY)
+    times, traffic = get_port_samples(database.own, TAGS, START, START + DAY)
     assert (times - START).tolist() == list(range(1, count + 1))
     assert (traffic - 0.5).tolist() == list(range(1, count + 1))
 
@@ -60,16 +60,16 @@ def test_of_a_flood_within_one_second_the_last_sample_counts(database: Database)
     flood = {(START + 300) * 10**9 + number: f"{number}.0" for number in range(20_000)}
     flood[(START + 600) * 10**9] = "7.0"
     store(database, flood, precision="n")
-    times, traffic = get_port_samples(database.client, TAGS, START, START + DAY)
+    times, traffic = get_port_samples(database.own, TAGS, START, START + DAY)
     assert (times.tolist(), traffic.tolist()) == ([START + 300, START + 600], [19_999.0, 7.0])
 
 
 def test_more_samples_than_any_port_has_are_a_fault_of_that_port(database: Database) -> None:
     limits = Limits(port_samples=20_000)
     store(database, {START + second: "1.0" for second in range(1, 20_002)})
-    assert len(get_port_samples(database.client, TAGS, START + 1, START + DAY, limits)[0]) == 20_000
+    assert len(get_port_samples(database.own, TAGS, START + 1, START + DAY, limits)[0]) == 20_000
     with pytest.raises(UserError) as caught:
-        get_port_samples(database.client, TAGS, START, START + DAY, limits)
+        get_port_samples(database.own, TAGS, START, START + DAY, limits)
     assert str(caught.value) == (
         "has more than 20,000 samples since 2023-01-02T00:00:00Z; write one every five minutes, and delete"
         " the others"
@@ -82,10 +82,10 @@ def test_a_server_that_gives_fewer_rows_than_asked_for_is_asked_for_the_others(t
         client.switch_database("x")
         database = Database(client, "x")
         store(database, {START + second: "1.0" for second in range(1, 2_001)})
-        assert len(get_port_samples(client, TAGS, START, START + DAY)[0]) == 2_000
+        assert len(get_port_samples(database.own, TAGS, START, START + DAY)[0]) == 2_000
         lines = [f"port_traffic,device=core,port=p{n},direction=in value=1 {START + 300}" for n in range(800)]
         client.write_points(lines, protocol="line", time_precision="s")
-        assert len(list_ports(client, START, START + DAY)) == 801
+        assert len(list_ports(database.own, START, START + DAY)) == 801
 
 
 # --- types ---------------------------------------------------------------------------------------
@@ -94,11 +94,11 @@ def test_a_server_that_gives_fewer_rows_than_asked_for_is_asked_for_the_others(t
 def test_whole_numbers_beside_others_are_numbers(database: Database) -> None:
     store(database, {START + 300: "5i", START + 600: "6i"})
     store(database, {NEXT_WEEK + 300: "7.5"})
-    times, traffic = get_port_samples(database.client, TAGS, START, START + 14 * DAY)
+    times, traffic = get_port_samples(database.own, TAGS, START, START + 14 * DAY)
     assert traffic.tolist() == [5.0, 6.0, 7.5]
     assert times.tolist() == [START + 300, START + 600, NEXT_WEEK + 300]
     # Alone they are so, too.
-    assert get_port_samples(database.client, TAGS, START, NEXT_WEEK)[1].tolist() == [5.0, 6.0]
+    assert get_port_samples(database.own, TAGS, START, NEXT_WEEK)[1].tolist() == [5.0, 6.0]
     assert listed(database)["1"] == Port(TAGS, NEXT_WEEK + 300)
 
 
@@ -114,7 +114,7 @@ def test_what_is_no_number_is_a_fault_of_its_port_with_its_type(
     store(database, {NEXT_WEEK + 300: value})
     fault = f"has {words} at 2023-01-09T00:05:00Z instead of a number of bytes; delete that sample"
     with pytest.raises(UserError) as caught:
-        get_port_samples(database.client, TAGS, START, START + 28 * DAY)
+        get_port_samples(database.own, TAGS, START, START + 28 * DAY)
     assert str(caught.value) == fault
     ports = listed(database)
     # Where numbers have come since it can still be judged; what is read decides.
@@ -123,7 +123,7 @@ def test_what_is_no_number_is_a_fault_of_its_port_with_its_type(
     assert ports["1"].newest == max((*numbers, NEXT_WEEK + 300))
     assert set(ports) == ({"1", "2"} if numbers else {"1"})
     # What is not read does no harm.
-    before = get_port_samples(database.client, TAGS, START, START + DAY)[1]
+    before = get_port_samples(database.own, TAGS, START, START + DAY)[1]
     assert before.tolist() == [5.0] * (numbers == (START + 300,))
 
 
@@ -148,7 +148,7 @@ def test_a_label_that_is_added_is_the_same_port(database: Database) -> None:
     store(database, {time: "5.0" for time in times[:20]})
     store(database, {time: "6.0" for time in times[20:]}, ",site=north")
     assert listed(database)["1"] == Port(TAGS, times[-1])
-    assert get_port_samples(database.client, TAGS, START, times[-1])[1].tolist() == [5.0] * 20 + [6.0] * 19
+    assert get_port_samples(database.own, TAGS, START, times[-1])[1].tolist() == [5.0] * 20 + [6.0] * 19
 
 
 def test_series_that_ended_long_ago_are_no_fault(database: Database) -> None:
@@ -165,7 +165,7 @@ def test_what_a_second_series_wrote_while_it_lived_is_unknown(database: Database
     store(database, {times[40] + 140: "6.0"}, ",site=south")
     # In one cell, and of one series: the counter is read more often.
     store(database, {times[50] + 60: "5.0"})
-    found, traffic = get_port_samples(database.client, TAGS, START, START + DAY)
+    found, traffic = get_port_samples(database.own, TAGS, START, START + DAY)
     is_shared = np.isin(
         (found - 150) // 300, [(times[index] - 150) // 300 for index in (*range(10, 30, 2), 40)]
     )
@@ -180,7 +180,7 @@ def test_two_series_with_a_sample_at_the_same_moment_are_seen_where_a_page_ends(
     for site in ("north", "south"):
         store(database, {time: "5.0" for time in times}, f",site={site}")
     limits = Limits(page_samples=3)
-    found, traffic = get_port_samples(database.client, TAGS, START, START + DAY, limits)
+    found, traffic = get_port_samples(database.own, TAGS, START, START + DAY, limits)
     assert found.tolist() == times
     assert np.isnan(traffic).all()
 
@@ -211,7 +211,7 @@ def test_a_tag_that_no_port_has_is_one_short_line_and_the_others_are_there(
         for device in (name, "b")
     ]
     write_samples(database.client, {"port_traffic": points})
-    source = Source(database.client, database.name, "found", START + DAY)
+    source = Source(database.own, database.name, "found", START + DAY)
     assert source.names() == ["b_1_in"]
     line = describe_no_ports(source)
     assert line.startswith(
@@ -275,7 +275,7 @@ def test_a_port_of_any_printable_name_is_read(database: Database, name: str) -> 
         {"time": (START + 300) * 10**9, "value": 6.0, "device": "b", "port": "1", "direction": "in"},
     ]
     write_samples(database.client, {"port_traffic": points})
-    source = Source(database.client, database.name, "found", START + DAY)
+    source = Source(database.own, database.name, "found", START + DAY)
     (found,) = (one for one in source.names() if one != "b_1_in")
     assert source.load(found, START, START + DAY).traffic.tolist() == [5.0]
 
@@ -284,7 +284,7 @@ def test_many_tags_that_no_port_has_are_one_line(database: Database) -> None:
     lines = [f"port_traffic,device=d{number},port=1,direction=up value=1 {START}" for number in range(1000)]
     lines.append(f"port_traffic,device=d,port=1,direction=in value=1 {START}")
     database.client.write_points(lines, protocol="line", time_precision="s")
-    source = Source(database.client, database.name, "found", START + DAY)
+    source = Source(database.own, database.name, "found", START + DAY)
     assert source.names() == ["d_1_in"]
     line = describe_no_ports(source)
     assert line.startswith("1000 series")

@@ -337,7 +337,7 @@ def store(database: Database, series: Series, extra: str = "") -> None:
 def test_samples_of_any_interval_are_read_from_influxdb(database: Database, minutes: int) -> None:
     series = usual(minutes, 7)
     store(database, series)
-    times, traffic = get_port_samples(database.client, TAGS, START, START + 7 * DAY)
+    times, traffic = get_port_samples(database.own, TAGS, START, START + 7 * DAY)
     assert find_sampling(Series(NAME, times, traffic)) == Sampling(minutes)
     count = max(minutes // 5, 1)
     expected = np.repeat(samples(7)[1].reshape(-1, count).mean(axis=1), count)
@@ -349,7 +349,7 @@ def test_two_series_of_an_hour_are_seen_in_each_others_hours(database: Database,
     one, other = sampled([5e6] * 100, 60), sampled([9e6] * 20, 60, START + 40 * 3600, late)
     store(database, one, ",site=a")
     store(database, other, ",site=b")
-    times, traffic = get_port_samples(database.client, TAGS, START, START + 101 * 3600)
+    times, traffic = get_port_samples(database.own, TAGS, START, START + 101 * 3600)
     is_known = ~np.isnan(traffic)
     assert set(traffic[is_known]) == {5e6}
     # The other one lives for 20 hours, each of which holds a sample of both.
@@ -357,5 +357,5 @@ def test_two_series_of_an_hour_are_seen_in_each_others_hours(database: Database,
     assert len(lost) == 20
     assert (lost.min() // 3600, lost.max() // 3600) in ((41, 60), (42, 61))
     # Both alive, they are a fault of the port.
-    ports = list_ports(database.client, START, START + 61 * 3600)
+    ports = list_ports(database.own, START, START + 61 * 3600)
     assert ports[0].fault.startswith("is written by 2 series at once (their 'site': 'a' and 'b')")

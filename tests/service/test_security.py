@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from influxdb import InfluxDBClient
 from influxdb.exceptions import InfluxDBClientError
 
 import formatters
@@ -22,7 +21,9 @@ import influx_utils
 from common.files import UserError
 from edge.datasets import loadDataset
 from edge.samples import InfluxSource
+from edge.source import SamplesOf
 from edge.thresholds import load_thresholds
+from influx_client import InfluxClient
 from influx_utils import INFLUX_ERRORS, describe_error, initializeConnection
 from lab import parts
 from lab.influxd import Influxd
@@ -41,7 +42,7 @@ from nodes.metrics import (
 from nodes.node import getColumnNames, load_node
 from nodes.series import Record, record_time
 from tests.support.fuzzing import fuzzed, loaded_or_refused
-from tests.support.influx import Database, connect
+from tests.support.influx import Database, connect, own
 from tests.support.metrics import ANOMALY_FIELDS, THRESHOLD_KEYS
 from tests.support.program import run_here
 
@@ -111,9 +112,9 @@ def encrypted(authorities: tuple[Path, Path], tmp_path_factory: pytest.TempPathF
         yield server
 
 
-def refusal(client: InfluxDBClient) -> str:
+def refusal(client: InfluxClient) -> str:
     with pytest.raises(INFLUX_ERRORS) as caught:
-        client.get_list_database()
+        influx_utils.database_names(client)
     return describe_error(caught.value, "127.0.0.1:8086", "edge")
 
 
@@ -122,7 +123,7 @@ def test_a_server_that_proves_who_it_is_is_spoken_to(
 ) -> None:
     client = initializeConnection("127.0.0.1", encrypted.port, "", "", True, str(authorities[0]))
     client.create_database("edge")
-    assert {"name": "edge"} in client.get_list_database()
+    assert "edge" in (influx_utils.database_names(client) or ())
 
 
 @pytest.mark.parametrize("is_other", [True, False], ids=["another authority", "a public one"])
@@ -251,7 +252,9 @@ def test_the_names_of_a_node_file_select_their_series_and_nothing_else(
         for cpu, value in ((tag, 1.0), ("another", 2.0))
     ]
     database.client.write_points(lines, protocol="line")
-    found = InfluxSource(database.client, "", database.name).get_samples(node, now - 1, now + 1).points
+    found = (
+        InfluxSource(database.own, "", database.name).get_samples(SamplesOf(node, now - 1, now + 1)).points
+    )
     assert [point["value"] for point in found[CPU_SECONDS]] == [1.0]
     assert {"name": database.name} in database.client.get_list_database()
 
@@ -259,7 +262,7 @@ def test_the_names_of_a_node_file_select_their_series_and_nothing_else(
 @pytest.mark.parametrize("name", HOSTILE)
 def test_the_names_of_a_point_make_one_series_and_nothing_else(name: str, database: Database) -> None:
     point = influx_utils.anomaly_point(name, 10**9, dict.fromkeys(ANOMALY_FIELDS, 1.5), name, name, name)
-    assert influx_utils.write_points(database.client, database.name, [point]) is None
+    assert influx_utils.write_points(database.own, database.name, [point]) is None
     (series,) = database.client.query("SHOW SERIES CARDINALITY").get_points() or [{"count": 1}]
     measurements = [row["name"] for row in database.client.get_list_measurements()]
     assert len(measurements) == 1
@@ -273,7 +276,7 @@ def test_the_name_of_a_database_is_one_name(name: str, tmp_path: Path) -> None:
     with Influxd(tmp_path) as server, connect(server) as client:
         client.create_database("edge")
         influx_utils.check_names(name, "detected_anomalies")
-        influx_utils.checkDatabase(client, name)
+        influx_utils.checkDatabase(own(client), name)
         assert {row["name"] for row in client.get_list_database()} == {"edge", name}
 
 
@@ -416,7 +419,7 @@ def test_a_fuzzed_anomaly_is_stored_or_refused_and_forges_nothing(
         assert not finite
         return
     assert set(point["fields"]) == finite
-    refusal = influx_utils.write_points(database.client, database.name, [point])
+    refusal = influx_utils.write_points(database.own, database.name, [point])
     assert refusal is None or len(refusal.reason.splitlines()) == 1
     tags = {row["tagKey"] for row in database.client.query("SHOW TAG KEYS").get_points()}
     assert tags <= {"possible_cause", "severity", "instance"}

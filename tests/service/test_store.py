@@ -80,6 +80,23 @@ def test_a_full_spool_drops_the_oldest_and_counts_them(tmp_path: Path) -> None:
         assert store.dropped == 2
 
 
+def test_a_node_with_many_points_pushes_out_none_of_those_with_few(tmp_path: Path) -> None:
+    def of(node: str, number: int) -> dict:
+        return point(number) | {"tags": {"node": node}}
+
+    with Store(tmp_path, 200) as store:
+        store.add({}, {}, "db", [of("quiet", 0), of("loud", 1), of("quiet", 2)])
+        for number in range(3, 240):
+            store.add({}, {}, "db", [of("loud", number)])
+        # Two at a time, a hundredth of the limit.
+        assert times(store) == [0, 2, *range(42, 240)]
+        assert store.dropped == 40
+        # Two that have many give equally.
+        store.add({}, {}, "db", [of("other", number) for number in range(240, 440)])
+        kept = times(store)
+    assert kept == [0, 2, *range(141, 240), *range(341, 440)]
+
+
 def test_two_processes_never_share_a_folder(tmp_path: Path) -> None:
     with Store(tmp_path, 3), pytest.raises(UserError, match="in use by another process; give each its own"):
         Store(tmp_path, 3)
