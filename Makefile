@@ -1,6 +1,6 @@
 PYTHON ?= python3
 # Most modules of TensorFlow are never imported: those that are, are compiled then.
-PIP_INSTALL := .venv/bin/python -m pip install --disable-pip-version-check --no-compile -q
+PIP_INSTALL := $(PYTHON) -m venv .venv && .venv/bin/python -m pip install --disable-pip-version-check --no-compile -q
 slowest := --durations=10 --durations-min=1
 # Four for two CPUs: much of it waits. In the order of the files, those that take long first.
 workers := --numprocesses 4 --dist loadfile --no-loadscope-reorder
@@ -20,12 +20,13 @@ run: .venv/.replay
 
 # What needs the machine for itself comes last: what else it does would be flagged in the lab's short run.
 test: quick
-	.venv/bin/python -m pytest -m alone -rs $(slowest)
+	.venv/bin/python -m pytest tests/lab -m alone -rs $(slowest)
 	@echo "make test took $$(($$(date +%s) - $(started))) s."
 
-# Tests are compiled once and not by each of the workers, while the lab's programs are fetched.
+# Tests and TensorFlow are compiled once and not by each of the workers, while the lab's programs are fetched.
 quick: lint
-	@.venv/bin/python -m pytest --collect-only > /dev/null & lab/get_parts.sh && wait
+	@.venv/bin/python -m pytest --collect-only > /dev/null & .venv/bin/python -c "import keras" 2> /dev/null & \
+		lab/get_parts.sh && wait
 	$(one_thread) .venv/bin/python -m pytest -m "not alone" $(workers) $(slowest)
 
 train: .venv/.all
@@ -60,15 +61,16 @@ clean:
 
 .venv/.replay: requirements-replay.txt requirements-edge.txt
 	@echo "Installing what a replay needs (requirements-replay.txt) into .venv: once, 360 MB." >&2
-	@$(PYTHON) -m venv .venv
 	@$(PIP_INSTALL) -r requirements-replay.txt
 	@touch $@
 
-.venv/.all: requirements.txt .venv/.replay
-	@echo "Installing TensorFlow and the rest of requirements.txt into .venv: once, a few minutes, 2.3 GB more." >&2
+.venv/.all: requirements.txt requirements-replay.txt requirements-edge.txt
+	@echo "Installing TensorFlow and all else of requirements.txt into .venv: once, a few minutes, 2.7 GB." >&2
 	@$(PIP_INSTALL) -r requirements.txt
-	@touch $@
+	@touch .venv/.replay $@
 
-.venv/.dev: requirements-dev.txt .venv/.all
+# All in one go: each of pip's runs looks at all packages anew.
+.venv/.dev: requirements-dev.txt requirements.txt requirements-replay.txt requirements-edge.txt
+	@echo "Installing TensorFlow and all else of requirements-dev.txt into .venv: once, a few minutes, 2.7 GB." >&2
 	@$(PIP_INSTALL) -r requirements-dev.txt
-	@touch $@
+	@touch .venv/.replay .venv/.all $@

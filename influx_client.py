@@ -21,6 +21,10 @@ _FORM = "application/x-www-form-urlencoded"
 _ESCAPED = (("%", "%25"), ("&", "%26"), ("+", "%2B"), (";", "%3B"), ("=", "%3D"), (" ", "+"))
 
 
+# What is escaped in the value of a tag.
+_IN_TAGS = str.maketrans({"\\": "\\\\", " ": "\\ ", ",": "\\,", "=": "\\=", "\n": "\\n"})
+
+
 class InfluxClientError(Exception):
     """InfluxDB refuses a request, or a statement of one.
 
@@ -101,9 +105,12 @@ class InfluxClient:
         # It imports requests, and pandas where that is installed: most processes never write.
         from influxdb.line_protocol import make_lines
 
+        self.write_lines(make_lines({"points": points}).encode(), db_name)
+
+    def write_lines(self, lines: bytes, db_name: str | None = None) -> None:
+        """As `write`, of points as lines of InfluxDB's protocol."""
         # Times are ns where no precision is named; 3 does not know its name of 1.x.
         settings = {"db": db_name or self.database}
-        lines = make_lines({"points": points}).encode()
         self._request("POST", "write", settings, lines, "application/octet-stream", 204)
 
     def _request(
@@ -129,6 +136,15 @@ class InfluxClient:
         if answer.status != expected_status:
             raise InfluxClientError(_text(answer), answer.status)
         return answer
+
+
+def line_start(measurement: str, tags: Mapping[str, str]) -> str:
+    """What a line of InfluxDB's protocol begins with, before its fields, with tags as `write` sends them.
+
+    measurement: of letters and `_` alone. No tag ends in a backslash then: InfluxDB refuses those.
+    """
+    pairs = ((tag, tags[tag].rstrip("\\")) for tag in sorted(tags))
+    return measurement + "".join(f",{tag}={value.translate(_IN_TAGS)}" for tag, value in pairs if value)
 
 
 def identifier(name: str) -> str:

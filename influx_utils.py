@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 TIMEOUT_SECONDS = 4.0
 # Longer statements are sent to 1.x as the content of a request: what stands between may limit an address.
 _LONG_CHARACTERS = 1_000
+# The measurement of what is expected and allowed, of both halves.
+EXPECTED = "expected"
 CUT_SHORT = "it was cut short; raise max-row-limit in InfluxDB's configuration"
 # What a request may raise when the server is away, hangs, restarts or refuses.
 INFLUX_ERRORS = (InfluxClientError, InfluxServerError, WebError)
@@ -306,9 +308,20 @@ def write_points(client: InfluxClient, db_name: str, points: Sequence[dict[str, 
     be sent again, for example because the database was missing (1.x then creates it). Sending a stored point
     again changes nothing.
     """
+    return _written(client, db_name, lambda: client.write(points, db_name))
+
+
+def write_lines(client: InfluxClient, db_name: str, lines: bytes) -> Refusal | None:
+    """As write_points, of lines of InfluxDB's protocol: each point as `line_start` begins it, with fields and
+    time (ns).
+    """
+    return _written(client, db_name, lambda: client.write_lines(lines, db_name))
+
+
+def _written(client: InfluxClient, db_name: str, write: Callable[[], None]) -> Refusal | None:
     try:
         with answers():
-            client.write(points, db_name)
+            write()
     except InfluxClientError as error:
         if error.code == 404:
             _create_database(client, db_name)

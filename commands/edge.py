@@ -47,6 +47,7 @@ def run_test(options: argparse.Namespace) -> None:
         model=options.model,
         plot_dir=options.plot_dir,
         once=options.once,
+        stores_expected=options.store_expected,
         nodes_dir=options.nodes_dir,
         answers_file=options.answers_file,
         calendar=options.calendar,

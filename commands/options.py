@@ -732,6 +732,15 @@ OPTIONS = (
         unless="anomalies metrics, ports_dir",
     ),
     Option(
+        "store_expected",
+        "InfluxDB",
+        (LIVE, PORTS_TEST),
+        "also store what is expected and allowed, for every record: points of the measurement `expected`, for"
+        " dashboards",
+        unless="anomalies metrics, ports_dir",
+        **_SWITCH,
+    ),
+    Option(
         "learn_all",
         "training",
         (TRAIN,),

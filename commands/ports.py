@@ -9,7 +9,7 @@ from pathlib import Path
 
 import influx_utils
 from commands.options import PORT_ANOMALIES, PORT_DETECTORS
-from commands.stores import port_source, port_store
+from commands.stores import expected_store, port_source, port_store
 from common.answers import load_answers
 from common.calendars import load_windows
 from common.files import UnavailableError, UserError
@@ -58,6 +58,7 @@ def run_ports_test(options: argparse.Namespace) -> None:
         until=options.until,
         cluster=Cluster(options.jobs, options.scheduler),
         plot_dir=options.plot_dir,
+        keeps_expected=options.store_expected,
     )
     ending, metrics = Ending(), exporter.PortMetrics()
     job = hourly.HourlyJob(
@@ -68,6 +69,7 @@ def run_ports_test(options: argparse.Namespace) -> None:
         state_file=None if options.ports_dir else Path(options.state_dir) / "ports.json",
         calendar_file=options.calendar,
         answers_file=options.answers_file,
+        store_expected=expected_store(options),
         metrics=metrics,
         ending=ending,
     )

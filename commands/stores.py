@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -110,3 +111,13 @@ def port_store(options: argparse.Namespace) -> Stored | None:
         return None
     _, client = anomaly_store(options)
     return client and partial(sources.store_points, client, options.influx_db, options.influx_measurement)
+
+
+def expected_store(options: argparse.Namespace) -> Callable[[Sequence[bytes]], str | None] | None:
+    """What stores what is expected of ports; None without --store_expected, or a database."""
+    from ports import expected
+
+    if not options.store_expected or options.ports_dir:
+        return None
+    _, client = anomaly_store(options)
+    return client and partial(expected.store_expected, client, options.influx_db)

@@ -12,7 +12,7 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -22,9 +22,11 @@ import influx_utils
 from common.files import UserError
 from edge import pictures
 from edge.delivery import REFUSED_RETRY_SECONDS, Delivery
+from edge.expected import ROOM_BYTES, ROOM_BYTES_OF_MANY, Expectation, ExpectedDelivery
 from edge.exporter import FAILING, SILENT, STATUSES_OF_NODES, WITHOUT_MODEL, EdgeMetrics
 from edge.gathered import GatheredNotices
 from edge.incidents import Alert
+from edge.levels import levels_of
 from edge.many_nodes import ManyNodes
 from edge.monitor import Judged
 from edge.poll_log import MOST_BYTES, MOST_BYTES_OF_MANY, Polled, PollLog
@@ -38,6 +40,7 @@ from influx_client import InfluxClient
 from nodes.fleet import Named
 from nodes.names import listed_names
 from service import loop
+from service.file_queue import FileQueue
 from service.incident_log import IncidentLog
 from service.log import ABOUT_NODE, Notices
 from service.store import Store, StoreError
@@ -58,7 +61,8 @@ class Settings(WatchSettings):
     """How nodes are watched, and the daemon's own settings.
 
     server, database, measurement: where anomalies go; `server` is host:port. thresholds_file, model: of the
-    only node. nodes_dir: has a folder for each of many. answers_file, calendar: what keeps anomalies quiet.
+    only node. stores_expected: whether what is expected in each record goes there, too. nodes_dir: has a
+    folder for each of many. answers_file, calendar: what keeps anomalies quiet.
     """
 
     server: str
@@ -66,6 +70,7 @@ class Settings(WatchSettings):
     measurement: str
     plot_dir: str | None = None
     refused_retry_seconds: float = REFUSED_RETRY_SECONDS
+    stores_expected: bool = False
     nodes_dir: str = ""
     answers_file: str = ""
     calendar: str | None = None
@@ -119,6 +124,11 @@ class Daemon:
             ending=ending,
             retry_seconds=settings.refused_retry_seconds,
         )
+        self._expected = None
+        if settings.stores_expected and client is not None:
+            room = ROOM_BYTES if self._has_one else ROOM_BYTES_OF_MANY
+            queue = FileQueue(store.path.with_name(influx_utils.EXPECTED), room)
+            self._expected = ExpectedDelivery(client, settings.database, queue, exporter, self._notices)
         self.poll_log = PollLog(store.path.parent, MOST_BYTES if self._has_one else MOST_BYTES_OF_MANY)
         self._incident_log = IncidentLog(store.path.parent)
         self._is_connected = False
@@ -285,7 +295,8 @@ class Daemon:
     def _send(self) -> bool:
         """Send the anomalies. Returns whether the server that stores them could be reached."""
         try:
-            self.delivery.send()
+            if self.delivery.send() and self._expected:
+                self._expected.send()
         except influx_utils.INFLUX_ERRORS as error:
             line = influx_utils.describe_error(error, self._settings.server, self._settings.database)
             self._note_away(self._store_name, line, influx_utils.kind_of(error))
@@ -326,7 +337,11 @@ class Daemon:
         are_open = [name for name, watch in watches.items() if watch.incidents.is_open]
         lines = [] if self._has_one else self._many.observe(changes, len(watches), are_open)
         entries = [entry for one in found.values() for entry in one.entries]
-        self._publish_incidents(entries if self._has_one else [*entries, *self._many.entries])
+        entries += [] if self._has_one else self._many.entries
+        self._publish_incidents(entries)
+        if self._expected:
+            records = [one for name in found for one in self._expectations(name, found[name].judged)]
+            self._expected.keep(records, entries)
         whole, changed = self.nodes.states()
         if not self._has_one:
             whole[MANY] = json.dumps(self._many.state())
@@ -341,11 +356,21 @@ class Daemon:
         for name, one in found.items():
             for judged in one.judged:
                 self._exporter.show(judged.verdict, judged.faults, name)
+            if one.judged and self._exporter.is_read and self._exporter.shows(name):
+                watch = watches[name]
+                levels = levels_of(watch.bundle, watch.thresholds, one.judged[-1].verdict)
+                self._exporter.show_levels(levels, name)
             if silences.get(name):
                 self._exporter.show_silence(watches[name].metrics, name)
         if self._settings.plot_dir:
             self._draw({name: one.alerts for name, one in found.items() if one.alerts})
         self._show_standing()
+
+    def _expectations(self, name: str, judged: Sequence[Judged]) -> Iterator[Expectation]:
+        """The records of a node that were judged, with what they were compared with."""
+        watch = self.nodes.watches[name]
+        for one in judged:
+            yield Expectation(name, watch.monitor.instance, watch.bundle, watch.thresholds, one.verdict)
 
     def _log(self, found: dict[str, Found], silences: dict[str, str | None], lines: list[str]) -> None:
         for name, one in found.items():
@@ -434,7 +459,13 @@ class Daemon:
     def _show_standing(self) -> None:
         """Export how things stand, with or without a poll."""
         watches = self.nodes.watches
-        self._exporter.incident.set(sum(watch.incidents.is_open for watch in watches.values()))
+        are_open = {
+            name: watch.incidents.newest.entry(watch.metrics)
+            for name, watch in watches.items()
+            if watch.incidents.is_open
+        }
+        self._exporter.incident.set(len(are_open))
+        self._exporter.open_incidents.show(self._many.with_shared(are_open))
         for name, watch in watches.items():
             self._exporter.show_clock(watch.monitor.reader.clock_offset_seconds, name)
             self._exporter.show_drift(watch.drift.drifting, watch.metrics, name)

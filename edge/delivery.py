@@ -94,16 +94,21 @@ class Delivery:
             )
         return is_kept
 
-    def send(self) -> None:
-        """Send what InfluxDB does not have yet. Raises one of INFLUX_ERRORS while it is away."""
+    def send(self) -> bool:
+        """Send what InfluxDB does not have yet. Raises one of INFLUX_ERRORS while it is away.
+
+        Returns whether there was time for all.
+        """
         if self._client is None:
-            return
+            return True
+        is_all = True
         try:
-            self._send()
+            is_all = self._send()
         except StoreError as error:
             self._notices.fault("spool file", str(error))
         else:
             self._notices.mended("spool file", f"{self._store.path} can be read again")
+        return is_all
 
     def show(self) -> None:
         """Export how many points wait, and log damaged rows."""
@@ -122,10 +127,10 @@ class Delivery:
             self._exporter.spool_depth.set(self._store.depth)
             self._exporter.spool_refused.set(self._store.refused)
 
-    def _send(self) -> None:
+    def _send(self) -> bool:
         deadline = time.monotonic() + SENDING_SECONDS
         try:
-            self._deliver(self._store.oldest, deadline)
+            is_all = self._deliver(self._store.oldest, deadline)
             is_due = time.monotonic() >= self._retry_refused_at
             if is_due and self._deliver(self._next_refused, deadline):
                 self._retry_refused_at = time.monotonic() + self._retry_seconds
@@ -144,6 +149,7 @@ class Delivery:
                 "spool",
                 f"InfluxDB has all anomalies but the {self._store.dropped} oldest, which were dropped",
             )
+        return is_all
 
     def _next_refused(self, count: int) -> Batch | None:
         """Refused points, for the current --influx_measurement: naming another one is one of the remedies."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from common.alerts import ALERT, ANOMALY, NORMAL, UNKNOWN
@@ -13,12 +13,20 @@ from edge.sensitivity import Curve
 from nodes.metrics import METRICS, MetricTable
 from nodes.names import NodePatterns
 from service.exporter import Exporter
+from service.incident_series import IncidentSeries
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
 # What a node is without a new record, if its samples cannot be read, and if it cannot be watched yet.
 SILENT, FAILING, WITHOUT_MODEL = "silent", "failing", "without a model"
+# Gauge -> what it shows, in the order of edge.levels.Level.
+LEVEL_GAUGES = {
+    "level": "Level",
+    "expected_low": "Lowest level that is allowed",
+    "expected": "Level that is expected",
+    "expected_high": "Highest level that is allowed",
+}
 STATUSES_OF_NODES = (ALERT, ANOMALY, UNKNOWN, SILENT, FAILING, WITHOUT_MODEL, NORMAL)
 
 
@@ -57,12 +65,24 @@ class EdgeMetrics(Exporter):
         self.dropped = counter("spool_dropped", "Points dropped because the spool was full")
         self.damaged = counter("spool_damaged", "Damaged rows of the spool, set aside")
         self.refused = counter("refused_points", "Points dropped because InfluxDB keeps nothing that old")
+        self.expected_waiting = gauge(
+            "expected_waiting", "Files of points of `expected` that InfluxDB does not have yet"
+        )
+        self.expected_dropped = counter(
+            "expected_dropped", "Files of points of `expected` that were dropped: no room, or refused"
+        )
         self.spool_depth = gauge("spool_depth", "Points that InfluxDB does not have yet")
         self.spool_refused = gauge("spool_refused", "Points of the spool that InfluxDB refuses")
         self.incident = gauge("incident_open", "Open incidents, of one node each")
+        self.open_incidents = IncidentSeries(self, "open_incident")
         self.rmse = gauge("rmse", "RMSE over the window of the newest record", *of_node, "metric")
         self.values = gauge(
             "value", "What InfluxDB stores of an anomaly, of the newest record", *of_node, "field"
+        )
+        # The level of the newest record, what is expected, and what is allowed.
+        self.levels = tuple(
+            gauge(name, f"{text} of the newest record, in the unit of the metric", *of_node, "metric")
+            for name, text in LEVEL_GAUGES.items()
         )
         self.threshold = gauge("threshold", "The threshold in force", *of_node, "metric")
         self.clock_offset = gauge(
@@ -115,6 +135,12 @@ class EdgeMetrics(Exporter):
             for name, value in verdict.values.items():
                 self.values.labels(*self._of(node), name).set(value)
 
+    def show_levels(self, levels: Mapping[str, Sequence[float]], node: str = "") -> None:
+        """Show what is, what is expected and what is allowed: metric -> the four of edge.levels.Level."""
+        for metric, values in levels.items():
+            for gauge, value in zip(self.levels, values, strict=True):
+                gauge.labels(*self._of(node), metric).set(value)
+
     def show_silence(self, metrics: MetricTable = METRICS, node: str = "") -> None:
         """Show that nothing is known about the node at the moment."""
         if self.shows(node):
@@ -122,6 +148,8 @@ class EdgeMetrics(Exporter):
                 self.rmse.labels(*self._of(node), name).set(math.nan)
             for name in metrics.stored.values():
                 self.values.labels(*self._of(node), name).set(math.nan)
+            if self.is_read:
+                self.show_levels(dict.fromkeys(metrics, (math.nan,) * len(LEVEL_GAUGES)), node)
 
     def show_thresholds(
         self, thresholds: dict[str, float], metrics: MetricTable = METRICS, node: str = ""

@@ -137,6 +137,15 @@ class ManyNodes:
         """Whether an incident of many nodes is open."""
         return bool(self._shared)
 
+    def with_shared(self, are_open: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
+        """The open incidents for other programs, one of all nodes that share one.
+
+        are_open: node -> its own.
+        """
+        shared = {name for one in self._shared for name in one.open}
+        alone = [entry for name, entry in are_open.items() if name not in shared]
+        return [*(one.entry() for one in self._shared), *alone]
+
     def observe(
         self, changes: Iterable[IncidentChange], nodes: int, still_open: Collection[str]
     ) -> list[str]:

@@ -25,7 +25,7 @@ def main() -> int:
 def _run() -> int:
     # Imported here, so that an interruption during the import ends in one line, too.
     from lab import parts
-    from lab.run import make_parser
+    from lab.options import make_parser
 
     make_parser().parse_args()
     try:

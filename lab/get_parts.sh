@@ -10,6 +10,8 @@ parts=(
     influxd=influxdb
     prometheus=prometheus
     promtool=prometheus
+    prometheus-alertmanager=prometheus-alertmanager
+    amtool=prometheus-alertmanager
     victoria-metrics=victoria-metrics
     prometheus-node-exporter=prometheus-node-exporter
     stress-ng=stress-ng
@@ -51,7 +53,7 @@ mkdir -p .cache
 work=$(mktemp -d "$PWD/.cache/parts.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$work"/{lists/partial,cache/archives/partial,debs,root/usr/{bin,sbin,lib}}
-echo "Downloading ${packages[*]} into .cache/parts: once, up to 50 MB." >&2
+echo "Downloading ${packages[*]} into .cache/parts: once, up to 70 MB." >&2
 
 # The sandbox user of apt cannot write here, and apt warns about it when root runs this.
 options=(-qq -o APT::Sandbox::User="$(id -un)")
@@ -89,6 +91,11 @@ ln -s usr/bin usr/sbin usr/lib "$work/root"
 for package in "$work"/debs/*.deb; do
     dpkg-deb --fsys-tarfile "$package" |
         tar -x -C "$work/root" --no-same-owner --keep-directory-symlink --exclude=./{etc,var,usr/share}
+    # Alertmanager does not start without its templates.
+    if [[ $package == */prometheus-alertmanager_* ]]; then
+        dpkg-deb --fsys-tarfile "$package" |
+            tar -x -C "$work/root" --no-same-owner --wildcards "./usr/share/prometheus/alertmanager/*.tmpl"
+    fi
 done
 rm -rf "$target"
 mv -T "$work/root" "$target"

@@ -12,6 +12,8 @@ PACKAGES = {
     "influxd": "influxdb",
     "prometheus": "prometheus",
     "promtool": "prometheus",
+    "prometheus-alertmanager": "prometheus-alertmanager",
+    "amtool": "prometheus-alertmanager",
     "victoria-metrics": "victoria-metrics",
     "prometheus-node-exporter": "prometheus-node-exporter",
     "stress-ng": "stress-ng",

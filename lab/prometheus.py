@@ -24,13 +24,17 @@ class PrometheusServer:
         with PrometheusServer(folder, "victoria-metrics") as server:
             Prometheus(server.url)
 
-    program: prometheus or victoria-metrics. arguments: more of them for its command line. `port` is chosen by
+    program: prometheus or victoria-metrics. arguments: more of them for its command line. config: of
+    prometheus. `port` is chosen by
     the first start and kept by every later one.
     """
 
     host = "127.0.0.1"
 
-    def __init__(self, folder: Path, program: str, arguments: Sequence[str] = ()) -> None:
+    def __init__(
+        self, folder: Path, program: str, arguments: Sequence[str] = (), config: str = "global: {}\n"
+    ) -> None:
+        self._config = config
         self.folder, self.program, self._arguments = folder.resolve(), program, arguments
         self.port = 0
         self._process: subprocess.Popen[bytes] | None = None
@@ -91,7 +95,7 @@ class PrometheusServer:
         data = self.folder / "data"
         if self.program == "prometheus":
             config = self.folder / "prometheus.yml"
-            config.write_text("global: {}\n")
+            config.write_text(self._config)
             arguments = [f"--config.file={config}", f"--storage.tsdb.path={data}"]
             arguments += [f"--web.listen-address={self.host}:{port}", "--web.enable-remote-write-receiver"]
         else:

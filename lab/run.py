@@ -5,9 +5,7 @@ Standard input is a leash: once it is closed, the run ends.
 
 from __future__ import annotations
 
-import argparse
 import logging
-import math
 import os
 import random
 import shutil
@@ -30,6 +28,7 @@ from edge.poll_log import PollLog
 from lab import parts, report
 from lab.attacks import ATTACKS, SHORT, Attacked, AttackKind
 from lab.edge import PROJECT, Edge, LabError, wait_until
+from lab.options import make_parser
 from nodes.metrics import METRICS
 
 logger = logging.getLogger("lab")
@@ -204,44 +203,6 @@ def _end_with_leash() -> None:
     while os.read(0, 4096):
         pass
     signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-
-
-def _interval(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    # The kernel counts CPU time in hundredths of a second.
-    if not 1 <= seconds <= 60:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number from 1 to 60")
-    return seconds
-
-
-def _seed(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number, 0 or more")
-    return int(text)
-
-
-def make_parser() -> argparse.ArgumentParser:
-    """The options of `python -m lab`."""
-    parser = argparse.ArgumentParser(
-        prog="python -m lab", description="Run the detector against a real edge on this machine."
-    )
-    parser.add_argument(
-        "--interval",
-        type=_interval,
-        default=1.0,
-        help="seconds between scrapes, and between records, 1 or more (default: %(default)g)",
-    )
-    parser.add_argument(
-        "--short", action="store_true", help="only a little training and two attacks: about 3 minutes"
-    )
-    parser.add_argument(
-        "--output_dir", default="plots/lab", help="each run makes a folder in it (default: %(default)s)"
-    )
-    parser.add_argument("--seed", type=_seed, default=1, help="seed of ordinary life (default: %(default)s)")
-    return parser
 
 
 if __name__ == "__main__":

@@ -6,15 +6,18 @@ import time
 from typing import TYPE_CHECKING
 
 from common.alerts import ALERT
+from common.times import format_time
+from ports.incidents import PortIncident
 from ports.judging import Report
 from service.exporter import Exporter
+from service.incident_series import IncidentSeries
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
 
 class PortMetrics(Exporter):
-    """Counts of runs and anomalies, and the state of the last run; no series of a port has its own label."""
+    """Counts of runs and anomalies, and the state of the last run; only incidents have names of ports."""
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         super().__init__(registry)
@@ -34,6 +37,7 @@ class PortMetrics(Exporter):
         self.incidents = gauge(
             "ports_incidents_open", "Open incidents: of a port, a device or all devices", "scope", "detector"
         )
+        self.open_incidents = IncidentSeries(self, "ports_open_incident")
         self.series = gauge("ports_series", "Series in the last good run: judged, unknown, ...", "state")
         self.seconds = gauge("ports_last_good_run_seconds", "How long the last good run took")
         age = gauge("ports_seconds_since_last_good_run", "Time since the last good run, or since the start")
@@ -54,8 +58,26 @@ class PortMetrics(Exporter):
         self.incidents.clear()
         for (scope, detector), count in report.state.open_incidents().items():
             self.incidents.labels(scope, detector).set(count)
+        self.open_incidents.show(_entry(one) for one in report.state.open_alone_or_shared())
         for anomaly in report.anomalies:
             labels = anomaly.detector, anomaly.tags["direction"]
             self.anomalies.labels(*labels).inc()
             if anomaly.severity == ALERT:
                 self.alerts.labels(*labels).inc()
+
+
+def _entry(incident: PortIncident) -> dict[str, str]:
+    """What is shown of an open incident."""
+    name = incident.name or "all"
+    began = format_time(incident.since * 10**9)
+    moment = began.replace("-", "").replace(":", "")
+    traffic = f"{incident.traffic:.3g} bytes per sample (expected {incident.expected:.3g})"
+    of_many = f", {incident.ports} ports" if incident.ports > 1 else ""
+    return {
+        "id": f"{name}@{moment}",
+        "node": incident.name,
+        "cause": "traffic",
+        "began": began,
+        "opened": format_time(incident.opened * 10**9),
+        "why": f"traffic {traffic} on {name}{of_many}",
+    }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -53,8 +53,9 @@ class HourlyJob:
     open_source: lists the series. faults_of_server: turns what a server raises into an UnavailableError.
     state_file: keeps the time up to which each series was judged, and open incidents; without it, judging
     starts at the end of training. Beside it is the log of incidents. calendar_file: windows without alerts,
-    answers_file: what people said of incidents; both are read again when they change. clock:
-    seconds since 1970. monotonic: seconds that a correction of the clock does not change.
+    answers_file: what people said of incidents; both are read again when they change. store_expected: stores
+    what was expected, if the settings keep it; returns why the server refuses some. clock: seconds since
+    1970. monotonic: seconds that a correction of the clock does not change.
 
         job = HourlyJob(settings, lambda: Folder("data/ports"), contextlib.nullcontext)
         loop.run(job.turn, ending)    # two minutes past every hour
@@ -69,6 +70,7 @@ class HourlyJob:
         calendar_file: str | None = None,
         answers_file: str | None = None,
         metrics: PortMetrics | None = None,
+        store_expected: Callable[[Sequence[bytes]], str | None] | None = None,
         ending: Ending | None = None,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
@@ -76,6 +78,7 @@ class HourlyJob:
         self._settings = settings
         self._open_source, self._faults_of_server = open_source, faults_of_server
         self._state_file = state_file
+        self._store_expected = store_expected
         self._metrics, self._ending = metrics or PortMetrics(), ending or Ending()
         self._clock, self._monotonic = clock, monotonic
         self._state = load_state(state_file) if state_file else JobState()
@@ -126,6 +129,7 @@ class HourlyJob:
             with self._faults_of_server(), self._ending.deferred():
                 # If this is cut short, the next run writes the same points again, which changes nothing.
                 source.store(report.anomalies, [incident for _, incident in report.changes])
+                self._send_expected(report.expected)
                 if self._state_file:
                     save_state(report.state, self._state_file)
                     self._publish(report)
@@ -134,6 +138,16 @@ class HourlyJob:
             raise
         self._state = report.state
         return report
+
+    def _send_expected(self, texts: Sequence[bytes] | None) -> None:
+        """Store what was expected, after the anomalies; what the server refuses for good is dropped."""
+        if not texts or not self._store_expected:
+            return
+        if reason := self._store_expected(texts):
+            line = f"InfluxDB refuses points of `expected` ({reason}); they are dropped"
+            self._notices.fault("expected", line, subject="")
+        else:
+            self._notices.mended("expected", "InfluxDB takes the points of `expected` again")
 
     def _judge(self) -> tuple[Source, Report]:
         self._next_run = self._monotonic() + seconds_to_next(self._clock())

@@ -12,6 +12,7 @@ from common.times import format_time
 from parallel.cluster import Cluster, in_parallel
 from ports import models, pictures
 from ports.calendars import Calendar
+from ports.expected import expected_lines
 from ports.faults import faults_of
 from ports.incidents import NewLevel, Watched, observe, unseen
 from ports.series import KnownAnomaly, port_tags
@@ -28,7 +29,8 @@ SILENT_SAMPLES = 2.5
 @dataclass(frozen=True)
 class JudgingSettings:
     """How to judge. models: folder of the models. until: later samples do not count, seconds since 1970.
-    plot_dir: folder for a picture of each series with anomalies.
+    plot_dir: folder for a picture of each series with anomalies. keeps_expected: whether a report has what
+    was expected in each bucket.
     """
 
     models: str
@@ -36,6 +38,7 @@ class JudgingSettings:
     until: int | None
     cluster: Cluster
     plot_dir: str | None = None
+    keeps_expected: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,7 @@ class Report:
     untrained: series without a model. no_ports: one line about series of no port. blind: series and why,
     of each blind model. sample_minutes: series -> minutes between samples. statuses: status -> how many new
     buckets have it. trained_until: end of training of the newest model, seconds since 1970; 0 without one.
+    expected: lines of InfluxDB, of each new bucket; None if nobody wants them.
     """
 
     count: int
@@ -99,6 +103,7 @@ class Report:
         default_factory=lambda: dict.fromkeys((NORMAL, ANOMALY, ALERT, UNKNOWN), 0)
     )
     trained_until: int = 0
+    expected: list[bytes] | None = None
     # Detector -> device and port of all series with new buckets.
     _ports: dict[str, set[tuple[str, str]]] = field(default_factory=dict)
 
@@ -121,6 +126,8 @@ class Report:
         self.changes += observed.changes
         self.new_levels += observed.new_levels
         self.anomalies += new.anomalies()
+        if self.expected is not None:
+            self.expected.append(expected_lines(new))
         for status in self.statuses:
             self.statuses[status] += int((new.statuses == status).sum())
         if len(new.times):
@@ -161,6 +168,7 @@ def judge_new(
     """
     names = source.names()
     report = Report(len(names), source.now(), before.copy(), no_ports=describe_no_ports(source))
+    report.expected = [] if settings.keeps_expected else None
     kept = models.file_names(settings.models)
     with_model: dict[str, list[Path]] = {}
     refusals: dict[str, str] = {}

@@ -39,6 +39,12 @@ class JobState:
         found.update((one.scope, one.detector) for one in (*still_open, *self.shared.members))
         return found
 
+    def open_alone_or_shared(self) -> list[PortIncident]:
+        """The open incidents, one of all ports that share one."""
+        shared = {key for members in self.shared.members.values() for key in members}
+        alone = [one.open for one in self.watched.values() if one.open and one.open.key not in shared]
+        return [*self.shared.members, *alone]
+
     def copy(self) -> JobState:
         """A copy that a run can change."""
         members = {one: dict(parts) for one, parts in self.shared.members.items()}

@@ -21,7 +21,7 @@ class Exporter:
     """
 
     def __init__(self, registry: CollectorRegistry | None = None, is_read: bool = True) -> None:
-        self._is_read = is_read
+        self.is_read = is_read
         if is_read:
             from prometheus_client import CollectorRegistry
 
@@ -29,7 +29,7 @@ class Exporter:
 
     def counter(self, name: str, text: str, *labels: str) -> Counter | _Unread:
         """A counter with these labels."""
-        if not self._is_read:
+        if not self.is_read:
             return _Unread()
         from prometheus_client import Counter
 
@@ -37,7 +37,7 @@ class Exporter:
 
     def gauge(self, name: str, text: str, *labels: str) -> Gauge | _Unread:
         """A gauge with these labels."""
-        if not self._is_read:
+        if not self.is_read:
             return _Unread()
         from prometheus_client import Gauge
 

@@ -44,5 +44,11 @@ def database(influxd: Influxd) -> Iterator[Database]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that take long come first, so that the workers end at about the same time."""
+    """Files that take long come first, so that the workers end at about the same time.
+
+    Tests that need the machine for themselves are in tests/lab, where `make test` looks for them.
+    """
+    for item in items:
+        if item.get_closest_marker("alone") and not item.nodeid.startswith("tests/lab/"):
+            raise pytest.UsageError(f"{item.nodeid} is alone: move it to tests/lab")
     items.sort(key=lambda item: item.get_closest_marker("long") is None)

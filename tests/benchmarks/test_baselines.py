@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks.baselines import (
     PREDICTORS,
+    Judge,
     fit_forest,
     fit_mean,
     fit_pca,
@@ -35,6 +36,12 @@ def bundle() -> Bundle:
 def frame() -> pd.DataFrame:
     """The first half day of the shipped training set."""
     return load_records(trainset)[:2880]
+
+
+@pytest.fixture(scope="module")
+def judges(bundle: Bundle, frame: pd.DataFrame) -> dict[tuple[str, bool], Judge]:
+    """Those of the shipped model; no test changes them."""
+    return make_judges(bundle, frame)
 
 
 @pytest.fixture
@@ -85,8 +92,10 @@ def test_a_forest_makes_an_error_of_what_is_easy_to_isolate_in_its_own_metric_al
     assert error[:, others] == pytest.approx((usual - predict(inputs[:1], usual))[:, others])
 
 
-def test_the_network_among_the_baselines_is_the_detector_itself(bundle: Bundle, frame: pd.DataFrame) -> None:
-    judge = make_judges(bundle, frame)["network", True]
+def test_the_network_among_the_baselines_is_the_detector_itself(
+    bundle: Bundle, frame: pd.DataFrame, judges: dict[tuple[str, bool], Judge]
+) -> None:
+    judge = judges["network", True]
     thresholds = learnt_thresholds(bundle, frame)
     assert judge.thresholds == thresholds
     expected = detect(thresholds, frame, score_dataset(judge.bundle, frame))
@@ -95,9 +104,8 @@ def test_the_network_among_the_baselines_is_the_detector_itself(bundle: Bundle, 
 
 
 def test_each_predictor_has_thresholds_of_its_own_with_and_without_habits(
-    bundle: Bundle, frame: pd.DataFrame
+    frame: pd.DataFrame, judges: dict[tuple[str, bool], Judge]
 ) -> None:
-    judges = make_judges(bundle, frame)
     assert list(judges) == [(name, has_habits) for name in PREDICTORS for has_habits in (False, True)]
     for (name, has_habits), judge in judges.items():
         assert (judge.bundle.habits is not None) == has_habits, name
@@ -112,8 +120,9 @@ def test_a_model_of_an_older_version_has_no_habits(bundle: Bundle, frame: pd.Dat
     assert list(judges) == [(name, False) for name in PREDICTORS]
 
 
-def test_habits_find_smaller_changes_than_a_predictor_without(bundle: Bundle, frame: pd.DataFrame) -> None:
-    judges = make_judges(bundle, frame)
+def test_habits_find_smaller_changes_than_a_predictor_without(
+    bundle: Bundle, frame: pd.DataFrame, judges: dict[tuple[str, bool], Judge]
+) -> None:
     found = {
         key: smallest_changes(judge, frame) for key, judge in judges.items() if key[0] == "previous record"
     }

@@ -147,6 +147,7 @@ def test_names_and_defaults_are_the_documented_ones() -> None:
     }
     assert values[LIVE] == judges | nodes | influx | quiet | {
         "influx_measurement": "detected_anomalies",
+        "store_expected": False,
         "node_file": None,
         "once": False,
         "plot_dir": None,
@@ -187,6 +188,7 @@ def test_names_and_defaults_are_the_documented_ones() -> None:
     assert values[PORTS_TEST] == for_ports | prometheus | influx | {
         "anomalies": "influxdb",
         "influx_measurement": "detected_port_anomalies",
+        "store_expected": False,
         "once": False,
         "plot_dir": None,
         "state_dir": "state",

@@ -21,9 +21,10 @@ def keras() -> Any:
     return keras
 
 
-@pytest.fixture
-def untrained(keras: Any) -> Any:
-    """As Keras initialises it."""
+@pytest.fixture(scope="session")
+def untrained() -> Any:
+    """As Keras initialises it; no test changes it."""
+    network.import_keras().utils.set_random_seed(3)
     return network.build(3, 12)
 
 

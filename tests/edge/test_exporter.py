@@ -105,6 +105,21 @@ def test_in_silence_the_newest_record_grows_old_and_no_rmse_is_shown() -> None:
     assert all(math.isnan(value) for value in shown)
 
 
+def test_levels_are_shown_until_nothing_is_known() -> None:
+    metrics = EdgeMetrics(nodes=["edge-*"])
+    port = free_port("127.0.0.1")
+    metrics.serve("127.0.0.1", port)
+    metrics.show_levels({"cpu": (98.0, 5.0, 7.0, 9.0), "mem": (88.0, 87.0, 88.5, 90.0)}, "edge-7")
+    found = scrape(port)
+    labels = '{metric="cpu",node="edge-7"}'
+    names = ("level", "expected_low", "expected", "expected_high")
+    assert [found[f"find_anomalies_{name}{labels}"] for name in names] == [98, 5, 7, 9]
+    assert found['find_anomalies_expected{metric="mem",node="edge-7"}'] == 88.5
+    metrics.show_silence(node="edge-7")
+    found = scrape(port)
+    assert all(math.isnan(found[f"find_anomalies_{name}{labels}"]) for name in names)
+
+
 # --- what is deployed ----------------------------------------------------------------------------
 
 
@@ -125,6 +140,7 @@ def test_the_alert_rules_use_metrics_that_exist_and_promtool_accepts_them() -> N
         for family in one.registry.collect()
     ]
     known = {name for family in families for name in (family.name, f"{family.name}_total")}
-    used = set(re.findall(r"find_anomalies_\w+", "\n".join(re.findall(r"expr: (.*)", rules.read_text()))))
+    queries = "\n".join(re.findall(r"(?:expr:|printf) (.*)", rules.read_text()))
+    used = set(re.findall(r"find_anomalies_\w+", queries))
     assert used
     assert used <= known

@@ -53,12 +53,18 @@ def test_fifty_at_once_are_one_line_and_one_when_the_last_is_over() -> None:
         " [many@20260306T120000Z]"
     ]
     assert many.is_open
+    # For other programs, it is one as well; another node has its own.
+    entries = {name: {"id": name} for name in (*names(50), "milan-1")}
+    shared, alone = many.with_shared(entries)
+    assert (shared["id"], shared["node"], shared["cause"]) == ("many@20260306T120000Z", "", "cpu | net_up")
+    assert alone == {"id": "milan-1"}
     assert many.observe([closes(name, 600) for name in names(49)], 1000, EVERY) == []
     assert many.observe([closes("edge-50", 660, "cpu", "ue_down")], 1000, EVERY) == [
         "2026-03-06T12:11:00Z incident of 50 nodes closes: cpu | net_up | ue_down for 11 min since"
         f" 2026-03-06T12:00:00Z: {LISTED} [many@20260306T120000Z]"
     ]
     assert not many.is_open
+    assert many.with_shared({"edge-1": {"id": "edge-1"}}) == [{"id": "edge-1"}]
 
 
 def test_those_that_follow_belong_to_it_and_are_said_when_they_double_it() -> None:

@@ -1,4 +1,4 @@
-"""The network: the documented layers, and what they learn from once they are initialised one by one."""
+"""The network: the documented layers, and what a training of them begins with."""
 
 from __future__ import annotations
 
@@ -52,12 +52,16 @@ def test_a_collapsed_network_is_refused_in_one_line(untrained: Any) -> None:
     )
 
 
-def test_initialised_by_layer_the_network_uses_its_input(keras: Any) -> None:
+def test_a_training_begins_with_a_network_that_uses_its_input(
+    keras: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What Keras makes of it takes a minute, and is seen in the lab.
+    monkeypatch.setattr(keras.Model, "fit", lambda *given, **options: None)
     model = network.build(3, 12)
     inputs = np.random.default_rng(7).random((256, 3, 12), dtype=np.float32)
     targets = np.linspace(0.1, 0.9, 12) + np.random.default_rng(8).normal(0, 0.01, (256, 12))
     assert spread(model).max() < COLLAPSED_STD
-    network.initialise(model, inputs, targets)
+    network.fit(model, inputs, targets, epochs=1, split=256, verbose=0)
     # On inputs that it was not initialised with.
     assert spread(model, seed=9).min() > LIVING_STD
     check_not_collapsed(model, 3, 12)

@@ -191,9 +191,6 @@ def test_an_attack_is_found_with_its_cause(influxd: Influxd, tmp_path: Path, nam
     frame = load_records(dataset, metrics=node.metrics)
     with pytest.MonkeyPatch.context() as patch:
         quickly(patch)
-        # Curves of the training take as long as the training.
-        patch.setattr(training, "plotMetric", lambda *given: None)
-        patch.setattr(training, "plotAccLoss", lambda *given: None)
         features = len(node.metrics.features)
         training.train(frame, 4, features, 8, 0.0, 0, str(model), plot_dir=tmp_path, metrics=node.metrics)
     bundle = load_bundle(model, node.metrics)

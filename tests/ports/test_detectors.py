@@ -1,4 +1,7 @@
-"""What each detector learns, what it takes for an anomaly, and what it does not learn."""
+"""What each detector learns, what it takes for an anomaly, and what it does not learn.
+
+scikit-learn and statsmodels are imported where a detector is compared with them: each worker imports this.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,6 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
-from sklearn.ensemble import IsolationForest
-from sklearn.svm import OneClassSVM
-from statsmodels.tsa.arima.estimators.hannan_rissanen import hannan_rissanen
-from statsmodels.tsa.seasonal import STL
-from statsmodels.tsa.statespace.sarimax import SARIMAX
 
 from common.alerts import ALERT
 from common.files import UserError
@@ -537,6 +535,8 @@ def level_free_weeks(count: int) -> np.ndarray:
 
 
 def test_the_quick_decomposition_is_nearly_the_full_one() -> None:
+    from statsmodels.tsa.seasonal import STL
+
     weeks = level_free_weeks(6)
     trend, season, rest = detectors.decompose(weeks)
     full = STL(weeks.ravel(), period=168, seasonal=35).fit()
@@ -549,6 +549,8 @@ def test_the_quick_decomposition_is_nearly_the_full_one() -> None:
 
 
 def test_what_stl_expects_is_its_last_season() -> None:
+    from statsmodels.tsa.seasonal import STL
+
     weeks = level_free_weeks(6)
     usual, _ = DETECTORS["stl"].learn(weeks, 0, DEFAULT)
     full = STL(weeks.ravel(), period=168, seasonal=35).fit()
@@ -568,6 +570,9 @@ def arma(count: int, seed: int) -> np.ndarray:
 
 
 def test_the_forecast_is_that_of_sarimax_with_an_exogenous_variable() -> None:
+    from statsmodels.tsa.arima.estimators.hannan_rissanen import hannan_rissanen
+    from statsmodels.tsa.statespace.sarimax import SARIMAX
+
     weeks = level_free_weeks(6) + arma(6 * 168, seed=9).reshape(6, 168)
     mean_week = weeks.mean(axis=0)
     exogenous = np.tile(mean_week, 6)[:, None]
@@ -632,14 +637,15 @@ def test_further_off_is_never_less_unusual(name: str, gap: float) -> None:
     assert min(curve.scores[0], curve.scores[-1]) > 1
 
 
-@pytest.mark.parametrize(
-    ("name", "estimator"),
-    [
-        ("isolation-forest", IsolationForest(n_estimators=50, max_samples=128, random_state=0)),
-        ("one-class-svm", OneClassSVM(nu=0.01, gamma=0.1)),
-    ],
-)
-def test_scores_rise_as_those_of_scikit_learn(name: str, estimator: IsolationForest | OneClassSVM) -> None:
+@pytest.mark.parametrize("name", OUTLIER_MODELS)
+def test_scores_rise_as_those_of_scikit_learn(name: str) -> None:
+    from sklearn.ensemble import IsolationForest
+    from sklearn.svm import OneClassSVM
+
+    estimator = {
+        "isolation-forest": IsolationForest(n_estimators=50, max_samples=128, random_state=0),
+        "one-class-svm": OneClassSVM(nu=0.01, gamma=0.1),
+    }[name]
     errors = np.random.default_rng(13).normal(0, 1 / SPREADS, 3000)
     curve = DETECTORS[name].curve(errors)
     estimator.fit(SPREADS * errors[np.abs(errors) <= 1, None])

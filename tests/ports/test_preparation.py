@@ -14,7 +14,6 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.preprocessing import StandardScaler
 
 from ports.preparation import (
     BUCKET_MINUTES,
@@ -404,6 +403,8 @@ def test_the_standard_scale_by_hand() -> None:
 
 
 def test_the_standard_scale_is_scikit_learns() -> None:
+    from sklearn.preprocessing import StandardScaler
+
     traffic = np.random.default_rng(3).lognormal(15, 1, 500)
     other = StandardScaler().fit(traffic[:, None])
     scaler = standard_scaler(traffic)

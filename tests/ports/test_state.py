@@ -35,6 +35,8 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
         ("port", "profile"): 1, ("device", "profile"): 1, ("all", "profile"): 0,
         ("port", "stl"): 0, ("device", "stl"): 0, ("all", "stl"): 0,
     }  # fmt: skip
+    # The port is part of that of its device.
+    assert state.open_alone_or_shared() == [shared]
     # A copy can be changed without a trace.
     copy = state.copy()
     copy.shared.members.clear()

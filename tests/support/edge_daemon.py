@@ -89,6 +89,7 @@ class Edge:
         self.refused_retry_seconds = REFUSED_RETRY_SECONDS
         self.measurement = "detected_anomalies"
         self.plot_dir: str | None = None
+        self.stores_expected = False
         self.metrics = EdgeMetrics()
         # As if what is fed came just now.
         self.now = float(self.begin - ahead_seconds)
@@ -112,6 +113,7 @@ class Edge:
             plot_dir=self.plot_dir,
             refused_retry_seconds=self.refused_retry_seconds,
             answers_file=str(self.folder / "answers.json"),
+            stores_expected=self.stores_expected,
         )
         client = initializeConnection("127.0.0.1", self.port, self.user, self.password, timeout_seconds=1.0)
         clock = lambda: self.now  # noqa: E731

@@ -14,9 +14,8 @@ import pandas as pd
 import pytest
 
 import formatters
-from edge import changes, network
+from edge import changes, network, training
 from edge.network import import_keras
-from edge.training import train
 from nodes.metrics import getFeatures
 from simulators.edge import simulate
 
@@ -27,13 +26,17 @@ COLLAPSED_STD, LIVING_STD = 1e-3, 0.1
 
 
 def quickly(patch: pytest.MonkeyPatch) -> None:
-    """Trainings take half of the time, with a network of one layer and few tries of what it would miss."""
+    """Trainings are small(), and draw no curves."""
+    small(patch)
+    for draw in ("plotMetric", "plotAccLoss"):
+        patch.setattr(training, draw, lambda *given: None)
+
+
+def small(patch: pytest.MonkeyPatch) -> None:
+    """Networks have one layer, and what they would miss is tried a few times only: a quarter of the time."""
     patch.setattr(network, "UNITS", (16,))
-    few_tries(patch)
-
-
-def few_tries(patch: pytest.MonkeyPatch) -> None:
-    """What a trained network would miss is tried a few times only."""
+    # To compile nine steps in a row takes longer than all steps here.
+    patch.setattr(network, "MANY_STEPS", 10**6)
     patch.setattr(changes, "TRIES", 4)
 
 
@@ -74,8 +77,8 @@ def train_in(folder: Path) -> None:
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as printed:
         # The plots go to plots/ of the working directory.
         patch.chdir(folder)
-        few_tries(patch)
-        model = train(records(), 4, 12, 2, 0.1, 0, str(folder / "model" / "edge.h5"))
+        small(patch)
+        model = training.train(records(), 4, 12, 2, 0.1, 0, str(folder / "model" / "edge.h5"))
     (folder / "printed").write_text(printed.getvalue())
     (folder / "optimizer.json").write_text(json.dumps(model.optimizer.get_config(), default=float))
 
