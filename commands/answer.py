@@ -229,11 +229,13 @@ def _print_pattern(entry: Mapping[str, Any], answer: Answer, hidden: Hidden, ent
 
 
 def _largest(name: str, unit: str, limits: LevelRange, seconds: float) -> str:
-    if unit == "%" and limits.high >= 100:
+    """The largest load that can last so long."""
+    high = limits.lasting.high if limits.lasting else limits.high
+    if unit == "%" and high >= 100:
         return f"any load of {name}"
-    amount = f"{name} up to {describe_amount(unit, limits.high)} for {format_duration(seconds)}"
+    amount = f"{name} up to {describe_amount(unit, high)} for {format_duration(seconds)}"
     if unit == "B/s":
-        return f"{amount} ({describe_amount('B', limits.high * min(seconds, DAY_SECONDS))} a day)"
+        return f"{amount} ({describe_amount('B', high * min(seconds, DAY_SECONDS))} a day)"
     return amount
 
 

@@ -35,8 +35,9 @@ _TRIES = 5
 _LONGEST_TEXT = 200
 # It is normal so much earlier and later.
 MARGIN_MINUTES = 30
-# What is normal reaches this share further from the middle of what is expected than it did.
-MORE_SHARE = 0.25
+# What is normal reaches this share further from the middle of what is expected than it did. So do levels that
+# last; single ones then reach further, since bursts that the node has by itself may come on top.
+MORE_SHARE, MORE_IN_BURSTS = 0.25, 0.5
 _KEYS = ("answer", "nodes", "from", "until", "metrics", "daily", "timezone", "by", "at")
 _OF_NORMAL = ("metrics", "daily", "timezone")
 
@@ -59,11 +60,11 @@ class LevelRange:
         return {"from": self.low, "to": self.high, **lasting}
 
 
-def widened(low: float, high: float, expected: tuple[float, float]) -> LevelRange:
-    """LevelRange from what is usual to what was reached, and a quarter further from the middle of that."""
+def widened(low: float, high: float, expected: tuple[float, float], share: float = MORE_SHARE) -> LevelRange:
+    """Limits from what is usual to what was reached, and a share further from the middle of that."""
     middle = (expected[0] + expected[1]) / 2
     low, high = min(low, *expected), max(high, *expected)
-    low, high = low - MORE_SHARE * (middle - low), high + MORE_SHARE * (high - middle)
+    low, high = low - share * (middle - low), high + share * (high - middle)
     return LevelRange(float(f"{low:.6g}"), float(f"{high:.6g}"))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from common.alerts import ALERT
-from common.answers import LevelRange, widened
+from common.answers import MORE_IN_BURSTS, LevelRange, widened
 from edge.detector import Verdict
 from edge.quiet import LASTING_RECORDS, NodeQuiet, lasting_ends
 
@@ -30,12 +30,13 @@ def pattern_of(metrics: Mapping[str, Any], anomalies: Sequence[Verdict]) -> dict
 def _range(metric: Mapping[str, Any], levels: Sequence[float]) -> LevelRange:
     expected = (float(metric["expected"][0]), float(metric["expected"][1]))
     known = np.array([level for level in levels if np.isfinite(level)])
-    found = widened(min([metric["lowest"], *known]), max([metric["highest"], *known]), expected)
+    low, high = min([metric["lowest"], *known]), max([metric["highest"], *known])
     if len(known) < LASTING_RECORDS:
-        return found
+        return widened(low, high, expected)
     windows = np.lib.stride_tricks.sliding_window_view(known, LASTING_RECORDS)
     lows, highs = zip(*map(lasting_ends, windows), strict=True)
-    return LevelRange(found.low, found.high, widened(min(lows), max(highs), expected))
+    single = widened(low, high, expected, MORE_IN_BURSTS)
+    return LevelRange(single.low, single.high, widened(min(lows), max(highs), expected))
 
 
 @dataclass

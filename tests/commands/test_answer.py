@@ -83,8 +83,8 @@ def test_normal_shows_what_it_hides_and_is_written_with_who_and_when(
     assert shown.splitlines() == [
         "edge-7@20260306T120000Z: cpu 60 % (expected 5-9) on edge-7 for 45 s",
         "normal keeps quiet, on edge-7 each day at 12:29-13:41 (Europe/Rome):",
-        "  cpu from 4.5 % to 73 %",
-        "the largest load that could hide in it: cpu up to 73 % for 1 h 12 min",
+        "  cpu from 4 % to 86 %",
+        "the largest load that could hide in it: cpu up to 72 % for 1 h 12 min",
         "it would have kept quiet 41 known anomalies, 41 of them alerts, from 2026-03-05T12:02:00Z to"
         " 2026-03-06T12:09:45Z",
     ]
@@ -98,7 +98,7 @@ def test_normal_shows_what_it_hides_and_is_written_with_who_and_when(
         "nodes": ["edge-7"],
         "from": "2026-03-06T11:59:45Z",
         "until": "2026-03-06T12:10:00Z",
-        "metrics": {"cpu": {"from": 4.5, "to": 73.25, "lasting": {"from": 4.5, "to": 72.0}}},
+        "metrics": {"cpu": {"from": 4.0, "to": 86.5, "lasting": {"from": 4.5, "to": 72.0}}},
         "daily": "12:29-13:41",
         "timezone": "Europe/Rome",
     }
