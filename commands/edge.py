@@ -15,9 +15,13 @@ from edge import pictures
 from edge.bundle import check_model_name
 from edge.daemon import Daemon, Settings
 from edge.exporter import EdgeMetrics
+from edge.history import FOLDER_NAME, History
+from edge.page import EdgePage
 from nodes.fleet import Named
 from nodes.names import NodePatterns, shown_name
 from nodes.node import load_node
+from service.incident_log import IncidentLog
+from service.page import Page
 from service.store import FILE_NAME, Store
 from service.systemd import Ending, check_watchdog
 
@@ -59,6 +63,7 @@ def run_test(options: argparse.Namespace) -> None:
     metrics = EdgeMetrics(nodes=options.metrics_node if finder else None, is_read=is_read)
     if is_read:
         metrics.serve(options.metrics_address, options.metrics_port)
+    page = _serve_page(options) if options.page_port is not None else None
     with Store(options.state_dir, options.spool_limit) as kept:
         if finder:
             nodes = wait_for_nodes(finder, options.once, ending)
@@ -68,7 +73,15 @@ def run_test(options: argparse.Namespace) -> None:
         else:
             nodes = [Named("", node) for node in descriptions]
         find_nodes = finder.find if finder else None
-        Daemon(settings, source, client, nodes, kept, metrics, ending, find_nodes=find_nodes).run()
+        Daemon(settings, source, client, nodes, kept, metrics, ending, find_nodes=find_nodes, page=page).run()
+
+
+def _serve_page(options: argparse.Namespace) -> EdgePage:
+    """Serve the page; it shows something after the first poll."""
+    folder = Path(options.state_dir)
+    page = EdgePage(History(folder / FOLDER_NAME), IncidentLog(folder), options.interval)
+    Page(page.routes, page.version, options.page_address).serve(options.page_address, options.page_port)
+    return page
 
 
 def check_test(options: argparse.Namespace, draws: bool) -> None:

@@ -16,6 +16,8 @@ from common.files import UnavailableError, UserError
 from parallel.cluster import Cluster
 from prometheus_utils import PrometheusError, describe_prometheus_error
 from service import loop
+from service.incident_log import IncidentLog
+from service.page import Page
 from service.systemd import Ending
 
 
@@ -50,7 +52,7 @@ def run_ports_train(options: argparse.Namespace) -> None:
 
 def run_ports_test(options: argparse.Namespace) -> None:
     """Run --target ports --mode test, the hourly job, once or for ever."""
-    from ports import exporter, hourly, judging
+    from ports import exporter, hourly, judging, page, sources
 
     settings = judging.JudgingSettings(
         models=options.ports_models,
@@ -61,9 +63,17 @@ def run_ports_test(options: argparse.Namespace) -> None:
         keeps_expected=options.store_expected,
     )
     ending, metrics = Ending(), exporter.PortMetrics()
+
+    def open_source() -> sources.Source:
+        return port_source(options, options.influx_measurement, port_store(options))
+
+    shown = None
+    if options.page_port is not None:
+        log = None if options.ports_dir else IncidentLog(options.state_dir)
+        shown = page.PortsPage(settings, open_source, lambda: _port_faults(options), log)
     job = hourly.HourlyJob(
         settings,
-        lambda: port_source(options, options.influx_measurement, port_store(options)),
+        open_source,
         lambda: _port_faults(options),
         # Samples in a folder are judged again on each run, from the end of the training.
         state_file=None if options.ports_dir else Path(options.state_dir) / "ports.json",
@@ -72,6 +82,7 @@ def run_ports_test(options: argparse.Namespace) -> None:
         store_expected=expected_store(options),
         metrics=metrics,
         ending=ending,
+        page=shown,
     )
     if options.once:
         job.run_once()
@@ -80,6 +91,9 @@ def run_ports_test(options: argparse.Namespace) -> None:
     ending.install()
     if options.metrics_port is not None:
         metrics.serve(options.metrics_address, options.metrics_port)
+    if shown is not None:
+        server = Page(shown.routes, shown.version, options.page_address)
+        server.serve(options.page_address, options.page_port)
     loop.run(job.turn, ending)
 
 

@@ -29,6 +29,7 @@ from edge.incidents import Alert
 from edge.levels import levels_of
 from edge.many_nodes import ManyNodes
 from edge.monitor import Judged
+from edge.page import EdgePage
 from edge.poll_log import MOST_BYTES, MOST_BYTES_OF_MANY, Polled, PollLog
 from edge.polling import poll_all
 from edge.quiet import QuietFiles
@@ -81,7 +82,7 @@ class Daemon:
 
     source: of the samples. client: of the InfluxDB that stores anomalies; None if they are to be in the
     metrics of `exporter` alone. nodes: those that are watched; the only one has no name. find_nodes: finds
-    them again, new ones among them; raises one of the source's errors, or UserError.
+    them again, new ones among them; raises one of the source's errors, or UserError. page: shown to browsers.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class Daemon:
         ending: Ending,
         clock: Callable[[], float] = time.time,
         find_nodes: Callable[[], Sequence[Named]] | None = None,
+        page: EdgePage | None = None,
     ) -> None:
         self._settings = settings
         self._source = source
@@ -104,6 +106,7 @@ class Daemon:
         self._exporter = exporter
         self._ending = ending
         self._find_nodes = find_nodes
+        self._page = page
         self._notices = Notices()
         self._gathered = GatheredNotices()
         self._quiet = QuietFiles(settings.answers_file, settings.calendar, self._notices)
@@ -199,6 +202,12 @@ class Daemon:
 
     def poll(self) -> bool:
         """Do one poll, whatever comes of it. Returns whether a server is away."""
+        is_away = self._poll()
+        if self._page is not None:
+            self._show(self._page, is_away)
+        return is_away
+
+    def _poll(self) -> bool:
         self._exporter.polls.inc()
         self._is_first_poll, was_first_poll = False, self._is_first_poll
         self.delivery.look_after_store()
@@ -353,6 +362,10 @@ class Daemon:
         if not self.delivery.keep(whole, changed, points):
             self.nodes.not_kept((*whole, *changed))
         self._log(found, silences, lines)
+        if self._page is not None:
+            polled = [(name, watches[name], one) for name, one in found.items()]
+            page, words = self._page, "the page has gaps"
+            self._write("history", page.history.folder, words, lambda: page.add(polled))
         for name, one in found.items():
             for judged in one.judged:
                 self._exporter.show(judged.verdict, judged.faults, name)
@@ -378,12 +391,12 @@ class Daemon:
                 self.nodes.watches[name].log(one)
         for line in lines:
             logger.warning("%s", line)
-        if self._has_one:
-            self._status = self.watch.status or self._status if found else self._status
-            return
         newest = {name: one.judged[-1].verdict for name, one in found.items() if one.judged}
         self._newest_statuses |= {name: verdict.status for name, verdict in newest.items()}
         self._newest_statuses |= dict.fromkeys((name for name, why in silences.items() if why), SILENT)
+        if self._has_one:
+            self._status = self.watch.status or self._status if found else self._status
+            return
         counts = Counter(self._newest_statuses.values())
         without_model = self.nodes.without_model
         counts[WITHOUT_MODEL] = len(without_model)
@@ -404,6 +417,18 @@ class Daemon:
             self._notices.fault("waiting", line, logging.WARNING, frozenset(names))
         elif not self.nodes.waiting:
             self._notices.mended("waiting", "all nodes are watched")
+
+    def _show(self, page: EdgePage, is_away: bool) -> None:
+        """Show how things stand after a poll."""
+        statuses = self._newest_statuses
+        nodes = {
+            name: page.standing_of(name, watch, statuses.get(name))
+            for name, watch in self.nodes.watches.items()
+        }
+        without_model = set(self.nodes.without_model)
+        waiting = {name: WITHOUT_MODEL if name in without_model else FAILING for name in self.nodes.waiting}
+        fault = self._status if is_away or statuses.get("") == FAILING else ""
+        page.show(nodes, waiting, self._many.open_entries, fault)
 
     def _draw(self, alerts: dict[str, list[Alert]]) -> None:
         watches = self.nodes.watches

@@ -43,7 +43,8 @@ def levels_of_all(
     """The levels in one record of each of n nodes with the same metrics: (n, metrics, 4), as in Level."""
     metrics = bundles[0].metrics
     lows, widths = (np.stack(ends) for ends in zip(*(one.ranges for one in bundles), strict=True))
-    limits = np.array([[each[row.threshold_key] for row in metrics.rows] for each in thresholds])
+    keys = [row.threshold_key for row in metrics.rows]
+    limits = np.array([[each[key] for key in keys] for each in thresholds])
     bounds = _bounds(metrics, lows, widths, limits, np.stack([one.predicted for one in verdicts]))
     places = _places(metrics)
     actual = np.stack([one.actual for one in verdicts])[:, places]

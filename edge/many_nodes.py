@@ -137,6 +137,11 @@ class ManyNodes:
         """Whether an incident of many nodes is open."""
         return bool(self._shared)
 
+    @property
+    def open_entries(self) -> list[dict[str, Any]]:
+        """The open incidents of many nodes, as JSON."""
+        return [shared.entry() for shared in self._shared]
+
     def with_shared(self, are_open: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
         """The open incidents for other programs, one of all nodes that share one.
 

@@ -21,6 +21,7 @@ parts=(
     nsenter=util-linux
     openssl=openssl
     systemd-analyze=systemd
+    chromium-headless-shell=chromium-headless-shell
 )
 
 missing=()  # programs that are not installed
@@ -48,12 +49,14 @@ fail() {
     exit 1
 }
 command -v apt-get >/dev/null || fail "there is no apt-get here"
+# The browser has its tables of letters in another package, which is no library.
+[[ " ${packages[*]} " != *" chromium-headless-shell "* ]] || packages+=(chromium-common)
 
 mkdir -p .cache
 work=$(mktemp -d "$PWD/.cache/parts.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$work"/{lists/partial,cache/archives/partial,debs,root/usr/{bin,sbin,lib}}
-echo "Downloading ${packages[*]} into .cache/parts: once, up to 70 MB." >&2
+echo "Downloading ${packages[*]} into .cache/parts: once, up to 170 MB." >&2
 
 # The sandbox user of apt cannot write here, and apt warns about it when root runs this.
 options=(-qq -o APT::Sandbox::User="$(id -un)")
@@ -97,5 +100,10 @@ for package in "$work"/debs/*.deb; do
             tar -x -C "$work/root" --no-same-owner --wildcards "./usr/share/prometheus/alertmanager/*.tmpl"
     fi
 done
+# Its script names a folder below /usr, and one large library is for debugging graphics.
+if [[ -d $work/root/usr/lib/chromium ]]; then
+    ln -sf ../lib/chromium/chromium-headless-shell "$work/root/usr/bin/"
+    rm -f "$work"/root/usr/lib/chromium/libVkLayer*
+fi
 rm -rf "$target"
 mv -T "$work/root" "$target"

@@ -23,6 +23,7 @@ PACKAGES = {
     "nsenter": "util-linux",
     "openssl": "openssl",
     "systemd-analyze": "systemd",
+    "chromium-headless-shell": "chromium-headless-shell",
 }
 UNPACKED = Path(__file__).resolve().parent.parent / ".cache/parts"
 
@@ -56,8 +57,9 @@ def find_all(programs: Iterable[str], unpacked: Path = UNPACKED) -> dict[str, st
 def environment(unpacked: Path = UNPACKED) -> dict[str, str]:
     """The environment to run the programs in: the unpacked ones need the libraries unpacked with them."""
     folders = [os.environ.get("LD_LIBRARY_PATH", "")]
-    # systemd keeps its own libraries in a folder of their own.
-    for pattern in ("usr/lib/*-linux-gnu*", "usr/lib/*-linux-gnu*/systemd"):
-        folders += [str(folder) for folder in sorted(unpacked.glob(pattern)) if folder.is_dir()]
+    # systemd and PulseAudio keep their own libraries in folders of their own.
+    for pattern in ("", "/systemd", "/pulseaudio"):
+        found = sorted(unpacked.glob(f"usr/lib/*-linux-gnu*{pattern}"))
+        folders += [str(folder) for folder in found if folder.is_dir()]
     libraries = os.pathsep.join(filter(None, folders))
     return {**os.environ} | ({"LD_LIBRARY_PATH": libraries} if libraries else {})

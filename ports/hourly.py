@@ -15,6 +15,7 @@ from ports.calendars import Calendar
 from ports.exporter import PortMetrics
 from ports.judging import JudgingSettings, Report, judge_new
 from ports.notices import PortNotices
+from ports.page import PortsPage
 from ports.sources import Source
 from ports.state import JobState, load_state, save_state
 from service.incident_log import IncidentLog
@@ -55,7 +56,7 @@ class HourlyJob:
     starts at the end of training. Beside it is the log of incidents. calendar_file: windows without alerts,
     answers_file: what people said of incidents; both are read again when they change. store_expected: stores
     what was expected, if the settings keep it; returns why the server refuses some. clock: seconds since
-    1970. monotonic: seconds that a correction of the clock does not change.
+    1970. monotonic: seconds that a correction of the clock does not change. page: shown to browsers.
 
         job = HourlyJob(settings, lambda: Folder("data/ports"), contextlib.nullcontext)
         loop.run(job.turn, ending)    # two minutes past every hour
@@ -74,6 +75,7 @@ class HourlyJob:
         ending: Ending | None = None,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
+        page: PortsPage | None = None,
     ) -> None:
         self._settings = settings
         self._open_source, self._faults_of_server = open_source, faults_of_server
@@ -81,6 +83,7 @@ class HourlyJob:
         self._store_expected = store_expected
         self._metrics, self._ending = metrics or PortMetrics(), ending or Ending()
         self._clock, self._monotonic = clock, monotonic
+        self._page = page
         self._state = load_state(state_file) if state_file else JobState()
         self._watched: dict[str, tuple[str, WatchedFiles]] = {}
         if calendar_file:
@@ -112,9 +115,13 @@ class HourlyJob:
             is_away = isinstance(error, UnavailableError)
             self._metrics.failures.labels(error.kind if is_away else "refused").inc()
             self._notices.fault("run", str(error))
+            if self._page is not None:
+                self._page.fail(str(error))
             return Turn(str(error), self._seconds_left(), is_away)
         self._notices.mended("run", "ports are judged again")
         self._metrics.good_run(report, self._monotonic() - begin)
+        if self._page is not None:
+            self._page.take(report, self._calendar.content if self._calendar else Calendar())
         return Turn(report.summary(), self._seconds_left())
 
     def _seconds_left(self) -> float:

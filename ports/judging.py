@@ -21,6 +21,7 @@ from ports.sources import Loaded, Source, describe_no_ports, known_of, samples_o
 from ports.state import JobState, ModelKey
 from ports.verdicts import NO_WINDOWS, PortAnomaly, Verdicts, judge, read_from
 
+WORST_FIRST = (ALERT, ANOMALY, UNKNOWN, NORMAL)
 # A series is unknown without a sample for this long, and for so many intervals between samples.
 SILENCE_SECONDS = 2 * 3600
 SILENT_SAMPLES = 2.5
@@ -103,6 +104,8 @@ class Report:
         default_factory=lambda: dict.fromkeys((NORMAL, ANOMALY, ALERT, UNKNOWN), 0)
     )
     trained_until: int = 0
+    # Series with new buckets -> the status of the newest one, the worst of all detectors.
+    newest_statuses: dict[str, str] = field(default_factory=dict)
     expected: list[bytes] | None = None
     # Detector -> device and port of all series with new buckets.
     _ports: dict[str, set[tuple[str, str]]] = field(default_factory=dict)
@@ -132,6 +135,8 @@ class Report:
             self.statuses[status] += int((new.statuses == status).sum())
         if len(new.times):
             state.judged[watch] = int(new.times[-1])
+            found = str(new.statuses[-1]), self.newest_statuses.get(trained.series, NORMAL)
+            self.newest_statuses[trained.series] = min(found, key=WORST_FIRST.index)
             tags = port_tags(trained.series)
             self._ports.setdefault(trained.detector, set()).add((tags["device"], tags["port"]))
         if trained.sensitivity and trained.sensitivity.blind:

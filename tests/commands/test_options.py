@@ -61,6 +61,7 @@ VALUES = {
     "source": ("prometheus", "files"),
     "anomalies": ("influxdb", "none"),
     "metrics_port": ("9105", "0"),
+    "page_port": ("9106", "0"),
     "spool_limit": ("10", "0"),
     "jobs": ("2", "0"),
 }
@@ -156,6 +157,8 @@ def test_names_and_defaults_are_the_documented_ones() -> None:
         "catch_up": 3600,
         "drift": 6 * 3600,
         "metrics_port": None,
+        "page_port": None,
+        "page_address": "127.0.0.1",
         "metrics_address": "127.0.0.1",
         "metrics_node": [],
         **prometheus,
@@ -193,6 +196,8 @@ def test_names_and_defaults_are_the_documented_ones() -> None:
         "plot_dir": None,
         "state_dir": "state",
         "metrics_port": None,
+        "page_port": None,
+        "page_address": "127.0.0.1",
         "metrics_address": "127.0.0.1",
     }
     switches = dict.fromkeys(("normal", "attack", "maintenance", "take_back", "yes"), False)

@@ -22,6 +22,7 @@ from edge.daemon import Daemon, Settings
 from edge.delivery import REFUSED_RETRY_SECONDS
 from edge.detector import Detector
 from edge.exporter import EdgeMetrics
+from edge.page import EdgePage
 from edge.paths import DEFAULT_MODEL
 from edge.samples import InfluxSource
 from edge.thresholds import load_thresholds
@@ -95,6 +96,7 @@ class Edge:
         self.now = float(self.begin - ahead_seconds)
         self.node = DEFAULT_NODE
         self.store: Store | None = None
+        self.page: EdgePage | None = None
         self.start()
 
     def start(self) -> None:
@@ -118,8 +120,9 @@ class Edge:
         client = initializeConnection("127.0.0.1", self.port, self.user, self.password, timeout_seconds=1.0)
         clock = lambda: self.now  # noqa: E731
         source = InfluxSource(client, settings.server, "edge")
+        nodes = [Named("", self.node)]
         self.daemon = Daemon(
-            settings, source, client, [Named("", self.node)], self.store, self.metrics, Ending(), clock
+            settings, source, client, nodes, self.store, self.metrics, Ending(), clock, page=self.page
         )
 
     def stop(self) -> None:

@@ -1,0 +1,274 @@
+"""The page of nodes in a real browser, with the daemon and a real server behind it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from common.alerts import ALERT
+from common.times import format_time
+from edge.bundle import load_bundle
+from edge.detector import Verdict
+from edge.history import History
+from edge.page import EdgePage, NodeStanding, rows_of
+from edge.paths import DEFAULT_MODEL
+from edge.thresholds import load_thresholds
+from lab.browser import Browser, find_browser
+from lab.influxd import Influxd, free_port
+from nodes.metrics import METRICS
+from service.incident_log import IncidentLog
+from service.page import Page
+from tests.support.edge_daemon import ATTACKED, FIRST, INTERVAL, ROOT, SECOND, Edge
+
+needs_browser = pytest.mark.skipif(
+    find_browser() is None and not os.environ.get("CI"),
+    reason="there is no chromium: run lab/get_parts.sh, or apt-get install chromium",
+)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with Browser() as browser:
+        yield browser
+
+
+def served(folder: Path) -> tuple[EdgePage, str]:
+    page = EdgePage(History(folder / "history"), IncidentLog(folder), INTERVAL)
+    port = free_port("127.0.0.1")
+    Page(page.routes, page.version).serve("127.0.0.1", port)
+    return page, f"http://127.0.0.1:{port}/"
+
+
+def verdict(time: int, **others: object) -> Verdict:
+    names = METRICS.threshold_keys
+    half = np.full(len(METRICS.features), 0.5)
+    fields = {
+        "time": time,
+        "status": "normal",
+        "causes": (),
+        "unknown": (),
+        "rmse": dict.fromkeys(names, 0.01),
+        "values": {},
+        "shares": dict.fromkeys(names, 0.1),
+        "actual": half,
+        "predicted": half,
+    }
+    return Verdict(**(fields | others))
+
+
+def test_a_row_keeps_what_the_detector_compared_with_the_threshold() -> None:
+    bundle, thresholds = load_bundle(DEFAULT_MODEL), load_thresholds(ROOT / "data/thresholds.json")
+    names = METRICS.threshold_keys
+    shares = dict.fromkeys(names, 0.5) | {"cpu": 1.0001, "mem": 0.9999}
+    unknown = dict.fromkeys(names, 0.01) | {"net_up": np.nan}
+    shares["net_up"] = np.nan
+    found = rows_of(
+        [bundle],
+        [thresholds],
+        [verdict(15, status=ALERT, causes=("cpu",), unknown=("net_up",), rmse=unknown, shares=shares)],
+    )
+    over = found["evidence"][0] > [thresholds[key] for key in names.values()]
+    assert dict(zip(names, over.tolist(), strict=True)) == {name: name == "cpu" for name in names}
+    assert np.isnan(found["evidence"][0, list(names).index("net_up")])
+    assert found["marks"][0].tolist() == [1, 0, 0, 0, 2, 0, 0, 0]
+    assert (found["status"][0], found["is_quiet"][0]) == (2, 0)
+
+
+@needs_browser
+def test_an_attack_is_shown_after_the_poll_that_finds_it_with_the_values_of_the_log(
+    browser: Browser, tmp_path: Path
+) -> None:
+    with Influxd(tmp_path / "influxd") as server:
+        edge = Edge(server, tmp_path)
+        edge.page, url = served(tmp_path / "state")
+        edge.start()
+        browser.complaints.clear()
+        browser.open(url)
+        browser.wait_for("document.querySelector('#fault').innerText.includes('there was no poll yet')")
+        edge.feed(*range(FIRST))
+        assert edge.daemon.poll() is False
+        browser.look_again()
+        browser.wait_for("document.querySelector('#incidents').innerText === 'No incident is open.'")
+        # The fourth record of the attack is an alert.
+        edge.live(*range(FIRST, ATTACKED[4]))
+        assert edge.daemon.watch.incidents.is_open
+        browser.look_again()
+        browser.wait_for("document.querySelectorAll('.incident.open').length === 1")
+        incident = edge.daemon.watch.incidents.newest
+        assert browser.text(".incident.open .why") == incident.why
+        assert browser.text("#incidents code") == incident.id
+        assert browser.text("#news") == f"New incident: {incident.why}"
+        assert browser.run("document.querySelector('.incident.open time').dateTime") == (
+            format_time(incident.began)
+            if incident.began % SECOND
+            else format_time(incident.began)[:-1] + ".000Z"
+        )
+        verdicts = list(edge.daemon.poll_log.verdicts(edge.daemon.watch.bundle.identity))
+        # The chart and its words have the values of the log.
+        newest = verdicts[-1]
+        level = f"{newest.values['cpu_usage']:.3g} %"
+        browser.wait_for(f"document.querySelector('h3 .value')?.innerText === '{level}'")
+        since = verdicts[0].time - 1
+        shown = json.loads(browser.run(f"fetch('node?name=&since={since}').then((one) => one.text())"))
+        assert shown["times"] == [one.time // 10**6 for one in verdicts]
+        assert shown["newest"] == str(newest.time)
+        assert [int(one) for one in shown["statuses"]] == [
+            ("normal", "anomaly", "alert", "unknown").index(one.status) for one in verdicts
+        ]
+        cpu, rmse = shown["metrics"]["cpu"], [one.rmse["cpu"] for one in verdicts]
+        # Five digits here, five decimals there.
+        for part, of in (("actual", [one.values["cpu_usage"] for one in verdicts]), ("rmse", rmse)):
+            assert cpu[part] == pytest.approx(of, rel=1e-4, abs=1e-5)
+        # What the page counts is what the detector decided.
+        causes = ["cpu" in one.causes for one in verdicts]
+        assert [one > cpu["threshold"] for one in cpu["evidence"]] == causes
+        assert cpu["threshold"] == edge.daemon.watch.thresholds["cpu_threshold"]
+        # The next poll adds to what is shown, and the policy had nothing to refuse.
+        edge.live(ATTACKED[4])
+        browser.look_again()
+        browser.wait_for(
+            f"document.querySelector('h3 .found').innerText.includes('{sum(causes) + 1} anomalies')"
+        )
+        edge.stop()
+        assert browser.complaints == []
+
+
+@needs_browser
+def test_a_threshold_that_is_tried_is_counted_by_the_rule_and_changes_nothing(
+    browser: Browser, tmp_path: Path
+) -> None:
+    bundle = load_bundle(DEFAULT_MODEL)
+    thresholds = load_thresholds(ROOT / "data/thresholds.json")
+    thresholds["cpu_threshold"] = 0.1
+    page, url = served(tmp_path)
+    now = browser.run("Date.now()")
+    names = METRICS.threshold_keys
+    # Ten records whose evidence is 0.01, 0.03, ... 0.19.
+    for place in range(10):
+        moment = (now - (10 - place) * 15_000) * 10**6
+        evidence = 0.01 + 0.02 * place
+        shares = dict.fromkeys(names, 0.1) | {"cpu": evidence / 0.1}
+        rmse = dict.fromkeys(names, 0.01) | {"cpu": evidence}
+        rows = rows_of([bundle], [thresholds], [verdict(moment, shares=shares, rmse=rmse)])
+        page.history.add(tuple(METRICS), [""], rows)
+    page.show({"": NodeStanding("normal", bundle, thresholds, (), (), None, None)}, {}, [], "")
+    before = (tmp_path / "history/00000001.rows").read_bytes()
+    browser.open(url)
+    browser.wait_for("document.querySelectorAll('[role=slider]').length === 9")
+    assert browser.text(".said") == "Threshold 0.1000 in force: 5 of 10 known records are anomalies"
+    browser.run("document.querySelector('[role=slider]').focus()")
+
+    def press(*keys: str) -> None:
+        for key in keys:
+            for kind in ("keyDown", "keyUp"):
+                browser.call("Input.dispatchKeyEvent", type=kind, key=key, code=key)
+
+    # 0.1 x 1.1 x 1.1 x 1.1 x 1.1 is 0.1464, and 0.15, 0.17 and 0.19 are over it.
+    press("PageUp", "PageUp", "PageUp", "PageUp")
+    browser.wait_for("document.querySelector('.said').innerText.startsWith('0.1464')")
+    assert (
+        browser.text(".said")
+        == "0.1464 would make anomalies of 3 of 10 known records; 0.1000 in force makes 5"
+    )
+    assert browser.run("document.querySelector('.line').value") == '"cpu_threshold": 0.1464'
+    assert browser.run("document.activeElement.getAttribute('aria-valuenow')") == "0.1464"
+    press("Escape")
+    assert browser.text(".said") == "Threshold 0.1000 in force: 5 of 10 known records are anomalies"
+    # With the mouse: to the top of the chart nothing is over it.
+    box = browser.run(
+        "(() => { const box = document.querySelector('.handle span').getBoundingClientRect();"
+        " return [box.x + box.width / 2, box.y + box.height / 2]; })()"
+    )
+    for kind, up in (("mousePressed", 0), ("mouseMoved", 200), ("mouseReleased", 200)):
+        browser.call(
+            "Input.dispatchMouseEvent",
+            type=kind,
+            x=box[0],
+            y=box[1] - up,
+            button="left",
+            buttons=1,
+            clickCount=1,
+        )
+    assert " would make anomalies of 0 of 10 known records" in browser.text(".said")
+    assert (tmp_path / "history/00000001.rows").read_bytes() == before
+
+
+@needs_browser
+def test_a_thousand_nodes_and_a_name_with_markup_in_it_are_text(browser: Browser, tmp_path: Path) -> None:
+    bundle, thresholds = load_bundle(DEFAULT_MODEL), load_thresholds(ROOT / "data/thresholds.json")
+    page, url = served(tmp_path)
+    evil = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
+    names = [evil, *(f"edge-{place:04d}" for place in range(999))]
+
+    def show(statuses: dict[str, str]) -> None:
+        page.show(
+            {
+                name: NodeStanding(
+                    statuses.get(name, "normal"),
+                    bundle,
+                    thresholds,
+                    ("mem",) * (name == evil),
+                    (),
+                    None,
+                    None,
+                )
+                for name in names
+            },
+            {"new": "without a model"},
+            [
+                {"id": f"many@{evil}", "node": "", "cause": evil, "why": evil, "ended": None}
+                | dict.fromkeys(("began", "opened", "last"), "2026-03-06T12:00:14Z")
+            ],
+            "",
+        )
+
+    browser.complaints.clear()
+    show({evil: "alert", "edge-0500": "unknown"})
+    browser.open(url)
+    browser.wait_for("document.querySelectorAll('#list li').length === 1001")
+    order = "[...document.querySelectorAll('#list .name')].slice(0, 4).map((one) => one.textContent)"
+    assert browser.run(order) == [evil, "edge-0500", "new", "edge-0000"]
+    counts = "1,001 nodes: ◆1 alert?1 unknown○1 without a model·998 normal"
+    assert " ".join(browser.text("#counts").split()) == counts
+    assert browser.text(".incident .why") == evil
+    # Typing filters; the keyboard reaches it by a slash.
+    browser.run(
+        "document.querySelector('#filter').value = '050 norm';"
+        "document.querySelector('#filter').dispatchEvent(new Event('input'))"
+    )
+    assert browser.text("#matches") == "10 of 1001"
+    # Another poll: the worst comes first, in well under a frame of patience.
+    show({"edge-0999": "normal", "edge-0042": "alert"})
+    browser.look_again()
+    browser.wait_for("document.querySelector('#list .name').textContent === 'edge-0042'")
+    browser.run(f"location.hash = 'node=' + encodeURIComponent({json.dumps(evil)})")
+    browser.wait_for("document.querySelectorAll('[role=slider]').length === 9")
+    assert browser.text("#detail h2") == evil
+    assert "owned" not in browser.run("document.title").replace(evil, "")
+    assert browser.run("document.querySelectorAll('img, script:not([src])').length") == 0
+    assert browser.complaints == []
+    # On a phone nothing stands out of the page.
+    browser.call(
+        "Emulation.setDeviceMetricsOverride", width=360, height=740, deviceScaleFactor=1, mobile=True
+    )
+    assert browser.run("document.documentElement.scrollWidth") == 360
+    browser.call("Emulation.clearDeviceMetricsOverride")
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [({"name": "nobody"}, LookupError), ({"name": "", "since": "soon"}, ValueError)],
+)
+def test_a_wrong_question_is_refused(tmp_path: Path, words: dict[str, str], error: type[Exception]) -> None:
+    bundle, thresholds = load_bundle(DEFAULT_MODEL), load_thresholds(ROOT / "data/thresholds.json")
+    page = EdgePage(History(tmp_path), IncidentLog(tmp_path), INTERVAL)
+    page.show({"": NodeStanding("normal", bundle, thresholds, (), (), None, None)}, {}, [], "")
+    with pytest.raises(error):
+        page.node(words)
+    for since in ("0", "-5", "9" * 40):
+        assert json.loads(page.node({"name": "", "since": since}))["times"] == []
