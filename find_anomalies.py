@@ -14,7 +14,19 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from commands.command_line import parse_options
-from commands.options import CHECK, COLLECT, DESCRIBE, LIVE, PORTS_TEST, PORTS_TRAIN, REPLAY, TRAIN, Mode
+from commands.options import (
+    ANSWER,
+    CHECK,
+    COLLECT,
+    DESCRIBE,
+    LIVE,
+    PORTS_ANSWER,
+    PORTS_TEST,
+    PORTS_TRAIN,
+    REPLAY,
+    TRAIN,
+    Mode,
+)
 from common.files import UserError
 from edge.paths import (
     cpu_testset,
@@ -72,6 +84,10 @@ def command_of(mode: Mode) -> Callable[[argparse.Namespace], None]:
         from commands.ports import run_ports_test, run_ports_train
 
         return {PORTS_TRAIN: run_ports_train, PORTS_TEST: run_ports_test}[mode]
+    if mode in (ANSWER, PORTS_ANSWER):
+        from commands.answer import run_answer, run_ports_answer
+
+        return {ANSWER: run_answer, PORTS_ANSWER: run_ports_answer}[mode]
     from commands.collect import run_collect
     from commands.describe import run_describe
     from commands.train import run_train

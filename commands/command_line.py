@@ -70,7 +70,7 @@ def _choose_mode(given: Mapping[str, Any], environment: Mapping[str, str]) -> Mo
         return CHECK
     target, name = value("target"), value("mode")
     if name is None:
-        raise argparse.ArgumentError(None, "--mode is needed: train, test, collect or describe")
+        raise argparse.ArgumentError(None, "--mode is needed: train, test, collect, describe or answer")
     if target == "ports" and name in ("collect", "describe"):
         raise argparse.ArgumentError(
             None, f"--target ports has no --mode {name}; its --mode train reads the samples directly"

@@ -53,6 +53,8 @@ def run_test(options: argparse.Namespace) -> None:
         once=options.once,
         stores_expected=options.store_expected,
         nodes_dir=options.nodes_dir,
+        answers_file=options.answers_file,
+        calendar=options.calendar,
     )
     check_watchdog(options.interval)
     ending = Ending()

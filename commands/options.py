@@ -7,11 +7,13 @@ import contextlib
 import math
 import os
 import re
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from common.public_holidays import parse_country
 from common.times import parse_time
 from edge.defaults import DEFAULT_EPOCHS, DEFAULT_PERCENTILE, ENOUGH_STEPS
 from edge.paths import (
@@ -48,12 +50,14 @@ def _one_of(*choices: str) -> Callable[[str], str]:
 
 
 def _moment(text: str) -> int:
-    """Parse a date and time (UTC if it has no zone) into seconds since 1970."""
+    """Parse a date and time (UTC if it has no zone), or how far it is from now, into seconds since 1970."""
+    if re.fullmatch(r"\d+(\.\d+)?[smhd]", text.strip()):
+        return int(time.time() + _seconds(text))
     try:
         return parse_time(text) // 10**9
     except ValueError:
         raise argparse.ArgumentTypeError(
-            f"'{text}' is not a time like 2023-01-31 or 2023-01-31T12:00:00Z"
+            f"'{text}' is not a time like 2023-01-31 or 2023-01-31T12:00:00Z, or like 2h from now"
         ) from None
 
 
@@ -79,9 +83,6 @@ def _zone(text: str) -> str:
 
 
 def _country(text: str) -> str:
-    # Not needed for anything else, and neither small nor quick to import.
-    from ports.special_days import parse_country
-
     try:
         return parse_country(text)
     except ValueError as error:
@@ -220,7 +221,21 @@ PORTS_TEST = Mode(
     "Judge the newest port traffic: the hourly job, for ever or once",
     "--target ports --mode test --once",
 )
-MODES = (TRAIN, LIVE, REPLAY, DESCRIBE, COLLECT, CHECK, PORTS_TRAIN, PORTS_TEST)
+ANSWER = Mode(
+    "edge",
+    "answer",
+    "--mode answer",
+    "List incidents of the edge node, and answer what they were",
+    "--mode answer",
+)
+PORTS_ANSWER = Mode(
+    "ports",
+    "answer",
+    "--target ports --mode answer",
+    "List incidents of ports, and answer what they were",
+    "--target ports --mode answer",
+)
+MODES = (TRAIN, LIVE, REPLAY, DESCRIBE, COLLECT, CHECK, ANSWER, PORTS_TRAIN, PORTS_TEST, PORTS_ANSWER)
 
 
 # --- the table -----------------------------------------------------------------------------------
@@ -324,6 +339,7 @@ SERVER_GROUPS = ("samples", "InfluxDB")
 _SWITCH: dict[str, Any] = {"kind": _boolean, "default": False, "metavar": "true|false"}
 _JUDGES = (TRAIN, LIVE, REPLAY, CHECK)
 _PORTS = (PORTS_TRAIN, PORTS_TEST)
+_ANSWERS = (ANSWER, PORTS_ANSWER)
 _MANY = (TRAIN, LIVE, COLLECT)
 _SOURCES = (LIVE, DESCRIBE, COLLECT, PORTS_TRAIN, PORTS_TEST)
 _OF_PROMETHEUS: dict[str, Any] = {"needs": "source prometheus", "unless": "ports_dir"}
@@ -361,9 +377,10 @@ CHOICES = (
         "mode",
         "mode",
         MODES,
-        "describe a node, collect its records, train models on them, or test new data with the models",
-        kind=_one_of("train", "test", "collect", "describe"),
-        metavar="{train,test,collect,describe}",
+        "describe a node, collect its records, train models on them, test new data with the models, or answer"
+        " incidents",
+        kind=_one_of("train", "test", "collect", "describe", "answer"),
+        metavar="{train,test,collect,describe,answer}",
     ),
     Option(
         "check_thresholds",
@@ -442,9 +459,113 @@ OPTIONS = (
     Option(
         "calendar",
         "files",
-        _PORTS,
+        (TRAIN, LIVE, *_PORTS),
         "JSON file of windows (maintenance, events) in which there are no alerts and nothing is learnt",
     ),
+    Option(
+        "answers_file",
+        "files",
+        (TRAIN, LIVE, *_PORTS, *_ANSWERS),
+        "JSON file of what people said of incidents: that they were normal, attacks or maintenance",
+        default=f"{data_prefix}answers.json",
+    ),
+    Option(
+        "incident",
+        "answer",
+        _ANSWERS,
+        "the incident to answer, by its id in the log",
+        metavar="ID",
+        default_text="none: list answers and incidents",
+    ),
+    Option(
+        "normal",
+        "answer",
+        _ANSWERS,
+        "it was normal: the same levels at the same time of day are kept quiet",
+        **_SWITCH,
+        needs="incident",
+        unless="attack, maintenance, take_back",
+    ),
+    Option(
+        "attack",
+        "answer",
+        _ANSWERS,
+        "it was an attack, or another fault: its records are not learnt",
+        **_SWITCH,
+        needs="incident",
+        unless="maintenance, take_back",
+    ),
+    Option(
+        "maintenance",
+        "answer",
+        _ANSWERS,
+        "it was, or is, a maintenance: anomalies are kept quiet for a time, and are still stored",
+        **_SWITCH,
+        unless="take_back",
+    ),
+    Option(
+        "take_back",
+        "answer",
+        _ANSWERS,
+        "take the answer to the incident back",
+        **_SWITCH,
+        needs="incident",
+    ),
+    Option(
+        "node",
+        "answer",
+        (ANSWER,),
+        "a node that is under maintenance, by its name, or a pattern, or all; can be given several times",
+        metavar="NAME",
+        default_text="that of the incident",
+        needs="maintenance",
+        unless="incident",
+        repeats=True,
+    ),
+    Option(
+        "node",
+        "answer",
+        (PORTS_ANSWER,),
+        "a series or device under maintenance, by its name, or a pattern, or all; can be given several times",
+        metavar="NAME",
+        default_text="that of the incident",
+        needs="maintenance",
+        unless="incident",
+        repeats=True,
+    ),
+    Option(
+        "since",
+        "answer",
+        _ANSWERS,
+        "how long ago the maintenance began, like 30m",
+        kind=_seconds,
+        metavar="TIME",
+        default_text="now",
+        needs="maintenance",
+        unless="incident",
+    ),
+    Option(
+        "until",
+        "answer",
+        _ANSWERS,
+        "end of the maintenance, or of the attack: a time, or like 2h from now",
+        kind=_moment,
+        metavar="TIME",
+        default_text="the end of the incident",
+        unless="normal, take_back",
+    ),
+    Option(
+        "timezone",
+        "answer",
+        _ANSWERS,
+        "time zone of the time of day that is normal",
+        default=_machine_zone,
+        kind=_zone,
+        metavar="ZONE",
+        default_text="this machine's",
+        needs="incident, normal",
+    ),
+    Option("yes", "answer", _ANSWERS, "do not ask first", **_SWITCH, needs="incident, normal"),
     Option(
         "plot",
         "files",
@@ -880,6 +1001,15 @@ OPTIONS = (
         default="state",
         metavar="DIR",
         unless="ports_dir",
+        fallback="STATE_DIRECTORY",
+    ),
+    Option(
+        "state_dir",
+        "service",
+        _ANSWERS,
+        "folder in which test mode keeps its incidents",
+        default="state",
+        metavar="DIR",
         fallback="STATE_DIRECTORY",
     ),
     Option(

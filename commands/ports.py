@@ -10,6 +10,8 @@ from pathlib import Path
 import influx_utils
 from commands.options import PORT_ANOMALIES, PORT_DETECTORS
 from commands.stores import expected_store, port_source, port_store
+from common.answers import load_answers
+from common.calendars import load_windows
 from common.files import UnavailableError, UserError
 from parallel.cluster import Cluster
 from prometheus_utils import PrometheusError, describe_prometheus_error
@@ -34,7 +36,9 @@ def run_ports_train(options: argparse.Namespace) -> None:
         devices=devices.read_devices(options.devices) if options.devices else {},
         are_minutes_given=options.bucket_minutes is not None,
         holidays=options.holidays,
-        calendar=calendars.load_calendar(options.calendar) if options.calendar else calendars.Calendar(),
+        calendar=calendars.Calendar(
+            load_windows(options.calendar) if options.calendar else (), load_answers(options.answers_file)
+        ),
     )
     cluster = Cluster(options.jobs, options.scheduler)
     with _port_faults(options):
@@ -74,6 +78,7 @@ def run_ports_test(options: argparse.Namespace) -> None:
         # Samples in a folder are judged again on each run, from the end of the training.
         state_file=None if options.ports_dir else Path(options.state_dir) / "ports.json",
         calendar_file=options.calendar,
+        answers_file=options.answers_file,
         store_expected=expected_store(options),
         metrics=metrics,
         ending=ending,

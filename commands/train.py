@@ -11,6 +11,8 @@ from pathlib import Path
 from commands.collect import collect_first
 from commands.collect_nodes import collect_nodes
 from commands.fleet import nodes_with_folder, selected_nodes
+from common.answers import Answer, load_answers
+from common.calendars import Window, load_windows
 from common.files import UserError, is_there
 from edge import evaluation, sharing
 from edge.bundle import bundle_paths, check_model_name, load_bundle
@@ -21,6 +23,7 @@ from edge.sequences import N_STEPS
 from edge.shared_network import networks_there
 from edge.thresholds import DEFAULT_THRESHOLD, check_thresholds_files, fill_thresholds, load_thresholds
 from edge.training import train
+from edge.unlearnt import Unlearnt
 from nodes.fleet import Named
 from nodes.metrics import METRICS, MetricTable
 from nodes.names import ALL_NODES
@@ -55,6 +58,7 @@ def run_train(options: argparse.Namespace) -> None:
     evaluation.warn_of_names(options.trainset)
     datasets = evaluation.load_datasets(testsets, options.trainset, options.interval, metrics)
     *_, (_, frame) = datasets.values()
+    unlearnt = Unlearnt.of("", *_answers(options), options.timezone)
     train(
         frame,
         N_STEPS,
@@ -66,6 +70,7 @@ def run_train(options: argparse.Namespace) -> None:
         excluded=excluded,
         learn_all=options.learn_all,
         zone=options.timezone,
+        unlearnt=unlearnt,
     )
     if options.evaluate:
         evaluation.evaluate_datasets(
@@ -75,6 +80,7 @@ def run_train(options: argparse.Namespace) -> None:
             options.model,
             options.threshold_percentile,
             metrics=metrics,
+            unlearnt=unlearnt,
         )
         return
     bundle = load_bundle(options.model, metrics)
@@ -88,6 +94,12 @@ def run_train(options: argparse.Namespace) -> None:
     thresholds = load_thresholds(options.thresholds_file, bundle.metrics)
     if line := describe_blind(bundle.curves, thresholds, bundle.metrics):
         logger.warning("%s", line)
+
+
+def _answers(options: argparse.Namespace) -> tuple[tuple[Answer, ...], tuple[Window, ...]]:
+    """What people said of incidents, and the windows of the calendar."""
+    windows = load_windows(options.calendar) if options.calendar else ()
+    return load_answers(options.answers_file), windows
 
 
 def _testsets(options: argparse.Namespace, metrics: MetricTable) -> tuple[str | None, str | None]:
@@ -118,6 +130,7 @@ def train_nodes(options: argparse.Namespace, nodes: Sequence[Named]) -> None:
     """
     faults = collect_nodes(options, nodes, adds=True) if options.since else {}
     names = [one.name for one in nodes]
+    answers, windows = _answers(options)
     tasks = [
         sharing.NodeTask(
             one.name,
@@ -126,6 +139,7 @@ def train_nodes(options: argparse.Namespace, nodes: Sequence[Named]) -> None:
             options.interval,
             options.learn_all,
             options.timezone,
+            Unlearnt.of(one.name, answers, windows, options.timezone),
         )
         for one in nodes
         if one.name not in faults

@@ -61,7 +61,7 @@ class Row:
         self.anomalies = 0
         self.is_up = False
         self._many, self._records = many, records
-        self._unknowns = 0
+        self._unknowns = self._quiets = 0
         # A bit for each record, the newest last.
         self._recent = 0
 
@@ -72,10 +72,24 @@ class Row:
 
     def status(self, is_anomaly: bool, is_unknown: bool) -> str:
         """The status of the next record: NORMAL, ANOMALY, ALERT or UNKNOWN."""
+        self._quiets = 0
         status = self._status(is_anomaly, is_unknown)
         goes_on = self.anomalies > 0 or self.recent >= FEW_RECORDS
         self.is_up = status == ALERT or (self.is_up and goes_on)
         return status
+
+    def quiet(self) -> str:
+        """The status of the next record, an anomaly that is kept quiet: it counts as unknown.
+
+        As many of these in a row as make an alert end a row, and an alert of a row.
+        """
+        quiets = self._quiets + 1
+        self.status(is_anomaly=False, is_unknown=True)
+        self._quiets = quiets
+        if quiets >= self._records:
+            self.anomalies = 0
+            self.is_up = self.is_up and self.recent >= FEW_RECORDS
+        return ANOMALY
 
     def _status(self, is_anomaly: bool, is_unknown: bool) -> str:
         self._recent = (self._recent << 1 | bool(is_anomaly)) & _WINDOW_BITS
@@ -105,6 +119,7 @@ class Row:
             "unknowns": self._unknowns,
             "recent": self._recent,
             "is_up": int(self.is_up),
+            "quiets": self._quiets,
         }
 
     def restore(self, state: dict[str, int]) -> None:
@@ -114,5 +129,6 @@ class Row:
         """
         self.anomalies, self._unknowns = state["anomalies"], state["unknowns"]
         self._recent = state.get("recent", 0)
+        self._quiets = state.get("quiets", 0)
         is_likely = self.anomalies >= ALERT_RECORDS or self.recent >= FEW_RECORDS
         self.is_up = bool(state.get("is_up", is_likely))

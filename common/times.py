@@ -36,6 +36,12 @@ def format_duration(seconds: float) -> str:
     return " ".join(f"{number} {unit}" for number, unit in parts if number) or "0 s"
 
 
+def local_minute(time: int, zone: str) -> float:
+    """The minute of the local day at a time (ns since 1970), by the clock on the wall."""
+    moment = datetime.fromtimestamp(time // 10**9, ZoneInfo(zone))
+    return moment.hour * 60 + moment.minute + moment.second / 60
+
+
 def local_days(start: int, end: int, zone: str) -> float:
     """How many days the local clock went on from one moment to another (seconds since 1970)."""
     first, last = (

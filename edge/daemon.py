@@ -32,6 +32,7 @@ from edge.monitor import Judged
 from edge.page import EdgePage
 from edge.poll_log import MOST_BYTES, MOST_BYTES_OF_MANY, Polled, PollLog
 from edge.polling import poll_all
+from edge.quiet import QuietFiles
 from edge.source import SampleSource
 from edge.timing import seconds_to_next_poll
 from edge.watch import Found, Watch, WatchSettings
@@ -62,7 +63,7 @@ class Settings(WatchSettings):
 
     server, database, measurement: where anomalies go; `server` is host:port. thresholds_file, model: of the
     only node. stores_expected: whether what is expected in each record goes there, too. nodes_dir: has a
-    folder for each of many.
+    folder for each of many. answers_file, calendar: what keeps anomalies quiet.
     """
 
     server: str
@@ -72,6 +73,8 @@ class Settings(WatchSettings):
     refused_retry_seconds: float = REFUSED_RETRY_SECONDS
     stores_expected: bool = False
     nodes_dir: str = ""
+    answers_file: str = ""
+    calendar: str | None = None
 
 
 class Daemon:
@@ -106,6 +109,7 @@ class Daemon:
         self._page = page
         self._notices = Notices()
         self._gathered = GatheredNotices()
+        self._quiet = QuietFiles(settings.answers_file, settings.calendar, self._notices)
         states = self._kept_states()
         self.nodes = WatchedNodes(settings, settings.nodes_dir, source, nodes, states, self._gathered, clock)
         self._has_one = [one.name for one in nodes] == [""]
@@ -207,7 +211,9 @@ class Daemon:
         self._exporter.polls.inc()
         self._is_first_poll, was_first_poll = False, self._is_first_poll
         self.delivery.look_after_store()
+        quiet = self._quiet.refresh()
         for name, watch in self.nodes.watches.items():
+            watch.monitor.judge.quiet = quiet.of(name)
             with ABOUT_NODE.node(name):
                 if watch.refresh():
                     bundle, thresholds = watch.bundle, watch.thresholds

@@ -20,7 +20,7 @@ import itertools
 import json
 import math
 from collections import deque
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ from common.alerts import ALERT, ALERT_RECORDS, ANOMALY, UNKNOWN, WINDOW_RECORDS
 from common.times import format_time
 from common.values import mapping, number, whole
 from edge.bundle import Bundle
+from edge.quiet import LASTING_RECORDS, NodeQuiet
 from edge.scores import PREDICTIONS, RECORD_FACTOR, SCORE_RECORDS, Scores, joint, score_records
 from edge.selection import NO_SAMPLE
 from edge.windows import Consecutive, Newest, Remembered
@@ -58,6 +59,7 @@ class Verdict:
     alert is up after this record; both as in Row.
     actual, predicted: (features,), as in Scores.
     quiet: what keeps an anomaly from counting for an alert; empty if nothing does.
+    levels: metric -> its level in its unit; of an anomaly alone.
     """
 
     time: int
@@ -73,6 +75,7 @@ class Verdict:
     actual: np.ndarray = field(default_factory=lambda: np.empty(0), compare=False, repr=False)
     predicted: np.ndarray = field(default_factory=lambda: np.empty(0), compare=False, repr=False)
     quiet: str = ""
+    levels: dict[str, float] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def is_loud(self) -> bool:
@@ -105,6 +108,7 @@ class Verdict:
                 "time": format_time(self.time),
                 "possible_cause": self.possible_cause,
                 "severity": self.status,
+                **({"quiet": self.quiet} if self.quiet else {}),
                 "rmse": _finite(self.rmse),
                 "values": _finite(self.values),
             }
@@ -117,12 +121,18 @@ def _finite(numbers: dict[str, float]) -> dict[str, float | None]:
 
 def _verdicts(
     times: Sequence[int],
+    physical: np.ndarray,
     values: Sequence[dict[str, float]],
     scores: Scores,
     limits: np.ndarray,
     rows: Iterable[Row],
+    quiet: Callable[[int, Sequence[str], dict[str, float]], str] | None = None,
 ) -> list[Verdict]:
-    """Verdicts on n records. limits: (n or 1, metrics + 1), their thresholds. rows: where each is counted."""
+    """Verdicts on n records.
+
+    physical: (n, features). limits: (n or 1, metrics + 1), their thresholds. rows: where each is counted.
+    quiet: what keeps an anomaly quiet, from its place, the metrics that are wrong, and their levels.
+    """
     window, record = scores.judged
     unknown = np.isnan(window) | np.isnan(record)
     over = ~unknown & ((window > limits) & (record > RECORD_FACTOR * limits) | (scores.lasting > limits))
@@ -134,12 +144,18 @@ def _verdicts(
     names = list(scores.metrics.threshold_keys)
     verdicts = []
     for i, (time, stored, row) in enumerate(zip(times, values, rows, strict=False)):
-        status = row.status(are_over[i], are_unknown[i])
+        causes = tuple(itertools.compress(names[:-1], over[i])) if are_over[i] else ()
+        levels = _levels(scores.metrics, physical[i]) if are_over[i] else {}
+        kept = ""
+        if quiet and are_over[i]:
+            limit = limits[min(i, len(limits) - 1), -1]
+            kept = quiet(i, causes or _behind_overall(scores.metrics, window[i], record[i], limit), levels)
+        status = row.quiet() if kept else row.status(are_over[i], are_unknown[i])
         verdicts.append(
             Verdict(
                 time=time,
                 status=status,
-                causes=tuple(itertools.compress(names[:-1], over[i])) if are_over[i] else (),
+                causes=causes,
                 unknown=tuple(itertools.compress(names[:-1], unknown[i])) if are_unknown[i] else (),
                 rmse=dict(zip(names, rmse[i], strict=True)),
                 values=stored,
@@ -150,9 +166,38 @@ def _verdicts(
                 # Copies, so that a stored verdict does not hold the scores of all records in memory.
                 actual=scores.actual[i].copy(),
                 predicted=scores.predicted[i].copy(),
+                quiet=kept,
+                levels=levels,
             )
         )
     return verdicts
+
+
+def _levels(metrics: MetricTable, record: np.ndarray) -> dict[str, float]:
+    """Metric -> its level in a record (features,), in its unit."""
+    return {name: float(record[places[-1]]) for name, places in metrics.feature_places.items()}
+
+
+def _behind_overall(
+    metrics: MetricTable, window: np.ndarray, record: np.ndarray, limit: float
+) -> tuple[str, ...]:
+    """The metrics without whose errors `overall` would be within its threshold, those with the largest first.
+
+    window, record: (metrics + 1,), the RMSEs of a record that is an anomaly by `overall` alone, so that all
+    are known. limit: its threshold.
+    """
+    counts = np.array([len(row.features) for row in metrics.rows])
+    # What each metric adds to the square of `overall`, in squares of what is allowed.
+    allowed = max(limit, 1e-9)
+    errors = np.stack([window[:-1], record[:-1] / RECORD_FACTOR]) / allowed
+    parts = counts / counts.sum() * errors**2
+    found, left = [], parts.sum(axis=1)
+    for place in np.argsort(-parts.sum(axis=0), kind="stable"):
+        if left.min() <= 1:
+            break
+        found.append(metrics.rows[place].name)
+        left = left - parts[:, place]
+    return tuple(found)
 
 
 def _kind(bundle: Bundle) -> Hashable:
@@ -185,6 +230,8 @@ class Detector:
         self._last_slot: int | None = None
         # What was computed of the records in the window; None if it is to be computed anew.
         self._memory: Remembered | None = Remembered()
+        # What keeps anomalies of this node quiet.
+        self.quiet: NodeQuiet | None = None
 
     @property
     def last_slot(self) -> int | None:
@@ -234,6 +281,15 @@ class Detector:
         """Verdict on the next record, at `time` (ns); skipped slots count as missing."""
         (verdict,) = observe_all([self], [time], [columns])
         return verdict
+
+    def _kept_quiet(self, time: int, causes: Sequence[str], levels: dict[str, float]) -> str:
+        """What keeps an anomaly of the newest record quiet; empty if nothing does."""
+        if self.quiet is None:
+            return ""
+        habits, places = self._bundle.habits, self._bundle.metrics.feature_places
+        window = np.array(list(itertools.islice(reversed(self._window), LASTING_RECORDS)))[::-1]
+        recent = {name: window[:, places[name][-1]] for name in causes}
+        return self.quiet.covers(time, habits.zone if habits else "UTC", causes, levels, recent)
 
     def _advance(self, slot: int, values: np.ndarray) -> Remembered:
         """Take the values of the next record; returns what is remembered of those before it."""
@@ -289,7 +345,15 @@ def _observe_alike(
     bundles = joint(*(one._bundle for one in detectors))
     scores = score_records(bundles, values, slot_times, Newest(memories))
     limits = np.array([_limits(one.thresholds, metrics) for one in detectors])
-    return _verdicts(times, stored, scores, limits, [one._row for one in detectors])
+    return _verdicts(
+        times,
+        values,
+        stored,
+        scores,
+        limits,
+        [one._row for one in detectors],
+        lambda place, *found: detectors[place]._kept_quiet(times[place], *found),
+    )
 
 
 def detect(thresholds: dict[str, float], frame: pd.DataFrame, scores: Scores) -> list[Verdict]:
@@ -299,7 +363,8 @@ def detect(thresholds: dict[str, float], frame: pd.DataFrame, scores: Scores) ->
     stored = [dict(zip(metrics.stored.values(), row, strict=True)) for row in zip(*columns, strict=True)]
     times = frame.index.as_unit("ns").asi8.tolist()
     limits = np.array([_limits(thresholds, metrics)])
-    return _verdicts(times, stored, scores, limits, itertools.repeat(Row()))
+    physical = frame[list(metrics.features)].to_numpy(dtype=float)
+    return _verdicts(times, physical, stored, scores, limits, itertools.repeat(Row()))
 
 
 def describe_verdict(verdict: Verdict, faults: Mapping[str, str], metrics: MetricTable = METRICS) -> str:

@@ -32,7 +32,7 @@ class FirstRecords:
         """The metrics that show it, once for each model, by its identity; else none."""
         if model != self._model:
             self._model, self._records, self._blamed = model, 0, {}
-        if verdict.status == UNKNOWN or self._records >= WINDOW_RECORDS:
+        if verdict.status == UNKNOWN or verdict.quiet or self._records >= WINDOW_RECORDS:
             return []
         self._records += 1
         for name in verdict.causes:
@@ -78,8 +78,8 @@ class Drift:
         """The metrics whose drift begins with this verdict, and those whose drift ends."""
         begun, ended = [], []
         for name, key in self._metrics.threshold_keys.items():
-            # An unknown record has an RMSE of NaN, which is over no threshold.
-            is_over = bool(verdict.rmse[name] > thresholds[key])
+            # An unknown record has an RMSE of NaN, over no threshold; a quiet one is known to be normal.
+            is_over = bool(verdict.rmse[name] > thresholds[key]) and not verdict.quiet
             self._over[name] = self._newest(self._over[name] << 1 | is_over)
             count = self._over[name].bit_count()
             if name not in self.drifting and 2 * count > self._records:

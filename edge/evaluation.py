@@ -30,6 +30,7 @@ from edge.recording import outside
 from edge.scores import Scores, score_dataset, slot_times
 from edge.sensitivity import AGES, blind_metrics, describe_blind, describe_size
 from edge.thresholds import load_thresholds, propose_thresholds, update_thresholds
+from edge.unlearnt import NOTHING_UNLEARNT, Unlearnt
 from nodes.metrics import METRICS, MetricTable
 from nodes.series import RECORD_SECONDS
 
@@ -266,11 +267,13 @@ def evaluate_datasets(
     threshold_percentile: float,
     plot_dir: str | Path = plots_prefix,
     metrics: MetricTable = METRICS,
+    unlearnt: Unlearnt = NOTHING_UNLEARNT,
 ) -> None:
     """Do the same as evaluate, with datasets that are already loaded.
 
     testsets: files of the CPU attack and of the iperf attack, None for one that there is not. datasets: what
-    load_datasets returns.
+    load_datasets returns. unlearnt: what people answered, and a calendar: of those records no threshold is
+    made, and none is a false anomaly.
     """
     attacks = {key: load_attacks(name) for key, (name, _) in datasets.items()}
     bundle = load_bundle(model_filename, metrics)
@@ -278,12 +281,17 @@ def evaluate_datasets(
     metrics = bundle.metrics
     scores = {key: score_dataset(bundle, frame) for key, (_, frame) in datasets.items()}
     *attacked, normal = datasets
-    learnt = _of_learnt(scores[normal], bundle, datasets[normal][1])
+    # Of the training set, training says so.
+    answered = {
+        key: unlearnt.stretches(slot_times(bundle, frame), "" if key == normal else key)
+        for key, (_, frame) in datasets.items()
+    }
+    learnt = _outside(scores[normal], bundle, datasets[normal][1], (*bundle.left_out, *answered[normal]))
     usable, labels = {}, {key: key for key in datasets}
     for key in attacked:
         name, frame = datasets[key]
-        if is_same_node(scores[key], frame, attacks[key], learnt):
-            usable[name] = scores[key]
+        if is_same_node(scores[key], frame, [*attacks[key], *answered[key]], learnt):
+            usable[name] = _outside(scores[key], bundle, frame, answered[key])
         else:
             labels[key] = f"{key} (unlike trainset)"
             logger.warning(
@@ -298,7 +306,9 @@ def evaluate_datasets(
 
     verdicts = {key: detect(thresholds, frame, scores[key]) for key, (_, frame) in datasets.items()}
     summaries = {
-        key: summarise(verdicts[key], attacks[key], bundle.left_out if key == normal else ())
+        key: summarise(
+            verdicts[key], attacks[key], [*(bundle.left_out if key == normal else ()), *answered[key]]
+        )
         for key in datasets
     }
     print("\n" + table({labels[key]: summary for key, summary in summaries.items()}))
@@ -319,9 +329,11 @@ def evaluate_datasets(
     print(f"\n{thresholds_file}, {written} were written")
 
 
-def _of_learnt(scores: Scores, bundle: Bundle, frame: pd.DataFrame) -> Scores:
-    """Scores of the training set without those of windows in which something was not learnt."""
-    learnt = outside(slot_times(bundle, frame), bundle.left_out)
+def _outside(
+    scores: Scores, bundle: Bundle, frame: pd.DataFrame, stretches: Sequence[tuple[int, int]]
+) -> Scores:
+    """Scores of a dataset without those of windows that have a record in these stretches (ns)."""
+    learnt = outside(slot_times(bundle, frame), stretches)
     return dataclasses.replace(scores, window=np.where(learnt[:, None], scores.window, np.nan))
 
 
@@ -329,7 +341,8 @@ def learnt_thresholds(
     bundle: Bundle, frame: pd.DataFrame, percentile: float = DEFAULT_PERCENTILE
 ) -> dict[str, float]:
     """The thresholds that the training set alone proposes."""
-    return propose_thresholds(None, None, _of_learnt(score_dataset(bundle, frame), bundle, frame), percentile)
+    learnt = _outside(score_dataset(bundle, frame), bundle, frame, bundle.left_out)
+    return propose_thresholds(None, None, learnt, percentile)
 
 
 def found_columns(bundle: Bundle, thresholds: dict[str, float]) -> tuple[str, dict[str, str]]:

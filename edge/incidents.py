@@ -292,13 +292,14 @@ class Incidents:
             self._open = self._with(self._open, verdict, thresholds, found)
             return []
         causes = set(self._open.causes)
-        if verdict.in_a_row and not (causes and verdict.unknown and causes.isdisjoint(verdict.unknown)):
+        is_unseen = not (causes and verdict.unknown and causes.isdisjoint(verdict.unknown))
+        if verdict.in_a_row and is_unseen and not verdict.quiet:
             # What was wrong may continue unseen.
             return []
         self._quiet += 1
         # A row that is kept open only by other metrics, which are unknown, does not keep the incident open.
         is_up = verdict.is_alert_up and (not verdict.in_a_row or verdict.recent >= FEW_RECORDS)
-        return [] if self._quiet < ALERT_RECORDS or is_up else [self._close()]
+        return [] if self._quiet < ALERT_RECORDS or is_up else [self._close(verdict.quiet)]
 
     def _opened(self, alert: Verdict, thresholds: Mapping[str, float]) -> Incident:
         """The incident that an alert opens, with what the anomalies showed that made it an alert."""
@@ -332,7 +333,7 @@ class Incidents:
             peaks=peaks,
         )
 
-    def _close(self) -> str:
+    def _close(self, quiet: str = "") -> str:
         closed = self.newest = replace(self._open, is_open=False)
         lasted = format_duration((closed.last - closed.began) / 1e9)
         peaks = ", ".join(
@@ -343,7 +344,8 @@ class Incidents:
         self._open = None
         return (
             f"{format_time(closed.last)} incident closes: {closed.cause} for {lasted} since"
-            f" {format_time(closed.began)}; peak RMSE / threshold: {peaks} [{closed.id}]"
+            f" {format_time(closed.began)}; peak RMSE / threshold: {peaks}"
+            f"{f'; kept quiet by {quiet}' if quiet else ''} [{closed.id}]"
         )
 
     def state(self) -> dict[str, Any]:

@@ -8,14 +8,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from common.units import describe_amount, describe_ends
 from edge.bundle import Bundle
 from edge.detector import Verdict
 from edge.habits import DURATIONS
 from edge.joint_habits import joint_habits
 from edge.scores import RECORD_FACTOR, in_physical
 from nodes.metrics import Metric, MetricTable
-
-_PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 class Level(NamedTuple):
@@ -121,29 +120,9 @@ def lasting_levels(
 
 def describe_level(metric: Metric, value: float) -> str:
     """Such as `98 %` or `12.3 MB/s`."""
-    divisor, unit = _scale(metric, value)
-    return f"{_figure(value / divisor)} {unit}".rstrip()
+    return describe_amount(metric.unit, value)
 
 
 def describe_band(metric: Metric, value: float, low: float, high: float) -> str:
     """What is allowed, in the unit in which `value` is described: such as `5-9`."""
-    divisor, _ = _scale(metric, value)
-    ends = [_figure(end / divisor) for end in (low, high)]
-    return (" to " if low < 0 else "-").join(ends)
-
-
-def _scale(metric: Metric, value: float) -> tuple[float, str]:
-    """The divisor and the unit in which a value is easy to read."""
-    if metric.unit in ("B/s", "bytes", "B"):
-        for divisor, prefix in _PREFIXES:
-            if abs(value) >= divisor:
-                return divisor, f"{prefix}{metric.unit}"
-    return 1.0, metric.unit
-
-
-def _figure(value: float) -> str:
-    """Three digits at most, as a person says them."""
-    if not math.isfinite(value):
-        return "unknown" if math.isnan(value) else "any"
-    digits = 0 if abs(value) >= 10 else 1 if abs(value) >= 1 else 2
-    return f"{round(value, digits):g}"
+    return describe_ends(metric.unit, value, low, high)

@@ -105,14 +105,14 @@ class PollLog:
                 continue
             yield Poll(polled_at, fault, judged)
 
-    def verdicts(self, model: str, since: int = 0, node: str = "") -> list[Verdict]:
-        """The verdicts of one model on a node's records from `since` (ns) on, in order of time.
+    def verdicts(self, model: str | None, since: int = 0, node: str = "") -> list[Verdict]:
+        """The verdicts of one model, or of any, on a node's records from `since` (ns) on, in order of time.
 
         A record that was judged again after a crash comes once.
         """
         return self.verdicts_of({node: (model, since)})[node]
 
-    def verdicts_of(self, wanted: Mapping[str, tuple[str, int]]) -> dict[str, list[Verdict]]:
+    def verdicts_of(self, wanted: Mapping[str, tuple[str | None, int]]) -> dict[str, list[Verdict]]:
         """The same of several nodes, for which the file is read once: name -> its verdicts.
 
         wanted: name -> the model, and since when.
@@ -124,7 +124,7 @@ class PollLog:
                     moment, name = whole(one["time_ns"]), one.get("node", "")
                     if name in wanted and moment not in found[name]:
                         model, since = wanted[name]
-                        if one["model"] == model and moment >= since:
+                        if model in (None, one["model"]) and moment >= since:
                             found[name][moment] = _verdict(one)
         return {name: [some[moment] for moment in sorted(some)] for name, some in found.items()}
 
@@ -144,6 +144,9 @@ def _content(verdict: Verdict) -> dict[str, Any]:
         "in_a_row": verdict.in_a_row,
         "recent": verdict.recent,
         "is_alert_up": verdict.is_alert_up,
+        # Of an anomaly alone.
+        **({"levels": _finite(verdict.levels)} if verdict.levels else {}),
+        **({"quiet": verdict.quiet} if verdict.quiet else {}),
         "actual": _numbers(verdict.actual.tolist()),
         "predicted": _numbers(verdict.predicted.tolist()),
     }
@@ -173,6 +176,8 @@ def _verdict(content: Any) -> Verdict:
         is_alert_up=bool(one["is_alert_up"]),
         actual=_array(one["actual"]),
         predicted=_array(one["predicted"]),
+        quiet=text(one.get("quiet", "")),
+        levels=_known(one.get("levels", {})),
     )
 
 

@@ -36,6 +36,7 @@ from edge.training import (
     identity_of,
 )
 from edge.training_set import ENOUGH_SECONDS, TrainingSet, prepare
+from edge.unlearnt import NOTHING_UNLEARNT, Unlearnt
 from nodes.metrics import METRICS, MetricTable
 from nodes.series import RECORD_SECONDS
 from parallel.cluster import Cluster, in_parallel
@@ -61,6 +62,7 @@ class NodeTask:
     interval_seconds: float = RECORD_SECONDS
     learn_all: bool = False
     zone: str = "UTC"
+    unlearnt: Unlearnt = NOTHING_UNLEARNT
     percentile: float = DEFAULT_PERCENTILE
     sequences: int = 0
     shared: SharedNetwork | None = None
@@ -259,6 +261,7 @@ def _prepared(task: NodeTask) -> TrainingSet:
         excluded=load_attacks(trainset),
         learn_all=task.learn_all,
         zone=task.zone,
+        unlearnt=task.unlearnt,
     )
 
 

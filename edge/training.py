@@ -22,6 +22,7 @@ from edge.scores import Scores, score
 from edge.sensitivity import Curve
 from edge.sequences import metric_square_errors
 from edge.training_set import TrainingSet, prepare
+from edge.unlearnt import NOTHING_UNLEARNT, Unlearnt
 from nodes.metrics import METRICS, MetricTable
 from nodes.series import RECORD_SECONDS
 
@@ -52,6 +53,7 @@ def train(
     excluded: Sequence[tuple[int, int]] = (),
     learn_all: bool = False,
     zone: str = "UTC",
+    unlearnt: Unlearnt = NOTHING_UNLEARNT,
 ) -> Any:
     """Train the network on normal records and save its bundle; returns the Keras model.
 
@@ -59,16 +61,16 @@ def train(
     number of features of `metrics`. train_epochs: None for as many as enough_epochs() says. `val_split` of
     the records are held out, in stretches at several times of day. The curves of loss and accuracy are drawn
     into `plot_dir`. excluded: windows (start, end) in ns that are not learnt. learn_all: learn all else, also
-    what is unlike the rest. zone: of the days and hours in which the node has its habits. Raises UserError,
-    and keeps an earlier bundle, for records that cannot be learnt from and for a network that has learnt
-    nothing.
+    what is unlike the rest. zone: of the days and hours in which the node has its habits. unlearnt: what is
+    not learnt either, since people answered it or a calendar says so. Raises UserError, and keeps
+    an earlier bundle, for records that cannot be learnt from and for a network that has learnt nothing.
     """
     if n_features != len(metrics.features):
         raise UserError(f"n_features must be {len(metrics.features)}, not {n_features}")
     if not 0 <= val_split < 1:
         raise UserError(f"val_split is {val_split}; it must be at least 0 and below 1")
     prepared = prepare(
-        train_dataset, n_steps, interval_seconds, metrics, val_split, excluded, learn_all, zone
+        train_dataset, n_steps, interval_seconds, metrics, val_split, excluded, learn_all, zone, unlearnt
     )
     inputs, targets, split = prepared.inputs, prepared.targets, prepared.split
     epochs = enough_epochs(split) if train_epochs is None else train_epochs

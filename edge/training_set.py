@@ -13,6 +13,7 @@ from common.files import UserError
 from common.times import format_duration, format_time
 from edge.recording import Study, study
 from edge.sequences import normalization_stats, normalize, whole_ends, whole_sequences
+from edge.unlearnt import NOTHING_UNLEARNT, Unlearnt
 from nodes.metrics import MetricTable
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def prepare(
     excluded: Sequence[tuple[int, int]] = (),
     learn_all: bool = False,
     zone: str = "UTC",
+    unlearnt: Unlearnt = NOTHING_UNLEARNT,
 ) -> TrainingSet:
     """Prepare resampled records (physical units, NaN is missing), with the parameters of train().
 
@@ -74,7 +76,8 @@ def prepare(
     interval_ns = int(interval_seconds * 1e9)
     times = frame.index.as_unit("ns").asi8 // interval_ns * interval_ns
     given = metrics
-    studied, learnt, metrics = _study_changing(frame, times, given, zone, excluded, learn_all)
+    left_out = [*excluded, *unlearnt.stretches(times, "the training set")]
+    studied, learnt, metrics = _study_changing(frame, times, given, zone, left_out, learn_all)
     features = list(metrics.features)
     values = frame[features].to_numpy(dtype=float)
     _report_study(studied, times, excluded)

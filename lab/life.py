@@ -101,7 +101,7 @@ def transfer(life: Life, direction: str, host: str) -> None:
                 pass
 
 
-class Answer(socketserver.StreamRequestHandler):
+class BytesHandler(socketserver.StreamRequestHandler):
     """`down N` is answered with N bytes; `up N` is followed by N bytes, which are read."""
 
     timeout = TRANSFER_TIMEOUT_SECONDS
@@ -146,7 +146,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     if options.command == "serve":
-        with Server(("", PORT), Answer) as server:
+        with Server(("", PORT), BytesHandler) as server:
             server.serve_forever()
     else:
         live(options.host, options.seed, options.step_seconds)

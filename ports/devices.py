@@ -7,9 +7,9 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from common.files import UserError, loadDictJson
+from common.public_holidays import parse_country
 from ports.preparation import check_zone
 from ports.series import port_tags
-from ports.special_days import parse_country
 
 # Far more than any real file: a hundred thousand devices.
 DEVICES_BYTES = 10_000_000

@@ -8,14 +8,17 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from common.answers import load_answers
+from common.calendars import load_windows
 from common.files import UnavailableError, UserError
-from ports.calendars import Calendar, load_calendar
+from ports.calendars import Calendar
 from ports.exporter import PortMetrics
 from ports.judging import JudgingSettings, Report, judge_new
 from ports.notices import PortNotices
 from ports.page import PortsPage
 from ports.sources import Source
 from ports.state import JobState, load_state, save_state
+from service.incident_log import IncidentLog
 from service.log import Notices
 from service.loop import Turn
 from service.systemd import Ending, watchdog_seconds
@@ -50,10 +53,10 @@ class HourlyJob:
 
     open_source: lists the series. faults_of_server: turns what a server raises into an UnavailableError.
     state_file: keeps the time up to which each series was judged, and open incidents; without it, judging
-    starts at the end of training. calendar_file: windows without alerts, read again when it changes.
-    store_expected: stores what was expected, if the settings keep it; returns why the server refuses some.
-    clock: seconds since 1970. monotonic: seconds that a correction of the clock does not change. page:
-    shown to browsers.
+    starts at the end of training. Beside it is the log of incidents. calendar_file: windows without alerts,
+    answers_file: what people said of incidents; both are read again when they change. store_expected: stores
+    what was expected, if the settings keep it; returns why the server refuses some. clock: seconds since
+    1970. monotonic: seconds that a correction of the clock does not change. page: shown to browsers.
 
         job = HourlyJob(settings, lambda: Folder("data/ports"), contextlib.nullcontext)
         loop.run(job.turn, ending)    # two minutes past every hour
@@ -66,6 +69,7 @@ class HourlyJob:
         faults_of_server: Callable[[], AbstractContextManager[None]],
         state_file: Path | None = None,
         calendar_file: str | None = None,
+        answers_file: str | None = None,
         metrics: PortMetrics | None = None,
         store_expected: Callable[[Sequence[bytes]], str | None] | None = None,
         ending: Ending | None = None,
@@ -81,10 +85,14 @@ class HourlyJob:
         self._clock, self._monotonic = clock, monotonic
         self._page = page
         self._state = load_state(state_file) if state_file else JobState()
-        self._calendar_file = calendar_file
-        self._calendar = (
-            WatchedFiles([calendar_file], lambda: load_calendar(calendar_file)) if calendar_file else None
-        )
+        self._watched: dict[str, tuple[str, WatchedFiles]] = {}
+        if calendar_file:
+            watched = WatchedFiles([calendar_file], lambda: load_windows(calendar_file))
+            self._watched["calendar"] = calendar_file, watched
+        if answers_file:
+            watched = WatchedFiles([answers_file], lambda: load_answers(answers_file), fall_back=())
+            self._watched["answers"] = answers_file, watched
+        self._incident_log = IncidentLog(state_file.parent) if state_file else None
         # What was judged but could not be stored.
         self._waiting: tuple[Source, Report] | None = None
         self._port_notices, self._notices = PortNotices(settings), Notices()
@@ -131,6 +139,7 @@ class HourlyJob:
                 self._send_expected(report.expected)
                 if self._state_file:
                     save_state(report.state, self._state_file)
+                    self._publish(report)
         except UnavailableError:
             self._waiting = found
             raise
@@ -156,15 +165,34 @@ class HourlyJob:
         return source, report
 
     def _read_calendar(self) -> Calendar:
-        """The calendar as it is now, or the last good one."""
-        if not self._calendar:
-            return Calendar()
+        """The calendar and the answers as they are now, or the last good ones."""
+        for topic, (name, watched) in self._watched.items():
+            is_one = topic == "calendar"
+            try:
+                is_new = watched.refresh()
+            except UserError as error:
+                stays = f"the last good {topic} {'stays' if is_one else 'stay'} in force"
+                self._notices.fault(topic, f"{error}. Until then {stays}")
+            else:
+                self._notices.mended(topic, f"{name} can be read again")
+                if is_new:
+                    logger.warning("%s: the %s %s changed", name, topic, "has" if is_one else "have")
+        content = {topic: watched.content for topic, (_, watched) in self._watched.items()}
+        return Calendar(content.get("calendar", ()), content.get("answers", ()))
+
+    def _publish(self, report: Report) -> None:
+        """Tell other programs which incidents have opened and closed."""
+        if not self._incident_log:
+            return
+        members = report.state.shared.members
+        entries = [one.entry(members.get(one, {}).values()) for _, one in report.changes]
         try:
-            is_new = self._calendar.refresh()
-        except UserError as error:
-            self._notices.fault("calendar", f"{error}. Until then the last good calendar stays in force")
+            self._incident_log.add(entries)
+        except OSError as error:
+            self._notices.fault(
+                "incident log",
+                f"{self._incident_log.path}: cannot be written ({error.strerror}); free some space, or give"
+                " the service's user the right. Until then other programs do not know of new incidents",
+            )
         else:
-            self._notices.mended("calendar", f"{self._calendar_file} can be read again")
-            if is_new:
-                logger.warning("%s: the calendar has changed", self._calendar_file)
-        return self._calendar.content
+            self._notices.mended("incident log", f"{self._incident_log.path} can be written again")

@@ -8,26 +8,31 @@ up. It also closes when its level is the new one. `shared.py` makes one incident
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 
 from common.alerts import ALERT, ALERT_RECORDS, ANOMALY, CONTEXT_RECORDS, NORMAL, UNKNOWN, WINDOW_RECORDS, Row
-from common.times import format_time
+from common.times import format_duration, format_time
+from common.units import describe_amount, describe_ends
 from common.values import mapping, number, text, whole
 from ports.levels import LEVEL_MINUTES
 from ports.preparation import NEXT_TO_NOTHING, PREPARATIONS
 from ports.series import LATEST, NAME, port_tags
-from ports.verdicts import Verdicts
+from ports.verdicts import Verdicts, traffic_seconds
 
 # How an incident ended: as usual again; with a new level of some traffic, of none, or of traffic where there
-# was none; unseen, because its series has no samples or no model any more.
-USUAL, UNSEEN = "usual", "unknown"
+# was none; unseen, because its series has no samples or no model any more; or an answer keeps it quiet.
+USUAL, UNSEEN, ANSWERED = "usual", "unknown", "answered"
 LEVELS = LEVEL, NO_TRAFFIC, TRAFFIC = "new level", "no traffic", "traffic"
-ENDS = (USUAL, *LEVELS, UNSEEN)
+ENDS = (USUAL, *LEVELS, UNSEEN, ANSWERED)
 # So many buckets without samples end every row and every alert of many, and close an incident.
 UNSEEN_BUCKETS = WINDOW_RECORDS + ALERT_RECORDS
+# The ids of its incidents do not name it.
+DEFAULT_DETECTOR = "profile"
 # What an incident is of.
 SCOPES = OF_PORT, OF_DEVICE, OF_ALL = "port", "device", "all"
 
@@ -40,7 +45,9 @@ class PortIncident:
     device, empty for all. opened: the end of the bucket with which it opened. since: the begin of its first
     anomaly. until: the end of its last one so far. score, traffic, expected: of the anomaly with the largest
     score, as in PortAnomaly. surplus_bytes: bytes of all its anomalies beyond what was expected, negative if
-    lost. ports: how many ports it is of. end: one of ENDS, None while it is open.
+    lost. ports: how many ports it is of. end: one of ENDS, None while it is open. low, high: what was
+    expected of the anomaly with the largest score. lowest, highest: traffic of all anomalies. seconds: of
+    which traffic is. These five are None if they are not known.
     """
 
     scope: str
@@ -55,6 +62,60 @@ class PortIncident:
     surplus_bytes: float
     ports: int = 1
     end: str | None = None
+    low: float | None = field(default=None, compare=False)
+    high: float | None = field(default=None, compare=False)
+    lowest: float | None = field(default=None, compare=False)
+    highest: float | None = field(default=None, compare=False)
+    seconds: int | None = field(default=None, compare=False)
+
+    @property
+    def id(self) -> str:
+        """Such as sw1_eth0_in@20260306T120000Z, with when it began; one of many ports with when it opened."""
+        began = self.since if self.scope == OF_PORT else self.opened
+        detector = "" if self.detector == DEFAULT_DETECTOR else f".{self.detector}"
+        stamp = datetime.fromtimestamp(began, UTC).strftime("%Y%m%dT%H%M%SZ")
+        return f"{self.name or OF_ALL}@{stamp}{detector}"
+
+    @property
+    def why(self) -> str:
+        """What a person needs first: such as `sw1_eth0_in 12.3 MB/s (expected 3-5) for 2 h`."""
+        subject = {OF_PORT: self.name, OF_DEVICE: f"device {self.name}"}.get(self.scope, "all devices")
+        many = "" if self.scope == OF_PORT else f", {self.ports} ports at once, most of all"
+        lasted = format_duration(self.until - self.since)
+        if not self.seconds:
+            return f"{subject}{many} {self.traffic:g} B (expected {self.expected:g}) for {lasted}"
+        low, high = (self.expected if one is None else one for one in (self.low, self.high))
+        traffic = self.traffic / self.seconds
+        band = describe_ends("B/s", traffic, low / self.seconds, high / self.seconds)
+        return f"{subject}{many} {describe_amount('B/s', traffic)} (expected {band}) for {lasted}"
+
+    def entry(self, members: Iterable[PortIncident] = ()) -> dict[str, Any]:
+        """The incident for other programs, as JSON (see service/incident_log.py). members: of one of many."""
+        traffic = {
+            "unit": "B/s",
+            "first": format_time(self.since * 10**9),
+            "lowest": self._rate(self.lowest),
+            "highest": self._rate(self.highest),
+            "expected": [self._rate(self.low), self._rate(self.high)],
+            "share": round(self.score, 2),
+        }
+        return {
+            "id": self.id,
+            "half": "ports",
+            "node": self.name,
+            "cause": "traffic",
+            "began": format_time(self.since * 10**9),
+            "opened": format_time(self.opened * 10**9),
+            "last": format_time(self.until * 10**9),
+            "ended": format_time(self.until * 10**9) if self.end else None,
+            "why": self.why,
+            "metrics": {"traffic": traffic},
+            **({} if self.scope == OF_PORT else {"members": sorted(one.id for one in members)}),
+        }
+
+    def _rate(self, traffic: float | None) -> float | None:
+        """Bytes per second, as other programs read them; None if they are not known."""
+        return None if traffic is None or not self.seconds else float(f"{traffic / self.seconds:.6g}")
 
     @property
     def key(self) -> tuple[str, str, str, int]:
@@ -99,7 +160,13 @@ class PortIncident:
         end = state["end"]
         if not is_name or end not in (None, *ENDS) or not all(0 < time < LATEST for time in times):
             raise ValueError("not an incident")
-        return cls(scope, name, detector, *times, *figures, whole(state["ports"]), end)
+        # A state of an older version has none of these.
+        kept = {key: state.get(key) for key in ("low", "high", "lowest", "highest")}
+        more = {key: None if value is None else number(value) for key, value in kept.items()}
+        seconds = None if state.get("seconds") is None else whole(state["seconds"])
+        return cls(
+            scope, name, detector, *times, *figures, whole(state["ports"]), end, **more, seconds=seconds
+        )
 
 
 @dataclass(frozen=True)
@@ -227,14 +294,21 @@ class _Observer:
     def count(self, index: int) -> None:
         """Count the anomalies in a row and the recent ones, also before what is new."""
         is_anomaly = self._is_anomaly(index)
+        if self._is_kept_quiet(index):
+            self._row.quiet()
+            return
         self._row.status(is_anomaly, is_unknown=not is_anomaly and self._verdicts.statuses[index] != NORMAL)
         if is_anomaly:
             self._anomalies.append(index)
 
     def _is_anomaly(self, index: int) -> bool:
         """Whether it counts as one; inside a window of the calendar it counts as unknown."""
-        is_quiet = self._verdicts.buckets.is_quiet[index]
+        is_quiet = self._verdicts.buckets.is_quiet[index] or self._verdicts.is_answered(index)
         return not is_quiet and self._verdicts.statuses[index] in (ANOMALY, ALERT)
+
+    def _is_kept_quiet(self, index: int) -> bool:
+        """Whether it is an anomaly that an answer keeps quiet."""
+        return self._verdicts.is_answered(index) and self._verdicts.statuses[index] in (ANOMALY, ALERT)
 
     def next(self, index: int) -> None:
         """Observe the next new bucket."""
@@ -247,10 +321,10 @@ class _Observer:
         elif self._is_anomaly(index) and not is_held:
             self._set(open=self._with(self._watched.open, index, index), quiet=0)
         # What was wrong may continue unseen while a row goes on.
-        elif is_held or not self._row.anomalies:
+        elif is_held or self._is_kept_quiet(index) or not self._row.anomalies:
             self._set(quiet=self._watched.quiet + 1)
             if self._watched.quiet >= self._records and (is_held or not self._row.is_up):
-                self._close(index, USUAL)
+                self._close(index, ANSWERED if self._is_kept_quiet(index) else USUAL)
         self._follow_level(index)
 
     def _open(self, index: int) -> None:
@@ -272,13 +346,26 @@ class _Observer:
         if incident is None:
             series, detector = verdicts.trained.series, verdicts.trained.detector
             opened, since = self._ends[now], end - verdicts.trained.minutes * 60
-            return PortIncident(
+            first = PortIncident(
                 OF_PORT, series, detector, opened, since, end, score, traffic, expected, surplus
             )
-        incident = replace(incident, until=end, surplus_bytes=incident.surplus_bytes + surplus)
+            seconds = traffic_seconds(verdicts.trained)
+            return replace(first, lowest=traffic, highest=traffic, seconds=seconds, **self._band(index))
+        lowest, highest = (
+            traffic if before is None else of(before, traffic)
+            for before, of in ((incident.lowest, min), (incident.highest, max))
+        )
+        surplus += incident.surplus_bytes
+        incident = replace(incident, until=end, surplus_bytes=surplus, lowest=lowest, highest=highest)
         if score > incident.score:
-            incident = replace(incident, score=score, traffic=traffic, expected=expected)
+            band = self._band(index)
+            incident = replace(incident, score=score, traffic=traffic, expected=expected, **band)
         return incident
+
+    def _band(self, index: int) -> dict[str, float | None]:
+        """What is expected of a bucket; None where there is no bound."""
+        ends = {"low": self._verdicts.scored.low[index], "high": self._verdicts.scored.high[index]}
+        return {key: float(end) if np.isfinite(end) else None for key, end in ends.items()}
 
     def _set(self, **changed: Any) -> None:
         self._watched = replace(self._watched, **changed)

@@ -7,7 +7,7 @@ import logging
 from common.times import DAY_SECONDS, format_duration, format_time
 from ports.detectors import MIN_DAYS
 from ports.faults import MOST_LINES, SeriesNotices, some_of
-from ports.incidents import LEVELS, OF_ALL, OF_DEVICE, OF_PORT, UNSEEN, PortIncident
+from ports.incidents import ANSWERED, LEVELS, OF_ALL, OF_DEVICE, OF_PORT, UNSEEN, PortIncident
 from ports.judging import JudgingSettings, Report
 from ports.sensitivity import describe_blind
 from service.log import Notices
@@ -101,13 +101,14 @@ def describe_incident(time: int, incident: PortIncident) -> str:
     moment, since = (format_time(seconds * 10**9) for seconds in (time, incident.since))
     peak = f"{_amount(incident.traffic)} instead of {_amount(incident.expected)}"
     if not incident.end:
-        return f"{moment} incident opens: {subject}{ports}, since {since}: {peak}"
+        return f"{moment} incident opens: {incident.why} [{incident.id}]"
     lasted = format_duration(incident.until - incident.since)
     balance = "lost" if incident.surplus_bytes < 0 else "surplus"
-    unseen = "; it is unknown now" if incident.end == UNSEEN else ""
+    unseen = {UNSEEN: "; it is unknown now", ANSWERED: "; an answer keeps it quiet"}.get(incident.end, "")
     return (
         f"{moment} incident closes: {subject}{ports}, for {lasted} since {since};"
         f" {balance} {_amount(abs(incident.surplus_bytes))}; peak score {incident.score:.1f}: {peak}{unseen}"
+        f" [{incident.id}]"
     )
 
 

@@ -124,6 +124,11 @@ def _combined(shared: PortIncident, members: Iterable[PortIncident]) -> PortInci
         score=peak.score,
         traffic=peak.traffic,
         expected=peak.expected,
+        low=peak.low,
+        high=peak.high,
+        lowest=peak.lowest,
+        highest=peak.highest,
+        seconds=peak.seconds,
         surplus_bytes=sum(one.surplus_bytes for one in members),
         ports=len(_ports(members)),
     )

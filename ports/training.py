@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import itertools
 import logging
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -111,6 +113,7 @@ def train(source: Source, settings: TrainingSettings, cluster: Cluster, folder: 
     counters, longer = [], []
     if unused := settings.calendar.unused(names):
         logger.warning("no series is in these windows of --calendar: %s", some_of(unused))
+    _note_answers(settings.calendar, names)
     faults = Lines(logging.ERROR, "that could not be trained")
     tasks = (
         TrainingTask(name, load_days(source, name, settings.train_days, settings.until), settings)
@@ -138,6 +141,14 @@ def train(source: Source, settings: TrainingSettings, cluster: Cluster, folder: 
     if blind:
         logger.warning("%s", sensitivity.describe_blind(blind))
     return failed
+
+
+def _note_answers(calendar: Calendar, names: Sequence[str]) -> None:
+    """Log what is left out because of answers, one line for each kind."""
+    kinds = ({one.kind for one in calendar.of(name).answers} for name in names)
+    concerned = Counter(itertools.chain.from_iterable(kinds))
+    for kind, count in concerned.items():
+        logger.info("left out by an answer: %s, of %d series", kind, count)
 
 
 def _note_samples(counters: Sequence[str], longer: Sequence[str], settings: TrainingSettings) -> None:
@@ -250,7 +261,7 @@ def training_buckets(series: Series, settings: TrainingSettings) -> tuple[Bucket
     preparation = PREPARATIONS[settings.preparation]
     minutes = bucket_minutes(settings.minutes, sampling.minutes)
     buckets = preparation.buckets(span, minutes, zone, replace(sampling, is_counter=False))
-    return settings.calendar.of(series.name).mark(buckets[buckets.starts < end], zone), sampling
+    return settings.calendar.of(series.name).mark_unlearnt(buckets[buckets.starts < end], zone), sampling
 
 
 def fit_series(series: Series, detector: str, settings: TrainingSettings) -> models.Trained:

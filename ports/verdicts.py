@@ -31,7 +31,8 @@ NO_WINDOWS = Calendar()
 class PortAnomaly:
     """An anomaly. time: the end of its bucket, seconds since 1970. severity: `anomaly`, or `alert` by the
     rule of common/alerts.py. traffic, expected, low, high: bytes per sample (of the whole bucket for the
-    workshop's preparation), infinite where there is no bound.
+    workshop's preparation), infinite where there is no bound. quiet: the answer or the window that keeps it
+    from counting for an alert.
     """
 
     series: str
@@ -43,10 +44,12 @@ class PortAnomaly:
     low: float
     high: float
     score: float
+    quiet: str = ""
 
     def to_json(self) -> str:
         """One line for a program to read; a bound that does not exist is null."""
-        named = {"time": format_time(self.time * 10**9), **self.tags, **self.fields}
+        quiet = {"quiet": self.quiet} if self.quiet else {}
+        named = {"time": format_time(self.time * 10**9), **self.tags, **quiet, **self.fields}
         return json.dumps(
             {
                 key: None if isinstance(value, float) and math.isinf(value) else value
@@ -73,12 +76,18 @@ class PortAnomaly:
 
 @dataclass(frozen=True)
 class Verdicts:
-    """The verdicts on consecutive buckets. statuses (n,): as in common/alerts.py."""
+    """The verdicts on consecutive buckets. statuses (n,): as in common/alerts.py.
+
+    answered: (n,), the place of the answer among those of `calendar`, of this series, that keeps a bucket
+    quiet, -1 without one; None if there is no answer.
+    """
 
     trained: Trained
     buckets: Buckets
     scored: Scored
     statuses: np.ndarray
+    answered: np.ndarray | None = None
+    calendar: Calendar = NO_WINDOWS
 
     @property
     def times(self) -> np.ndarray:
@@ -89,7 +98,28 @@ class Verdicts:
         """The verdicts on buckets that end after `time` (seconds since 1970)."""
         first = int(np.searchsorted(self.times, time, side="right"))
         scored = self.scored.from_index(first)
-        return Verdicts(self.trained, self.buckets[first:], scored, self.statuses[first:])
+        answered = None if self.answered is None else self.answered[first:]
+        return replace(
+            self,
+            buckets=self.buckets[first:],
+            scored=scored,
+            statuses=self.statuses[first:],
+            answered=answered,
+        )
+
+    def is_answered(self, index: int) -> bool:
+        """Whether an answer keeps a bucket quiet."""
+        return self.answered is not None and bool(self.answered[index] >= 0)
+
+    def quiet(self, index: int) -> str:
+        """The answer or the windows that keep a bucket quiet; empty without one."""
+        if self.is_answered(index):
+            return f"answer {self.calendar.answers[self.answered[index]].id}"
+        if not self.buckets.is_quiet[index]:
+            return ""
+        bucket = self.buckets[index : index + 1]
+        names = self.calendar.names(bucket.starts, bucket.minutes, self.trained.zone)
+        return f"calendar {', '.join(names)}"
 
     def without_alerts(self, times: Collection[int]) -> Verdicts:
         """The same verdicts, but no alert in the buckets with these ends."""
@@ -114,6 +144,7 @@ class Verdicts:
                         self.scored.score,
                     )
                 ),
+                quiet=self.quiet(index),
             )
 
 
@@ -144,12 +175,25 @@ def judge(trained: Trained, series: Series, since: int, calendar: Calendar = NO_
     preparation = PREPARATIONS[trained.preparation]
     buckets = preparation.buckets(series, trained.minutes, trained.zone, trained.sampling)
     buckets = _begun_at(buckets, judged_from(trained, since))
-    buckets = calendar.of(series.name).mark(buckets, trained.zone)
+    calendar = calendar.of(series.name)
+    buckets = calendar.mark(buckets, trained.zone)
     if trained.special:
         buckets = trained.special.mark(buckets, trained.zone)
     scored = trained.model.judge(buckets)
-    said = statuses(scored.score, records=trained.alert_records, is_quiet=buckets.is_quiet)
-    return Verdicts(trained, buckets, scored, said)
+    answered = None
+    if calendar.answers:
+        answered = calendar.answered(buckets, trained.zone, buckets.traffic / traffic_seconds(trained))
+    is_answered = None if answered is None else answered >= 0
+    said = statuses(
+        scored.score, records=trained.alert_records, is_quiet=buckets.is_quiet, is_answered=is_answered
+    )
+    return Verdicts(trained, buckets, scored, said, answered, calendar)
+
+
+def traffic_seconds(trained: Trained) -> int:
+    """How many seconds the traffic of a bucket is of: of a sample, or of the whole bucket."""
+    is_per_sample = PREPARATIONS[trained.preparation].is_per_sample
+    return 60 * (trained.sample_minutes if is_per_sample else trained.minutes)
 
 
 def _begun_at(buckets: Buckets, start: int) -> Buckets:
@@ -175,15 +219,20 @@ def statuses(
     many: int = MANY_RECORDS,
     records: int = ALERT_RECORDS,
     is_quiet: np.ndarray | None = None,
+    is_answered: np.ndarray | None = None,
 ) -> np.ndarray:
     """The statuses of consecutive points from their scores, both (n,). many, records: as in Row.
 
-    is_quiet: (n,), an anomaly of these is no alert, and counts for no later one; none if None.
+    is_quiet, is_answered: (n,), an anomaly of these is no alert, and counts for no later one; none if None.
+    Several that are answered in a row also end an alert.
     """
     row, found = Row(many, records), []
-    quiet = np.zeros(len(score), dtype=bool) if is_quiet is None else is_quiet
-    for value, is_in_window in zip(score.tolist(), quiet.tolist(), strict=True):
-        if is_in_window and value > 1.0:
+    none = np.zeros(len(score), dtype=bool)
+    marks = ((none if one is None else one).tolist() for one in (is_quiet, is_answered))
+    for value, is_in_window, has_answer in zip(score.tolist(), *marks, strict=True):
+        if has_answer and value > 1.0:
+            found.append(row.quiet())
+        elif is_in_window and value > 1.0:
             row.status(is_anomaly=False, is_unknown=True)
             found.append(ANOMALY)
         else:

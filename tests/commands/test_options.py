@@ -18,6 +18,7 @@ import pytest
 import find_anomalies
 from commands.command_line import format_docs, format_help, parse_options
 from commands.options import (
+    ANSWER,
     BY_NAME,
     CHECK,
     CHOICES,
@@ -26,6 +27,7 @@ from commands.options import (
     LIVE,
     MODES,
     OPTIONS,
+    PORTS_ANSWER,
     PORTS_TEST,
     PORTS_TRAIN,
     REPLAY,
@@ -118,19 +120,20 @@ def test_names_and_defaults_are_the_documented_ones() -> None:
         "interval": 15,
     }
     nodes = {"node": [], "nodes_file": None, "nodes_dir": "data/nodes"}
+    quiet = {"answers_file": "data/answers.json", "calendar": None}
     for_ports = {
+        **quiet,
         "ports_dir": None,
         "ports_models": "model/ports",
-        "calendar": None,
         "detector": "profile",
         "until": None,
         "jobs": os.cpu_count(),
         "scheduler": None,
     }
-    for mode in (TRAIN, COLLECT, PORTS_TRAIN):
+    for mode in (TRAIN, COLLECT, PORTS_TRAIN, ANSWER, PORTS_ANSWER):
         zone = values[mode].pop("timezone")
         assert BY_NAME["timezone"].kind(zone) == zone
-    assert values[TRAIN] == judges | nodes | prometheus | influx | {
+    assert values[TRAIN] == judges | nodes | prometheus | influx | quiet | {
         "since": None,
         "trainset": "data/normal.csv",
         "learn_all": False,
@@ -143,7 +146,7 @@ def test_names_and_defaults_are_the_documented_ones() -> None:
         "jobs": os.cpu_count(),
         "scheduler": None,
     }
-    assert values[LIVE] == judges | nodes | influx | {
+    assert values[LIVE] == judges | nodes | influx | quiet | {
         "influx_measurement": "detected_anomalies",
         "store_expected": False,
         "node_file": None,
@@ -197,6 +200,20 @@ def test_names_and_defaults_are_the_documented_ones() -> None:
         "page_address": "127.0.0.1",
         "metrics_address": "127.0.0.1",
     }
+    switches = dict.fromkeys(("normal", "attack", "maintenance", "take_back", "yes"), False)
+    assert (
+        values[ANSWER]
+        == values[PORTS_ANSWER]
+        == {
+            **switches,
+            "answers_file": "data/answers.json",
+            "state_dir": "state",
+            "incident": None,
+            "node": [],
+            "since": None,
+            "until": None,
+        }
+    )
 
 
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.words)
@@ -237,16 +254,18 @@ def test_each_command_reads_the_options_that_serve_it_and_no_others(mode: Mode) 
 @pytest.mark.parametrize(
     ("arguments", "fault"),
     [
-        ("", "--mode is needed: train, test, collect or describe"),
+        ("", "--mode is needed: train, test, collect, describe or answer"),
         (
             "--mode fly",
-            "argument --mode: invalid choice: 'fly' (choose from 'train', 'test', 'collect', 'describe')",
+            "argument --mode: invalid choice: 'fly' (choose from 'train', 'test', 'collect', 'describe',"
+            " 'answer')",
         ),
         ("--mode test --speed 9", "unrecognized arguments: --speed 9; --help shows all options"),
         ("--mode test now", "unrecognized arguments: now; --help shows all options"),
         (
             "--mode describe --node all",
-            "--node does nothing in --mode describe; it serves --mode train, --mode test and --mode collect",
+            "--node does nothing in --mode describe; it serves --mode train, --mode test, --mode collect,"
+            " --mode answer and --target ports --mode answer",
         ),
         ("--mode test --nodes_file x", "--nodes_file does nothing without --node; give both or neither"),
         ("--mode test --nodes_dir x", "--nodes_dir does nothing without --node; give both or neither"),
@@ -358,6 +377,33 @@ def test_each_command_reads_the_options_that_serve_it_and_no_others(mode: Mode) 
         (
             "--target ports --mode test --ports_dir x --state_dir y",
             "--state_dir does nothing with --ports_dir; leave one of them out",
+        ),
+        ("--mode answer --normal", "--normal does nothing without --incident; give both or neither"),
+        ("--mode answer --take_back", "--take_back does nothing without --incident; give both or neither"),
+        (
+            "--mode answer --incident x --normal --attack",
+            "--normal does nothing with --attack; leave one of them out",
+        ),
+        (
+            "--mode answer --incident x --attack --maintenance",
+            "--attack does nothing with --maintenance; leave one of them out",
+        ),
+        (
+            "--mode answer --incident x --maintenance --take_back",
+            "--maintenance does nothing with --take_back; leave one of them out",
+        ),
+        (
+            "--mode answer --incident x --maintenance --node a",
+            "--node does nothing with --incident; leave one of them out",
+        ),
+        ("--mode answer --node a", "--node does nothing without --maintenance; give both or neither"),
+        (
+            "--mode answer --incident x --normal --until 2h",
+            "--until does nothing with --normal; leave one of them out",
+        ),
+        (
+            "--mode answer --incident x --attack --yes",
+            "--yes does nothing without --normal; give both or neither",
         ),
         (
             "--target ports --mode test --scheduler tcp://x:1 --jobs 2",

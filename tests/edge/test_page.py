@@ -171,7 +171,10 @@ def test_a_threshold_that_is_tried_is_counted_by_the_rule_and_changes_nothing(
     # 0.1 x 1.1 x 1.1 x 1.1 x 1.1 is 0.1464, and 0.15, 0.17 and 0.19 are over it.
     press("PageUp", "PageUp", "PageUp", "PageUp")
     browser.wait_for("document.querySelector('.said').innerText.startsWith('0.1464')")
-    assert browser.text(".said") == "0.1464 would make anomalies of 3 of 10 known records; 0.1000 in force makes 5"
+    assert (
+        browser.text(".said")
+        == "0.1464 would make anomalies of 3 of 10 known records; 0.1000 in force makes 5"
+    )
     assert browser.run("document.querySelector('.line').value") == '"cpu_threshold": 0.1464'
     assert browser.run("document.activeElement.getAttribute('aria-valuenow')") == "0.1464"
     press("Escape")

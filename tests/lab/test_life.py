@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from lab.life import SETPOINTS, Answer, Life, Server
+from lab.life import SETPOINTS, BytesHandler, Life, Server
 
 START = 1_772_409_600.0  # 2026-03-02T00:00:00Z
 STEP = 0.25
@@ -70,7 +70,7 @@ def test_a_setpoint_lasts_one_step_and_all_repeat(life: Life, name: str) -> None
 @pytest.fixture
 def connection() -> Iterator[socket.socket]:
     """To a server on a free port; what it does not answer in 5 s fails the test."""
-    with Server(("127.0.0.1", 0), Answer) as server:
+    with Server(("127.0.0.1", 0), BytesHandler) as server:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         try:
             with socket.create_connection(server.server_address, 5) as connection:

@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import find_anomalies
+from common.answers import Answer, LevelRange, widened
 from common.calendars import Window
 from common.files import UserError
 from parallel.cluster import Cluster
@@ -25,12 +26,15 @@ from ports import models
 from ports.calendars import Calendar, concerns, load_calendar, touches
 from ports.comparison import ComparisonTask, Detection, compare_series
 from ports.hourly import HourlyJob
+from ports.incidents import PortIncident, Watched, observe
 from ports.judging import JudgingSettings
 from ports.models import Trained
+from ports.notices import describe_incident
 from ports.series import KnownAnomaly, Series
 from ports.sources import Folder
 from ports.training import TrainingSettings, fit_series
 from ports.verdicts import NO_WINDOWS, Verdicts, judge, statuses
+from service.incident_log import IncidentLog
 from tests.support.port_series import change, moment, samples, write
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -79,19 +83,24 @@ def test_the_example_of_the_docs_is_a_calendar(tmp_path: Path) -> None:
 
 
 TIMES = {"from": "2023-04-20", "until": "2023-04-21"}
+EITHER = 'must have either "from" and "until", or one of "weekly", "daily" and "holidays"'
 
 
 @pytest.mark.parametrize(
     ("window", "line"),
     [
         ([], 'must be an object with "from" and "until", or with "weekly"'),
-        ({}, 'must have either "from" and "until", or "weekly"'),
-        ({**TIMES, "weekly": "sun 02:00-04:00"}, 'must have either "from" and "until", or "weekly"'),
+        ({}, EITHER),
+        ({**TIMES, "weekly": "sun 02:00-04:00"}, EITHER),
+        ({"daily": "02:00-04:00", "weekly": "sun 02:00-04:00"}, EITHER),
         ({"from": "2023-04-20"}, '"until" is missing; it must be a time like 2023-01-31T22:00:00Z'),
         ({**TIMES, "until": "late"}, "\"until\" is 'late'; it must be a time like 2023-01-31T22:00:00Z"),
         ({**TIMES, "from": 5}, '"from" is 5; it must be a time like 2023-01-31T22:00:00Z'),
         ({**TIMES, "until": "2023-04-20"}, '"until" must be later than "from"'),
-        ({**TIMES, "to": 1}, "has an unknown key 'to'; use from, until, weekly, series"),
+        (
+            {**TIMES, "to": 1},
+            "has an unknown key 'to'; use from, until, weekly, daily, holidays, series, nodes",
+        ),
         ({"weekly": "sunday 02:00-04:00"}, None),
         ({"weekly": "sun 2:00-04:00"}, None),
         ({"weekly": "sun 24:00-04:00"}, None),
@@ -429,24 +438,22 @@ def test_the_hourly_job_reads_a_changed_calendar_and_keeps_the_last_good_one(
 
     def incidents(day: int) -> list[str]:
         """What is said of the flood of a day: since when, and for how long."""
-        told = (
-            f"1_1_out, since 2023-02-{day:02d}T08:00:00Z",
-            f"1_1_out, for 8 h since 2023-02-{day:02d}T08:00:00Z",
-        )
-        return [f"incident opens: {told[0]}", f"incident closes: {told[1]}"]
+        name = f"1_1_out [1_1_out@202302{day:02d}T080000Z]"
+        return [
+            f"incident opens: {name}",
+            f"incident closes: {name.replace(' ', f', for 8 h since 2023-02-{day:02d}T08:00:00Z ')}",
+        ]
 
     def said() -> list[str]:
-        """Lines about incidents without the time before and the bytes after."""
-        return [re.sub(r"^\S+Z (incident .*?Z)[:;].*", r"\1", line) for line in said_of(caplog)]
+        """Lines about incidents without the time before and the bytes."""
+        amounts = r"^\S+Z (incident opens: \S+|incident closes: .*?Z)[ ;].*(\[.*\])$"
+        return [re.sub(amounts, r"\1 \2", line) for line in said_of(caplog)]
 
     assert (alerts(), said()) == (29, incidents(6))
     window = {"new line": {"from": "2023-02-07T08:00", "until": "2023-02-20"}}
     # In a window no incident opens.
     assert (alerts(window), said()) == (0, [f"{calendar}: the calendar has changed"])
-    fault = (
-        f'{calendar}: \'a\': must have either "from" and "until", or "weekly".'
-        " Until then the last good calendar stays in force"
-    )
+    fault = f"{calendar}: 'a': {EITHER}. Until then the last good calendar stays in force"
     assert (alerts({"a": {}}), said()) == (0, [fault])
     assert (alerts(), said()) == (0, [])
     mended = [f"{calendar} can be read again", f"{calendar}: the calendar has changed"]
@@ -485,3 +492,104 @@ def test_evaluate_excuses_windows(calendar: Calendar, known: int, false_alerts: 
     # From 4 to 13 February.
     detection = Detection(known, known, known, false_alerts, pytest.approx(9 / 30.4))
     assert found.results["profile"].at_once == found.results["profile"].iterative == detection
+
+
+# --- answers -------------------------------------------------------------------------------------
+
+
+def answered(kind: str, start: str, end: str, *limits: float) -> Calendar:
+    """limits: of what is normal, in bytes per second; from 07:30 to 16:30."""
+    metrics = {"traffic": LevelRange(*limits)} if limits else {}
+    times = moment(start) * 10**9, moment(end) * 10**9
+    return Calendar((), (Answer("a", kind, ("1",), *times, metrics, (450, 990)),))
+
+
+def test_what_is_normal_is_quiet_on_each_day_and_more_of_it_is_not() -> None:
+    next_day = ("2023-02-08T08:00", "2023-02-08T16:00")
+    series = port((*WINDOW, 5.0), (*next_day, 10.0))
+    trained = train(series)
+    verdicts = judge(trained, series, trained.end)
+    (opened, closed) = (one for _, one in observe(verdicts, moment("2023-02-07"), Watched()).changes[:2])
+    entry = closed.entry()["metrics"]["traffic"]
+    is_inside = (verdicts.times > moment(WINDOW[0])) & (verdicts.times <= moment(WINDOW[1]))
+    peak = verdicts.buckets.traffic[is_inside]
+    # Bytes of samples of 5 minutes.
+    assert entry["highest"] == pytest.approx(peak.max() / 300, rel=1e-5)
+    assert (opened.id, entry["unit"]) == ("1_1_out@20230207T080000Z", "B/s")
+    limits = widened(entry["lowest"], entry["highest"], tuple(entry["expected"]))
+    calendar = answered("normal", *WINDOW, limits.low, limits.high)
+    quiet = judge(trained, series, trained.end, calendar)
+    assert counts(quiet, *WINDOW) == {"anomaly": 32}
+    assert counts(quiet, *next_day)["alert"] >= 26
+    said = [one for one in quiet.anomalies() if moment(WINDOW[0]) < one.time <= moment(WINDOW[1])]
+    assert {one.quiet for one in said} == {"answer a"}
+    assert json.loads(said[0].to_json())["quiet"] == "answer a"
+    # At another time of day it is not normal.
+    at_night = replace(calendar.answers[0], daily=(0, 60))
+    assert counts(judge(trained, series, trained.end, Calendar((), (at_night,))), *WINDOW)["alert"] == 29
+
+
+def test_a_maintenance_is_quiet_an_attack_is_not_and_neither_is_learnt() -> None:
+    series = port((*WINDOW, 5.0))
+    trained = train(series)
+    for kind, found in (("maintenance", {"anomaly": 32}), ("attack", {"anomaly": 3, "alert": 29})):
+        assert counts(judge(trained, series, trained.end, answered(kind, *WINDOW)), *WINDOW) == found
+    days = ("2023-01-16T09:00", "2023-01-18T11:00")
+    loud = port((*days, 9.0))
+    for kind in ("maintenance", "attack"):
+        with_answer = models.pack(train(loud, answered(kind, *days)))
+        assert with_answer == models.pack(train(loud, calendar_of(*days)))
+    normal = models.pack(train(loud, answered("normal", *days, 0.0, 1.0)))
+    assert normal == models.pack(train(loud, calendar_of(*days)))
+
+
+def test_an_open_incident_that_is_answered_closes_and_says_so() -> None:
+    series = port((*WINDOW, 5.0))
+    trained = train(series)
+    half = moment("2023-02-07T12:00")
+    first = observe(judge(trained, series.between(0, half), trained.end), trained.end, Watched())
+    assert first.watched.open is not None
+    calendar = answered("maintenance", "2023-02-07T12:00", "2023-02-07T20:00")
+    then = observe(judge(trained, series, trained.end, calendar), half, first.watched)
+    ((time, closed),) = then.changes
+    assert (time, closed.end) == (half + 4 * 900, "answered")
+    assert describe_incident(time, closed).endswith("; an answer keeps it quiet [1_1_out@20230207T080000Z]")
+    # What is stored and loaded again is the same.
+    assert PortIncident.restored(json.loads(json.dumps(asdict(closed)))).entry() == closed.entry()
+
+
+def test_the_hourly_job_publishes_incidents_and_reads_answers(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    series = port((*WINDOW, 5.0)).between(0, moment("2023-02-08"))
+    path = models.model_path(tmp_path / "models", "1_1_out", "profile")
+    path.parent.mkdir()
+    models.save(models.pack(train(series)), path)
+    write(tmp_path / "ports", "1_1_out", series.times, series.traffic)
+    answers = tmp_path / "answers.json"
+
+    def run(state: str) -> int:
+        HourlyJob(
+            JudgingSettings(str(tmp_path / "models"), ("profile",), None, Cluster(1)),
+            lambda: Folder(tmp_path / "ports"),
+            contextlib.nullcontext,
+            state_file=tmp_path / state / "ports.json",
+            answers_file=str(answers),
+        ).run_once()
+        return capfd.readouterr().out.count('"alert"')
+
+    assert run("first") == 29
+    (entry,) = IncidentLog(tmp_path / "first").read().values()
+    assert [entry[key] for key in ("id", "half", "node", "began", "ended")] == [
+        "1_1_out@20230207T080000Z",
+        "ports",
+        "1_1_out",
+        "2023-02-07T08:00:00Z",
+        "2023-02-07T16:00:00Z",
+    ]
+    files = [f"--state_dir={tmp_path / 'first'}", f"--answers_file={answers}", "--timezone=UTC"]
+    words = ["--target=ports", "--mode=answer", f"--incident={entry['id']}", "--normal", "--yes"]
+    assert find_anomalies.main([*words, *files]) == 0
+    capfd.readouterr()
+    assert run("second") == 0
+    assert IncidentLog(tmp_path / "second").read() == {}

@@ -127,10 +127,11 @@ def test_a_drop_has_lost_bytes(trained: Trained) -> None:
     assert (closed.surplus_bytes, closed.traffic, closed.score) == (4 * 3 * -90.0, 10.0, 2.5)
     assert describe_incident(*observed.changes[-1]) == (
         "2023-01-02T02:00:00Z incident closes: sw1_1%2F4_in, for 1 h since 2023-01-02T00:00:00Z;"
-        " lost 1.08 kB; peak score 2.5: 10 B instead of 100 B"
+        " lost 1.08 kB; peak score 2.5: 10 B instead of 100 B [sw1_1%2F4_in@20230102T000000Z]"
     )
     assert describe_incident(*observed.changes[0]) == (
-        "2023-01-02T01:00:00Z incident opens: sw1_1%2F4_in, since 2023-01-02T00:00:00Z: 10 B instead of 100 B"
+        "2023-01-02T01:00:00Z incident opens: sw1_1%2F4_in 0.03 B/s (expected 0.17-0.67) for 1 h"
+        " [sw1_1%2F4_in@20230102T000000Z]"
     )
 
 
@@ -287,7 +288,7 @@ def test_an_incident_of_a_series_without_samples_is_closed_when_unknown_ones_wou
     assert unseen(watched, judged, closes - 1) is None
     time, closed = unseen(watched, judged, closes)
     assert (time, closed) == (closes, replace(watched.open, end=UNSEEN))
-    assert describe_incident(time, closed).endswith("; it is unknown now")
+    assert describe_incident(time, closed).endswith("; it is unknown now [sw1_1%2F4_in@20230102T000000Z]")
     assert unseen(Watched(), judged, closes) is None
 
 

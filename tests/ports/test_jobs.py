@@ -137,9 +137,11 @@ def test_an_incident_is_printed_when_it_opens_and_when_it_closes(
     assert closing == (
         "2023-02-01T13:00:00Z incident closes: 1_1_out, for 2 h since 2023-02-01T10:00:00Z; surplus"
         f" {closed['surplus_bytes'] / 1e6:.3g} MB; peak score {peak['score']:.1f}: {amounts}"
+        " [1_1_out@20230201T100000Z]"
     )
-    start = "2023-02-01T11:00:00Z incident opens: 1_1_out, since 2023-02-01T10:00:00Z: "
-    assert re.fullmatch(re.escape(start) + r"[0-9.]+ MB instead of [0-9.]+ MB", opening)
+    start = "2023-02-01T11:00:00Z incident opens: 1_1_out "
+    rest = r"[0-9.]+ kB/s \(expected [0-9.]+-[0-9.]+\) for 1 h \[1_1_out@20230201T100000Z\]"
+    assert re.fullmatch(re.escape(start) + rest, opening)
 
 
 def test_training_ends_at_the_last_midnight_of_the_time_zone(folder: Path, run: Run, tmp_path: Path) -> None:

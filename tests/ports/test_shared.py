@@ -104,11 +104,11 @@ def test_it_has_the_ports_bytes_and_the_peak_of_all_and_closes_with_the_last() -
     assert shared == Shared()
     assert describe_incident(time, closed) == (
         "2023-01-02T06:00:00Z incident closes: device a, 4 ports at once, for 5 h since 2023-01-02T00:00:00Z;"
-        " lost 2 kB; peak score 6.0: 50 B instead of 1 kB"
+        " lost 2 kB; peak score 6.0: 50 B instead of 1 kB [a@20230102T013000Z]"
     )
     assert describe_incident(opened.opened, opened) == (
-        "2023-01-02T01:30:00Z incident opens: device a, 3 ports at once, since 2023-01-02T00:00:00Z:"
-        " 50 B instead of 1 kB"
+        "2023-01-02T01:30:00Z incident opens: device a, 3 ports at once, most of all 50 B (expected 1000)"
+        " for 1 h 30 min [a@20230102T013000Z]"
     )
     assert opened.tags == {"scope": "device", "device": "a", "detector": "profile"}
 
@@ -171,7 +171,7 @@ def test_an_incident_of_all_has_no_device_and_says_how_many_ports() -> None:
     ((time, opened),) = observed(shared, opens(*names), judged)
     assert (opened.tags, opened.ports) == ({"scope": "all", "detector": "profile"}, 12)
     assert describe_incident(time, opened).startswith(
-        "2023-01-02T01:00:00Z incident opens: all devices, 12 ports at once, since 2023-01-02T00:00:00Z"
+        "2023-01-02T01:00:00Z incident opens: all devices, 12 ports at once, most of all 20 B (expected 1000)"
     )
     # While it is open, another device has its own.
     own = opens("d_1_in", "d_2_in", "d_3_in", at=START + 4 * HOUR)

@@ -12,12 +12,13 @@ import pytest
 
 import find_anomalies
 from common.files import UserError
+from common.public_holidays import parse_country
 from ports import models
 from ports.detectors import Model
 from ports.models import Trained
 from ports.preparation import PREPARATIONS, Buckets, week_slots
 from ports.series import Series
-from ports.special_days import BRIDGE, HOLIDAY, SpecialDays, parse_country, special_days
+from ports.special_days import BRIDGE, HOLIDAY, SpecialDays, special_days
 from ports.training import TrainingSettings, fit_series
 from ports.verdicts import Verdicts, judge
 from tests.support.port_series import change, moment, samples, write

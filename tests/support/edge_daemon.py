@@ -114,6 +114,7 @@ class Edge:
             model=str(self.model),
             plot_dir=self.plot_dir,
             refused_retry_seconds=self.refused_retry_seconds,
+            answers_file=str(self.folder / "answers.json"),
             stores_expected=self.stores_expected,
         )
         client = initializeConnection("127.0.0.1", self.port, self.user, self.password, timeout_seconds=1.0)
