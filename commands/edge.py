@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from commands.fleet import node_finder, refuse_several_nodes, wait_for_nodes
 from commands.stores import anomaly_store, edge_source
@@ -16,14 +17,15 @@ from edge.bundle import check_model_name
 from edge.daemon import Daemon, Settings
 from edge.exporter import EdgeMetrics
 from edge.history import FOLDER_NAME, History
-from edge.page import EdgePage
 from nodes.fleet import Named
 from nodes.names import NodePatterns, shown_name
 from nodes.node import load_node
 from service.incident_log import IncidentLog
-from service.page import Page
 from service.store import FILE_NAME, Store
 from service.systemd import Ending, check_watchdog
+
+if TYPE_CHECKING:
+    from edge.page import EdgePage
 
 logger = logging.getLogger("find_anomalies")
 
@@ -78,6 +80,10 @@ def run_test(options: argparse.Namespace) -> None:
 
 def _serve_page(options: argparse.Namespace) -> EdgePage:
     """Serve the page; it shows something after the first poll."""
+    # A server of HTTP takes 5 MB, and most nodes have no page.
+    from edge.page import EdgePage
+    from service.page import Page
+
     folder = Path(options.state_dir)
     page = EdgePage(History(folder / FOLDER_NAME), IncidentLog(folder), options.interval)
     Page(page.routes, page.version, options.page_address).serve(options.page_address, options.page_port)

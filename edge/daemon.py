@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import influx_utils
 from common.files import UserError
@@ -29,7 +29,6 @@ from edge.incidents import Alert
 from edge.levels import levels_of
 from edge.many_nodes import ManyNodes
 from edge.monitor import Judged
-from edge.page import EdgePage
 from edge.poll_log import MOST_BYTES, MOST_BYTES_OF_MANY, Polled, PollLog
 from edge.polling import poll_all
 from edge.quiet import QuietFiles
@@ -46,6 +45,9 @@ from service.incident_log import IncidentLog
 from service.log import ABOUT_NODE, Notices
 from service.store import Store, StoreError
 from service.systemd import Ending, notify_systemd
+
+if TYPE_CHECKING:
+    from edge.page import EdgePage
 
 logger = logging.getLogger("find_anomalies")
 

@@ -281,6 +281,9 @@ class Incidents:
     ) -> list[str]:
         if verdict.is_loud:
             self._found.append((verdict.time, found))
+        elif not verdict.in_a_row and not verdict.recent:
+            # None of them can be part of an alert any more.
+            self._found.clear()
         if self._open is None:
             if verdict.status != ALERT:
                 return []

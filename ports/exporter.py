@@ -6,8 +6,6 @@ import time
 from typing import TYPE_CHECKING
 
 from common.alerts import ALERT
-from common.times import format_time
-from ports.incidents import PortIncident
 from ports.judging import Report
 from service.exporter import Exporter
 from service.incident_series import IncidentSeries
@@ -58,26 +56,9 @@ class PortMetrics(Exporter):
         self.incidents.clear()
         for (scope, detector), count in report.state.open_incidents().items():
             self.incidents.labels(scope, detector).set(count)
-        self.open_incidents.show(_entry(one) for one in report.state.open_alone_or_shared())
+        self.open_incidents.show(one.entry() for one in report.state.open_alone_or_shared())
         for anomaly in report.anomalies:
             labels = anomaly.detector, anomaly.tags["direction"]
             self.anomalies.labels(*labels).inc()
             if anomaly.severity == ALERT:
                 self.alerts.labels(*labels).inc()
-
-
-def _entry(incident: PortIncident) -> dict[str, str]:
-    """What is shown of an open incident."""
-    name = incident.name or "all"
-    began = format_time(incident.since * 10**9)
-    moment = began.replace("-", "").replace(":", "")
-    traffic = f"{incident.traffic:.3g} bytes per sample (expected {incident.expected:.3g})"
-    of_many = f", {incident.ports} ports" if incident.ports > 1 else ""
-    return {
-        "id": f"{name}@{moment}",
-        "node": incident.name,
-        "cause": "traffic",
-        "began": began,
-        "opened": format_time(incident.opened * 10**9),
-        "why": f"traffic {traffic} on {name}{of_many}",
-    }
