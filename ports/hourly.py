@@ -85,6 +85,8 @@ class HourlyJob:
         self._clock, self._monotonic = clock, monotonic
         self._page = page
         self._state = load_state(state_file) if state_file else JobState()
+        # As it was read last.
+        self._calendar = Calendar()
         self._watched: dict[str, tuple[str, WatchedFiles]] = {}
         if calendar_file:
             watched = WatchedFiles([calendar_file], lambda: load_windows(calendar_file))
@@ -121,7 +123,7 @@ class HourlyJob:
         self._notices.mended("run", "ports are judged again")
         self._metrics.good_run(report, self._monotonic() - begin)
         if self._page is not None:
-            self._page.take(report, self._calendar.content if self._calendar else Calendar())
+            self._page.take(report, self._calendar)
         return Turn(report.summary(), self._seconds_left())
 
     def _seconds_left(self) -> float:
@@ -178,7 +180,8 @@ class HourlyJob:
                 if is_new:
                     logger.warning("%s: the %s %s changed", name, topic, "has" if is_one else "have")
         content = {topic: watched.content for topic, (_, watched) in self._watched.items()}
-        return Calendar(content.get("calendar", ()), content.get("answers", ()))
+        self._calendar = Calendar(content.get("calendar", ()), content.get("answers", ()))
+        return self._calendar
 
     def _publish(self, report: Report) -> None:
         """Tell other programs which incidents have opened and closed."""

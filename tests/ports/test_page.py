@@ -13,11 +13,10 @@ import find_anomalies
 from common.alerts import ALERT
 from common.files import UserError
 from parallel.cluster import Cluster
-from ports.calendars import Calendar
-from ports.judging import JudgingSettings, judge_new
+from ports.hourly import HourlyJob
+from ports.judging import JudgingSettings
 from ports.page import PortsPage
 from ports.sources import Folder
-from ports.state import JobState
 from tests.support.port_series import START, change, samples, write
 
 DAYS = 36
@@ -38,7 +37,7 @@ def page(tmp_path: Path) -> PortsPage:
     write(folder, "1_3_in", times, traffic)
     settings = JudgingSettings(str(models), ("profile",), None, Cluster(1, None))
     page = PortsPage(settings, lambda: Folder(folder), contextlib.nullcontext, None, clock=lambda: 5.5)
-    page.take(judge_new(Folder(folder), settings, JobState()), Calendar())
+    HourlyJob(settings, lambda: Folder(folder), contextlib.nullcontext, page=page).turn()
     return page
 
 
