@@ -550,7 +550,10 @@ def test_weekly_windows_are_in_the_time_of_a_zone(recorded: Recorded, tmp_path: 
     [
         ({"a": window(9, 3)}, '\'a\': "until" must be later than "from"'),
         ([window(3, 9)], 'must hold one JSON object, like {"key": 1.0}'),
-        ({"a": {"start": "x"}}, "'a': has an unknown key 'start'; use from, until, weekly, daily, holidays, series, nodes"),
+        (
+            {"a": {"start": "x"}},
+            "'a': has an unknown key 'start'; use from, until, weekly, daily, holidays, series, nodes",
+        ),
         (
             {"a": window(3, 9), "b": window(0, 4)},
             "'a' begins at 2023-11-14T22:14:15Z, before 'b' has ended; make one window of both, or correct"
