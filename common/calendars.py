@@ -68,16 +68,13 @@ class Window:
 
     def _repeated(self, start: int, end: int, zone: str) -> Iterator[tuple[int, int]]:
         """A window that comes again, each time from before `start` to `end`."""
-        day = datetime.fromtimestamp(start, UTC).replace(hour=0, minute=0, second=0, tzinfo=None)
+        day = datetime.fromtimestamp(start, UTC).replace(hour=0, minute=0, second=0)
         # One of the week that goes on into the next may have begun 8 days ago, or 9 in another zone.
         first = day - timedelta(days=day.weekday() + 14 if self.is_weekly else 3)
-        while first.replace(tzinfo=UTC).timestamp() < end + DAY_SECONDS:
+        while first.timestamp() < end + DAY_SECONDS:
             if not self.country or is_holiday(self.country, first.date()):
-                begin, until = (
-                    _moment(first + timedelta(minutes=minutes), zone) for minutes in (self.start, self.end)
-                )
-                if begin < until:
-                    yield begin, until
+                midnight = int(first.timestamp())
+                yield from _by_the_clock(midnight + self.start * 60, midnight + self.end * 60, zone)
             first += timedelta(days=7 if self.is_weekly else 1)
 
     def is_at(self, time: int, zone: str) -> bool:
@@ -93,9 +90,33 @@ class Window:
         ) < self.end - self.start
 
 
-def _moment(local: datetime, zone: str) -> int:
-    """A local time in seconds since 1970; one that the clocks skip is as much later as they skip."""
-    return int(local.replace(tzinfo=ZoneInfo(zone)).timestamp())
+def _by_the_clock(start: int, end: int, zone: str) -> Iterator[tuple[int, int]]:
+    """When the clock on the wall shows a time from `start` to before `end`, in seconds since 1970.
+
+    start, end: local, as if they were in UTC. A time that the clocks skip is never, one that they show twice
+    is there twice.
+    """
+    before, after = start - DAY_SECONDS, end + DAY_SECONDS
+    first, last = _offset(before, zone), _offset(after, zone)
+    if first == last:
+        yield start - first, end - first
+        return
+    while after - before > 1:
+        middle = (before + after) // 2
+        before, after = (middle, after) if _offset(middle, zone) == first else (before, middle)
+    # The clocks change at `after`.
+    parts = (start - first, min(end - first, after)), (max(start - last, after), end - last)
+    (begin, until), (begin_again, until_again) = parts
+    if begin < until == begin_again < until_again:
+        yield begin, until_again
+        return
+    yield from ((begin, until) for begin, until in parts if begin < until)
+
+
+def _offset(time: int, zone: str) -> int:
+    """How many seconds the local clock is ahead of UTC."""
+    local = datetime.fromtimestamp(time, ZoneInfo(zone))
+    return int(local.replace(tzinfo=UTC).timestamp()) - time
 
 
 def load_windows(filename: str | Path) -> tuple[Window, ...]:

@@ -104,6 +104,37 @@ def test_a_weekly_window_is_there_at_its_local_minutes() -> None:
     assert [window.is_at(seconds(time), "Europe/Rome") for time in times] == [False, True, True, False]
 
 
+@pytest.mark.parametrize(
+    ("day", "hours", "found"),
+    [
+        # In Rome, 02:00 is 03:00 on 29 March 2026, and 03:00 is 02:00 on 25 October.
+        ("2026-03-29", (105, 150), ["00:45 01:00"]),
+        ("2026-03-29", (150, 210), ["01:00 01:30"]),
+        ("2026-03-29", (60, 240), ["00:00 02:00"]),
+        ("2026-03-29", (120, 180), []),
+        ("2026-10-25", (105, 150), ["23:45 00:30", "01:00 01:30"]),
+        ("2026-10-25", (150, 210), ["00:30 01:00", "01:30 02:30"]),
+        ("2026-10-25", (60, 240), ["23:00 03:00"]),
+        ("2026-10-25", (120, 180), ["00:00 02:00"]),
+    ],
+)
+@pytest.mark.parametrize("is_daily", [True, False])
+def test_a_change_of_the_clocks_is_by_the_clock_on_the_wall(
+    is_daily: bool, day: str, hours: tuple[int, int], found: list[str]
+) -> None:
+    start, end = hours if is_daily else (SUN + hours[0], SUN + hours[1])
+    window = Window("a", start, end, not is_daily, is_daily=is_daily)
+    # From midnight in Rome on.
+    first = seconds(day) - (3600 if "-03-" in day else 7200)
+    minutes = range(first, first + 6 * 3600, 60)
+    shown = list(window.spans(first, first + 6 * 3600, "Europe/Rome"))
+    assert [
+        f"{format_time(begin * 10**9)[11:16]} {format_time(until * 10**9)[11:16]}" for begin, until in shown
+    ] == found
+    at = [minute for minute in minutes if window.is_at(minute, "Europe/Rome")]
+    assert at == [minute for begin, until in shown for minute in range(begin, until, 60)]
+
+
 def test_nodes_and_series_of_a_window() -> None:
     both, nodes = Window("a", 0, 1, False), Window("a", 0, 1, False, (), ("edge-*",))
     series = Window("a", 0, 1, False, ("core",))
