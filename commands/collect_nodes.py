@@ -100,7 +100,15 @@ def collect_node(task: CollectTask) -> Collected:
     with taking_notes(str) as (notes, faults):
         source = edge_source(options, node)
         count, lines = write_collected(
-            options, node, source, dataset, task.given, task.leave_out, task.adds, progress=iter
+            options,
+            node,
+            source,
+            dataset,
+            task.given,
+            task.leave_out,
+            task.adds,
+            progress=iter,
+            name=task.node.name,
         )
     said = [*notes, *((logging.INFO, line) for line in lines)]
     if faults:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+from common.calendars import Window
 from common.files import UnavailableError, UserError, is_there
 from common.times import DAY_SECONDS, format_duration, format_time
 from edge.collected_picture import plot_collected
@@ -45,17 +46,19 @@ def write_collected(
     adds: bool = False,
     plot: str | None = None,
     progress: Progress | None = None,
+    name: str = "",
 ) -> tuple[int, list[str]]:
     """Write a dataset, and a picture of it; returns the number of records, and what to say about them.
 
     given: stretches (ns) instead of the newest history. leave_out: a calendar of windows. adds: keep what the
-    dataset has. progress: a bar for each query, unless given.
+    dataset has. progress: a bar for each query, unless given. name: of
+    the node, empty if it is the only one.
     """
     if plot:
         check_picture(plot)
     was_there = is_there(output)
     stretches = _in_order(given, time.time_ns())
-    windows, of_ports = read_windows(leave_out) if leave_out else ([], [])
+    windows, of_others = read_windows(leave_out, name) if leave_out else ([], [])
     left_out = LeftOut(windows, options.timezone, options.interval)
     kept = read_kept(output, node, options.interval) if adds and was_there else None
     collector = Collector(source, node, options.interval, left_out)
@@ -69,7 +72,7 @@ def write_collected(
     lines = [
         f"{output}: {count} records up to {format_time(parts[-1].last)}{before}",
         *_limited([f"stretch: {part.describe()}" for part in parts]),
-        *_left_out_lines(leave_out, left_out, of_ports),
+        *_left_out_lines(leave_out, left_out, of_others),
         *_gap_lines(collector, bool(stretches)),
     ]
     if plot:
@@ -142,7 +145,7 @@ def _limited(lines: Sequence[str]) -> list[str]:
     return [*lines[:LISTED_LINES], f"{lines[0].partition(':')[0]}: and {len(lines) - LISTED_LINES} more"]
 
 
-def _left_out_lines(filename: str | None, left_out: LeftOut, of_ports: Sequence[str]) -> list[str]:
+def _left_out_lines(filename: str | None, left_out: LeftOut, of_others: Sequence[Window]) -> list[str]:
     return _limited(
         [
             f"left out: {name}: {number} record{'s' * (number != 1)}"
@@ -150,8 +153,12 @@ def _left_out_lines(filename: str | None, left_out: LeftOut, of_ports: Sequence[
             else f"left out: {name}: no record is in this window; check its times in {filename}"
             for name, number in left_out.counts.items()
         ]
-        + [f'left out: {name}: nothing, since it has "series" and is for ports' for name in of_ports]
+        + [f"left out: {window.name}: nothing, since it {_other(window)}" for window in of_others]
     )
+
+
+def _other(window: Window) -> str:
+    return 'has "nodes", none of which is this one' if window.nodes else 'has "series" and is for ports'
 
 
 def _gap_lines(collector: Collector, are_stretches_given: bool) -> list[str]:

@@ -15,7 +15,7 @@ import numpy as np
 
 import formatters
 from common.alerts import WINDOW_RECORDS
-from common.calendars import ALL_SERIES, Window, load_windows
+from common.calendars import Window, load_windows
 from common.files import UserError
 from common.times import format_time
 from edge.datasets import LATE_FACTOR, read_columns
@@ -39,21 +39,22 @@ _Item = TypeVar("_Item")
 # --- windows -------------------------------------------------------------------------------------
 
 
-def read_windows(filename: str | Path) -> tuple[list[Window], list[str]]:
-    """The windows of a calendar that are left out, and the names of those that are for some ports alone.
+def read_windows(filename: str | Path, node: str = "") -> tuple[list[Window], list[Window]]:
+    """The windows of a calendar that are left out of a node's records, and the others.
 
-    Raises UserError as load_windows does, and if two windows overlap, apart from weekly ones.
+    node: its name, empty if it is the only one. Raises UserError as load_windows does, and if two windows
+    overlap that come once.
     """
     windows = load_windows(filename)
-    for_node = [window for window in windows if window.series == ALL_SERIES]
-    fixed = sorted((one for one in for_node if not one.is_weekly), key=lambda window: window.start)
+    for_node = [window for window in windows if window.concerns_node(node)]
+    fixed = sorted((one for one in for_node if one.is_fixed), key=lambda window: window.start)
     for first, second in itertools.pairwise(fixed):
         if second.start < first.end:
             raise UserError(
                 f"{filename}: '{second.name}' begins at {format_time(second.start * 10**9)}, before"
                 f" '{first.name}' has ended; make one window of both, or correct the times"
             )
-    return for_node, [window.name for window in windows if window not in for_node]
+    return for_node, [window for window in windows if window not in for_node]
 
 
 class LeftOut:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from common.calendars import Window
-from edge.collecting import LeftOut, kept_rows
+from edge.collecting import LeftOut, kept_rows, read_windows
 from nodes.node import getColumnNames, load_node
 
 MINUTE = 60 * 10**9
@@ -48,3 +48,20 @@ def test_a_window_that_ends_in_the_first_slot_before_its_record_leaves_that_reco
     assert [row["time"] for row in rows] == [2 * MINUTE + half, 3 * MINUTE + half]
     assert math.isnan(rows[0]["mem_rate"])
     assert not math.isnan(rows[1]["mem_rate"])
+
+
+def test_windows_of_a_node_are_those_that_name_it_and_may_come_again_at_the_same_time(tmp_path: Path) -> None:
+    path = tmp_path / "calendar.json"
+    content = {
+        "night": {"daily": "02:00-04:00"},
+        "backup": {"daily": "03:00-05:00"},
+        "core": {"from": "2026-03-06", "until": "2026-03-07", "nodes": ["core-*"]},
+        "line": {"daily": "03:00-05:00", "series": ["core"]},
+    }
+    path.write_text(json.dumps(content))
+
+    def names(node: str) -> list[list[str]]:
+        return [[window.name for window in windows] for windows in read_windows(path, node)]
+
+    assert names("core-1") == [["night", "backup", "core"], ["line"]]
+    assert names("edge-7") == names("") == [["night", "backup"], ["core", "line"]]
