@@ -15,14 +15,16 @@ from zoneinfo import ZoneInfo
 from common.alerts import NORMAL
 from common.answers import (
     ATTACK,
+    EDGE,
     MAINTENANCE,
+    PORTS,
     Answer,
     LevelRange,
     answer_from_json,
     daily_around,
     load_answers,
     take_back,
-    write_answer,
+    write_answers,
 )
 from common.files import UserError, shortened
 from common.times import DAY_SECONDS, format_duration, format_time, parse_time
@@ -34,7 +36,6 @@ from nodes.names import ALL_NODES
 from nodes.series import RECORD_SECONDS
 from service.incident_log import IncidentLog
 
-EDGE, PORTS = "edge", "ports"
 # How many incidents without an answer are listed, and how many ids a message names.
 LISTED, NAMED_IDS = 20, 3
 SECOND_NS = 10**9
@@ -54,10 +55,11 @@ def run_ports_answer(options: argparse.Namespace) -> None:
 
 def _run(options: argparse.Namespace, half: str) -> None:
     filename = options.answers_file
-    answers = load_answers(filename)
+    answers = load_answers(filename, half)
     if options.take_back:
-        take_back(filename, options.incident)
-        print(f"{filename}: the answer to {options.incident} was taken back; what it kept quiet alerts again")
+        kind = take_back(filename, options.incident, half).kind
+        then = "its records can be learnt again" if kind == ATTACK else "what it kept quiet alerts again"
+        print(f"{filename}: the answer to {options.incident} was taken back; {then}")
         return
     kinds = {NORMAL: options.normal, ATTACK: options.attack, MAINTENANCE: options.maintenance}
     kind = next((one for one, is_given in kinds.items() if is_given), None)
@@ -70,14 +72,14 @@ def _run(options: argparse.Namespace, half: str) -> None:
         _print_unanswered(str(log.path), entries, answers)
         return
     if not options.incident:
-        _write_maintenance(options)
+        _write_maintenance(options, half)
         return
     entry = _incident(str(log.path), entries, options.incident)
     if kind == NORMAL:
         _write_normal(options, half, entry, entries)
         return
     given = _of_incident(options, half, kind, entry, entries)
-    write_answer(filename, options.incident, given)
+    write_answers(filename, {options.incident: given})
     until = f"from {given['from']} to {given['until']}"
     nodes = ", ".join(given["nodes"])
     does = "stays out of training" if kind == ATTACK else "is quiet and stays out of training"
@@ -98,10 +100,11 @@ def _incident(place: str, entries: Entries, name: str) -> Mapping[str, Any]:
 # --- what is written -----------------------------------------------------------------------------
 
 
-def _said(kind: str, nodes: Sequence[str], start: int, end: int) -> dict[str, Any]:
+def _said(half: str, kind: str, nodes: Sequence[str], start: int, end: int) -> dict[str, Any]:
     """What each answer has. start, end: ns."""
     return {
         "answer": kind,
+        "half": half,
         "nodes": list(nodes),
         "from": format_time(start),
         "until": format_time(end),
@@ -137,10 +140,10 @@ def _of_incident(
         raise UserError("the incident is still open; give --until, the end of the maintenance")
     if end <= start:
         raise UserError(f"--until must be later than the incident began, {entry['began']}")
-    return _said(kind, _nodes(half, entry, entries), start, end)
+    return _said(half, kind, _nodes(half, entry, entries), start, end)
 
 
-def _write_maintenance(options: argparse.Namespace) -> None:
+def _write_maintenance(options: argparse.Namespace, half: str) -> None:
     """Write a maintenance that belongs to no incident."""
     if not options.node:
         raise UserError(f"--maintenance needs --incident ID, or --node NAME ({ALL_NODES} for all)")
@@ -151,10 +154,10 @@ def _write_maintenance(options: argparse.Namespace) -> None:
     if options.until <= max(start, now):
         raise UserError("--until is over already; give a time to come, like 2h or 2023-01-31T22:00:00Z")
     names = ["*" if name == ALL_NODES else name for name in options.node]
-    given = _said(MAINTENANCE, names, start * SECOND_NS, options.until * SECOND_NS)
+    given = _said(half, MAINTENANCE, names, start * SECOND_NS, options.until * SECOND_NS)
     about = names[0] if len(names) == 1 and names[0] != "*" else MAINTENANCE
     name = f"{about}@{datetime.fromtimestamp(now, ZoneInfo('UTC')):%Y%m%dT%H%M%SZ}"
-    write_answer(options.answers_file, name, given)
+    write_answers(options.answers_file, {name: given})
     print(
         f"{options.answers_file}: {', '.join(names)} is quiet until {given['until']}; anomalies are still"
         f" stored. --incident {name} --take_back ends it"
@@ -176,7 +179,7 @@ def _write_normal(options: argparse.Namespace, half: str, entry: Mapping[str, An
         if not metrics:
             raise UserError(f"{one['id']}: no level of it is known, so that it makes no pattern")
         daily = daily_around(start, max(end, last), options.timezone)
-        given = _said(NORMAL, _nodes(half, one, entries), start, max(end, last + 1))
+        given = _said(half, NORMAL, _nodes(half, one, entries), start, max(end, last + 1))
         answer = Answer(one["id"], NORMAL, (), start, end, metrics, daily, options.timezone)
         given |= {
             "metrics": {name: limits.to_json() for name, limits in metrics.items()},
@@ -187,8 +190,7 @@ def _write_normal(options: argparse.Namespace, half: str, entry: Mapping[str, An
         answer = answer_from_json(one["id"], given)
         _print_pattern(one, answer, hidden_by(NodeQuiet((answer,)), answer.zone, verdicts), entries)
     _confirm(options)
-    for name, given in found.items():
-        write_answer(options.answers_file, name, given)
+    write_answers(options.answers_file, found)
     print(f"{options.answers_file}: {', '.join(found)} is normal; --take_back takes the answer back")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import influx_utils
 from commands.options import PORT_ANOMALIES, PORT_DETECTORS
 from commands.stores import expected_store, port_source, port_store
-from common.answers import load_answers
+from common.answers import PORTS, load_answers
 from common.calendars import load_windows
 from common.files import UnavailableError, UserError
 from parallel.cluster import Cluster
@@ -37,7 +37,8 @@ def run_ports_train(options: argparse.Namespace) -> None:
         are_minutes_given=options.bucket_minutes is not None,
         holidays=options.holidays,
         calendar=calendars.Calendar(
-            load_windows(options.calendar) if options.calendar else (), load_answers(options.answers_file)
+            load_windows(options.calendar) if options.calendar else (),
+            load_answers(options.answers_file, PORTS),
         ),
     )
     cluster = Cluster(options.jobs, options.scheduler)

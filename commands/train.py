@@ -11,7 +11,7 @@ from pathlib import Path
 from commands.collect import collect_first
 from commands.collect_nodes import collect_nodes
 from commands.fleet import nodes_with_folder, selected_nodes
-from common.answers import Answer, load_answers
+from common.answers import EDGE, Answer, load_answers
 from common.calendars import Window, load_windows
 from common.files import UserError, is_there
 from edge import evaluation, sharing
@@ -99,7 +99,7 @@ def run_train(options: argparse.Namespace) -> None:
 def _answers(options: argparse.Namespace) -> tuple[tuple[Answer, ...], tuple[Window, ...]]:
     """What people said of incidents, and the windows of the calendar."""
     windows = load_windows(options.calendar) if options.calendar else ()
-    return load_answers(options.answers_file), windows
+    return load_answers(options.answers_file, EDGE), windows
 
 
 def _testsets(options: argparse.Namespace, metrics: MetricTable) -> tuple[str | None, str | None]:

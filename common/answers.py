@@ -3,7 +3,7 @@
 {"edge-7@20260306T120014Z": {"answer": "normal", "nodes": ["edge-7"],
     "from": "2026-03-06T12:00:14Z", "until": "2026-03-06T12:18:14Z",
     "metrics": {"cpu": {"from": 4.1, "to": 121.0}}, "daily": "12:30-13:49", "timezone": "Europe/Rome",
-    "by": "ana", "at": "2026-03-06T12:40:00Z"}}
+    "half": "edge", "by": "ana", "at": "2026-03-06T12:40:00Z"}}
 """
 
 from __future__ import annotations
@@ -38,7 +38,12 @@ MARGIN_MINUTES = 30
 # What is normal reaches this share further from the middle of what is expected than it did. So do levels that
 # last; single ones then reach further, since bursts that the node has by itself may come on top.
 MORE_SHARE, MORE_IN_BURSTS = 0.25, 0.5
-_KEYS = ("answer", "nodes", "from", "until", "metrics", "daily", "timezone", "by", "at")
+# The two halves of the program; an answer is of one, or of both.
+EDGE, PORTS = HALVES = "edge", "ports"
+_KEYS = ("answer", "half", "nodes", "from", "until", "metrics", "daily", "timezone", "by", "at")
+# The only metric of a port, in bytes per second.
+TRAFFIC_METRIC = "traffic"
+_NO_LASTING = '"lasting" does nothing for ports; leave it out'
 _OF_NORMAL = ("metrics", "daily", "timezone")
 
 
@@ -76,7 +81,7 @@ class Answer:
     of series and devices of ports. start, end: ns since 1970. metrics, daily, zone: of the pattern that is
     normal: its levels, its time of day (start and end in minutes, the end may be on the next day), and the
     time zone of that, empty for the one in which the node or port has its days. by, at: who said it and when,
-    as text.
+    as text. half: EDGE or PORTS, empty for both.
     """
 
     id: str
@@ -89,6 +94,13 @@ class Answer:
     zone: str = ""
     by: str = ""
     at: str = ""
+    half: str = ""
+
+    @property
+    def said_by(self) -> str:
+        """Who said it and when, such as `by ana at 2026-03-06T12:40:00Z`; empty if that is not known."""
+        words = (f"by {self.by}" if self.by else "", f"at {self.at}" if self.at else "")
+        return " ".join(filter(None, words))
 
     def concerns(self, *names: str) -> bool:
         """Whether it is about one of these nodes, series or devices."""
@@ -130,14 +142,19 @@ def _clock(minutes: int) -> str:
 # --- reading -------------------------------------------------------------------------------------
 
 
-def load_answers(filename: str | Path) -> tuple[Answer, ...]:
-    """The answers in a file, none if there is no such file.
+def load_answers(filename: str | Path, half: str) -> tuple[Answer, ...]:
+    """The answers in a file that count in a half, EDGE or PORTS; none if there is no such file.
 
     Raises UserError, in one line that names the file, the incident, the key and the remedy.
     """
     if not is_there(filename):
         return ()
-    return _checked(filename, loadDictJson(filename, ANSWERS_BYTES))
+    answers = _checked(filename, loadDictJson(filename, ANSWERS_BYTES))
+    found = tuple(answer for answer in answers if answer.half in ("", half))
+    for answer in found if half == PORTS else ():
+        if (limits := answer.metrics.get(TRAFFIC_METRIC)) and limits.lasting:
+            raise UserError(f"{filename}: {shortened(repr(answer.id))}: {_NO_LASTING}")
+    return found
 
 
 def _checked(filename: str | Path, content: Mapping[str, Any]) -> tuple[Answer, ...]:
@@ -158,6 +175,11 @@ def answer_from_json(name: str, entry: Any) -> Answer:
         )
     if unknown := [key for key in entry if key not in _KEYS]:
         raise ValueError(f"has an unknown key {shortened(repr(unknown[0]))}; use {', '.join(_KEYS)}")
+    half = entry.get("half", "")
+    if "half" in entry and half not in HALVES:
+        raise ValueError(
+            f'"half" is {shortened(repr(half))}; it must be "edge" or "ports"; without it, it is both'
+        )
     kind = entry.get("answer")
     if kind not in ANSWERS:
         said = f"is {shortened(repr(kind))}" if "answer" in entry else "is missing"
@@ -171,13 +193,16 @@ def answer_from_json(name: str, entry: Any) -> Answer:
     if kind != NORMAL:
         if idle := [key for key in _OF_NORMAL if key in entry]:
             raise ValueError(f'"{idle[0]}" does nothing with "answer": "{kind}"; leave it out')
-        return Answer(name, kind, nodes, start, end, by=by, at=at)
+        return Answer(name, kind, nodes, start, end, by=by, at=at, half=half)
     if "daily" not in entry:
         raise ValueError(
             '"daily" is missing; it must be like "01:45-02:30", or "00:00-24:00" for the whole day'
         )
     zone = _zone(entry) if "timezone" in entry else ""
-    return Answer(name, kind, nodes, start, end, _metrics(entry), parse_daily(entry["daily"]), zone, by, at)
+    metrics = _metrics(entry)
+    if half == PORTS and any(limits.lasting for limits in metrics.values()):
+        raise ValueError(_NO_LASTING)
+    return Answer(name, kind, nodes, start, end, metrics, parse_daily(entry["daily"]), zone, by, at, half)
 
 
 def _text(entry: Mapping[str, Any], key: str) -> str:
@@ -221,24 +246,45 @@ def _limits(name: str, value: Any, keys: tuple[str, ...] = ("from", "to", "lasti
 # --- writing -------------------------------------------------------------------------------------
 
 
-def write_answer(filename: str | Path, name: str, entry: Mapping[str, Any]) -> None:
-    """Put an answer into the file, in place of an earlier one of the same incident.
+def write_answers(
+    filename: str | Path,
+    entries: Mapping[str, Mapping[str, Any]],
+    may_replace: Callable[[Answer], None] | None = None,
+) -> None:
+    """Put answers into the file, in place of earlier ones of the same incidents.
 
+    may_replace: called with each of these while nobody else can write; nothing is written if it raises.
     Raises UserError if the file cannot be used or written; it is then as it was.
     """
-    _change(filename, lambda content: content.__setitem__(name, dict(entry)))
+
+    def put(content: dict[str, Any]) -> None:
+        if may_replace:
+            for earlier in _checked(filename, {name: content[name] for name in entries if name in content}):
+                may_replace(earlier)
+        content.update({name: dict(entry) for name, entry in entries.items()})
+
+    _change(filename, put)
 
 
-def take_back(filename: str | Path, name: str) -> None:
-    """Take an answer out of the file. Raises UserError as write_answer does, and if there is none."""
+def take_back(filename: str | Path, name: str, half: str) -> Answer:
+    """Take an answer of a half out of the file, and return it.
+
+    Raises UserError as write_answers does, and if there is none.
+    """
+    found = []
 
     def remove(content: dict[str, Any]) -> None:
         if name not in content:
             known = f"; it has {', '.join(list(content)[-3:])}" if content else ""
             raise UserError(f"{filename}: has no answer to {shortened(name)}{known}")
-        del content[name]
+        found[:] = _checked(filename, {name: content.pop(name)})
+        if found[0].half not in ("", half):
+            raise UserError(
+                f"{filename}: the answer to {name} is of --target {found[0].half}; take it back there"
+            )
 
     _change(filename, remove)
+    return found[0]
 
 
 def _change(filename: str | Path, change: Callable[[dict[str, Any]], None]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from common.alerts import NORMAL
-from common.answers import ATTACK, Answer, LevelRange, load_answers
+from common.answers import ATTACK, EDGE, Answer, LevelRange, load_answers
 from common.calendars import Window, load_windows
 from common.files import UserError
 from edge.habits import two_thirds
@@ -89,7 +89,7 @@ def lasting_ends(recent: np.ndarray) -> tuple[float, float]:
 class Quiet:
     """What keeps anomalies quiet, of all nodes.
 
-    quiet = Quiet(load_answers("data/answers.json"))
+    quiet = Quiet(load_answers("data/answers.json", EDGE))
     quiet.of("edge-7")    # None if nothing does
     """
 
@@ -123,7 +123,7 @@ class QuietFiles:
     def __init__(self, answers_file: str, calendar_file: str | None, notices: Notices) -> None:
         self._notices = notices
         loaders: dict[str, tuple[str | None, Callable[[str], Any]]] = {
-            "answers": (answers_file, load_answers),
+            "answers": (answers_file, lambda name: load_answers(name, EDGE)),
             "calendar": (calendar_file, load_windows),
         }
         self._files = {

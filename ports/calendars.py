@@ -5,21 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from common.alerts import NORMAL
-from common.answers import MAINTENANCE, Answer
-from common.calendars import Window, load_windows
+from common.answers import MAINTENANCE, TRAFFIC_METRIC, Answer
+from common.calendars import Window
 from common.public_holidays import is_holiday
 from common.times import DAY_MINUTES, WEEK_MINUTES
 from ports.preparation import Buckets, week_slots
 from ports.series import KnownAnomaly, port_tags
-
-# The only metric of a port, in bytes per second.
-TRAFFIC_METRIC = "traffic"
 
 
 @dataclass(frozen=True)
@@ -89,11 +85,6 @@ class Calendar:
             for window in self.windows
             if window.series and not any(concerns(window, one) for one in series)
         ]
-
-
-def load_calendar(filename: str | Path) -> Calendar:
-    """Read a calendar file: name -> window. Raises UserError that names the file, the key and the remedy."""
-    return Calendar(load_windows(filename))
 
 
 def _window(answer: Answer) -> Window:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from common.answers import load_answers
+from common.answers import PORTS, load_answers
 from common.calendars import load_windows
 from common.files import UnavailableError, UserError
 from ports.calendars import Calendar
@@ -92,7 +92,7 @@ class HourlyJob:
             watched = WatchedFiles([calendar_file], lambda: load_windows(calendar_file))
             self._watched["calendar"] = calendar_file, watched
         if answers_file:
-            watched = WatchedFiles([answers_file], lambda: load_answers(answers_file), fall_back=())
+            watched = WatchedFiles([answers_file], lambda: load_answers(answers_file, PORTS), fall_back=())
             self._watched["answers"] = answers_file, watched
         self._incident_log = IncidentLog(state_file.parent) if state_file else None
         # What was judged but could not be stored.

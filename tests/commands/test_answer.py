@@ -95,6 +95,7 @@ def test_normal_shows_what_it_hides_and_is_written_with_who_and_when(
     assert given.pop("at") > "2026"
     assert given == {
         "answer": "normal",
+        "half": "edge",
         "nodes": ["edge-7"],
         "from": "2026-03-06T11:59:45Z",
         "until": "2026-03-06T12:10:00Z",
@@ -102,7 +103,7 @@ def test_normal_shows_what_it_hides_and_is_written_with_who_and_when(
         "daily": "12:29-13:41",
         "timezone": "Europe/Rome",
     }
-    (answer,) = load_answers(tmp_path / "answers.json")
+    (answer,) = load_answers(tmp_path / "answers.json", "edge")
     assert answer.hours == "12:29-13:41"
 
 
@@ -120,7 +121,7 @@ def test_attack_and_maintenance_of_an_incident(answering: Answering, tmp_path: P
         " from 2026-03-06T11:59:45Z to 2026-03-06T14:00:00Z\n",
         "",
     )
-    (answer,) = load_answers(tmp_path / "answers.json")
+    (answer,) = load_answers(tmp_path / "answers.json", "edge")
     assert (answer.kind, answer.end) == ("maintenance", NOON + 7200 * SECOND)
 
 
@@ -138,7 +139,10 @@ def test_the_list_and_taking_back(answering: Answering, tmp_path: Path) -> None:
         f" ({getpass.getuser()} at {at})\n"
         "DIR/incidents.jsonl: no incidents without an answer\n"
     )
-    assert answering("--incident", INCIDENT["id"], "--take_back")[0] == 0
+    taken = (
+        f"DIR/answers.json: the answer to {INCIDENT['id']} was taken back; its records can be learnt again\n"
+    )
+    assert answering("--incident", INCIDENT["id"], "--take_back") == (0, taken, "")
     assert answering() == (0, nothing, "")
 
 
@@ -150,14 +154,14 @@ def test_a_maintenance_without_an_incident(answering: Answering, tmp_path: Path)
     ((name, given),) = content(tmp_path).items()
     assert name.startswith("maintenance@")
     assert f"--incident {name} --take_back ends it" in said
-    (answer,) = load_answers(tmp_path / "answers.json")
+    (answer,) = load_answers(tmp_path / "answers.json", "edge")
     assert (answer.kind, answer.nodes, (answer.end - answer.start) // SECOND) == (
         "maintenance",
         ("edge-1*", "core"),
         pytest.approx(9000, abs=2),
     )
     assert answering("--maintenance", "--node", "sw1", "--until", "1d", target="ports")[0] == 0
-    assert load_answers(tmp_path / "answers.json")[1].nodes == ("sw1",)
+    assert load_answers(tmp_path / "answers.json", "ports")[0].nodes == ("sw1",)
 
 
 @pytest.mark.parametrize(
@@ -221,3 +225,14 @@ def test_a_port_is_answered_by_its_traffic(answering: Answering, tmp_path: Path)
     given = content(tmp_path)[port["id"]]
     assert (given["nodes"], given["metrics"]) == (["sw1_1_in"], {"traffic": {"from": 2.75e6, "to": 14e6}})
     assert answering(target="ports")[1].endswith("no incidents without an answer\n")
+
+
+def test_the_halves_share_a_file_but_no_answer(answering: Answering, tmp_path: Path) -> None:
+    assert answering("--maintenance", "--node", "all", "--until", "1h")[0] == 0
+    ((name, given),) = content(tmp_path).items()
+    assert given["half"] == "edge"
+    assert answering()[1].startswith("DIR/answers.json: 1 answer\n")
+    assert answering(target="ports")[1].startswith("DIR/answers.json: no answers\n")
+    assert answering("--incident", name, "--take_back", target="ports")[2] == (
+        f"find_anomalies.py: DIR/answers.json: the answer to {name} is of --target edge; take it back there\n"
+    )

@@ -16,7 +16,7 @@ from common.answers import (
     load_answers,
     take_back,
     widened,
-    write_answer,
+    write_answers,
 )
 from common.files import UserError
 from common.times import parse_time
@@ -42,7 +42,7 @@ def file_of(tmp_path: Path, content: Any) -> Path:
 
 
 def test_answers_are_read_as_they_are_written(tmp_path: Path) -> None:
-    attack, normal = load_answers(file_of(tmp_path, {"edge-7@1": ATTACK, "edge-7@2": NORMAL}))
+    attack, normal = load_answers(file_of(tmp_path, {"edge-7@1": ATTACK, "edge-7@2": NORMAL}), "edge")
     start, end = (parse_time(SPAN[key]) for key in ("from", "until"))
     assert attack == Answer("edge-7@1", "attack", ("edge-7",), start, end)
     lasting = LevelRange(5.0, 90.0)
@@ -60,7 +60,19 @@ def test_answers_are_read_as_they_are_written(tmp_path: Path) -> None:
     )
     assert (normal.hours, normal.metrics["cpu"].to_json()) == ("12:30-13:49", NORMAL["metrics"]["cpu"])
     assert [normal.concerns(name) for name in ("edge-7", "core")] == [True, False]
-    assert load_answers(tmp_path / "none.json") == ()
+    assert load_answers(tmp_path / "none.json", "edge") == ()
+
+
+def test_an_answer_counts_in_its_half_or_in_both(tmp_path: Path) -> None:
+    halves = {"a": {"half": "edge"}, "b": {"half": "ports"}, "c": {}}
+    path = file_of(tmp_path, {name: {**ATTACK, **half} for name, half in halves.items()})
+    assert [answer.id for answer in load_answers(path, "edge")] == ["a", "c"]
+    assert [answer.id for answer in load_answers(path, "ports")] == ["b", "c"]
+    path = file_of(tmp_path, {"a": NORMAL, "b": {**NORMAL, "metrics": {"traffic": NORMAL["metrics"]["cpu"]}}})
+    assert len(load_answers(path, "edge")) == 2
+    with pytest.raises(UserError) as raised:
+        load_answers(path, "ports")
+    assert str(raised.value) == f"{path}: 'b': \"lasting\" does nothing for ports; leave it out"
 
 
 METRICS = '{"cpu": {"from": 5.1, "to": 60}}'
@@ -99,6 +111,11 @@ LEVELS = 'it must be like {"from": 5.1, "to": 60}, in the unit of the metric'
             f"\"timezone\" is 'Rome'; {ZONE}",
         ),
         ({**NORMAL, "timezone": 1}, f'"timezone" is 1; {ZONE}'),
+        (
+            {**ATTACK, "half": "port"},
+            '"half" is \'port\'; it must be "edge" or "ports"; without it, it is both',
+        ),
+        ({**NORMAL, "half": "ports"}, '"lasting" does nothing for ports; leave it out'),
         ({**NORMAL, "metrics": {}}, f'"metrics" is {{}}; it must be like {METRICS}'),
         (
             {**NORMAL, "metrics": {"cpu": {"from": 1}}},
@@ -119,15 +136,15 @@ def test_a_wrong_answer_is_one_line_with_file_incident_key_and_remedy(
 ) -> None:
     path = file_of(tmp_path, {"good": ATTACK, "a": entry})
     line = line or (
-        "has an unknown key 'to'; use answer, nodes, from, until, metrics, daily, timezone, by, at"
+        "has an unknown key 'to'; use answer, half, nodes, from, until, metrics, daily, timezone, by, at"
     )
     with pytest.raises(UserError) as raised:
-        load_answers(path)
+        load_answers(path, "edge")
     assert str(raised.value) == f"{path}: 'a': {line}"
     # A wrong entry is neither lost nor written over.
     before = path.read_bytes()
     with pytest.raises(UserError):
-        write_answer(path, "b", ATTACK)
+        write_answers(path, {"b": ATTACK})
     assert path.read_bytes() == before
 
 
@@ -137,21 +154,21 @@ def test_a_wrong_answer_is_one_line_with_file_incident_key_and_remedy(
 def test_a_damaged_file_is_one_line(content: str, tmp_path: Path) -> None:
     path = file_of(tmp_path, content)
     with pytest.raises(UserError) as raised:
-        load_answers(path)
+        load_answers(path, "edge")
     assert str(raised.value).startswith(str(path))
     assert "\n" not in str(raised.value)
 
 
 def test_what_a_person_wrote_stays_where_it_is(tmp_path: Path) -> None:
     path = file_of(tmp_path, {"z": ATTACK, "a": {**ATTACK, "by": "hand"}})
-    write_answer(path, "m", NORMAL)
+    write_answers(path, {"m": NORMAL})
     assert json.loads(path.read_text()) == {"z": ATTACK, "a": {**ATTACK, "by": "hand"}, "m": NORMAL}
-    write_answer(path, "z", NORMAL)
+    write_answers(path, {"z": NORMAL})
     assert list(json.loads(path.read_text()).items())[0] == ("z", NORMAL)
-    take_back(path, "a")
+    take_back(path, "a", "edge")
     assert list(json.loads(path.read_text())) == ["z", "m"]
     with pytest.raises(UserError) as raised:
-        take_back(path, "a")
+        take_back(path, "a", "edge")
     assert str(raised.value) == f"{path}: has no answer to a; it has z, m"
 
 
@@ -162,13 +179,13 @@ def test_a_file_that_would_be_too_large_is_not_written(tmp_path: Path) -> None:
     before = path.read_bytes()
     assert len(before) < 2_000_000
     with pytest.raises(UserError, match=r"would be larger than 2 MB; take back old answers"):
-        write_answer(path, "b", ATTACK)
+        write_answers(path, {"b": ATTACK})
     assert path.read_bytes() == before
 
 
 def _write_some(path: Path, who: int) -> None:
     for number in range(15):
-        write_answer(path, f"{who}.{number}", ATTACK)
+        write_answers(path, {f"{who}.{number}": ATTACK})
 
 
 def test_two_writers_at_once_lose_nothing(tmp_path: Path) -> None:
@@ -179,7 +196,7 @@ def test_two_writers_at_once_lose_nothing(tmp_path: Path) -> None:
         writer.start()
     for writer in writers:
         writer.join()
-    assert len(load_answers(path)) == 45
+    assert len(load_answers(path, "edge")) == 45
 
 
 # --- when and how much ---------------------------------------------------------------------------
@@ -209,14 +226,14 @@ def test_what_is_normal_is_half_an_hour_wider_in_local_time() -> None:
     ],
 )
 def test_a_time_of_day_follows_the_clocks(time: str, is_normal: bool, tmp_path: Path) -> None:
-    (answer,) = load_answers(file_of(tmp_path, {"a": NORMAL}))
+    (answer,) = load_answers(file_of(tmp_path, {"a": NORMAL}), "edge")
     assert answer.is_at(parse_time(time), "UTC") is is_normal
 
 
 def test_a_time_of_day_may_reach_over_midnight(tmp_path: Path) -> None:
     night = {**NORMAL, "daily": "23:40-00:51"}
     del night["timezone"]
-    (answer,) = load_answers(file_of(tmp_path, {"a": night}))
+    (answer,) = load_answers(file_of(tmp_path, {"a": night}), "edge")
     assert answer.hours == "23:40-00:51"
     times = ("23:39:00", "23:40:00", "00:50:00", "00:51:00")
     assert [answer.is_at(parse_time(f"2026-03-20T{time}Z"), "UTC") for time in times] == [

@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 
 import find_anomalies
 from common.answers import Answer, LevelRange, widened
-from common.calendars import Window
+from common.calendars import Window, load_windows
 from common.files import UserError
 from parallel.cluster import Cluster
 from ports import models
-from ports.calendars import Calendar, concerns, load_calendar, touches
+from ports.calendars import Calendar, concerns, touches
 from ports.comparison import ComparisonTask, Detection, compare_series
 from ports.hourly import HourlyJob
 from ports.incidents import PortIncident, Watched, observe
@@ -62,21 +62,17 @@ def test_a_file_has_windows_with_times_and_weekly_ones(tmp_path: Path) -> None:
         "night": {"weekly": "Sat 22:30 - 24:00"},
         "into Monday": {"weekly": "sun 23:00-01:00"},
     }
-    assert load_calendar(write_calendar(tmp_path / "calendar.json", content)) == Calendar(
-        (
-            Window(
-                "new core", moment("2023-04-20T22:00"), moment("2023-04-21T02:00"), False, ("core", "a_*")
-            ),
-            Window("backup", SUN + 120, SUN + 240, True),
-            Window("night", 5 * DAY + 1350, 6 * DAY, True),
-            Window("into Monday", SUN + 1380, 7 * DAY + 60, True),
-        )
+    assert load_windows(write_calendar(tmp_path / "calendar.json", content)) == (
+        Window("new core", moment("2023-04-20T22:00"), moment("2023-04-21T02:00"), False, ("core", "a_*")),
+        Window("backup", SUN + 120, SUN + 240, True),
+        Window("night", 5 * DAY + 1350, 6 * DAY, True),
+        Window("into Monday", SUN + 1380, 7 * DAY + 60, True),
     )
 
 
 def test_the_example_of_the_docs_is_a_calendar(tmp_path: Path) -> None:
     text = (ROOT / "docs/ports-calendar.md").read_text().partition("```json\n")[2].partition("```")[0]
-    line, backup = load_calendar(write_calendar(tmp_path / "calendar.json", text)).windows
+    line, backup = load_windows(write_calendar(tmp_path / "calendar.json", text))
     milan = ("new line to Milan", moment("2023-04-20T20:00"), moment("2023-04-21T02:00"))
     assert line == Window(*milan, False, ("core", "edge_1_*"))
     assert backup == Window("backup of the data centre", SUN + 120, SUN + 240, True)
@@ -123,7 +119,7 @@ def test_a_wrong_window_is_one_line_with_file_key_and_remedy(
     path = write_calendar(tmp_path / "calendar.json", {"good": TIMES, "a": window})
     line = line or f'"weekly" is {window["weekly"]!r}; it must be like "sun 02:00-04:00"'
     with pytest.raises(UserError) as raised:
-        load_calendar(path)
+        load_windows(path)
     assert str(raised.value) == f"{path}: 'a': {line}"
 
 
