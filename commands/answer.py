@@ -39,6 +39,13 @@ from service.incident_log import IncidentLog
 # How many incidents without an answer are listed, and how many ids a message names.
 LISTED, NAMED_IDS = 20, 3
 SECOND_NS = 10**9
+# A longer maintenance may be a slip of the pen.
+LONG_SECONDS = 31 * DAY_SECONDS
+
+_NONE_KNOWN = {
+    EDGE: "no incident has opened yet; check --state_dir",
+    PORTS: "no incident has opened yet, or --state_dir is another; a job that reads --ports_dir keeps none",
+}
 
 Entries = Mapping[str, Mapping[str, Any]]
 
@@ -68,18 +75,18 @@ def _run(options: argparse.Namespace, half: str) -> None:
     if kind is None:
         if options.incident or options.until:
             raise UserError("say what it is: --normal, --attack or --maintenance; or --take_back the answer")
-        _print_answers(filename, answers)
+        _print_answers(filename, answers, entries)
         _print_unanswered(str(log.path), entries, answers)
         return
     if not options.incident:
         _write_maintenance(options, half)
         return
-    entry = _incident(str(log.path), entries, options.incident)
+    entry = _incident(str(log.path), half, entries, options.incident)
     if kind == NORMAL:
         _write_normal(options, half, entry, entries)
         return
     given = _of_incident(options, half, kind, entry, entries)
-    write_answers(filename, {options.incident: given})
+    _put(options, half, {options.incident: given})
     until = f"from {given['from']} to {given['until']}"
     nodes = ", ".join(given["nodes"])
     does = "stays out of training" if kind == ATTACK else "is quiet and stays out of training"
@@ -88,12 +95,12 @@ def _run(options: argparse.Namespace, half: str) -> None:
         print("it is still open: answer again when it has closed, or give --until")
 
 
-def _incident(place: str, entries: Entries, name: str) -> Mapping[str, Any]:
+def _incident(place: str, half: str, entries: Entries, name: str) -> Mapping[str, Any]:
     """The entry of an incident. Raises UserError with the ids that are nearest to a wrong one."""
     if name in entries:
         return entries[name]
     near = difflib.get_close_matches(name, entries, NAMED_IDS) or [*entries][-NAMED_IDS:]
-    known = f"did you mean {', '.join(near)}?" if near else "no incident has opened yet"
+    known = f"did you mean {', '.join(near)}?" if near else _NONE_KNOWN[half]
     raise UserError(f"{place}: has no incident {shortened(name)}; {known}")
 
 
@@ -157,7 +164,7 @@ def _write_maintenance(options: argparse.Namespace, half: str) -> None:
     given = _said(half, MAINTENANCE, names, start * SECOND_NS, options.until * SECOND_NS)
     about = names[0] if len(names) == 1 and names[0] != "*" else MAINTENANCE
     name = f"{about}@{datetime.fromtimestamp(now, ZoneInfo('UTC')):%Y%m%dT%H%M%SZ}"
-    write_answers(options.answers_file, {name: given})
+    _put(options, half, {name: given})
     print(
         f"{options.answers_file}: {', '.join(names)} is quiet until {given['until']}; anomalies are still"
         f" stored. --incident {name} --take_back ends it"
@@ -189,9 +196,40 @@ def _write_normal(options: argparse.Namespace, half: str, entry: Mapping[str, An
         found[one["id"]] = given
         answer = answer_from_json(one["id"], given)
         _print_pattern(one, answer, hidden_by(NodeQuiet((answer,)), answer.zone, verdicts), entries)
-    _confirm(options)
-    write_answers(options.answers_file, found)
+    _put(options, half, found)
     print(f"{options.answers_file}: {', '.join(found)} is normal; --take_back takes the answer back")
+
+
+def _put(options: argparse.Namespace, half: str, given: Entries) -> None:
+    """Write answers; say what they replace, and ask before anything that a person might not expect."""
+    earlier = {one.id: one for one in load_answers(options.answers_file, half) if one.id in given}
+    for one in earlier.values():
+        print(f"it replaces: {_told(one)}")
+    entries = given.values()
+    longest = max(parse_time(one["until"]) - parse_time(one["from"]) for one in entries) / SECOND_NS
+    is_long = any(one["answer"] == MAINTENANCE for one in entries) and longest > LONG_SECONDS
+    if is_long:
+        print(f"it would be quiet for {longest / DAY_SECONDS:.3g} days")
+    is_other = any(given[name]["answer"] != one.kind for name, one in earlier.items())
+    if is_long or is_other or any(one["answer"] == NORMAL for one in entries):
+        _confirm(options)
+
+    def agree(now: Answer) -> None:
+        # Another person may have answered meanwhile.
+        if now == earlier.get(now.id):
+            return
+        if not options.yes:
+            raise UserError(
+                f"nothing was written, since {now.id} has another answer by now: {_told(now)}; answer again"
+            )
+        print(f"it replaces: {_told(now)}")
+
+    write_answers(options.answers_file, given, agree)
+
+
+def _told(answer: Answer) -> str:
+    """Such as `normal by ana at 2026-03-06T12:40:00Z`."""
+    return f"{answer.kind} {answer.said_by}".rstrip()
 
 
 def _confirm(options: argparse.Namespace) -> None:
@@ -211,7 +249,7 @@ def _confirm(options: argparse.Namespace) -> None:
 def _print_pattern(entry: Mapping[str, Any], answer: Answer, hidden: Hidden, entries: Entries) -> None:
     """Print what an answer keeps quiet from now on, and what it would have kept quiet."""
     print(f"{answer.id}: {entry['why']}")
-    print(f"normal keeps quiet, on {', '.join(answer.nodes)} each day at {answer.hours} ({answer.zone}):")
+    print(f"normal keeps quiet, on {_nodes_told(answer.nodes)} each day at {answer.hours} ({answer.zone}):")
     units = {name: str(metric["unit"]) for name, metric in entry["metrics"].items()}
     for name, limits in answer.metrics.items():
         low, high = (describe_amount(units[name], end) for end in (limits.low, limits.high))
@@ -228,6 +266,11 @@ def _print_pattern(entry: Mapping[str, Any], answer: Answer, hidden: Hidden, ent
     others = [one["id"] for one in entries.values() if one["id"] != answer.id and _would_hide(answer, one)]
     if others:
         print(f"it would also have kept quiet the incidents {', '.join(others)}")
+
+
+def _nodes_told(nodes: Sequence[str]) -> str:
+    """The only node has no name."""
+    return "the node" if tuple(nodes) == ("*",) else ", ".join(nodes)
 
 
 def _largest(name: str, unit: str, limits: LevelRange, seconds: float) -> str:
@@ -257,17 +300,26 @@ def _would_hide(answer: Answer, entry: Mapping[str, Any]) -> bool:
     )
 
 
-def _print_answers(filename: str, answers: Sequence[Answer]) -> None:
+def _unit(name: str, answer: Answer, entries: Entries) -> str:
+    """The unit of a metric: that in the entry of the incident, or in any other; empty if none is known."""
+    known = [one["metrics"][name] for one in entries.values() if name in one["metrics"]]
+    own = entries.get(answer.id, {}).get("metrics", {}).get(name)
+    return str((own or (known[-1] if known else {})).get("unit", ""))
+
+
+def _print_answers(filename: str, answers: Sequence[Answer], entries: Entries) -> None:
     print(f"{filename}: {len(answers) or 'no'} answer{'s' * (len(answers) != 1)}")
     for answer in answers:
         if answer.kind == NORMAL:
             what = ", ".join(
-                f"{name} {limits.low:g} to {limits.high:g}" for name, limits in answer.metrics.items()
+                f"{name} {describe_amount(unit, limits.low)} to {describe_amount(unit, limits.high)}"
+                for name, limits in answer.metrics.items()
+                for unit in (_unit(name, answer, entries),)
             )
             what = f"{what}, daily {answer.hours} {answer.zone}".rstrip()
         else:
             what = f"from {format_time(answer.start)} to {format_time(answer.end)}"
-        who = f" ({' at '.join(filter(None, (answer.by, answer.at)))})" if answer.by or answer.at else ""
+        who = f" ({answer.said_by})" if answer.said_by else ""
         print(f"  {answer.id}: {answer.kind}: {', '.join(answer.nodes)}: {what}{who}")
 
 

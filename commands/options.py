@@ -565,7 +565,7 @@ OPTIONS = (
         default_text="this machine's",
         needs="incident, normal",
     ),
-    Option("yes", "answer", _ANSWERS, "do not ask first", **_SWITCH, needs="incident, normal"),
+    Option("yes", "answer", _ANSWERS, "do not ask first", **_SWITCH, unless="take_back"),
     Option(
         "plot",
         "files",

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 import find_anomalies
-from common.answers import load_answers
+from commands import answer
+from common.answers import Answer, load_answers, write_answers
 from edge.detector import Verdict
 from edge.monitor import Judged
 from edge.poll_log import Polled, PollLog
@@ -115,10 +116,17 @@ def test_attack_and_maintenance_of_an_incident(answering: Answering, tmp_path: P
         "",
     )
     until = ("--until", "2026-03-06T14:00:00Z")
+    at = content(tmp_path)[INCIDENT["id"]]["at"]
+    replaces = f"it replaces: attack by {getpass.getuser()} at {at}\n"
     assert answering("--incident", INCIDENT["id"], "--maintenance", *until) == (
+        1,
+        replaces,
+        "find_anomalies.py: nothing was written, since there is no terminal to ask on; give --yes\n",
+    )
+    assert answering("--incident", INCIDENT["id"], "--maintenance", *until, "--yes") == (
         0,
-        "DIR/answers.json: edge-7@20260306T120000Z is maintenance: edge-7 is quiet and stays out of training"
-        " from 2026-03-06T11:59:45Z to 2026-03-06T14:00:00Z\n",
+        f"{replaces}DIR/answers.json: edge-7@20260306T120000Z is maintenance: edge-7 is quiet and stays"
+        " out of training from 2026-03-06T11:59:45Z to 2026-03-06T14:00:00Z\n",
         "",
     )
     (answer,) = load_answers(tmp_path / "answers.json", "edge")
@@ -136,7 +144,7 @@ def test_the_list_and_taking_back(answering: Answering, tmp_path: Path) -> None:
     assert answering()[1] == (
         "DIR/answers.json: 1 answer\n"
         "  edge-7@20260306T120000Z: attack: edge-7: from 2026-03-06T11:59:45Z to 2026-03-06T12:10:00Z"
-        f" ({getpass.getuser()} at {at})\n"
+        f" (by {getpass.getuser()} at {at})\n"
         "DIR/incidents.jsonl: no incidents without an answer\n"
     )
     taken = (
@@ -144,6 +152,74 @@ def test_the_list_and_taking_back(answering: Answering, tmp_path: Path) -> None:
     )
     assert answering("--incident", INCIDENT["id"], "--take_back") == (0, taken, "")
     assert answering() == (0, nothing, "")
+
+
+def test_who_answers_second_sees_the_first_answer(
+    answering: Answering, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ana answers between the look of the second person and the lock."""
+    path = tmp_path / "answers.json"
+    span = {"nodes": ["edge-7"], "from": "2026-03-06T12:00:00Z", "until": "2026-03-06T13:00:00Z"}
+    ana = {"answer": "maintenance", **span, "by": "ana", "at": "2026-03-06T12:40:00Z"}
+
+    def look(filename: str, half: str) -> tuple[Answer, ...]:
+        found = load_answers(filename, half)
+        write_answers(path, {INCIDENT["id"]: ana})
+        return found
+
+    told = "maintenance by ana at 2026-03-06T12:40:00Z"
+    path.write_text("{}")
+    monkeypatch.setattr(answer, "load_answers", _then(look))
+    assert answering("--incident", INCIDENT["id"], "--attack") == (
+        1,
+        "",
+        f"find_anomalies.py: nothing was written, since {INCIDENT['id']} has another answer by now: {told};"
+        " answer again\n",
+    )
+    assert content(tmp_path)[INCIDENT["id"]] == ana
+    path.write_text("{}")
+    monkeypatch.setattr(answer, "load_answers", _then(look))
+    code, said, _ = answering("--incident", INCIDENT["id"], "--attack", "--yes")
+    assert (code, said.splitlines()[0]) == (0, f"it replaces: {told}")
+    assert content(tmp_path)[INCIDENT["id"]]["answer"] == "attack"
+
+
+def _then(look: Callable[[str, str], tuple[Answer, ...]]) -> Callable[[str, str], tuple[Answer, ...]]:
+    """The command reads the file twice; only the second time is before it writes."""
+    ways = iter((load_answers, look))
+    return lambda filename, half: next(ways)(filename, half)
+
+
+def test_a_maintenance_of_more_than_a_month_is_asked_about(answering: Answering, tmp_path: Path) -> None:
+    words = ("--maintenance", "--node", "edge-7", "--until")
+    code, said, fault = answering(*words, "32d")
+    assert (code, said) == (1, "it would be quiet for 32 days\n")
+    assert fault.endswith("there is no terminal to ask on; give --yes\n")
+    assert not (tmp_path / "answers.json").exists()
+    assert answering(*words, "31d")[0] == 0
+    assert answering(*words, "32d", "--yes")[0] == 0
+
+
+def test_the_list_has_units_and_three_digits(answering: Answering, tmp_path: Path) -> None:
+    answering("--incident", INCIDENT["id"], "--normal", "--yes", "--timezone", "UTC")
+    entry = content(tmp_path)[INCIDENT["id"]]
+    entry |= {"metrics": {"cpu": {"from": 1.33841, "to": 57.6056}}, "nodes": ["*"]}
+    (tmp_path / "answers.json").write_text(json.dumps({INCIDENT["id"]: entry}))
+    assert ": normal: *: cpu 1.3 % to 58 %, daily 11:29-12:41 UTC (by " in answering()[1]
+
+
+def test_the_only_node_is_called_the_node(answering: Answering, tmp_path: Path) -> None:
+    only = {**INCIDENT, "id": "20260306T120000Z", "node": ""}
+    IncidentLog(tmp_path).add([only])
+    shown = answering("--incident", only["id"], "--normal", "--yes", "--timezone", "UTC")[1]
+    assert "normal keeps quiet, on the node each day at 11:29-12:41 (UTC):\n" in shown
+
+
+def test_ids_of_ports_from_a_folder_have_no_incidents(answering: Answering) -> None:
+    assert answering("--incident", "1_1_in@x", "--attack", target="ports")[2] == (
+        "find_anomalies.py: DIR/incidents.jsonl: has no incident 1_1_in@x; no incident has opened yet, or"
+        " --state_dir is another; a job that reads --ports_dir keeps none\n"
+    )
 
 
 def test_a_maintenance_without_an_incident(answering: Answering, tmp_path: Path) -> None:

@@ -402,8 +402,8 @@ def test_each_command_reads_the_options_that_serve_it_and_no_others(mode: Mode) 
             "--until does nothing with --normal; leave one of them out",
         ),
         (
-            "--mode answer --incident x --attack --yes",
-            "--yes does nothing without --normal; give both or neither",
+            "--mode answer --incident x --take_back --yes",
+            "--yes does nothing with --take_back; leave one of them out",
         ),
         (
             "--target ports --mode test --scheduler tcp://x:1 --jobs 2",
