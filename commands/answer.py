@@ -15,9 +15,7 @@ from zoneinfo import ZoneInfo
 from common.alerts import NORMAL
 from common.answers import (
     ATTACK,
-    EDGE,
     MAINTENANCE,
-    PORTS,
     Answer,
     LevelRange,
     answer_from_json,
@@ -34,6 +32,7 @@ from edge.poll_log import MOST_BYTES_OF_MANY, PollLog
 from edge.quiet import NodeQuiet
 from nodes.names import ALL_NODES
 from nodes.series import RECORD_SECONDS
+from service.answer_files import EDGE, PORTS
 from service.incident_log import IncidentLog
 
 # How many incidents without an answer are listed, and how many ids a message names.

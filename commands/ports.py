@@ -10,12 +10,13 @@ from pathlib import Path
 import influx_utils
 from commands.options import PORT_ANOMALIES, PORT_DETECTORS
 from commands.stores import expected_store, port_source, port_store
-from common.answers import PORTS, load_answers
+from common.answers import load_answers
 from common.calendars import load_windows
 from common.files import UnavailableError, UserError
 from parallel.cluster import Cluster
 from prometheus_utils import PrometheusError, describe_prometheus_error
 from service import loop
+from service.answer_files import PORTS
 from service.incident_log import IncidentLog
 from service.page import Page
 from service.systemd import Ending

@@ -11,7 +11,7 @@ from pathlib import Path
 from commands.collect import collect_first
 from commands.collect_nodes import collect_nodes
 from commands.fleet import nodes_with_folder, selected_nodes
-from common.answers import EDGE, Answer, load_answers
+from common.answers import Answer, load_answers
 from common.calendars import Window, load_windows
 from common.files import UserError, is_there
 from edge import evaluation, sharing
@@ -29,6 +29,7 @@ from nodes.metrics import METRICS, MetricTable
 from nodes.names import ALL_NODES
 from nodes.node import load_node
 from parallel.cluster import Cluster
+from service.answer_files import EDGE
 
 logger = logging.getLogger("find_anomalies")
 

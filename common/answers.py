@@ -39,7 +39,9 @@ MARGIN_MINUTES = 30
 # last; single ones then reach further, since bursts that the node has by itself may come on top.
 MORE_SHARE, MORE_IN_BURSTS = 0.25, 0.5
 # The two halves of the program; an answer is of one, or of both.
-EDGE, PORTS = HALVES = "edge", "ports"
+HALVES = ("edge", "ports")
+# It has no levels that last.
+_WITHOUT_LASTING = "ports"
 _KEYS = ("answer", "half", "nodes", "from", "until", "metrics", "daily", "timezone", "by", "at")
 # The only metric of a port, in bytes per second.
 TRAFFIC_METRIC = "traffic"
@@ -81,7 +83,7 @@ class Answer:
     of series and devices of ports. start, end: ns since 1970. metrics, daily, zone: of the pattern that is
     normal: its levels, its time of day (start and end in minutes, the end may be on the next day), and the
     time zone of that, empty for the one in which the node or port has its days. by, at: who said it and when,
-    as text. half: EDGE or PORTS, empty for both.
+    as text. half: one of HALVES, empty for both.
     """
 
     id: str
@@ -143,7 +145,7 @@ def _clock(minutes: int) -> str:
 
 
 def load_answers(filename: str | Path, half: str) -> tuple[Answer, ...]:
-    """The answers in a file that count in a half, EDGE or PORTS; none if there is no such file.
+    """The answers in a file that count in one of HALVES; none if there is no such file.
 
     Raises UserError, in one line that names the file, the incident, the key and the remedy.
     """
@@ -151,7 +153,7 @@ def load_answers(filename: str | Path, half: str) -> tuple[Answer, ...]:
         return ()
     answers = _checked(filename, loadDictJson(filename, ANSWERS_BYTES))
     found = tuple(answer for answer in answers if answer.half in ("", half))
-    for answer in found if half == PORTS else ():
+    for answer in found if half == _WITHOUT_LASTING else ():
         if (limits := answer.metrics.get(TRAFFIC_METRIC)) and limits.lasting:
             raise UserError(f"{filename}: {shortened(repr(answer.id))}: {_NO_LASTING}")
     return found
@@ -200,7 +202,7 @@ def answer_from_json(name: str, entry: Any) -> Answer:
         )
     zone = _zone(entry) if "timezone" in entry else ""
     metrics = _metrics(entry)
-    if half == PORTS and any(limits.lasting for limits in metrics.values()):
+    if half == _WITHOUT_LASTING and any(limits.lasting for limits in metrics.values()):
         raise ValueError(_NO_LASTING)
     return Answer(name, kind, nodes, start, end, metrics, parse_daily(entry["daily"]), zone, by, at, half)
 

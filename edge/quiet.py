@@ -6,22 +6,17 @@ that is much larger than what a person called normal.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from common.alerts import NORMAL
-from common.answers import ATTACK, EDGE, Answer, LevelRange, load_answers
-from common.calendars import Window, load_windows
-from common.files import UserError
+from common.answers import ATTACK, Answer, LevelRange
+from common.calendars import Window
 from edge.habits import two_thirds
+from service.answer_files import EDGE, AnswerFiles
 from service.log import Notices
-from service.watched import WatchedFiles
-
-logger = logging.getLogger("find_anomalies")
 
 # Levels that last are those of most of so many records.
 LASTING_RECORDS = 20
@@ -111,9 +106,8 @@ class Quiet:
 
 
 class QuietFiles:
-    """The file of answers and the calendar, read again when they change.
+    """The file of answers and the calendar, read again when they change (service/answer_files.py).
 
-    A file that is damaged is logged once; what it said last stays in force, and at the start nothing.
     calendar_file: None for no calendar.
 
         files = QuietFiles("data/answers.json", None, notices)
@@ -121,35 +115,11 @@ class QuietFiles:
     """
 
     def __init__(self, answers_file: str, calendar_file: str | None, notices: Notices) -> None:
-        self._notices = notices
-        loaders: dict[str, tuple[str | None, Callable[[str], Any]]] = {
-            "answers": (answers_file, lambda name: load_answers(name, EDGE)),
-            "calendar": (calendar_file, load_windows),
-        }
-        self._files = {
-            topic: (name, WatchedFiles([name], lambda load=load, name=name: load(name), fall_back=()))
-            for topic, (name, load) in loaders.items()
-            if name
-        }
-        self._quiet = self._loaded()
+        self._files = AnswerFiles(EDGE, answers_file, calendar_file, notices)
+        self._quiet = Quiet(self._files.answers, self._files.windows)
 
     def refresh(self) -> Quiet:
         """What is in force now."""
-        is_new = False
-        for topic, (name, watched) in self._files.items():
-            try:
-                is_new_file = watched.refresh()
-            except UserError as error:
-                self._notices.fault(topic, f"{error}. Until then what it said last stays in force")
-                continue
-            self._notices.mended(topic, f"{name} can be read again")
-            if is_new_file:
-                is_new = True
-                logger.warning("%s: has changed", name)
-        if is_new:
-            self._quiet = self._loaded()
+        if self._files.refresh():
+            self._quiet = Quiet(self._files.answers, self._files.windows)
         return self._quiet
-
-    def _loaded(self) -> Quiet:
-        content = {topic: watched.content for topic, (_, watched) in self._files.items()}
-        return Quiet(content.get("answers", ()), content.get("calendar", ()))

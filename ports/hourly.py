@@ -8,8 +8,6 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from common.answers import PORTS, load_answers
-from common.calendars import load_windows
 from common.files import UnavailableError, UserError
 from ports.calendars import Calendar
 from ports.exporter import PortMetrics
@@ -18,11 +16,11 @@ from ports.notices import PortNotices
 from ports.page import PortsPage
 from ports.sources import Source
 from ports.state import JobState, load_state, save_state
+from service.answer_files import PORTS, AnswerFiles
 from service.incident_log import IncidentLog
 from service.log import Notices
 from service.loop import Turn
 from service.systemd import Ending, watchdog_seconds
-from service.watched import WatchedFiles
 
 logger = logging.getLogger("find_anomalies")
 
@@ -87,17 +85,11 @@ class HourlyJob:
         self._state = load_state(state_file) if state_file else JobState()
         # As it was read last.
         self._calendar = Calendar()
-        self._watched: dict[str, tuple[str, WatchedFiles]] = {}
-        if calendar_file:
-            watched = WatchedFiles([calendar_file], lambda: load_windows(calendar_file))
-            self._watched["calendar"] = calendar_file, watched
-        if answers_file:
-            watched = WatchedFiles([answers_file], lambda: load_answers(answers_file, PORTS), fall_back=())
-            self._watched["answers"] = answers_file, watched
         self._incident_log = IncidentLog(state_file.parent) if state_file else None
         # What was judged but could not be stored.
         self._waiting: tuple[Source, Report] | None = None
         self._port_notices, self._notices = PortNotices(settings), Notices()
+        self._files = AnswerFiles(PORTS, answers_file, calendar_file, self._notices, needs_calendar=True)
         self._next_run = 0.0
 
     def run_once(self) -> None:
@@ -168,19 +160,8 @@ class HourlyJob:
 
     def _read_calendar(self) -> Calendar:
         """The calendar and the answers as they are now, or the last good ones."""
-        for topic, (name, watched) in self._watched.items():
-            is_one = topic == "calendar"
-            try:
-                is_new = watched.refresh()
-            except UserError as error:
-                stays = f"the last good {topic} {'stays' if is_one else 'stay'} in force"
-                self._notices.fault(topic, f"{error}. Until then {stays}")
-            else:
-                self._notices.mended(topic, f"{name} can be read again")
-                if is_new:
-                    logger.warning("%s: the %s %s changed", name, topic, "has" if is_one else "have")
-        content = {topic: watched.content for topic, (_, watched) in self._watched.items()}
-        self._calendar = Calendar(content.get("calendar", ()), content.get("answers", ()))
+        self._files.refresh()
+        self._calendar = Calendar(self._files.windows, self._files.answers)
         return self._calendar
 
     def _publish(self, report: Report) -> None:

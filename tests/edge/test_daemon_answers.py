@@ -39,7 +39,8 @@ def test_an_answer_counts_from_the_next_poll_and_closes_the_incident(
     caplog.clear()
     edge.live(*range(20, SLOTS))
     lines = said(caplog)
-    assert f"{answers}: has changed" in lines
+    (change,) = [line for line in lines if line.startswith(f"{answers}: ")]
+    assert change.startswith(f"{answers}: {entry['id']} keeps ")
     (closes,) = [line for line in lines if "incident" in line]
     assert f"; kept quiet by answer {entry['id']} [{entry['id']}]" in closes
     # All are stored, at the times and with the causes of before.

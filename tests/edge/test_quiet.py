@@ -208,8 +208,8 @@ def test_files_are_read_again_and_a_damaged_one_keeps_what_it_said(
         f"{path}, line 1: not valid JSON (Expecting property name enclosed in double quotes); fix that line"
     )
     assert caplog.messages == [
-        f"{path}: has changed",
-        f"{damaged}. Until then what it said last stays in force",
+        f"{path}: m keeps edge-7 quiet until 2026-03-07T00:00:00Z",
+        f"{damaged}. Until then the last good answers stay in force",
         f"{path} can be read again",
-        f"{path}: has changed",
+        f"{path}: taken back: m",
     ]
