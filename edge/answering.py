@@ -12,6 +12,10 @@ from common.alerts import ALERT
 from common.answers import MORE_IN_BURSTS, LevelRange, widened
 from edge.detector import Verdict
 from edge.quiet import LASTING_RECORDS, NodeQuiet, lasting_ends
+from nodes.series import RECORD_SECONDS
+
+# Two records with a time between them in which there is room for no other.
+_CONSECUTIVE_NS = int(1.5 * RECORD_SECONDS * 1e9)
 
 
 def pattern_of(metrics: Mapping[str, Any], anomalies: Sequence[Verdict]) -> dict[str, LevelRange]:
@@ -50,13 +54,20 @@ class Hidden:
 
 
 def hidden_by(quiet: NodeQuiet, zone: str, verdicts: Iterable[Verdict]) -> Hidden:
-    """What something would have kept quiet of the verdicts on a node, as far as levels are known."""
+    """What something would have kept quiet of the verdicts on a node, in order of time, as far as levels are
+    known. What lasts counts where LASTING_RECORDS of them follow each other.
+    """
     found = Hidden()
+    run: list[Verdict] = []
     for verdict in verdicts:
         if not verdict.is_loud or not verdict.levels:
+            run = []
             continue
+        if run and verdict.time - run[-1].time > _CONSECUTIVE_NS:
+            run = []
+        run = [*run[1 - LASTING_RECORDS :], verdict]
         causes = verdict.causes or (max(verdict.levels, key=lambda name: verdict.shares.get(name, 0.0)),)
-        recent = dict.fromkeys(causes, np.empty(0))
+        recent = {name: np.array([one.levels.get(name, np.nan) for one in run]) for name in causes}
         if quiet.covers(verdict.time, zone, causes, verdict.levels, recent):
             found.anomalies += 1
             found.alerts += verdict.status == ALERT

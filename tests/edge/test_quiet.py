@@ -16,7 +16,7 @@ from common.calendars import load_windows
 from common.times import parse_time
 from edge.answering import hidden_by, pattern_of
 from edge.bundle import load_bundle
-from edge.detector import _behind_overall
+from edge.detector import Verdict, _behind_overall
 from edge.monitor import Judged
 from edge.paths import DEFAULT_MODEL
 from edge.poll_log import Polled, PollLog
@@ -136,6 +136,19 @@ def test_the_same_load_alerts_never_again_and_twice_as_much_always(bundle, thres
     alerts = sum(one.status == "alert" for one in verdicts)
     hidden = hidden_by(NodeQuiet((answer,)), "UTC", verdicts)
     assert (hidden.anomalies, hidden.alerts) == (sum(one.is_anomaly for one in verdicts), alerts)
+
+
+def test_what_lasts_counts_in_what_would_have_been_hidden() -> None:
+    """Of 30 records in a row, the last 11 have 20 that are too large for what may last; a gap begins anew."""
+    limits = {"cpu": LevelRange(0, 60, LevelRange(0, 40))}
+    quiet = NodeQuiet((Answer("a", "normal", ("*",), NOON, NOON + MINUTE, limits),))
+
+    def hidden(*gaps: int) -> int:
+        times = [NOON + (number + sum(one <= number for one in gaps)) * MINUTE // 4 for number in range(30)]
+        verdicts = [Verdict(time, "alert", ("cpu",), (), {}, {}, levels={"cpu": 50.0}) for time in times]
+        return hidden_by(quiet, "UTC", verdicts).alerts
+
+    assert (hidden(), hidden(15), hidden(25)) == (19, 30, 24)
 
 
 def test_an_open_incident_closes_when_it_is_answered_and_says_why(bundle, thresholds) -> None:
