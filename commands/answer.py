@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -33,6 +34,7 @@ from edge.quiet import NodeQuiet
 from nodes.names import ALL_NODES
 from nodes.series import RECORD_SECONDS
 from service.answer_files import EDGE, PORTS
+from service.idle_answers import with_nearest, without_match
 from service.incident_log import IncidentLog
 
 # How many incidents without an answer are listed, and how many ids a message names.
@@ -160,6 +162,7 @@ def _write_maintenance(options: argparse.Namespace, half: str) -> None:
     if options.until <= max(start, now):
         raise UserError("--until is over already; give a time to come, like 2h or 2023-01-31T22:00:00Z")
     names = ["*" if name == ALL_NODES else name for name in options.node]
+    _note_names(options, half, names)
     given = _said(half, MAINTENANCE, names, start * SECOND_NS, options.until * SECOND_NS)
     about = names[0] if len(names) == 1 and names[0] != "*" else MAINTENANCE
     name = f"{about}@{datetime.fromtimestamp(now, ZoneInfo('UTC')):%Y%m%dT%H%M%SZ}"
@@ -168,6 +171,26 @@ def _write_maintenance(options: argparse.Namespace, half: str) -> None:
         f"{options.answers_file}: {', '.join(names)} is quiet until {given['until']}; anomalies are still"
         f" stored. --incident {name} --take_back ends it"
     )
+
+
+def _note_names(options: argparse.Namespace, half: str, patterns: Sequence[str]) -> None:
+    """Say which nodes, series or devices are not known; a new one may be right all the same."""
+    known = {
+        str(one["node"]) for one in IncidentLog(options.state_dir).read().values() if one["half"] == half
+    }
+    if half == PORTS:
+        from ports.series import port_tags
+        from ports.state import load_state
+
+        known |= {series for series, _ in load_state(Path(options.state_dir) / "ports.json").judged}
+        known |= {port_tags(one)["device"] for one in known if one}
+    known -= {""}
+    wrong = without_match(patterns, known) if known else [one for one in patterns if one != "*"]
+    if wrong and not known:
+        print(f"{options.state_dir} has no names yet, so that {', '.join(wrong)} cannot be checked")
+    elif wrong:
+        told = "; ".join(with_nearest("", one, known).strip() for one in wrong)
+        print(f"{options.state_dir} does not know these names, which may be new or wrong: {told}")
 
 
 def _write_normal(options: argparse.Namespace, half: str, entry: Mapping[str, Any], entries: Entries) -> None:

@@ -214,6 +214,7 @@ class Daemon:
         self._is_first_poll, was_first_poll = False, self._is_first_poll
         self.delivery.look_after_store()
         quiet = self._quiet.refresh()
+        self._quiet.check(self.nodes.watches, self._metric_names)
         for name, watch in self.nodes.watches.items():
             watch.monitor.judge.quiet = quiet.of(name)
             with ABOUT_NODE.node(name):
@@ -232,6 +233,9 @@ class Daemon:
             if not is_one_server:
                 self._notices.mended(self._source.name, f"{self._source.name} is reachable again")
         return not self._send() or is_away
+
+    def _metric_names(self) -> set[str]:
+        return {name for watch in self.nodes.watches.values() for name in watch.bundle.metrics}
 
     def _read(self, is_first_poll: bool) -> bool:
         """Read and judge what has come. Returns whether the source could be read."""

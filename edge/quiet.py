@@ -6,7 +6,7 @@ that is much larger than what a person called normal.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from common.answers import ATTACK, Answer, LevelRange
 from common.calendars import Window
 from edge.habits import two_thirds
 from service.answer_files import EDGE, AnswerFiles
+from service.idle_answers import note_idle
 from service.log import Notices
 
 # Levels that last are those of most of so many records.
@@ -115,6 +116,9 @@ class QuietFiles:
     """
 
     def __init__(self, answers_file: str, calendar_file: str | None, notices: Notices) -> None:
+        self._notices = notices
+        # What was in force at the last check, and of how many nodes.
+        self._checked: tuple[Quiet | None, int] = None, 0
         self._files = AnswerFiles(EDGE, answers_file, calendar_file, notices)
         self._quiet = Quiet(self._files.answers, self._files.windows)
 
@@ -123,3 +127,13 @@ class QuietFiles:
         if self._files.refresh():
             self._quiet = Quiet(self._files.answers, self._files.windows)
         return self._quiet
+
+    def check(self, names: Collection[str], metrics: Callable[[], Collection[str]]) -> None:
+        """Log what does nothing, if the files are new, or nodes.
+
+        names: of the nodes that are watched, empty for the only one. metrics: the names of theirs.
+        """
+        now = self._quiet, len(names)
+        if names and now != self._checked:
+            self._checked = now
+            note_idle(self._notices, EDGE, self._files.answers, self._files.windows, names, metrics())

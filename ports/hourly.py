@@ -8,15 +8,18 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from common.answers import TRAFFIC_METRIC
 from common.files import UnavailableError, UserError
 from ports.calendars import Calendar
 from ports.exporter import PortMetrics
 from ports.judging import JudgingSettings, Report, judge_new
 from ports.notices import PortNotices
 from ports.page import PortsPage
+from ports.series import port_tags
 from ports.sources import Source
 from ports.state import JobState, load_state, save_state
 from service.answer_files import PORTS, AnswerFiles
+from service.idle_answers import note_idle
 from service.incident_log import IncidentLog
 from service.log import Notices
 from service.loop import Turn
@@ -155,6 +158,7 @@ class HourlyJob:
         with self._faults_of_server():
             source = self._open_source()
             report = judge_new(source, self._settings, self._state, self._read_calendar())
+        self._note_idle(source.names())
         self._port_notices.show(report)
         return source, report
 
@@ -163,6 +167,13 @@ class HourlyJob:
         self._files.refresh()
         self._calendar = Calendar(self._files.windows, self._files.answers)
         return self._calendar
+
+    def _note_idle(self, series: Sequence[str]) -> None:
+        """Log answers and windows of what is not there."""
+        names = {*series, *(port_tags(one)["device"] for one in series)}
+        answers, windows = self._files.answers, self._files.windows
+        if series:
+            note_idle(self._notices, PORTS, answers, windows, names, (TRAFFIC_METRIC,))
 
     def _publish(self, report: Report) -> None:
         """Tell other programs which incidents have opened and closed."""

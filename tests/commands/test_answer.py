@@ -190,6 +190,17 @@ def _then(look: Callable[[str, str], tuple[Answer, ...]]) -> Callable[[str, str]
     return lambda filename, half: next(ways)(filename, half)
 
 
+def test_names_that_are_not_known_are_told(answering: Answering) -> None:
+    words = ("--maintenance", "--until", "1h", "--node")
+    assert answering(*words, "edge-77")[1].splitlines()[0] == (
+        "DIR does not know these names, which may be new or wrong: edge-77, did you mean edge-7?"
+    )
+    assert answering(*words, "edge-?")[1].startswith("DIR/answers.json: ")
+    assert answering(*words, "sw1", target="ports")[1].startswith(
+        "DIR has no names yet, so that sw1 cannot be checked\n"
+    )
+
+
 def test_a_maintenance_of_more_than_a_month_is_asked_about(answering: Answering, tmp_path: Path) -> None:
     words = ("--maintenance", "--node", "edge-7", "--until")
     code, said, fault = answering(*words, "32d")

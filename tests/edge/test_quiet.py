@@ -217,10 +217,17 @@ def test_files_are_read_again_and_a_damaged_one_keeps_what_it_said(
     assert write("{", 2).others[0].id == "m"
     assert write("{", 3).others[0].id == "m"
     assert write("{}", 4) is None
+    assert write(json.dumps({"m": {**entry, "until": "2200-01-01", "nodes": ["edge-9"]}}), 5) is None
+    changes = len(caplog.messages)
+    for _ in range(2):
+        files.check(["edge-7"], lambda: ["cpu"])
+    assert caplog.messages[changes:] == [
+        "nothing that is watched has these names: answer m: node edge-9, did you mean edge-7?"
+    ]
     damaged = (
         f"{path}, line 1: not valid JSON (Expecting property name enclosed in double quotes); fix that line"
     )
-    assert caplog.messages == [
+    assert caplog.messages[: changes - 1] == [
         f"{path}: m keeps edge-7 quiet until 2026-03-07T00:00:00Z",
         f"{damaged}. Until then the last good answers stay in force",
         f"{path} can be read again",

@@ -454,6 +454,14 @@ def test_the_hourly_job_reads_a_changed_calendar_and_keeps_the_last_good_one(
     assert (alerts(), said()) == (0, [])
     mended = [f"{calendar} can be read again", f"{calendar}: taken back: new line"]
     assert (alerts({}), said()) == (29, [*mended, *incidents(10)])
+    typo = {"typo": {"daily": "01:00-02:00", "series": ["1_1_uot"]}}
+    idle = (
+        "nothing that is watched has these names: window typo: series or device 1_1_uot,"
+        " did you mean 1_1_out?"
+    )
+    days = iter((11, 12))
+    assert (alerts(typo), said()) == (0, [f"{calendar}: the window typo keeps alerts quiet", idle])
+    assert (alerts(), [one for one in said() if one == idle]) == (0, [])
 
 
 def test_training_names_windows_that_concern_no_series(
