@@ -16,6 +16,7 @@ import pytest
 
 from common.files import UserError
 from lab.influxd import free_port
+from service import page
 from service.incident_log import IncidentLog
 from service.page import PAGE_FOLDER, Page, ShownIncidents, notes_json
 from service.scrapes import ScrapeServer
@@ -138,6 +139,32 @@ def test_an_answer_is_made_once_for_all_until_there_is_something_new(served: tup
     data.version += 1
     assert ask(port, "GET /now?number=7")[0] == "200 OK"
     assert data.made == made + 2
+
+
+def test_a_slow_route_holds_up_no_other_one_and_who_waits_for_it_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert page.BUSY_SECONDS <= ScrapeServer.SECONDS - 1
+    monkeypatch.setattr(page, "BUSY_SECONDS", 0.01)
+    begun, let_go = threading.Event(), threading.Event()
+
+    def slow(words: Mapping[str, str]) -> bytes:
+        begun.set()
+        assert let_go.wait(10)
+        return b"{}"
+
+    port = free_port("127.0.0.1")
+    Page({"/now": lambda words: b"[]", "/port": slow}, lambda: 1).serve("127.0.0.1", port)
+    found: list[tuple] = []
+    first = threading.Thread(target=lambda: found.append(ask(port, "GET /port")))
+    first.start()
+    assert begun.wait(10)
+    status, _, body = ask(port, "GET /port?name=other")
+    assert (status, body) == ("503 Service Unavailable", b"Too many ask at once\n")
+    assert ask(port, "GET /now")[::2] == ("200 OK", b"[]")
+    let_go.set()
+    first.join(10)
+    assert found[0][::2] == ("200 OK", b"{}")
 
 
 def test_who_takes_gzip_gets_it(served: tuple[Data, int]) -> None:
