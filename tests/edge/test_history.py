@@ -52,6 +52,14 @@ def test_a_restart_and_a_record_judged_twice_leave_each_record_once(tmp_path: Pa
     assert times_of(again, "a") == times_of(History(tmp_path), "a") == [15, 30]
 
 
+def test_a_question_with_nothing_newer_hides_nothing_from_the_next_one(tmp_path: Path) -> None:
+    History(tmp_path).add(METRICS, ["a", "a"], rows(15, 30))
+    again = History(tmp_path)
+    assert times_of(again, "a", since=30) == []
+    assert times_of(again, "a", since=15) == [30]
+    assert times_of(again, "a") == [15, 30]
+
+
 @pytest.mark.parametrize("torn", [1, ROW_BYTES - 1])
 def test_a_row_that_a_crash_has_torn_is_cut_off(tmp_path: Path, torn: int) -> None:
     History(tmp_path).add(METRICS, ["a", "a"], rows(15, 30))
