@@ -161,7 +161,9 @@ class History:
             with contextlib.suppress(OSError):
                 found = file.path.stat()
                 total += found.st_size
-                is_growing = any(file is one for one, _ in self._growing.values())
+                is_growing = any(
+                    file is one and now < begun + FILE_SECONDS for one, begun in self._growing.values()
+                )
                 if is_growing or (total <= self._most_bytes and found.st_mtime > now - KEPT_SECONDS):
                     kept.append(file)
         self._files = tuple(reversed(kept))

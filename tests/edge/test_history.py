@@ -109,6 +109,16 @@ def test_files_of_yesterday_go(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_the_file_of_metrics_that_are_no_longer_in_use_goes_as_any_other(tmp_path: Path) -> None:
+    now = [1e9]
+    history = History(tmp_path, clock=lambda: now[0])
+    history.add(("mem",), ["a"], np.ones(1, row_type(1)))
+    (old,) = tmp_path.iterdir()
+    now[0] = old.stat().st_mtime + 24 * 3600 + 1
+    history.add(METRICS, ["a"], rows(30))
+    assert [path.name for path in tmp_path.iterdir()] == ["00000002.rows"]
+
+
 def test_a_new_node_and_new_metrics_begin_a_file_and_older_metrics_are_not_mixed_in(tmp_path: Path) -> None:
     history = History(tmp_path)
     history.add(METRICS, ["a"], rows(15))
