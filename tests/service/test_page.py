@@ -260,7 +260,9 @@ def test_a_port_that_is_taken_is_one_line() -> None:
 
 
 def entry(name: str, ended: str | None = None, members: list[str] | None = None, half: str = "edge") -> dict:
-    found = {"id": name, "half": half, "opened": f"2026-03-06T12:00:0{len(name)}Z", "ended": ended}
+    opened = f"2026-03-06T12:00:0{len(name)}Z"
+    found = {"id": name, "half": half, "node": "", "cause": "cpu", "began": opened, "opened": opened}
+    found |= {"last": opened, "ended": ended, "why": "cpu 98 %", "metrics": {}}
     return found | ({"members": members} if members else {})
 
 
