@@ -88,6 +88,10 @@ class EdgePage:
         self._standing = Standing(clock(), fault="there was no poll yet")
         # Name -> the metrics that are unknown in its newest record.
         self._unknown: dict[str, tuple[str, ...]] = {}
+        # Equal tables of metrics -> the first of them; name -> its table, and the first that equals it. To compare
+        # two takes longer than to judge a record.
+        self._firsts: dict[MetricTable, MetricTable] = {}
+        self._tables: dict[str, tuple[MetricTable, MetricTable]] = {}
         # Name -> model and thresholds, and the metrics that are blind with them.
         self._blind: dict[str, tuple[Bundle, Mapping[str, float], list[str]]] = {}
 
@@ -104,18 +108,25 @@ class EdgePage:
 
     def add(self, polled: Sequence[tuple[str, Watch, Found]]) -> None:
         """Keep the records that a poll found of nodes. Raises OSError if they cannot be written."""
-        groups: dict[tuple[str, ...], list[tuple[str, Watch, Verdict]]] = {}
+        groups: dict[int, list[tuple[str, Watch, Verdict]]] = {}
         for name, watch, found in polled:
+            table = self._first_equal(name, watch.bundle.metrics)
             for verdict in found.verdicts:
-                groups.setdefault(tuple(watch.bundle.metrics), []).append((name, watch, verdict))
+                groups.setdefault(id(table), []).append((name, watch, verdict))
             if found.judged:
                 newest = found.judged[-1].verdict
                 is_unknown = newest.unknown or newest.status == UNKNOWN
                 self._unknown[name] = (newest.unknown or tuple(watch.bundle.metrics)) if is_unknown else ()
-        for metrics, group in groups.items():
+        for group in groups.values():
             names, watches, verdicts = zip(*group, strict=True)
             rows = rows_of([one.bundle for one in watches], [one.thresholds for one in watches], verdicts)
-            self.history.add(metrics, names, rows)
+            self.history.add(tuple(watches[0].bundle.metrics), names, rows)
+
+    def _first_equal(self, name: str, table: MetricTable) -> MetricTable:
+        kept = self._tables.get(name)
+        if kept is None or kept[0] is not table:
+            kept = self._tables[name] = table, self._firsts.setdefault(table, table)
+        return kept[1]
 
     def standing_of(self, name: str, watch: Watch, status: str | None) -> NodeStanding:
         """How a node stands. status: of its newest record, or what it is instead; None if there is none."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +22,7 @@ from edge.paths import DEFAULT_MODEL
 from edge.thresholds import load_thresholds
 from lab.browser import Browser, find_browser
 from lab.influxd import Influxd, free_port
-from nodes.metrics import METRICS
+from nodes.metrics import METRICS, MetricTable
 from service.incident_log import IncidentLog
 from service.page import Page
 from tests.support.edge_daemon import ATTACKED, FIRST, INTERVAL, ROOT, SECOND, Edge
@@ -77,6 +79,23 @@ def test_a_row_keeps_what_the_detector_compared_with_the_threshold() -> None:
     assert np.isnan(found["evidence"][0, list(names).index("net_up")])
     assert found["marks"][0].tolist() == [1, 0, 0, 0, 2, 0, 0, 0]
     assert (found["status"][0], found["is_quiet"][0]) == (2, 0)
+
+
+def test_nodes_whose_metrics_have_the_same_names_but_are_others_are_kept_apart(tmp_path: Path) -> None:
+    bundle, thresholds = load_bundle(DEFAULT_MODEL), load_thresholds(ROOT / "data/thresholds.json")
+    # Deviations of less than 90 points do not count here.
+    calm = MetricTable((replace(METRICS["cpu"], least=90.0), *list(METRICS.values())[1:]))
+    bundles = {"a": bundle, "b": replace(bundle, metrics=calm), "c": bundle}
+    one = verdict(15)
+    found = SimpleNamespace(verdicts=[one], judged=[])
+    page = EdgePage(History(tmp_path), IncidentLog(tmp_path), INTERVAL)
+    page.add(
+        [(name, SimpleNamespace(bundle=of, thresholds=thresholds), found) for name, of in bundles.items()]
+    )
+    alone = {name: rows_of([of], [thresholds], [one])["levels"][0] for name, of in bundles.items()}
+    assert alone["a"][0, 3] != alone["b"][0, 3]
+    for name, levels in alone.items():
+        np.testing.assert_array_equal(page.history.read(name, 0)[1]["levels"][0], levels)
 
 
 @needs_browser
