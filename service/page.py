@@ -77,6 +77,8 @@ class Page:
     ) -> None:
         self._routes, self._version = routes, version
         self._names = {"localhost", address.lower(), socket.gethostname().lower()}
+        # The name server may be slow, or away.
+        threading.Thread(target=self._learn_name, name="name of host", daemon=True).start()
         self._files: dict[str, Sent] = {}
         for path in PAGE_FOLDER.iterdir():
             if kind := CONTENT_TYPES.get(path.suffix):
@@ -109,17 +111,22 @@ class Page:
         return [] if method == "HEAD" else [body]
 
     def _is_for_us(self, host: str) -> bool:
-        """Whether a browser was sent here by an address or a name of this host.
+        """Whether a browser was sent here by an address or a name of this host: the short one, the full one, or
+        the short one with any domain.
 
         A web page of somebody else, whose name was changed to mean this host, comes with its own name.
         """
         name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
-        name = name.lower().strip("[]")
+        name = name.lower().strip("[]").rstrip(".")
         try:
             ipaddress.ip_address(name)
         except ValueError:
-            return name in self._names
+            short = socket.gethostname().lower().partition(".")[0]
+            return name in self._names or (name.partition(".")[0] == short != "localhost")
         return True
+
+    def _learn_name(self) -> None:
+        self._names.add(socket.getfqdn().lower())
 
     def _send(
         self, found: Sent, environ: Mapping[str, Any], headers: list[tuple[str, str]]

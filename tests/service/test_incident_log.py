@@ -27,7 +27,11 @@ def test_the_newest_entry_of_each_incident_is_read_in_the_order_in_which_they_op
 @pytest.mark.parametrize("key", ["id", *WHOLE])
 def test_an_entry_that_lacks_something_is_left_out(tmp_path: Path, key: str) -> None:
     whole = WHOLE | {"id": "a"}
-    lines = [whole, {name: one for name, one in whole.items() if name != key} | {"other": 1}, whole | {key: 5}]
+    lines = [
+        whole,
+        {name: one for name, one in whole.items() if name != key} | {"other": 1},
+        whole | {key: 5},
+    ]
     (tmp_path / "incidents.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in lines))
     assert IncidentLog(tmp_path).read() == {"a": whole}
 

@@ -114,6 +114,10 @@ def test_head_is_get_without_the_body(served: tuple[Data, int]) -> None:
         ("[::1]", "200 OK"),
         ("192.0.2.7", "200 OK"),
         (socket.gethostname(), "200 OK"),
+        (f"{socket.gethostname().upper()}.lan:9106", "200 OK"),
+        (f"{socket.gethostname()}.edge.example.", "200 OK"),
+        (f"not-{socket.gethostname()}.lan", "403 Forbidden"),
+        (f"evil.{socket.gethostname()}", "403 Forbidden"),
         ("evil.example", "403 Forbidden"),
         ("evil.example:9106", "403 Forbidden"),
         ("localhost.evil.example", "403 Forbidden"),
@@ -125,6 +129,37 @@ def test_a_name_that_is_not_of_this_host_gets_nothing(
     served: tuple[Data, int], host: str, status: str
 ) -> None:
     assert ask(served[1], host=host)[0] == status
+
+
+def test_the_full_name_is_known_as_soon_as_the_name_server_has_said_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked, let_go = threading.Event(), threading.Event()
+
+    def full_name(name: str = "") -> str:
+        if name:
+            return name
+        asked.set()
+        assert let_go.wait(10)
+        return "Other.Name.Example"
+
+    monkeypatch.setattr(socket, "getfqdn", full_name)
+    port = free_port("127.0.0.1")
+    Page({}, lambda: 1).serve("127.0.0.1", port)
+    assert asked.wait(10)
+    # What asks it does not hold up the start.
+    assert ask(port, "GET /", host="other.name.example")[0] == "403 Forbidden"
+    (learner,) = [one for one in threading.enumerate() if one.name == "name of host"]
+    let_go.set()
+    learner.join(10)
+    assert ask(port, "GET /", host="other.name.example:9106")[0] == "200 OK"
+
+
+def test_a_host_that_is_called_localhost_has_no_domains(
+    served: tuple[Data, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "localhost")
+    assert ask(served[1], host="localhost.evil.example")[0] == "403 Forbidden"
 
 
 def test_an_answer_is_made_once_for_all_until_there_is_something_new(served: tuple[Data, int]) -> None:
