@@ -88,8 +88,8 @@ class EdgePage:
         self._standing = Standing(clock(), fault="there was no poll yet")
         # Name -> the metrics that are unknown in its newest record.
         self._unknown: dict[str, tuple[str, ...]] = {}
-        # Equal tables of metrics -> the first of them; name -> its table, and the first that equals it. To compare
-        # two takes longer than to judge a record.
+        # Equal tables of metrics -> the first of them; name -> its table, and the first that equals it. To
+        # compare two takes longer than to judge a record.
         self._firsts: dict[MetricTable, MetricTable] = {}
         self._tables: dict[str, tuple[MetricTable, MetricTable]] = {}
         # Name -> model and thresholds, and the metrics that are blind with them.

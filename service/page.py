@@ -111,8 +111,8 @@ class Page:
         return [] if method == "HEAD" else [body]
 
     def _is_for_us(self, host: str) -> bool:
-        """Whether a browser was sent here by an address or a name of this host: the short one, the full one, or
-        the short one with any domain.
+        """Whether a browser was sent here by an address or a name of this host: the short one, the full one,
+        or the short one with any domain.
 
         A web page of somebody else, whose name was changed to mean this host, comes with its own name.
         """

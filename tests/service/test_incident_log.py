@@ -7,7 +7,6 @@ import pytest
 
 from service.incident_log import IncidentLog
 
-
 MOMENT = "2026-03-06T12:00:00Z"
 WHOLE = {"half": "edge", "node": "", "cause": "cpu", "began": MOMENT, "opened": MOMENT, "last": MOMENT}
 WHOLE |= {"ended": None, "why": "cpu 98 %", "metrics": {}}
