@@ -30,7 +30,7 @@ def format_time(nanoseconds: int) -> str:
 
 def format_duration(seconds: float) -> str:
     """Such as 17 min 45 s."""
-    minutes, rest = divmod(int(seconds), 60)
+    minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     parts = [(hours, "h"), (minutes, "min"), (rest, "s")]
     return " ".join(f"{number} {unit}" for number, unit in parts if number) or "0 s"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+_MOST_MORE_DIGITS = 4
 _PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
@@ -14,16 +15,21 @@ def describe_amount(unit: str, value: float) -> str:
 
 
 def describe_ends(unit: str, value: float, low: float, high: float) -> str:
-    """Two ends in the unit in which `value` is described: such as `5-9`; in their own, if that is another."""
+    """Two ends in the unit in which `value` is described, such as `5-9`; with their own, if another."""
     divisor, of_value = _scale(unit, value)
-    if math.isfinite(high) and (own := _scale(unit, high)) and own[0] > divisor:
+    if math.isfinite(high) and (own := _scale(unit, high)) and own[0] != divisor:
         divisor, of_value = own
         return f"{_joined(low / divisor, high / divisor)} {of_value}"
     return _joined(low / divisor, high / divisor)
 
 
 def _joined(low: float, high: float) -> str:
-    return (" to " if low < 0 else "-").join(map(_figure, (low, high)))
+    """With more digits where the ends would else look equal."""
+    for more in range(_MOST_MORE_DIGITS + 1):
+        ends = [_figure(end, more) for end in (low, high)]
+        if ends[0] != ends[1] or low == high:
+            break
+    return (" to " if low < 0 else "-").join(ends)
 
 
 def _scale(unit: str, value: float) -> tuple[float, str]:
@@ -35,9 +41,9 @@ def _scale(unit: str, value: float) -> tuple[float, str]:
     return 1.0, unit
 
 
-def _figure(value: float) -> str:
-    """Three digits at most, as a person says them."""
+def _figure(value: float, more: int = 0) -> str:
+    """As a person says it, or with so many digits more."""
     if not math.isfinite(value):
         return "unknown" if math.isnan(value) else "any"
     digits = 0 if abs(value) >= 10 else 1 if abs(value) >= 1 else 2
-    return f"{round(value, digits):g}"
+    return f"{round(value, digits + more):.9g}"

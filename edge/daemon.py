@@ -136,7 +136,7 @@ class Daemon:
             self._expected = ExpectedDelivery(client, settings.database, queue, exporter, self._notices)
         self.poll_log = PollLog(store.path.parent, MOST_BYTES if self._has_one else MOST_BYTES_OF_MANY)
         self._incident_log = IncidentLog(store.path.parent)
-        self._is_connected = False
+        self._is_connected = self._is_source_away = False
         self._is_first_poll = True
         self._is_frozen = False
         self._status = ""
@@ -206,7 +206,7 @@ class Daemon:
         """Do one poll, whatever comes of it. Returns whether a server is away."""
         is_away = self._poll()
         if self._page is not None:
-            self._show(self._page, is_away)
+            self._show(self._page)
         return is_away
 
     def _poll(self) -> bool:
@@ -223,7 +223,7 @@ class Daemon:
                     self._exporter.show_sensitivity(bundle.curves, thresholds, bundle.metrics, name)
                     self._exporter.show_foreign_thresholds(watch.has_foreign_thresholds, name)
         is_one_server = self._source.name == self._store_name
-        is_away = not self._read(was_first_poll)
+        is_away = self._is_source_away = not self._read(was_first_poll)
         self._gathered.log()
         if is_away and is_one_server:
             return True
@@ -420,7 +420,7 @@ class Daemon:
         elif not self.nodes.waiting:
             self._notices.mended("waiting", "all nodes are watched")
 
-    def _show(self, page: EdgePage, is_away: bool) -> None:
+    def _show(self, page: EdgePage) -> None:
         """Show how things stand after a poll."""
         statuses = self._newest_statuses
         nodes = {
@@ -429,7 +429,7 @@ class Daemon:
         }
         without_model = set(self.nodes.without_model)
         waiting = {name: WITHOUT_MODEL if name in without_model else FAILING for name in self.nodes.waiting}
-        fault = self._status if is_away or statuses.get("") == FAILING else ""
+        fault = self._status if self._is_source_away or statuses.get("") == FAILING else ""
         page.show(nodes, waiting, self._many.open_entries, fault)
 
     def _draw(self, alerts: dict[str, list[Alert]]) -> None:

@@ -60,6 +60,7 @@ class Verdict:
     actual, predicted: (features,), as in Scores.
     quiet: what keeps an anomaly from counting for an alert; empty if nothing does.
     levels: metric -> its level in its unit; of an anomaly alone.
+    behind: of an anomaly without causes, the metrics without which `overall` would not be over its threshold.
     """
 
     time: int
@@ -76,6 +77,7 @@ class Verdict:
     predicted: np.ndarray = field(default_factory=lambda: np.empty(0), compare=False, repr=False)
     quiet: str = ""
     levels: dict[str, float] = field(default_factory=dict, compare=False, repr=False)
+    behind: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def is_loud(self) -> bool:
@@ -146,10 +148,11 @@ def _verdicts(
     for i, (time, stored, row) in enumerate(zip(times, values, rows, strict=False)):
         causes = tuple(itertools.compress(names[:-1], over[i])) if are_over[i] else ()
         levels = _levels(scores.metrics, physical[i]) if are_over[i] else {}
-        kept = ""
-        if quiet and are_over[i]:
+        behind: tuple[str, ...] = ()
+        if are_over[i] and not causes:
             limit = limits[min(i, len(limits) - 1), -1]
-            kept = quiet(i, causes or _behind_overall(scores.metrics, window[i], record[i], limit), levels)
+            behind = _behind_overall(scores.metrics, window[i], record[i], limit)
+        kept = quiet(i, causes or behind, levels) if quiet and are_over[i] else ""
         status = row.quiet() if kept else row.status(are_over[i], are_unknown[i])
         verdicts.append(
             Verdict(
@@ -168,6 +171,7 @@ def _verdicts(
                 predicted=scores.predicted[i].copy(),
                 quiet=kept,
                 levels=levels,
+                behind=behind,
             )
         )
     return verdicts

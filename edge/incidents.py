@@ -337,7 +337,10 @@ class Incidents:
         )
 
     def _close(self, quiet: str = "") -> str:
-        closed = self.newest = replace(self._open, is_open=False)
+        ended = self._open
+        # How long it has lasted is known now, and what else came.
+        why = describe(ended.found, self._metrics, ended.causes, self._node, ended.last)
+        closed = self.newest = replace(ended, is_open=False, why=why)
         lasted = format_duration((closed.last - closed.began) / 1e9)
         peaks = ", ".join(
             f"{name} {closed.peaks[name]:.1f}"

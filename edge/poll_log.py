@@ -146,6 +146,7 @@ def _content(verdict: Verdict) -> dict[str, Any]:
         "is_alert_up": verdict.is_alert_up,
         # Of an anomaly alone.
         **({"levels": _finite(verdict.levels)} if verdict.levels else {}),
+        **({"behind": list(verdict.behind)} if verdict.behind else {}),
         **({"quiet": verdict.quiet} if verdict.quiet else {}),
         "actual": _numbers(verdict.actual.tolist()),
         "predicted": _numbers(verdict.predicted.tolist()),
@@ -178,6 +179,7 @@ def _verdict(content: Any) -> Verdict:
         predicted=_array(one["predicted"]),
         quiet=text(one.get("quiet", "")),
         levels=_known(one.get("levels", {})),
+        behind=tuple(map(text, one.get("behind", ()))),
     )
 
 

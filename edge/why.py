@@ -90,7 +90,7 @@ class Deviation:
 
 
 def deviations(bundle: Bundle, thresholds: Mapping[str, float], anomaly: Verdict) -> dict[str, Deviation]:
-    """Metric -> what an anomaly shows of it: of its causes, or else of the metric nearest to an anomaly."""
+    """Metric -> what an anomaly shows of it: of its causes, or else of the metrics behind `overall`."""
     levels = levels_of(bundle, thresholds, anomaly)
     lasting = lasting_levels(bundle, thresholds, anomaly.time)
     nearest = max(bundle.metrics, key=lambda name: _known(anomaly.shares[name]))
@@ -101,7 +101,7 @@ def deviations(bundle: Bundle, thresholds: Mapping[str, float], anomaly: Verdict
             levels[name],
             lasting.get(name, (levels[name].low, levels[name].high)),
         )
-        for name in anomaly.causes or (nearest,)
+        for name in anomaly.causes or anomaly.behind or (nearest,)
     }
 
 

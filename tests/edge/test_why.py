@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from common.alerts import ALERT, ANOMALY
+from edge.bundle import load_bundle
 from edge.detector import Verdict
 from edge.incidents import Incidents
 from edge.levels import Level, describe_band, describe_level
-from edge.why import Deviation, describe
+from edge.paths import DEFAULT_MODEL
+from edge.why import Deviation, describe, deviations
 from nodes.metrics import METRICS
 from tests.support.metrics import NAMES, THRESHOLD_KEYS
 
@@ -46,6 +49,10 @@ def test_a_level_has_the_unit_that_is_easy_to_read(metric: str, value: float, te
 def test_a_band_has_the_unit_of_its_level() -> None:
     assert describe_band(METRICS["net_up"], 12.34e6, 0.0, 2.1e6) == "0-2.1"
     assert describe_band(METRICS["cpu"], 98.0, 5.2, 9.04) == "5.2-9"
+    # In a unit of its own, if that is another, and with more digits where they are all that differs.
+    assert describe_band(METRICS["net_up"], 5.6e6, 0.0, 12_345.0) == "0-12 kB/s"
+    assert describe_band(METRICS["mem"], 100.0, 88.7416, 88.8798) == "88.7-88.9"
+    assert describe_band(METRICS["mem"], 88.7, 88.7, 88.7) == "89-89"
     assert describe_band(replace(METRICS["cpu"], unit="dBm"), -90.0, -80.0, -70.5) == "-80 to -70"
 
 
@@ -134,7 +141,8 @@ def test_an_incident_keeps_its_reason_and_its_id_from_beginning_to_end_also_over
         "opened": "2026-03-06T12:00:45Z",
         "last": "2026-03-06T12:01:15Z",
         "ended": "2026-03-06T12:01:15Z",
-        "why": why,
+        # How long it has lasted is known by then.
+        "why": "cpu 98 % (expected 5.2-9) on edge-7 for 1 min 15 s",
     }
 
 
@@ -148,3 +156,16 @@ def test_what_is_kept_quiet_opens_no_incident_and_holds_none_open() -> None:
         )
     assert [line.split()[2] for line in lines] == ["opens:", "closes:"]
     assert not incidents.is_open
+
+
+def test_an_anomaly_without_a_cause_is_told_by_the_metrics_behind_it_and_not_by_the_nearest() -> None:
+    shipped = load_bundle(DEFAULT_MODEL)
+    names = [*shipped.metrics, "overall"]
+    shares = dict.fromkeys(names, 0.1) | {"mem": 0.95, "cpu": 0.8}
+    middle = np.full(len(shipped.features), 0.5)
+    anomaly = Verdict(
+        START, ANOMALY, (), (), {}, {}, shares=shares, actual=middle, predicted=middle, behind=("cpu",)
+    )
+    thresholds = dict.fromkeys(shipped.metrics.threshold_keys.values(), 0.1)
+    assert list(deviations(shipped, thresholds, anomaly)) == ["cpu"]
+    assert list(deviations(shipped, thresholds, replace(anomaly, behind=()))) == ["mem"]

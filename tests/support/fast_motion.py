@@ -17,6 +17,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+# The first anomaly loads it, whenever that comes.
+import influxdb.line_protocol  # noqa: E402, F401
+
 from edge.daemon import Daemon, Settings  # noqa: E402
 from edge.exporter import EdgeMetrics  # noqa: E402
 from edge.samples import InfluxSource  # noqa: E402
