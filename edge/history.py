@@ -161,7 +161,9 @@ class History:
             with contextlib.suppress(OSError):
                 found = file.path.stat()
                 total += found.st_size
-                is_growing = any(file is one for one, _ in self._growing.values())
+                is_growing = any(
+                    file is one and now < begun + FILE_SECONDS for one, begun in self._growing.values()
+                )
                 if is_growing or (total <= self._most_bytes and found.st_mtime > now - KEPT_SECONDS):
                     kept.append(file)
         self._files = tuple(reversed(kept))
@@ -182,6 +184,7 @@ class History:
             return (), np.empty(0, row_type(0))
         metrics: tuple[str, ...] = ()
         parts: list[np.ndarray] = []
+        latest = 0
         for file, rows in self._backward():
             if node not in file.places:
                 continue
@@ -190,10 +193,12 @@ class History:
             own = rows[(rows["node"] == file.places[node]) & (rows["time"] > 0)]
             if len(own):
                 metrics = file.metrics
+                latest = max(latest, int(own["time"].max()))
                 parts.append(own[own["time"] > since])
                 if own["time"].min() <= since:
                     break
-        self._newest.setdefault(node, max((int(one["time"].max()) for one in parts if len(one)), default=0))
+        if latest:
+            self._newest.setdefault(node, latest)
         found = np.concatenate(parts[::-1]) if parts else np.empty(0, row_type(0))
         # A record that was judged again after a crash is there twice.
         return metrics, found[np.unique(found["time"], return_index=True)[1]]

@@ -21,7 +21,7 @@ from edge.exporter import SILENT
 from edge.history import IS_CAUSE, IS_UNKNOWN, History, row_type
 from edge.incidents import Incident
 from edge.levels import levels_of_all
-from edge.sensitivity import blind_metrics
+from edge.sensitivity import blind_words
 from edge.watch import Found, Watch
 from nodes.metrics import OVERALL, MetricTable
 from service.incident_log import IncidentLog
@@ -32,6 +32,10 @@ from service.page import ShownIncidents, notes_json
 NO_RECORD = "no record yet"
 # The latest time (ns).
 _LATEST = 2**63 - 1
+# The newest rows of quiet anomalies of a node, of which it is known what keeps them quiet.
+_MOST_REASONS = 100
+# So many nodes may each have words of their own about what they miss.
+_MOST_BLIND_NOTES = 5
 # The largest number that a row holds: a bound may be infinite.
 _LARGEST = 3e38
 # Digits of what is compared with thresholds: all that a row has.
@@ -40,7 +44,7 @@ _ALL_DIGITS = 9
 
 class NodeStanding(NamedTuple):
     """How one node stands. status: of its newest record, or what it is instead. silence: why it has no new
-    record, if so. incident: the open one.
+    record, if so. incident: the open one. thresholds_file: where a person edits the thresholds.
     """
 
     status: str
@@ -50,6 +54,7 @@ class NodeStanding(NamedTuple):
     drifting: tuple[str, ...]
     silence: str | None
     incident: Incident | None
+    thresholds_file: str = ""
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,13 @@ class EdgePage:
         self._standing = Standing(clock(), fault="there was no poll yet")
         # Name -> the metrics that are unknown in its newest record.
         self._unknown: dict[str, tuple[str, ...]] = {}
-        # Name -> model and thresholds, and the metrics that are blind with them.
+        # Name -> first and last time (ns) of rows of quiet anomalies, and what keeps them quiet.
+        self._reasons: dict[str, tuple[tuple[int, int, str], ...]] = {}
+        # Equal tables of metrics -> the first of them; name -> its table, and the first that equals it. To
+        # compare two takes longer than to judge a record.
+        self._firsts: dict[MetricTable, MetricTable] = {}
+        self._tables: dict[str, tuple[MetricTable, MetricTable]] = {}
+        # Name -> model and thresholds, and what is said of the metrics that are blind with them.
         self._blind: dict[str, tuple[Bundle, Mapping[str, float], list[str]]] = {}
 
     @property
@@ -104,18 +115,37 @@ class EdgePage:
 
     def add(self, polled: Sequence[tuple[str, Watch, Found]]) -> None:
         """Keep the records that a poll found of nodes. Raises OSError if they cannot be written."""
-        groups: dict[tuple[str, ...], list[tuple[str, Watch, Verdict]]] = {}
+        groups: dict[int, list[tuple[str, Watch, Verdict]]] = {}
         for name, watch, found in polled:
+            table = self._first_equal(name, watch.bundle.metrics)
             for verdict in found.verdicts:
-                groups.setdefault(tuple(watch.bundle.metrics), []).append((name, watch, verdict))
+                groups.setdefault(id(table), []).append((name, watch, verdict))
+                if verdict.quiet:
+                    self._keep_reason(name, verdict)
             if found.judged:
                 newest = found.judged[-1].verdict
                 is_unknown = newest.unknown or newest.status == UNKNOWN
                 self._unknown[name] = (newest.unknown or tuple(watch.bundle.metrics)) if is_unknown else ()
-        for metrics, group in groups.items():
+        for group in groups.values():
             names, watches, verdicts = zip(*group, strict=True)
             rows = rows_of([one.bundle for one in watches], [one.thresholds for one in watches], verdicts)
-            self.history.add(metrics, names, rows)
+            self.history.add(tuple(watches[0].bundle.metrics), names, rows)
+
+    def _keep_reason(self, name: str, verdict: Verdict) -> None:
+        """Keep what keeps this anomaly quiet: with the anomaly before, if that is the same."""
+        *before, newest = self._reasons.get(name) or ((0, 0, ""),)
+        if newest[2] == verdict.quiet:
+            kept = [*before, (newest[0], verdict.time, verdict.quiet)]
+        else:
+            kept = [*before, newest, (verdict.time, verdict.time, verdict.quiet)]
+        # Replaced as a whole: the reader is another thread.
+        self._reasons[name] = tuple(one for one in kept if one[2])[-_MOST_REASONS:]
+
+    def _first_equal(self, name: str, table: MetricTable) -> MetricTable:
+        kept = self._tables.get(name)
+        if kept is None or kept[0] is not table:
+            kept = self._tables[name] = table, self._firsts.setdefault(table, table)
+        return kept[1]
 
     def standing_of(self, name: str, watch: Watch, status: str | None) -> NodeStanding:
         """How a node stands. status: of its newest record, or what it is instead; None if there is none."""
@@ -127,6 +157,7 @@ class EdgePage:
             tuple(watch.drift.drifting),
             watch.silence if status == SILENT else None,
             watch.incidents.newest if watch.incidents.is_open else None,
+            watch.thresholds_file,
         )
 
     def show(
@@ -159,17 +190,27 @@ class EdgePage:
                 *notes_json("unknown", {name: one.unknown for name, one in nodes.items()}),
                 *notes_json("silent", {name: (one.silence,) for name, one in nodes.items() if one.silence}),
                 *notes_json("drift", {name: one.drifting for name, one in nodes.items()}),
-                *notes_json("blind", {name: self._blind_of(name, one) for name, one in nodes.items()}),
+                *self._blind_notes(nodes),
             ],
             "nodes": list(statuses.items()),
         }
         return json.dumps(content, separators=(",", ":")).encode()
 
+    def _blind_notes(self, nodes: Mapping[str, NodeStanding]) -> list[dict[str, Any]]:
+        """The words of the log, or only the metrics if many nodes have words of their own."""
+        blind = {name: self._blind_of(name, one) for name, one in nodes.items()}
+        notes = notes_json("blind", blind)
+        if len(notes) <= _MOST_BLIND_NOTES:
+            return notes
+        return notes_json(
+            "blind", {name: [line.split()[0] for line in lines] for name, lines in blind.items()}
+        )
+
     def _blind_of(self, name: str, one: NodeStanding) -> list[str]:
         known = self._blind.get(name)
         if known is None or known[0] is not one.bundle or known[1] is not one.thresholds:
-            found = blind_metrics(one.bundle.curves, dict(one.thresholds), one.bundle.metrics)
-            known = self._blind[name] = one.bundle, one.thresholds, list(found)
+            found = blind_words(one.bundle.curves, one.thresholds, one.bundle.metrics)
+            known = self._blind[name] = one.bundle, one.thresholds, found
         return known[2]
 
     def node(self, words: Mapping[str, str]) -> bytes:
@@ -181,7 +222,7 @@ class EdgePage:
         one = self._standing.nodes.get(name)
         if one is None:
             raise LookupError(f"{name or 'the only node'} is not watched")
-        since = min(max(int(words.get("since", "0")), 0), _LATEST)
+        since = _since(words.get("since", "0"))
         table = one.bundle.metrics
         metrics, rows = self.history.read(name, since)
         if metrics and metrics != tuple(table):
@@ -196,9 +237,20 @@ class EdgePage:
             "times": json_whole(times // 10**6),
             "statuses": json_digits(rows["status"]),
             "quiet": json_digits(rows["is_quiet"]),
+            "reasons": json.dumps(
+                [[begin // 10**6, end // 10**6, why] for begin, end, why in self._reasons.get(name, ())]
+            ),
+            "thresholds_file": json.dumps(one.thresholds_file),
             "metrics": json_object({key: _metric(table, one, key, rows) for key in table.threshold_keys}),
         }
         return json_object(parts).encode()
+
+
+def _since(text: str) -> int:
+    try:
+        return min(max(int(text), 0), _LATEST)
+    except ValueError:
+        raise ValueError("since must be a whole number of nanoseconds since 1970") from None
 
 
 def rows_of(

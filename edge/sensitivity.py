@@ -80,16 +80,21 @@ def describe_blind(
     curves: Mapping[str, Curve], thresholds: Mapping[str, float], metrics: MetricTable
 ) -> str | None:
     """One line that names the blind metrics, and what is found of them; None if there are none."""
-    blind = blind_metrics(curves, thresholds, metrics)
-    if not blind:
-        return None
+    found = blind_words(curves, thresholds, metrics)
+    return f"blind: {'; '.join(found)}; lower the threshold, or train on steadier records" if found else None
+
+
+def blind_words(
+    curves: Mapping[str, Curve], thresholds: Mapping[str, float], metrics: MetricTable
+) -> list[str]:
+    """What is missed and what is found of each blind metric, as `describe_blind` says it."""
     found = []
-    for name in blind:
+    for name in blind_metrics(curves, thresholds, metrics):
         curve, threshold = curves[name], thresholds[metrics[name].threshold_key]
         smallest = describe_size(curve.smallest_at_any_age(threshold), metrics[name])
         missed = describe_size(float(f"{curve.blind_above:.2g}"), metrics[name])
         found.append(f"{name} misses {missed}, and finds {smallest}")
-    return f"blind: {'; '.join(found)}; lower the threshold, or train on steadier records"
+    return found
 
 
 def describe_size(size: float, metric: Metric) -> str:

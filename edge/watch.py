@@ -153,6 +153,11 @@ class Watch:
         """The model in use."""
         return self._bundle.content
 
+    @property
+    def thresholds_file(self) -> str:
+        """Where its thresholds are."""
+        return self._settings.thresholds_file
+
     def _load_bundle(self) -> Bundle:
         settings = self._settings
         bundle = load_bundle(settings.model, self._described, networks=self._networks, node=settings.name)

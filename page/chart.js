@@ -289,17 +289,21 @@ export class Chart {
   }
 }
 
-// The ends of an axis on which levels can be seen: those of a band only as far as they are near.
+// The ends of an axis on which levels can be seen. The upper end of a band is seen if it is within ten times of
+// them; what is farther, and the lower end, only as far as it is near.
 export function rangeOf(values, bounds) {
   const known = values.flat().filter((one) => one !== null);
   if (!known.length) return [0, 1];
   let low = known.reduce((a, b) => Math.min(a, b)), high = known.reduce((a, b) => Math.max(a, b));
   const room = Math.max(high - low, Math.abs(high) * 0.02, 1e-9);
+  const far = 10 * Math.max(Math.abs(low), Math.abs(high));
+  let highest = high;
   for (const one of bounds) {
     if (one === null) continue;
     low = Math.min(low, Math.max(one, low - room));
-    high = Math.max(high, Math.min(one, high + room));
+    highest = Math.max(highest, one <= far ? one : Math.min(one, high + room));
   }
+  high = highest;
   if (low >= 0 && low < 0.6 * high) low = 0;
   const pad = Math.max(high - low, Math.abs(high) * 0.02, 1e-9) * 0.08;
   return [low === 0 ? 0 : low - pad, high + pad];

@@ -49,6 +49,24 @@ export class Asked {
   }
 }
 
+// A line of text that a button copies.
+export function copyable(label) {
+  const line = make("input", { class: "line", readonly: true, "aria-label": label });
+  const button = make("button", { type: "button" }, "Copy");
+  button.addEventListener("click", async () => {
+    try {
+      await navigator.clipboard.writeText(line.value);
+    } catch {
+      // Without HTTPS, browsers have no clipboard but on the host itself.
+      line.select();
+      document.execCommand("copy");
+    }
+    button.textContent = "Copied";
+    setTimeout(() => (button.textContent = "Copy"), 2000);
+  });
+  return { line, button };
+}
+
 export function legend(...parts) {
   return make("ul", { class: "legend", "aria-label": "Legend" }, ...parts.map(([kind, text]) =>
     make("li", {}, make("span", { class: `key ${kind}`, "aria-hidden": "true" }), text)));

@@ -7,6 +7,8 @@ import { clock, count, figure, make, mark, scaleOf, withUnit } from "./words.js"
 
 const HOUR = 3600000;
 const SPANS = [1, 3, 12, 24];
+// So many records must be missing before the newest one is old.
+const LATE_RECORDS = 4;
 const STATUSES = ["normal", "anomaly", "alert", "unknown"];
 const LEVELS = ["actual", "low", "expected", "high"];
 
@@ -34,9 +36,20 @@ class Metric {
     this.#places();
     if (this.level) this.#drawLevel();
     this.#drawErrors();
-    this.threshold.show(data.key, data.threshold, data.evidence);
+    this.threshold.show(data.key, data.threshold, data.evidence, node.thresholds_file);
     const newest = data.rmse.at(-1) ?? null;
-    this.errorsAsked.rest(`RMSE over 30 records, now ${figure(newest)}`);
+    this.errorsAsked.rest(`RMSE over 30 records, ${this.#when()} ${figure(newest)}`);
+    this.section.classList.toggle("stale", this.#isStale());
+  }
+
+  // Whether the newest record is too old to be called that of now.
+  #isStale() {
+    const newest = this.node.times.at(-1);
+    return newest !== undefined && (this.node.status === "silent" || this.to - newest > LATE_RECORDS * this.step);
+  }
+
+  #when() {
+    return this.#isStale() ? `at ${clock(this.node.times.at(-1))}` : "now";
   }
 
   // Which records are anomalies because of this metric; of `overall`, those of no single metric.
@@ -66,9 +79,9 @@ class Metric {
     const { anomaly, alert, quiet } = this.marks;
     const anomalies = anomaly.length + alert.length + quiet.length;
     const found = anomalies ? `${count(anomalies, "anomaly").replace("anomalys", "anomalies")}, ${alert.length} of them alert${alert.length === 1 ? "" : "s"}` : "no anomaly";
-    this.title.replaceChildren(this.name, make("span", { class: "value" }, now), make("span", { class: "found" }, anomalies ? mark(alert.length ? "alert" : "anomaly") : "", found), make("span", { class: "unit" }, `[${name}]`));
-    this.level.canvas.setAttribute("aria-label", `${this.name}: now ${now}, ${found} in the time shown`);
-    this.levelAsked.rest(last < 0 ? "" : `now ${this.#allowed(last)}`);
+    this.title.replaceChildren(this.name, make("span", { class: "value" }, now), ...(this.#isStale() ? [make("span", { class: "as-of" }, this.#when())] : []), make("span", { class: "found" }, anomalies ? mark(alert.length ? "alert" : "anomaly") : "", found), make("span", { class: "unit" }, `[${name}]`));
+    this.level.canvas.setAttribute("aria-label", `${this.name}: ${this.#when()} ${now}, ${found} in the time shown`);
+    this.levelAsked.rest(last < 0 ? "" : `${this.#when()} ${this.#allowed(last)}`);
   }
 
   #drawErrors() {
@@ -81,14 +94,15 @@ class Metric {
 
   #allowed(place) {
     const { actual, low, expected, high, unit } = this.data;
-    const [divisor, name] = scaleOf(unit, Math.abs(actual[place] ?? expected[place] ?? 0));
-    const of = (values) => figure(values[place] === null ? null : values[place] / divisor);
-    return `${of(actual)} ${name}, expected ${of(expected)}, allowed ${of(low)} to ${of(high)}`;
+    const of = (values) => withUnit(values[place], unit);
+    return `${of(actual)}, expected ${of(expected)}, allowed ${of(low)} to ${of(high)}`;
   }
 
   #levelAt(place) {
     const status = Object.keys(this.marks).find((one) => this.marks[one].includes(place));
-    const words = { quiet: ", a quiet anomaly", anomaly: ", an anomaly", alert: ", an alert" };
+    const time = this.node.times[place];
+    const reason = this.node.reasons.find(([first, last]) => first <= time && time <= last)?.[2];
+    const words = { quiet: reason ? `, an anomaly, quiet by ${reason}` : ", a quiet anomaly", anomaly: ", an anomaly", alert: ", an alert" };
     return `${clock(this.node.times[place])}: ${this.#allowed(place)}${words[status] ?? ""}`;
   }
 
@@ -114,9 +128,10 @@ export class NodeDetail {
     const back = name ? [make("a", { class: "back", href: "#", title: "Back to all nodes (Esc)" }, "← All")] : [];
     const help = make("details", { class: "help" }, make("summary", {}, "How to read this"),
       make("p", {}, "A record is an anomaly of a metric if two things are over the threshold: the RMSE over the last 30 records, and a quarter of the record's own error. A change that lasts is one, too. Ticks below an RMSE mark the records that are anomalies with the threshold shown, counted by exactly this rule."),
-      make("p", {}, "Drag the threshold, or use the arrow keys on it, to try another one. This page changes nothing: copy the line into the thresholds file, and it takes effect at the next poll. Counts are of the time shown, whatever the threshold was then. The 4th anomaly in a row is an alert."));
+      make("p", {}, "Drag the threshold, or use the arrow keys on it, to try another one. This page changes nothing: copy the line into the thresholds file, and it takes effect at the next poll. Counts are of the time shown, whatever the threshold was then. The 4th anomaly in a row is an alert."),
+      make("p", {}, "A hollow triangle is a quiet anomaly: an answer or a calendar says that it is normal, so it counts for no alert. Point at it to see which. Green is what is allowed. It is cut at the top if it reaches farther than ten times the levels, and at the bottom if it is far below them."));
     host.replaceChildren(make("div", { class: "bar" }, ...back, this.heading, this.status, spans), this.incident,
-      legend(["actual", "actual"], ["expected", "expected"], ["band", "allowed"], ["anomaly", "anomaly"], ["alert", "alert"], ["unknown", "unknown"]), help, this.body);
+      legend(["actual", "actual"], ["expected", "expected"], ["band", "allowed"], ["anomaly", "anomaly"], ["alert", "alert"], ["quiet", "quiet"], ["unknown", "unknown"]), help, this.body);
   }
 
   async span(hours) {

@@ -1,5 +1,6 @@
 // What is going on now: open incidents, what is not judged, and all nodes or ports.
 
+import { copyable } from "./detail.js";
 import { count, duration, make, mark, moment, rankOf } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
@@ -9,7 +10,7 @@ const NOTES = {
   unknown: ["Unknown", "no usable sample, so not judged"],
   silent: ["Silent", null],
   drift: ["Drift", "over the threshold for most of the last hours: if that is normal now, train again"],
-  blind: ["Blind", "not even a doubling, or 30 points, would be found"],
+  blind: ["Blind", "lower the threshold, or train on steadier records"],
   fault: ["Fault", null],
   "without a model": ["Without a model", "not watched until it is trained"],
 };
@@ -24,9 +25,33 @@ function names(list) {
   return list.length > NAMED ? [...parts, ` and ${list.length - NAMED} more`] : parts;
 }
 
+// A text as one word of a shell; null if a terminal would not take it as it is.
+function quoted(text) {
+  if (/[\u0000-\u001f\u007f-\u009f]/.test(text)) return null;
+  return /^[\w@.:+,/-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
+}
+
+// Id -> how an open incident is answered; it stays unfolded as long as it is there.
+const answers = new Map();
+
+function answerOf(id, half) {
+  const word = quoted(id);
+  if (word === null) return [];
+  if (!answers.has(id)) {
+    const start = `python find_anomalies.py${half === "ports" ? " --target ports" : ""} --mode answer --incident`;
+    const lines = [["it is normal", "--normal"], ["it is an attack", "--attack"], ["it is maintenance", "--maintenance --until 2h"]];
+    answers.set(id, make("details", { class: "reply" }, make("summary", {}, "Answer it"), ...lines.map(([says, option]) => {
+      const { line, button } = copyable(`command that says: ${says}`);
+      line.value = `${start}${word.startsWith("-") ? "=" : " "}${word} ${option}`;
+      return make("div", { class: "tools" }, line, button);
+    })));
+  }
+  return [answers.get(id)];
+}
+
 const parse = (text) => Date.parse(text);
 
-function incident(one) {
+function incident(one, half) {
   const began = parse(one.began);
   const when = one.ended
     ? [moment(began), ` for ${duration(parse(one.ended) - began)}`]
@@ -37,7 +62,8 @@ function incident(one) {
       mark(one.ended ? "normal" : "alert"),
       make("span", { class: "unseen" }, one.ended ? "closed: " : "open: "),
       make("span", { class: "why" }, one.why || one.cause)),
-    make("p", { class: "when" }, ...when, ...members, make("code", {}, one.id)));
+    make("p", { class: "when" }, ...when, ...members, make("code", {}, one.id)),
+    ...(one.ended ? [] : answerOf(one.id, half)));
 }
 
 function note({ kind, what, nodes }, total, half) {
@@ -119,15 +145,18 @@ export function showNow(content) {
   const open = content.incidents;
   $("incidents-title").textContent = open.length ? `Open incidents (${open.length})` : "Open incidents";
   const none = make("li", { class: "none" }, "No incident is open.");
-  $("incidents").replaceChildren(...(open.length ? open.map(incident) : [none]));
+  const focused = document.activeElement;
+  $("incidents").replaceChildren(...(open.length ? open.map((one) => incident(one, content.half)) : [none]));
+  if (focused !== document.activeElement && $("incidents").contains(focused)) focused.focus();
   // Only incidents that open while somebody listens are news.
   const isNew = open.filter((one) => known && !known.has(one.id));
   if (isNew.length) $("news").textContent = isNew.map((one) => `New incident: ${one.why || one.cause}`).join(". ");
   known = new Set(open.map((one) => one.id));
+  for (const id of answers.keys()) if (!known.has(id)) answers.delete(id);
   $("notes").replaceChildren(...(content.notes.length ? [make("ul", { "aria-label": "What is not judged, or not well" }, ...content.notes.map((one) => note(one, content.nodes.length, content.half)))] : []));
   $("closed").hidden = !content.closed.length;
   $("closed").firstElementChild.textContent = `Closed incidents (${content.closed.length})`;
-  $("closed-list").replaceChildren(...content.closed.map(incident));
+  $("closed-list").replaceChildren(...content.closed.map((one) => incident(one, content.half)));
   list(content);
 }
 

@@ -2,7 +2,7 @@
 
 import { Chart, rangeOf } from "./chart.js";
 import { Asked, legend } from "./detail.js";
-import { clock, count, day, figure, make, mark, scaleOf } from "./words.js";
+import { clock, count, day, make, mark, scaleOf, withUnit } from "./words.js";
 
 const STATUSES = ["normal", "anomaly", "alert", "unknown"];
 
@@ -40,8 +40,6 @@ export class PortDetail {
     });
     const range = rangeOf([traffic, expected], [...low, ...high]);
     const [divisor, unit] = scaleOf("bit/s", Math.max(...range.map(Math.abs)));
-    this.divisor = divisor;
-    this.unit = unit;
     this.title.replaceChildren("traffic", make("span", { class: "unit" }, `[${unit}]`));
     this.chart.show({ times, from: (times[0] ?? 0) - step, to: (times.at(-1) ?? 1) + step, step, lines: { actual: traffic, expected }, low, high, marks, unknown, range, divisor });
     this.status.replaceChildren(mark(this.data.status), this.data.status);
@@ -53,7 +51,7 @@ export class PortDetail {
 
   #at(place) {
     const { times, traffic, expected, low, high, statuses } = this.data;
-    const of = (values) => figure(values[place] === null ? null : values[place] / this.divisor);
-    return `${day(times[place])}, ${clock(times[place])}: ${of(traffic)} ${this.unit}, expected ${of(expected)}, allowed ${of(low)} to ${of(high)}, ${STATUSES[statuses[place]]}`;
+    const of = (values) => withUnit(values[place], "bit/s");
+    return `${day(times[place])}, ${clock(times[place])}: ${of(traffic)}, expected ${of(expected)}, allowed ${of(low)} to ${of(high)}, ${STATUSES[statuses[place]]}`;
   }
 }

@@ -1,5 +1,6 @@
 // A threshold that can be dragged: how many of the records shown would be anomalies, and the line for the file.
 
+import { copyable } from "./detail.js";
 import { count, make } from "./words.js";
 
 // What is shown is what is counted, and what the line for the file has.
@@ -29,11 +30,11 @@ export class Threshold {
     this.handle = make("div", { class: "handle", role: "slider", tabindex: "0", "aria-orientation": "vertical",
       "aria-label": `threshold of ${name} to try`, title: "Drag, or use the arrow keys, to try another threshold" }, make("span"));
     this.said = make("p", { class: "said" });
-    this.line = make("input", { class: "line", readonly: true, "aria-label": `line for the thresholds file, of ${name}` });
-    this.copy = make("button", { type: "button" }, "Copy");
+    const { line, button } = copyable(`line for the thresholds file, of ${name}`);
+    this.line = line;
+    this.where = make("p", { class: "where" });
     this.back = make("button", { type: "button" }, "Reset");
-    this.tools = make("div", { class: "tools", hidden: true }, this.line, this.copy, this.back);
-    this.copy.addEventListener("click", () => this.#copy());
+    this.tools = make("div", { class: "tools", hidden: true }, this.line, button, this.back, this.where);
     this.back.addEventListener("click", () => {
       this.move(null);
       this.handle.focus();
@@ -51,8 +52,10 @@ export class Threshold {
     this.handle.addEventListener("keydown", (event) => this.#key(event));
   }
 
-  show(key, inForce, evidence) {
+  // file: where the line belongs.
+  show(key, inForce, evidence, file) {
     this.key = key;
+    this.where.textContent = file ? `for ${file}` : "for the thresholds file";
     this.inForce = inForce;
     this.evidence = evidence;
     this.known = evidence.filter((one) => one !== null).length;
@@ -82,8 +85,8 @@ export class Threshold {
     this.line.value = `"${this.key}": ${written(this.shown)}`;
     const [low, high] = this.chart.content.range;
     this.handle.style.top = `${this.chart.y(this.shown)}px`;
-    this.handle.setAttribute("aria-valuemin", low.toPrecision(3));
-    this.handle.setAttribute("aria-valuemax", high.toPrecision(3));
+    this.handle.setAttribute("aria-valuemin", Math.min(low, this.shown).toPrecision(3));
+    this.handle.setAttribute("aria-valuemax", Math.max(high, this.shown).toPrecision(4));
     this.handle.setAttribute("aria-valuenow", this.shown);
     this.handle.setAttribute("aria-valuetext", text);
   }
@@ -95,17 +98,5 @@ export class Threshold {
     else return;
     event.preventDefault();
     event.stopPropagation();
-  }
-
-  async #copy() {
-    try {
-      await navigator.clipboard.writeText(this.line.value);
-    } catch {
-      // Without HTTPS, browsers have no clipboard but on the host itself.
-      this.line.select();
-      document.execCommand("copy");
-    }
-    this.copy.textContent = "Copied";
-    setTimeout(() => (this.copy.textContent = "Copy"), 2000);
   }
 }

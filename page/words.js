@@ -77,6 +77,7 @@ export function scaleOf(unit, largest) {
 
 export function withUnit(value, unit) {
   if (value === null || value === undefined) return "unknown";
+  if (Math.abs(value) > 1e30) return "any";
   const [divisor, name] = scaleOf(unit, Math.abs(value));
   return `${figure(value / divisor)} ${name}`.trim();
 }

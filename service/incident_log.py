@@ -17,6 +17,8 @@ from service.json_lines import JsonLines
 INCIDENTS_NAME = "incidents.jsonl"
 # Some thousand incidents.
 _MOST_BYTES = 4_000_000
+# What each entry has; the lines of somebody else may lack some of it.
+_TEXTS = ("id", "half", "node", "cause", "began", "opened", "last", "why")
 
 
 class IncidentLog:
@@ -38,10 +40,23 @@ class IncidentLog:
     def read(self) -> dict[str, dict[str, Any]]:
         """Id -> the newest entry of the incident, the one that opened first at the beginning.
 
+        What lacks something that each entry has is left out.
         Raises UserError for what is not a regular file, or cannot be read.
         """
         found: dict[str, dict[str, Any]] = {}
         for entry in self._lines.read():
-            if isinstance(name := entry.get("id"), str):
-                found[name] = entry
+            if _is_whole(entry):
+                found[entry["id"]] = entry
         return found
+
+
+def _is_whole(entry: dict[str, Any]) -> bool:
+    """Whether an entry has all that each one has; only an incident of many has members."""
+    members = entry.get("members", [])
+    return (
+        all(isinstance(entry.get(key), str) for key in _TEXTS)
+        and isinstance(entry.get("ended", 0), str | None)
+        and isinstance(entry.get("metrics"), dict)
+        and isinstance(members, list)
+        and all(isinstance(one, str) for one in members)
+    )

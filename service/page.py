@@ -36,8 +36,9 @@ EACH_HEADERS = [
 LEAST_GZIP_BYTES = 1000
 # Answers that are kept for other browsers.
 MOST_KEPT, MOST_KEPT_BYTES = 32, 4_000_000
-# An answer is made while no other one is: so browsers never take more than one CPU from the polls.
-BUSY_SECONDS = 10.0
+# An answer of a route is made while no other one of it is. Who waits longer is told so, which takes less than
+# the time after which the server cuts a connection.
+BUSY_SECONDS = 3.0
 # A node's name has at most so many bytes, each of them up to three in an address.
 MOST_QUERY_LETTERS = 1000
 # The newest of the incidents that have closed.
@@ -76,12 +77,15 @@ class Page:
     ) -> None:
         self._routes, self._version = routes, version
         self._names = {"localhost", address.lower(), socket.gethostname().lower()}
+        # The name server may be slow, or away.
+        threading.Thread(target=self._learn_name, name="name of host", daemon=True).start()
         self._files: dict[str, Sent] = {}
         for path in PAGE_FOLDER.iterdir():
             if kind := CONTENT_TYPES.get(path.suffix):
                 self._files[f"/{path.name}"] = answer(f"{kind}; charset=utf-8", path.read_bytes())
         self._files["/"] = self._files.pop("/index.html")
-        self._making = threading.Lock()
+        self._making = {path: threading.Lock() for path in routes}
+        self._keeping = threading.Lock()
         self._kept: OrderedDict[tuple[str, str], tuple[Any, Sent]] = OrderedDict()
 
     def __call__(self, environ: Mapping[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -107,17 +111,22 @@ class Page:
         return [] if method == "HEAD" else [body]
 
     def _is_for_us(self, host: str) -> bool:
-        """Whether a browser was sent here by an address or a name of this host.
+        """Whether a browser was sent here by an address or a name of this host: the short one, the full one,
+        or the short one with any domain.
 
         A web page of somebody else, whose name was changed to mean this host, comes with its own name.
         """
         name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
-        name = name.lower().strip("[]")
+        name = name.lower().strip("[]").rstrip(".")
         try:
             ipaddress.ip_address(name)
         except ValueError:
-            return name in self._names
+            short = socket.gethostname().lower().partition(".")[0]
+            return name in self._names or (name.partition(".")[0] == short != "localhost")
         return True
+
+    def _learn_name(self) -> None:
+        self._names.add(socket.getfqdn().lower())
 
     def _send(
         self, found: Sent, environ: Mapping[str, Any], headers: list[tuple[str, str]]
@@ -139,7 +148,7 @@ class Page:
             return "404 Not Found", "There is no such page"
         if len(query) > MOST_QUERY_LETTERS:
             return "400 Bad Request", "The query is too long"
-        if not self._making.acquire(timeout=BUSY_SECONDS):
+        if not self._making[path].acquire(timeout=BUSY_SECONDS):
             return "503 Service Unavailable", "Too many ask at once"
         try:
             return "200 OK", self._made(path, query)
@@ -150,21 +159,23 @@ class Page:
         except UserError as error:
             return "503 Service Unavailable", str(error)
         finally:
-            self._making.release()
+            self._making[path].release()
 
     def _made(self, path: str, query: str) -> Sent:
         """The answer, made once for all browsers that ask the same before there is something new."""
         key, version = (path, query), self._version()
-        kept = self._kept.get(key)
-        if kept is not None and kept[0] == version:
-            self._kept.move_to_end(key)
-            return kept[1]
+        with self._keeping:
+            kept = self._kept.get(key)
+            if kept is not None and kept[0] == version:
+                self._kept.move_to_end(key)
+                return kept[1]
         words = dict(parse_qsl(query, keep_blank_values=True, max_num_fields=8))
         made = answer("application/json", self._routes[path](words))
-        self._kept[key] = version, made
-        self._kept.move_to_end(key)
-        while len(self._kept) > MOST_KEPT or self._bytes() > MOST_KEPT_BYTES:
-            self._kept.popitem(last=False)
+        with self._keeping:
+            self._kept[key] = version, made
+            self._kept.move_to_end(key)
+            while len(self._kept) > MOST_KEPT or self._bytes() > MOST_KEPT_BYTES:
+                self._kept.popitem(last=False)
         return made
 
     def _bytes(self) -> int:

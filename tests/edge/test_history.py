@@ -52,6 +52,14 @@ def test_a_restart_and_a_record_judged_twice_leave_each_record_once(tmp_path: Pa
     assert times_of(again, "a") == times_of(History(tmp_path), "a") == [15, 30]
 
 
+def test_a_question_with_nothing_newer_hides_nothing_from_the_next_one(tmp_path: Path) -> None:
+    History(tmp_path).add(METRICS, ["a", "a"], rows(15, 30))
+    again = History(tmp_path)
+    assert times_of(again, "a", since=30) == []
+    assert times_of(again, "a", since=15) == [30]
+    assert times_of(again, "a") == [15, 30]
+
+
 @pytest.mark.parametrize("torn", [1, ROW_BYTES - 1])
 def test_a_row_that_a_crash_has_torn_is_cut_off(tmp_path: Path, torn: int) -> None:
     History(tmp_path).add(METRICS, ["a", "a"], rows(15, 30))
@@ -99,6 +107,16 @@ def test_files_of_yesterday_go(tmp_path: Path) -> None:
     history.add(METRICS, ["a"], rows(30))
     assert times_of(history, "a") == [30]
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_the_file_of_metrics_that_are_no_longer_in_use_goes_as_any_other(tmp_path: Path) -> None:
+    now = [1e9]
+    history = History(tmp_path, clock=lambda: now[0])
+    history.add(("mem",), ["a"], np.ones(1, row_type(1)))
+    (old,) = tmp_path.iterdir()
+    now[0] = old.stat().st_mtime + 24 * 3600 + 1
+    history.add(METRICS, ["a"], rows(30))
+    assert [path.name for path in tmp_path.iterdir()] == ["00000002.rows"]
 
 
 def test_a_new_node_and_new_metrics_begin_a_file_and_older_metrics_are_not_mixed_in(tmp_path: Path) -> None:

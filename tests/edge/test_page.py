@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,10 +21,11 @@ from edge.detector import Verdict
 from edge.history import History
 from edge.page import EdgePage, NodeStanding, rows_of
 from edge.paths import DEFAULT_MODEL
+from edge.sensitivity import Curve, describe_blind
 from edge.thresholds import load_thresholds
 from lab.browser import Browser, find_browser
 from lab.influxd import Influxd, free_port
-from nodes.metrics import METRICS
+from nodes.metrics import METRICS, MetricTable
 from service.incident_log import IncidentLog
 from service.page import Page
 from tests.support.edge_daemon import ATTACKED, FIRST, INTERVAL, ROOT, SECOND, Edge
@@ -77,6 +82,23 @@ def test_a_row_keeps_what_the_detector_compared_with_the_threshold() -> None:
     assert np.isnan(found["evidence"][0, list(names).index("net_up")])
     assert found["marks"][0].tolist() == [1, 0, 0, 0, 2, 0, 0, 0]
     assert (found["status"][0], found["is_quiet"][0]) == (2, 0)
+
+
+def test_nodes_whose_metrics_have_the_same_names_but_are_others_are_kept_apart(tmp_path: Path) -> None:
+    bundle, thresholds = load_bundle(DEFAULT_MODEL), load_thresholds(ROOT / "data/thresholds.json")
+    # Deviations of less than 90 points do not count here.
+    calm = MetricTable((replace(METRICS["cpu"], least=90.0), *list(METRICS.values())[1:]))
+    bundles = {"a": bundle, "b": replace(bundle, metrics=calm), "c": bundle}
+    one = verdict(15)
+    found = SimpleNamespace(verdicts=[one], judged=[])
+    page = EdgePage(History(tmp_path), IncidentLog(tmp_path), INTERVAL)
+    page.add(
+        [(name, SimpleNamespace(bundle=of, thresholds=thresholds), found) for name, of in bundles.items()]
+    )
+    alone = {name: rows_of([of], [thresholds], [one])["levels"][0] for name, of in bundles.items()}
+    assert alone["a"][0, 3] != alone["b"][0, 3]
+    for name, levels in alone.items():
+        np.testing.assert_array_equal(page.history.read(name, 0)[1]["levels"][0], levels)
 
 
 @needs_browser
@@ -199,6 +221,147 @@ def test_a_threshold_that_is_tried_is_counted_by_the_rule_and_changes_nothing(
 
 
 @needs_browser
+def test_what_is_old_is_not_called_now_and_what_is_quiet_names_its_answer(
+    browser: Browser, tmp_path: Path
+) -> None:
+    bundle, thresholds = load_bundle(DEFAULT_MODEL), load_thresholds(ROOT / "data/thresholds.json")
+    watch = SimpleNamespace(bundle=bundle, thresholds=thresholds)
+    page, url = served(tmp_path)
+    now = browser.run("Date.now()") // 1000 * 1000
+
+    def add(age_seconds: int, **others: object) -> None:
+        one = verdict((now - 1000 * age_seconds) * 10**6, **others)
+        page.add([("", watch, SimpleNamespace(verdicts=[one], judged=[]))])
+
+    def show(status: str) -> None:
+        page.show(
+            {"": NodeStanding(status, bundle, thresholds, (), (), None, None, "my/limits.json")}, {}, [], ""
+        )
+
+    for place, why in enumerate(("answer a", "answer a", "calendar backup", "answer a")):
+        add(645 - 15 * place, status="anomaly", causes=("cpu",), quiet=why)
+    show("silent")
+    browser.complaints.clear()
+    browser.open(url)
+    browser.wait_for("document.querySelectorAll('[role=slider]').length === 9")
+    clock = browser.run(f"new Intl.DateTimeFormat('en-GB', {{timeStyle: 'medium'}}).format({now - 600_000})")
+    assert browser.text("h3 .as-of") == f"at {clock}"
+    cpu, rmse = browser.run(
+        "[...document.querySelectorAll('.answer')].slice(0, 2).map((one) => one.innerText)"
+    )
+    assert cpu.startswith(f"at {clock} ") and rmse == f"RMSE over 30 records, at {clock} 0.01"
+    assert browser.run("document.querySelector('.metric').classList.contains('stale')")
+    assert not re.search(r"\bnow\b", browser.run("document.querySelector('.metrics').innerText"))
+    # Each number has its unit.
+    assert re.fullmatch(rf"at {clock} [\d.]+ %, expected [\d.]+ %, allowed [\d.]+ % to [\d.]+ %", cpu), cpu
+    assert "quiet" in browser.text(".legend")
+    reasons = []
+    for _ in range(4):
+        key = {"key": "ArrowLeft", "code": "ArrowLeft"}
+        browser.run("document.querySelector('.frame').focus()")
+        for kind in ("keyDown", "keyUp"):
+            browser.call("Input.dispatchKeyEvent", type=kind, **key)
+        reasons.append(browser.text(".answer").partition(", an anomaly, ")[2])
+    assert reasons == [
+        "quiet by answer a",
+        "quiet by calendar backup",
+        "quiet by answer a",
+        "quiet by answer a",
+    ]
+    # The line for the file names the file, and a slider beyond the axis is within its own ends.
+    browser.run("document.querySelector('[role=slider]').focus()")
+    for _ in range(20):
+        for kind in ("keyDown", "keyUp"):
+            browser.call("Input.dispatchKeyEvent", type=kind, key="PageUp", code="PageUp")
+    assert browser.text(".where") == "for my/limits.json"
+    least, value, most = browser.run(
+        "['min', 'now', 'max'].map((one) => Number(document.activeElement.getAttribute(`aria-value${one}`)))"
+    )
+    assert least < thresholds["cpu_threshold"] < value <= most
+    # A record of now is.
+    add(0)
+    show("normal")
+    browser.look_again()
+    browser.wait_for("document.querySelector('.answer').innerText.startsWith('now ')")
+    assert browser.run("document.querySelectorAll('.stale, .as-of').length") == 0
+    assert browser.complaints == []
+
+
+@needs_browser
+def test_an_open_incident_says_how_to_answer_it_in_words_that_a_shell_takes(
+    browser: Browser, tmp_path: Path
+) -> None:
+    page, url = served(tmp_path)
+    moment = "2026-03-06T12:00:14Z"
+
+    def show(*ids: str) -> None:
+        texts = dict.fromkeys(("began", "opened", "last"), moment)
+        page.show(
+            {},
+            {},
+            [{"id": one, "node": "", "cause": "cpu", "why": "", "ended": None} | texts for one in ids],
+            "",
+        )
+
+    odd = "a'; rm -rf $HOME #@1"
+    show("edge-7@20260306T120014Z", odd, "two\nlines@1")
+    browser.open(url)
+    browser.wait_for("document.querySelectorAll('.incident').length === 3")
+    lines = browser.run("[...document.querySelectorAll('.incident .line')].map((one) => one.value)")
+    start = "python find_anomalies.py --mode answer --incident edge-7@20260306T120014Z"
+    assert lines[:3] == [f"{start} --normal", f"{start} --attack", f"{start} --maintenance --until 2h"]
+    assert [shlex.split(one)[5] for one in lines[3:]] == [odd] * 3
+    # Folded until somebody asks, and then unfolded as long as the incident is open.
+    folded = "[...document.querySelectorAll('.reply')].map((one) => one.open)"
+    assert browser.run(folded) == [False, False]
+    browser.run("document.querySelector('.reply summary').click()")
+    browser.run("document.querySelector('.reply button').focus()")
+    show("edge-7@20260306T120014Z")
+    browser.look_again()
+    browser.wait_for("document.querySelectorAll('.incident').length === 1")
+    assert browser.run(folded) == [True]
+    assert browser.run("document.activeElement.innerText") == "Copy"
+
+
+@needs_browser
+@pytest.mark.parametrize(
+    ("levels", "highs", "shown"),
+    [([0, 5_000], [49_000], 49_000), ([0, 5_000], [51_000], 10_000), ([0, 5_000], [49_000, 51_000], 49_000)],
+)
+def test_the_axis_reaches_the_upper_end_of_a_band_that_is_within_ten_times_of_the_levels(
+    browser: Browser, tmp_path: Path, levels: list[int], highs: list[int], shown: int
+) -> None:
+    _, url = served(tmp_path)
+    browser.open(url)
+    high = browser.run(f"import('./chart.js').then((chart) => chart.rangeOf([{levels}], {highs})[1])")
+    assert high == pytest.approx(shown * 1.08)
+
+
+@pytest.mark.parametrize("threshold", [0.1, 5.0])
+def test_a_blind_metric_is_told_in_the_words_of_the_log(tmp_path: Path, threshold: float) -> None:
+    curve = Curve((10.0, 30.0, 50.0), ((0.05, 0.5, 9.0), (0.05, 0.5, 9.0)), 30.0)
+    bundle = replace(load_bundle(DEFAULT_MODEL), curves={"mem": curve})
+    thresholds = load_thresholds(ROOT / "data/thresholds.json") | {"mem_threshold": threshold}
+    page = EdgePage(History(tmp_path), IncidentLog(tmp_path), INTERVAL)
+    page.show({"": NodeStanding("normal", bundle, thresholds, (), (), None, None)}, {}, [], "")
+    words = {"kind": "blind", "what": ["mem misses +30 points, and finds +50 points"], "nodes": [""]}
+    assert json.loads(page.now({}))["notes"] == ([words] if threshold == 5.0 else [])
+    # Of many nodes with thresholds of their own, more than a few lines would hide the rest.
+    each = [replace(bundle, curves={"mem": replace(curve, blind_above=30.0 + place)}) for place in range(6)]
+    for nodes, notes in ((5, 5), (6, 1)):
+        standing = {
+            str(place): NodeStanding("normal", each[place], thresholds, (), (), None, None)
+            for place in range(nodes)
+        }
+        page.show(standing, {}, [], "")
+        found = json.loads(page.now({}))["notes"]
+        assert len(found) == (notes if threshold == 5.0 else 0)
+    assert threshold == 0.1 or found == [{"kind": "blind", "what": ["mem"], "nodes": list("012345")}]
+    line = describe_blind(bundle.curves, thresholds, bundle.metrics)
+    assert (words["what"][0] in line) if threshold == 5.0 else line is None
+
+
+@needs_browser
 def test_a_thousand_nodes_and_a_name_with_markup_in_it_are_text(browser: Browser, tmp_path: Path) -> None:
     bundle, thresholds = load_bundle(DEFAULT_MODEL), load_thresholds(ROOT / "data/thresholds.json")
     page, url = served(tmp_path)
@@ -268,7 +431,9 @@ def test_a_wrong_question_is_refused(tmp_path: Path, words: dict[str, str], erro
     bundle, thresholds = load_bundle(DEFAULT_MODEL), load_thresholds(ROOT / "data/thresholds.json")
     page = EdgePage(History(tmp_path), IncidentLog(tmp_path), INTERVAL)
     page.show({"": NodeStanding("normal", bundle, thresholds, (), (), None, None)}, {}, [], "")
-    with pytest.raises(error):
+    with pytest.raises(
+        error, match="nobody is not watched|since must be a whole number of nanoseconds since"
+    ):
         page.node(words)
     for since in ("0", "-5", "9" * 40):
         assert json.loads(page.node({"name": "", "since": since}))["times"] == []

@@ -16,6 +16,7 @@ import pytest
 
 from common.files import UserError
 from lab.influxd import free_port
+from service import page
 from service.incident_log import IncidentLog
 from service.page import PAGE_FOLDER, Page, ShownIncidents, notes_json
 from service.scrapes import ScrapeServer
@@ -113,6 +114,10 @@ def test_head_is_get_without_the_body(served: tuple[Data, int]) -> None:
         ("[::1]", "200 OK"),
         ("192.0.2.7", "200 OK"),
         (socket.gethostname(), "200 OK"),
+        (f"{socket.gethostname().upper()}.lan:9106", "200 OK"),
+        (f"{socket.gethostname()}.edge.example.", "200 OK"),
+        (f"not-{socket.gethostname()}.lan", "403 Forbidden"),
+        (f"evil.{socket.gethostname()}", "403 Forbidden"),
         ("evil.example", "403 Forbidden"),
         ("evil.example:9106", "403 Forbidden"),
         ("localhost.evil.example", "403 Forbidden"),
@@ -124,6 +129,37 @@ def test_a_name_that_is_not_of_this_host_gets_nothing(
     served: tuple[Data, int], host: str, status: str
 ) -> None:
     assert ask(served[1], host=host)[0] == status
+
+
+def test_the_full_name_is_known_as_soon_as_the_name_server_has_said_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked, let_go = threading.Event(), threading.Event()
+
+    def full_name(name: str = "") -> str:
+        if name:
+            return name
+        asked.set()
+        assert let_go.wait(10)
+        return "Other.Name.Example"
+
+    monkeypatch.setattr(socket, "getfqdn", full_name)
+    port = free_port("127.0.0.1")
+    Page({}, lambda: 1).serve("127.0.0.1", port)
+    assert asked.wait(10)
+    # What asks it does not hold up the start.
+    assert ask(port, "GET /", host="other.name.example")[0] == "403 Forbidden"
+    (learner,) = [one for one in threading.enumerate() if one.name == "name of host"]
+    let_go.set()
+    learner.join(10)
+    assert ask(port, "GET /", host="other.name.example:9106")[0] == "200 OK"
+
+
+def test_a_host_that_is_called_localhost_has_no_domains(
+    served: tuple[Data, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "localhost")
+    assert ask(served[1], host="localhost.evil.example")[0] == "403 Forbidden"
 
 
 def test_an_answer_is_made_once_for_all_until_there_is_something_new(served: tuple[Data, int]) -> None:
@@ -138,6 +174,32 @@ def test_an_answer_is_made_once_for_all_until_there_is_something_new(served: tup
     data.version += 1
     assert ask(port, "GET /now?number=7")[0] == "200 OK"
     assert data.made == made + 2
+
+
+def test_a_slow_route_holds_up_no_other_one_and_who_waits_for_it_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert page.BUSY_SECONDS <= ScrapeServer.SECONDS - 1
+    monkeypatch.setattr(page, "BUSY_SECONDS", 0.01)
+    begun, let_go = threading.Event(), threading.Event()
+
+    def slow(words: Mapping[str, str]) -> bytes:
+        begun.set()
+        assert let_go.wait(10)
+        return b"{}"
+
+    port = free_port("127.0.0.1")
+    Page({"/now": lambda words: b"[]", "/port": slow}, lambda: 1).serve("127.0.0.1", port)
+    found: list[tuple] = []
+    first = threading.Thread(target=lambda: found.append(ask(port, "GET /port")))
+    first.start()
+    assert begun.wait(10)
+    status, _, body = ask(port, "GET /port?name=other")
+    assert (status, body) == ("503 Service Unavailable", b"Too many ask at once\n")
+    assert ask(port, "GET /now")[::2] == ("200 OK", b"[]")
+    let_go.set()
+    first.join(10)
+    assert found[0][::2] == ("200 OK", b"{}")
 
 
 def test_who_takes_gzip_gets_it(served: tuple[Data, int]) -> None:
@@ -233,7 +295,9 @@ def test_a_port_that_is_taken_is_one_line() -> None:
 
 
 def entry(name: str, ended: str | None = None, members: list[str] | None = None, half: str = "edge") -> dict:
-    found = {"id": name, "half": half, "opened": f"2026-03-06T12:00:0{len(name)}Z", "ended": ended}
+    opened = f"2026-03-06T12:00:0{len(name)}Z"
+    found = {"id": name, "half": half, "node": "", "cause": "cpu", "began": opened, "opened": opened}
+    found |= {"last": opened, "ended": ended, "why": "cpu 98 %", "metrics": {}}
     return found | ({"members": members} if members else {})
 
 
