@@ -286,14 +286,22 @@ class Detector:
         (verdict,) = observe_all([self], [time], [columns])
         return verdict
 
+    def kept_quiet(self, time: int) -> str:
+        """What keeps the whole node quiet at `time` (ns), whatever comes; empty if nothing does."""
+        return self.quiet.covers_all(time, self._zone) if self.quiet is not None else ""
+
+    @property
+    def _zone(self) -> str:
+        return self._bundle.habits.zone if self._bundle.habits else "UTC"
+
     def _kept_quiet(self, time: int, causes: Sequence[str], levels: dict[str, float]) -> str:
         """What keeps an anomaly of the newest record quiet; empty if nothing does."""
         if self.quiet is None:
             return ""
-        habits, places = self._bundle.habits, self._bundle.metrics.feature_places
+        places = self._bundle.metrics.feature_places
         window = np.array(list(itertools.islice(reversed(self._window), LASTING_RECORDS)))[::-1]
         recent = {name: window[:, places[name][-1]] for name in causes}
-        return self.quiet.covers(time, habits.zone if habits else "UTC", causes, levels, recent)
+        return self.quiet.covers(time, self._zone, causes, levels, recent)
 
     def _advance(self, slot: int, values: np.ndarray) -> Remembered:
         """Take the values of the next record; returns what is remembered of those before it."""

@@ -74,6 +74,7 @@ class EdgeMetrics(Exporter):
         self.spool_depth = gauge("spool_depth", "Points that InfluxDB does not have yet")
         self.spool_refused = gauge("spool_refused", "Points of the spool that InfluxDB refuses")
         self.incident = gauge("incident_open", "Open incidents, of one node each")
+        self.quiet_nodes = gauge("quiet_nodes", "Nodes that maintenance or a calendar keeps quiet now")
         self.open_incidents = IncidentSeries(self, "open_incident")
         self.rmse = gauge("rmse", "RMSE over the window of the newest record", *of_node, "metric")
         self.values = gauge(

@@ -44,7 +44,8 @@ _ALL_DIGITS = 9
 
 class NodeStanding(NamedTuple):
     """How one node stands. status: of its newest record, or what it is instead. silence: why it has no new
-    record, if so. incident: the open one. thresholds_file: where a person edits the thresholds.
+    record, if so. incident: the open one. thresholds_file: where a person edits the thresholds. quiet: what
+    keeps the whole node quiet.
     """
 
     status: str
@@ -55,6 +56,7 @@ class NodeStanding(NamedTuple):
     silence: str | None
     incident: Incident | None
     thresholds_file: str = ""
+    quiet: str = ""
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,7 @@ class EdgePage:
             watch.silence if status == SILENT else None,
             watch.incidents.newest if watch.incidents.is_open else None,
             watch.thresholds_file,
+            watch.monitor.judge.kept_quiet(time.time_ns()),
         )
 
     def show(
@@ -189,6 +192,7 @@ class EdgePage:
             "notes": [
                 *notes_json("unknown", {name: one.unknown for name, one in nodes.items()}),
                 *notes_json("silent", {name: (one.silence,) for name, one in nodes.items() if one.silence}),
+                *notes_json("quiet", {name: (one.quiet,) for name, one in nodes.items() if one.quiet}),
                 *notes_json("drift", {name: one.drifting for name, one in nodes.items()}),
                 *self._blind_notes(nodes),
             ],

@@ -47,12 +47,8 @@ class NodeQuiet:
         zone: local time of the node. causes: the metrics that are wrong. levels: metric -> its level, in its
         unit. recent: metric -> its levels in the last LASTING_RECORDS records (n,), the newest last.
         """
-        for answer in self.others:
-            if answer.is_at(time, zone):
-                return f"answer {answer.id}"
-        for window in self.windows:
-            if window.is_at(time // 10**9, zone):
-                return f"calendar {window.name}"
+        if all_of_it := self.covers_all(time, zone):
+            return all_of_it
         patterns = [answer for answer in self.patterns if answer.is_at(time, zone)]
         found: dict[str, None] = {}
         for name in causes if patterns else ():
@@ -62,6 +58,16 @@ class NodeQuiet:
                 return ""
             found[holding[0]] = None
         return f"answer {', '.join(found)}" if found else ""
+
+    def covers_all(self, time: int, zone: str) -> str:
+        """What keeps the whole node quiet at `time` (ns), as in `covers`; empty if nothing does."""
+        for answer in self.others:
+            if answer.is_at(time, zone):
+                return f"answer {answer.id}"
+        for window in self.windows:
+            if window.is_at(time // 10**9, zone):
+                return f"calendar {window.name}"
+        return ""
 
 
 def _holds(limits: LevelRange | None, level: float, recent: np.ndarray) -> bool:

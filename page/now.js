@@ -9,6 +9,7 @@ const NAMED = 5;
 const NOTES = {
   unknown: ["Unknown", "no usable sample, so not judged"],
   silent: ["Silent", null],
+  quiet: ["Kept quiet", null],
   drift: ["Drift", "over the threshold for most of the last hours: if that is normal now, train again"],
   blind: ["Blind", "lower the threshold, or train on steadier records"],
   fault: ["Fault", null],
@@ -16,7 +17,7 @@ const NOTES = {
 };
 
 // Marks of what is no status.
-const NOTE_MARKS = { drift: "↗", blind: "○" };
+const NOTE_MARKS = { drift: "↗", blind: "○", quiet: "△" };
 
 const link = (name) => make("a", { href: `#node=${encodeURIComponent(name)}` }, name || "the node");
 

@@ -43,6 +43,8 @@ BUSY_SECONDS = 3.0
 MOST_QUERY_LETTERS = 1000
 # The newest of the incidents that have closed.
 MOST_CLOSED = 50
+# Domains of local networks alone.
+LOCAL_DOMAINS = ("lan", "local", "localdomain", "home", "internal", "home.arpa")
 
 
 class Sent(NamedTuple):
@@ -112,7 +114,7 @@ class Page:
 
     def _is_for_us(self, host: str) -> bool:
         """Whether a browser was sent here by an address or a name of this host: the short one, the full one,
-        or the short one with any domain.
+        or the short one with a domain that nobody can own.
 
         A web page of somebody else, whose name was changed to mean this host, comes with its own name.
         """
@@ -122,7 +124,7 @@ class Page:
             ipaddress.ip_address(name)
         except ValueError:
             short = socket.gethostname().lower().partition(".")[0]
-            return name in self._names or (name.partition(".")[0] == short != "localhost")
+            return name in self._names or name in {f"{short}.{domain}" for domain in LOCAL_DOMAINS}
         return True
 
     def _learn_name(self) -> None:

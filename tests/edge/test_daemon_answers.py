@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import find_anomalies
+from edge.history import History
+from edge.page import EdgePage
 from lab.influxd import Influxd
 from service.incident_log import IncidentLog
 from service.json_lines import JsonLines
@@ -53,3 +56,21 @@ def test_an_answer_counts_from_the_next_poll_and_closes_the_incident(
     polls = JsonLines(state / "polls.jsonl", 10**7).read()
     quiets = [one["quiet"] for poll in polls for one in poll["verdicts"] if "quiet" in one]
     assert quiets == [f"answer {entry['id']}"] * (len(stored) - 4)
+
+
+def test_who_is_kept_quiet_is_shown_to_prometheus_and_on_the_page(edge: Edge) -> None:
+    def quiet_nodes() -> float | None:
+        return edge.metrics.registry.get_sample_value("find_anomalies_quiet_nodes")
+
+    edge.live(FIRST)
+    assert quiet_nodes() == 0
+    answers = edge.folder / "answers.json"
+    words = ["--mode", "answer", "--maintenance", "--node", "all", "--until", "2h"]
+    assert find_anomalies.main([*words, "--answers_file", str(answers), "--state_dir", str(edge.folder)]) == 0
+    (name,) = json.loads(answers.read_text())
+    edge.live(FIRST + 1)
+    assert quiet_nodes() == 1
+    page = EdgePage(History(edge.folder / "history"), IncidentLog(edge.folder), 15.0)
+    page.show({"": page.standing_of("", edge.daemon.watch, "normal")}, {}, [], "")
+    notes = json.loads(page.now({}))["notes"]
+    assert {"kind": "quiet", "what": [f"answer {name}"], "nodes": [""]} in notes
