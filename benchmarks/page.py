@@ -140,6 +140,7 @@ class MadeUp:
         self.bundle, self.thresholds = load_bundle(DEFAULT_MODEL), load_thresholds("data/thresholds.json")
         self.incidents, self.drift = Incidents(METRICS, name), Drift(1440, METRICS)
         self.silence, self.verdicts = None, verdicts
+        self.thresholds_file, self.kept_quiet = "data/thresholds.json", ""
 
     def take(self, verdict: Verdict) -> Found:
         """What a poll found."""

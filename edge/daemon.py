@@ -496,9 +496,7 @@ class Daemon:
             if watch.incidents.is_open
         }
         self._exporter.incident.set(len(are_open))
-        now = time.time_ns()
-        are_quiet = [bool(watch.monitor.judge.kept_quiet(now)) for watch in watches.values()]
-        self._exporter.quiet_nodes.set(sum(are_quiet))
+        self._exporter.quiet_nodes.set(sum(bool(watch.kept_quiet) for watch in watches.values()))
         self._exporter.open_incidents.show(self._many.with_shared(are_open))
         for name, watch in watches.items():
             self._exporter.show_clock(watch.monitor.reader.clock_offset_seconds, name)

@@ -160,7 +160,7 @@ class EdgePage:
             watch.silence if status == SILENT else None,
             watch.incidents.newest if watch.incidents.is_open else None,
             watch.thresholds_file,
-            watch.monitor.judge.kept_quiet(time.time_ns()),
+            watch.kept_quiet,
         )
 
     def show(

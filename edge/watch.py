@@ -158,6 +158,11 @@ class Watch:
         """Where its thresholds are."""
         return self._settings.thresholds_file
 
+    @property
+    def kept_quiet(self) -> str:
+        """What keeps the whole node quiet now; empty if nothing does."""
+        return self._judge.kept_quiet(time.time_ns())
+
     def _load_bundle(self) -> Bundle:
         settings = self._settings
         bundle = load_bundle(settings.model, self._described, networks=self._networks, node=settings.name)
